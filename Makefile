@@ -1,0 +1,52 @@
+# `make demo`, `make test`: a fresh machine with CPython 3.10-3.12 is enough.
+VENV := .venv
+BIN := $(VENV)/bin
+SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
+	$$p -c "$(SUPPORTED)" 2>/dev/null && { echo $$p; break; }; done)
+JOBS ?= 2
+
+.PHONY: demo install test test-fast lint types format wheel clean
+
+demo: $(VENV)/runtime
+	$(BIN)/kbnn demo --output runs/demo
+
+install: $(VENV)/development
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: kbnn needs CPython 3.10, 3.11 or 3.12, none was found; install one or run 'make PYTHON=/path/to/python3.11'" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/runtime: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/development: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/runtime
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# models/ and converters/ are installed as kbnn.models and kbnn.converters; mypy sees them there.
+types: install
+	@rm -rf build/types && mkdir -p build/types/kbnn
+	@ln -s $(CURDIR)/kbnn/* $(CURDIR)/models $(CURDIR)/converters build/types/kbnn/
+	MYPYPATH=build/types $(BIN)/mypy -p kbnn
+
+test: lint types
+	$(BIN)/pytest -n $(JOBS)
+
+test-fast: install
+	$(BIN)/pytest -n $(JOBS) -m "not slow"
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: install
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

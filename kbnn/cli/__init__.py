@@ -1,0 +1,76 @@
+"""The `kbnn` command. Each command is one module here, which imports what it needs when it runs."""
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+import kbnn
+
+# Command name -> its one line of help; the module `kbnn.cli.NAME` holds a `command`. Listed here so that
+# `kbnn --help` imports none of them.
+COMMANDS = {
+    "demo": "Train, convert, verify and benchmark a small network on real digits, then write a report.",
+    "train": "Train a network, or go on with an interrupted run.",
+    "evaluate": "Accuracy of a trained run or model on the held-out test set.",
+    "convert": "Turn a trained model into a bitpacked .tflite file, or say why that is not possible.",
+    "inspect": "Audit a .tflite file: which convolutions are binary, which are not, what they cost.",
+    "verify": "Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.",
+    "benchmark": "Measure the latency of .tflite files.",
+    "models": "List the networks.",
+}
+
+
+class Commands(click.Group):
+    """Loads commands when they are called, and turns usage errors into one line on stderr and exit status 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return importlib.import_module(f"kbnn.cli.{cmd_name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        from kbnn.errors import unknown
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(str(unknown("command", args[0], COMMANDS)), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "kbnn"
+            fail(f"{error.format_message().rstrip('.')}; see '{path} --help'", 2)
+        except click.ClickException as error:
+            fail(error.format_message(), 2)
+        except click.Abort:
+            fail("interrupted; what was saved stays (training goes on with --resume)", 130)
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def fail(message: str, status: int) -> None:
+    """Ends the process with one line on stderr."""
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kbnn.__version__, prog_name="kbnn")
+def main() -> None:
+    """Practical binary neural networks: train, convert, verify, measure.
+
+    \b
+    Example:
+      kbnn demo
+      kbnn train --model resnet20 --method bireal --dataset cifar10 --epochs 2
+      kbnn convert runs/resnet20-bireal-cifar10 -o resnet20.tflite
+    """
