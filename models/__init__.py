@@ -1,0 +1,10 @@
+"""Networks by name: each is a plain `tf.keras.Model`.
+
+>>> import kbnn
+>>> model = kbnn.models.build("resnet20", method="bireal")
+"""
+
+from kbnn.models import resnet_cifar, tiny  # noqa: F401  (importing registers them)
+from kbnn.models.registry import Architecture, architectures, build, get, names, register
+
+__all__ = ["Architecture", "architectures", "build", "get", "names", "register"]
