@@ -1,0 +1,1 @@
+"""From a trained Keras model to a bitpacked TensorFlow Lite file that is proven equal."""

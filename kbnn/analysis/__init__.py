@@ -1,0 +1,1 @@
+"""Diagnostics of binary networks, and pictures of them."""

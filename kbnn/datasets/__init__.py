@@ -1,0 +1,1 @@
+"""Data sets as batches for training and as arrays for checking."""

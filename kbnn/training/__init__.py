@@ -1,0 +1,1 @@
+"""Recipes, runs that survive, and the callbacks they are made of."""
