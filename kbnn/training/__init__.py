@@ -1,1 +1,12 @@
-"""Recipes, runs that survive, and the callbacks they are made of."""
+"""Recipes, runs that survive interruption, and the callbacks they are made of.
+
+>>> recipe = kbnn.training.Recipe.of(model="tiny", method="bireal", dataset="digits", epochs=30)
+>>> run = kbnn.training.train(recipe, output="runs/digits")
+>>> run.model()
+"""
+
+from kbnn.training.recipe import DataSettings, ModelSettings, Recipe, Stage
+from kbnn.training.run import Run
+from kbnn.training.train import train
+
+__all__ = ["DataSettings", "ModelSettings", "Recipe", "Run", "Stage", "train"]

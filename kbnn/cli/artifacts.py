@@ -1,0 +1,31 @@
+"""What commands take as MODEL: the folder of a run, or a .keras file."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kbnn.errors import UsageError
+
+model_argument = click.argument("model", type=click.Path(path_type=Path))
+dataset_option = click.option("--dataset", help="Data set by name; a run knows its own.")
+data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), help="tensorflow-datasets' data folder.")
+
+
+def load_model(path: Path) -> Any:
+    """The Keras model of a run's folder or a .keras file."""
+    from kbnn.training.run import Run, load_model
+
+    return Run.open(path).model() if path.is_dir() else load_model(path)
+
+
+def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
+    """The data set named on the command line, or the one that the run at `path` trained on."""
+    from kbnn import datasets
+    from kbnn.training.run import Run
+
+    if name:
+        return datasets.load(name, data_dir=data_dir)
+    if path.is_dir():
+        return Run.open(path).dataset(data_dir)
+    raise UsageError(f"'{path}' does not say which data it was trained on: give --dataset")

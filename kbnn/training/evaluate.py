@@ -1,0 +1,42 @@
+"""Accuracy on the held-out test set."""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from kbnn.datasets import Dataset
+from kbnn.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Top-1 accuracy and mean cross-entropy (nats) over a test set."""
+
+    dataset: str
+    samples: int
+    top1: float
+    loss: float
+
+    def __str__(self) -> str:
+        return f"{self.dataset} test: top-1 {self.top1:.2%} of {self.samples} images, loss {self.loss:.4f}"
+
+
+def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluation:
+    """Evaluates a model that returns logits on the test split.
+
+    Raises:
+        UsageError: the model's input or its number of classes is not the data set's.
+    """
+    if model.input_shape[1:] != data.input_shape or model.output_shape[-1] != len(data.classes):
+        raise UsageError(
+            f"the model does not fit data set '{data.name}': received input {model.input_shape[1:]} and "
+            f"{model.output_shape[-1]} classes, the data has {data.input_shape} and {len(data.classes)}"
+        )
+    loss, correct = 0.0, 0
+    for images, labels in data.batches(data.test, batch):
+        logits = model.predict_on_batch(images)
+        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        loss += float(tf.reduce_sum(losses))
+        correct += int((logits.argmax(-1) == labels.numpy()).sum())
+    size = data.test.size
+    return Evaluation(data.name, size, correct / size, loss / size)
