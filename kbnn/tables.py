@@ -14,7 +14,7 @@ def render(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str 
     import rich.table
     import rich.text
 
-    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD, title=title, title_justify="left", title_style="")
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
     for row in rows:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -60,7 +61,7 @@ def build(settings: ModelSettings, data: Dataset) -> tf.keras.Model:
 
 
 def _open(recipe: Recipe, output: str | os.PathLike[str], resume: bool) -> Run:
-    if not resume or not os.path.lexists(os.path.join(output, "config.toml")):
+    if not resume or not (Path(output) / "config.toml").exists():
         return Run.create(output, recipe)
     run = Run.open(output)
     if run.recipe != recipe:
