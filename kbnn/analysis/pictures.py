@@ -1,0 +1,145 @@
+"""Pictures that can be read on a light and on a dark page."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# Okabe and Ito's colours: told apart by colour-blind readers and visible on both backgrounds.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+_INK = {"light": "#1b1f24", "dark": "#e6e8eb"}
+_FAINT = {"light": "#c4c9d0", "dark": "#4a5058"}
+
+Draw = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One drawing as SVG for either background, with the caption that says what it shows."""
+
+    caption: str
+    light: bytes
+    dark: bytes
+
+    @property
+    def light_uri(self) -> str:
+        return _uri(self.light)
+
+    @property
+    def dark_uri(self) -> str:
+        return _uri(self.dark)
+
+
+def picture(draw: Draw, caption: str, size: tuple[float, float] = (6.0, 3.4)) -> Picture:
+    """Draws twice, for a light and for a dark page.
+
+    Args:
+        draw: receives a matplotlib figure and draws on it.
+        caption: what is shown, with units and sample sizes.
+        size: width and height in inches.
+    """
+    return Picture(caption, _render(draw, size, "light"), _render(draw, size, "dark"))
+
+
+def _render(draw: Draw, size: tuple[float, float], theme: str) -> bytes:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    ink, faint = _INK[theme], _FAINT[theme]
+    style = {
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "axes.edgecolor": faint,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "grid.color": faint,
+        "grid.alpha": 0.5,
+        "axes.facecolor": "none",
+        "figure.facecolor": "none",
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+        "font.size": 10,
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "svg.hashsalt": "kbnn",
+    }
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return out.getvalue()
+
+
+def _uri(svg: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def training_curve(history: Sequence[dict[str, float]], caption: str) -> Picture:
+    """Accuracy in per cent over epochs, of training and of validation images."""
+    epochs = [row["epoch"] for row in history]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for key, label in (("accuracy", "training"), ("val_accuracy", "validation")):
+            if key in history[0]:
+                axes.plot(epochs, [100 * row[key] for row in history], label=label)
+        axes.set(xlabel="epoch", ylabel="top-1 accuracy (%)", ylim=(0, 100))
+        axes.grid(axis="y")
+        axes.legend(loc="lower right")
+
+    return picture(draw, caption)
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str], caption: str) -> Picture:
+    """Counts of images by their class (rows) and the predicted class (columns)."""
+    counts = np.zeros((len(classes), len(classes)), int)
+    np.add.at(counts, (labels, predictions), 1)
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "#1b1f24"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+        axes.set(xlabel="predicted", ylabel="actual")
+        axes.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 3 else 0)
+        axes.set_yticks(range(len(classes)), classes)
+
+    return picture(draw, caption, (5.0, 4.6))
+
+
+def bars(values: dict[str, float], unit: str, caption: str, form: str = "{:,.1f}") -> Picture:
+    """Horizontal bars from zero, each with its value."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        drawn = axes.barh(list(values), list(values.values()), color=COLOURS[: len(values)])
+        axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=4)
+        axes.invert_yaxis()
+        axes.set(xlabel=unit, xlim=(0, 1.15 * max(values.values())))
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+
+    return picture(draw, caption, (6.0, 0.9 + 0.5 * len(values)))
+
+
+def gallery(images: np.ndarray, titles: Sequence[str], caption: str, columns: int = 8) -> Picture:
+    """Images `(N, H, W, C)` of uint8 in a grid, each under its title."""
+    rows = -(-len(images) // columns)
+
+    def draw(figure: Any) -> None:
+        for axes in np.ravel(figure.subplots(rows, columns, squeeze=False)):
+            axes.set_axis_off()
+        for axes, image, title in zip(figure.axes, images, titles, strict=False):
+            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(title, fontsize=9)
+
+    return picture(draw, caption, (1.0 * columns, 1.3 * rows))

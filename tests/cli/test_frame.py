@@ -1,0 +1,59 @@
+"""The command's frame, as a process: help, usage errors, exit statuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kbnn.cli import COMMANDS
+
+KBNN = Path(sys.executable).with_name("kbnn")
+
+
+def kbnn(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([KBNN, *arguments], capture_output=True, text=True, timeout=300)
+
+
+def test_help_lists_every_command():
+    done = kbnn("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_version():
+    import kbnn as package
+
+    assert kbnn("--version").stdout == f"kbnn, version {package.__version__}\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str):
+    done = kbnn(name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Example:" in done.stdout
+    assert f"kbnn {name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command: received 'trian'; did you mean train?"),
+        (["--nothing"], "No such option '--nothing'"),
+        (["train", "--epoch", "3"], "Did you mean '--epochs'?"),
+        (["train", "--epochs", "0"], "Invalid value for '--epochs': 0"),
+        (["evaluate"], "Missing argument 'MODEL'"),
+    ],
+    ids=["command", "option", "near option", "value", "argument"],
+)
+def test_usage_errors_are_one_line_and_status_2(arguments: list[str], message: str):
+    done = kbnn(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+
+
+def test_no_arguments_shows_the_help():
+    assert "Commands:" in kbnn().stdout + kbnn().stderr

@@ -1,0 +1,21 @@
+"""Errors say what, what was received, and what to do."""
+
+import pytest
+
+from kbnn.errors import KbnnError, UsageError, unknown
+
+
+def test_unknown_offers_near_names():
+    error = unknown("model", "resnet2", ["resnet20", "tiny", "vgg_small"])
+    assert str(error) == "unknown model: received 'resnet2'; did you mean resnet20?"
+    assert error.exit_status == 2
+
+
+def test_unknown_lists_all_names_when_none_is_near():
+    assert str(unknown("method", "x", ["float", "bireal"])).endswith("choose one of bireal, float")
+
+
+def test_usage_errors_are_value_errors():
+    with pytest.raises(ValueError, match="no"):
+        raise UsageError("no")
+    assert not issubclass(KbnnError, ValueError)
