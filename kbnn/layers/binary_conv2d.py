@@ -1,0 +1,105 @@
+"""The 1-bit convolution."""
+
+from typing import Any
+
+import larq as lq
+import tensorflow as tf
+
+from kbnn.errors import UsageError
+from kbnn.layers.binarized import Binarized
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
+    """A convolution of signs with signs, padded with ones: `(B, H, W, C)` to `(B, H', W', filters)`.
+
+    y = s·(input_quantizer(x) ∗ kernel_quantizer(W)) + b, s = 1, mean(abs(W)) or a learned α per output channel.
+
+    Padding is +1, a value that 1-bit activations can take; zero would be a third one. The gradients are the
+    quantizers' own.
+
+    Args:
+        filters: number of output channels.
+        kernel_size: height and width, or one number for both.
+        strides: vertical and horizontal, or one number for both.
+        padding: "same" or "valid".
+        groups: input channels and filters are split into so many groups, each convolved on its own.
+        input_quantizer: binarizes the activations; None leaves them real.
+        kernel_quantizer: binarizes the latent kernel; None leaves it real.
+        scale: what multiplies the output, per channel: None, "mean_abs" (of the latent kernel, constant for the
+            gradient) or "learned" (a positive weight `alpha`).
+        scale_initializer: the learned scale starts at the "mean" or "median" of abs(W) per filter, or at a number.
+        scale_regularizer: a penalty of (W, α) such as `kbnn.regularizers.Manhattan`.
+        use_bias: adds a bias per output channel.
+        pad_values: what "same" padding is made of.
+        **kwargs: as `larq.layers.QuantConv2D`.
+
+    Raises:
+        UsageError: a group count that divides neither channels nor filters, an unknown or non-positive scale
+            initializer, a kernel quantizer as input quantizer, or channels first.
+
+    Example:
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="ste_sign")
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = 1,
+        padding: str = "same",
+        groups: int = 1,
+        input_quantizer: Any = None,
+        kernel_quantizer: Any = None,
+        scale: str | None = None,
+        scale_initializer: str | float = "mean",
+        scale_regularizer: Any = None,
+        use_bias: bool = False,
+        pad_values: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        _check_groups(kwargs.get("name") or "BinaryConv2D", groups, filters=filters)
+        super().__init__(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding=padding,
+            groups=groups,
+            input_quantizer=input_quantizer,
+            kernel_quantizer=kernel_quantizer,
+            scale=scale,
+            scale_initializer=scale_initializer,
+            scale_regularizer=scale_regularizer,
+            use_bias=use_bias,
+            pad_values=pad_values,
+            **kwargs,
+        )
+        if self.data_format != "channels_last":
+            raise UsageError(
+                f"{self.name} takes (batch, height, width, channels): received data_format='channels_first'"
+            )
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        shape = tf.TensorShape(input_shape)
+        if shape.rank != 4:
+            raise UsageError(f"{self.name} takes (batch, height, width, channels): received {shape}")
+        _check_groups(self.name, self.groups, **{"input channels": shape[-1]})
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        x = inputs if self.input_quantizer is None else self.input_quantizer(inputs)
+        kernel = tf.cast(self.binarized_kernel(), x.dtype)
+        return self._finish(self._convolve(x, kernel))
+
+    def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if self.padding == "valid" or self.pad_values == 0.0:
+            return tf.nn.conv2d(x, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+        if self.kernel_size != (1, 1):
+            x = tf.pad(x, self._get_padding_same(x), constant_values=self.pad_values)
+        return tf.nn.conv2d(x, kernel, self.strides, "VALID", dilations=self.dilation_rate)
+
+
+def _check_groups(layer: str, groups: int, **divided: int | None) -> None:
+    for what, number in divided.items():
+        if groups < 1 or (number or 0) % groups:
+            raise UsageError(f"{layer}: {number} {what} cannot be split into groups={groups}; choose a divisor")

@@ -1,0 +1,45 @@
+"""The 1-bit fully connected layer."""
+
+from typing import Any
+
+import larq as lq
+import tensorflow as tf
+
+from kbnn.errors import UsageError
+from kbnn.layers.binarized import Binarized
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class BinaryDense(Binarized, lq.layers.QuantDense):
+    """A product of signs with signs: `(B, C)` to `(B, units)`.
+
+    y = s·(input_quantizer(x) W_b) + b, W_b = kernel_quantizer(W), s as in `BinaryConv2D`.
+
+    Larq Compute Engine has no binary dense operator, so that this is computed as a 1x1 convolution over one pixel:
+    the same numbers, and a bitpacked operator on the device.
+
+    Args:
+        units: number of outputs.
+        **kwargs: as `BinaryConv2D`, but for what a convolution only has.
+
+    Raises:
+        UsageError: an input that is not `(B, C)`, and as `BinaryConv2D`.
+
+    Example:
+        >>> kbnn.layers.BinaryDense(512, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+    """
+
+    def __init__(self, units: int, use_bias: bool = False, **kwargs: Any) -> None:
+        super().__init__(units, use_bias=use_bias, **kwargs)
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        shape = tf.TensorShape(input_shape)
+        if shape.rank != 2 or shape[-1] is None:
+            raise UsageError(f"{self.name} takes (batch, channels): received {shape}; flatten its input")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        pixel = inputs[:, tf.newaxis, tf.newaxis, :]
+        x = pixel if self.input_quantizer is None else self.input_quantizer(pixel)
+        kernel = tf.cast(self.binarized_kernel(), x.dtype)[tf.newaxis, tf.newaxis]
+        return tf.reshape(self._finish(tf.nn.conv2d(x, kernel, 1, "VALID")), [-1, self.units])

@@ -1,0 +1,88 @@
+"""Penalties on latent kernels and on their scales, as pure functions and as Keras regularizers."""
+
+import weakref
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.errors import UsageError
+
+
+def median_loss(w: tf.Tensor) -> tf.Tensor:
+    """How far the signs of a layer's weights are from half and half: abs(mean(W) - (mean(W₊) + mean(W₋))/2).
+
+    W₊ are the positive and W₋ the negative weights of the whole layer; an empty side has mean 0. Equals
+    abs((n₊ - n₋)/2n·(mean(W₊) - mean(W₋))) when no weight is zero: 0 exactly at n₊ = n₋.
+
+    Example:
+        >>> float(median_loss(tf.constant([3.0, -1.0, -1.0])))  # abs(1/3 - (3 - 1)/2) = 2/3
+
+    Source: ML+BMA, equation 8.
+    """
+    w = tf.cast(w, tf.float32)
+    return tf.abs(tf.reduce_mean(w) - (_mean_where(w, w > 0) + _mean_where(w, w < 0)) / 2)
+
+
+def _mean_where(w: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
+    count = tf.reduce_sum(tf.cast(chosen, w.dtype))
+    return tf.reduce_sum(tf.where(chosen, w, 0.0)) / tf.maximum(count, 1.0)
+
+
+class Strength(tf.__internal__.tracking.AutoTrackable):
+    """A factor λ that a schedule may change while a compiled training step runs: `regularizer.strength.assign(x)`.
+
+    Tracked, so that checkpoints keep it; not a layer's weight, so that a regularizer changes no list of weights.
+    """
+
+    def __init__(self, strength: float) -> None:
+        if not strength >= 0:
+            raise UsageError(f"{type(self).__name__}: strength must not be negative, received {strength}")
+        with tf.init_scope():
+            self.strength = tf.Variable(strength, trainable=False, dtype=tf.float32, name="strength")
+
+    def get_config(self) -> dict[str, Any]:
+        return {"strength": float(self.strength.numpy())}
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class MedianLoss(Strength, tf.keras.regularizers.Regularizer):
+    """The median loss of a network, λ/L·Σ over its L binarized layers: give one object to all of them.
+
+    Loss of each layer: λ/L·abs(mean(W) - (mean(W₊) + mean(W₋))/2), see `median_loss`. The object counts the kbnn
+    layers that were built with it; a saved or cloned layer's copy remembers that count. For other layers than kbnn's,
+    state it.
+
+    Args:
+        strength: λ.
+        layers: L; counted when not given.
+
+    Example:
+        >>> median_loss = kbnn.regularizers.MedianLoss(1e-4)
+        >>> a = kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", kernel_regularizer=median_loss)
+        >>> b = kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", kernel_regularizer=median_loss)
+
+    Source: ML+BMA, equations 8 and 9.
+    """
+
+    def __init__(self, strength: float = 1e-4, layers: int | None = None) -> None:
+        super().__init__(strength)
+        if layers is not None and layers < 1:
+            raise UsageError(f"MedianLoss: layers must be at least 1, received {layers}")
+        self._stated_layers = layers
+        self._attached: weakref.WeakSet[tf.keras.layers.Layer] = weakref.WeakSet()
+
+    @property
+    def layers(self) -> int:
+        """L: the layers that share this penalty."""
+        return self._stated_layers or max(len(self._attached), 1)
+
+    def attach(self, layer: tf.keras.layers.Layer) -> None:
+        """Counts a layer; kbnn's layers call this when they are built."""
+        self._attached.add(layer)
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        return self.strength / self.layers * median_loss(w)
+
+    def get_config(self) -> dict[str, Any]:
+        counted = len(self._attached) or None
+        return {**super().get_config(), "layers": self._stated_layers or counted}
