@@ -1,0 +1,173 @@
+"""What a benchmark reports: frozen dataclasses that print as tables and dump as JSON."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kbnn import tables
+
+# Over this relative distance between the slowest and the fastest repeat a figure says little.
+SPREAD_LIMIT = 0.10
+
+
+@dataclass(frozen=True)
+class File:
+    """The measured file; the hash ties a figure to the bytes it belongs to."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Tool:
+    """The program that ran the file."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the file ran."""
+
+    name: str
+    description: str
+    architecture: str
+    cores: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked of the tool; the same for every file that is compared."""
+
+    threads: int
+    warmup: int
+    runs: int
+    repeats: int
+    kernel: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """The inferences of one process, in microseconds; what the tool did not print is None."""
+
+    count: int
+    mean_us: float | None
+    min_us: float | None
+    max_us: float | None
+    std_us: float | None
+    p5_us: float | None
+    median_us: float | None
+    p95_us: float | None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator type's time in one inference, over all of its nodes."""
+
+    type: str
+    count: int
+    mean_ms: float | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The repeats together.
+
+    - `median_of_means_us`: the median of the processes' means, the figure to quote.
+    - `min_us`: the fastest inference of all.
+    - `iqr_us`: the interquartile range of the means.
+    - `spread`: (slowest mean - fastest mean) / median of means.
+    """
+
+    median_of_means_us: float | None
+    min_us: float | None
+    iqr_us: float | None
+    spread: float | None
+
+
+def summarize(runs: Sequence[Run]) -> Summary:
+    """The summary of the runs that have a mean; all None when there is none."""
+    means = [run.mean_us for run in runs if run.mean_us is not None]
+    if not means:
+        return Summary(None, None, None, None)
+    median = statistics.median(means)
+    quartiles = statistics.quantiles(means, n=4, method="inclusive") if len(means) > 1 else [median] * 3
+    return Summary(
+        median_of_means_us=median,
+        min_us=min(run.min_us for run in runs if run.min_us is not None),
+        iqr_us=quartiles[2] - quartiles[0],
+        spread=(max(means) - min(means)) / median if median else None,
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The latency of one file on one target, and whether it can be trusted.
+
+    `timing_valid` is False as soon as one of `warnings` speaks against the figures. `binary_share_of_time` is the
+    part of the time that LCE's operators take (quantization, binary convolutions and poolings), None without a profile.
+    """
+
+    file: File
+    tool: Tool
+    target: Target
+    settings: Settings
+    runs: tuple[Run, ...]
+    summary: Summary
+    operators: tuple[Operator, ...]
+    binary_share_of_time: float | None
+    timing_valid: bool
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return str(Comparison((self,)))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Reports of several files that ran in turns on the same target with the same settings."""
+
+    reports: tuple[Report, ...]
+
+    def __str__(self) -> str:
+        first = self.reports[0]
+        lines = [f"{first.target.description}; {_settings(first.settings)}", _latencies(self.reports)]
+        lines += [f"{report.file.path}: {warning}" for report in self.reports for warning in report.warnings]
+        return "\n".join(lines)
+
+
+def _settings(settings: Settings) -> str:
+    return (
+        f"{settings.kernel} kernel, {settings.threads} thread{'s'[: settings.threads > 1]}, "
+        f"{settings.repeats} processes of {settings.runs} inferences"
+    )
+
+
+def _latencies(reports: Sequence[Report]) -> str:
+    baseline = reports[0].summary.median_of_means_us
+    rows = [
+        (
+            report.file.path,
+            tables.size(report.file.size_bytes),
+            _milliseconds(report.summary.median_of_means_us),
+            _milliseconds(report.summary.min_us),
+            "withheld" if report.summary.spread is None else f"{report.summary.spread:.1%}",
+            _ratio(report.summary.median_of_means_us, baseline),
+            "yes" if report.timing_valid else "no",
+        )
+        for report in reports
+    ]
+    return tables.render(
+        ("file", ">size", ">median of means", ">fastest", ">spread", ">against the first", ">valid"), rows
+    )
+
+
+def _milliseconds(microseconds: float | None) -> str:
+    return "withheld" if microseconds is None else f"{microseconds / 1000:.3f} ms"
+
+
+def _ratio(mean: float | None, baseline: float | None) -> str:
+    return f"{mean / baseline:.2f}x" if mean and baseline else "-"

@@ -1,0 +1,25 @@
+"""The summary of runs, by hand."""
+
+import dataclasses
+
+import pytest
+
+from kbnn.converters.benchmark.report import Run, Summary, summarize
+
+
+def run(mean: float, fastest: float) -> Run:
+    return Run(50, mean, fastest, 2 * mean, 1.0, None, None, None)
+
+
+def test_summary_by_hand():
+    summary = summarize([run(10, 9), run(12, 8), run(11, 10), run(14, 9), run(13, 9)])
+    assert dataclasses.astuple(summary) == pytest.approx((12, 8, 2, 4 / 12))
+
+
+def test_one_run_has_no_spread():
+    assert summarize([run(10, 9)]) == Summary(10, 9, 0, 0)
+
+
+def test_nothing_measured_is_nothing_summarized():
+    assert summarize([]) == Summary(None, None, None, None)
+    assert summarize([Run(0, *[None] * 7)]) == Summary(None, None, None, None)
