@@ -1,8 +1,10 @@
 """Larq is a tf.keras 2 library: this module makes `tf.keras` mean tf-keras, and Keras know our classes."""
 
 import importlib
+import importlib.util
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import wrapt
@@ -26,6 +28,19 @@ def select_legacy_keras() -> None:
             f"set {VARIABLE}=1 in the environment, or import kbnn before tensorflow"
         )
     os.environ[VARIABLE] = "1"
+    if "tensorflow" in sys.modules:
+        _lead_submodules_to_legacy_keras(sys.modules["tensorflow"])
+
+
+def _lead_submodules_to_legacy_keras(tensorflow: ModuleType) -> None:
+    """Makes `import tensorflow.keras.optimizers`, which Larq does, find what `tf.keras.optimizers` is.
+
+    TensorFlow looked at the variable when it was imported, and searches Keras 3's folder since.
+    """
+    legacy = importlib.util.find_spec("tf_keras")
+    if legacy is None or not legacy.submodule_search_locations:
+        raise ImportError("kbnn needs tf-keras, which is not installed: pip install tf-keras")
+    tensorflow.__path__.insert(0, str(Path(legacy.submodule_search_locations[0], "api", "_v2")))
 
 
 def _is_keras_3(tensorflow: ModuleType | None) -> bool:
@@ -34,7 +49,7 @@ def _is_keras_3(tensorflow: ModuleType | None) -> bool:
     if keras is None:
         return False
     if type(keras) is ModuleType:
-        return not keras.__name__.startswith("tf_keras")
+        return not keras.Model.__module__.startswith("tf_keras")
     return vars(keras).get("_tfll_keras_version") == "keras_3"
 
 
@@ -45,3 +60,7 @@ def register_with_keras(*modules: str) -> None:
     def _register(_: ModuleType) -> None:
         for module in modules:
             importlib.import_module(module)
+
+    # TensorFlow would import tf_keras while it resolves `tf.keras`, which our modules need resolved.
+    if "tensorflow" in sys.modules:
+        importlib.import_module("tf_keras")

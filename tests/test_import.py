@@ -35,8 +35,16 @@ def test_help_loads_no_tensorflow():
 )
 @pytest.mark.slow
 def test_selects_keras_2_and_registers_the_layers(imports: str):
-    done = run(f"{imports}; print(tf.keras.__version__[0], 'kbnn>BinaryConv2D' in tf.keras.utils.get_custom_objects())")
-    assert done.stdout.strip() == "2 True", done.stderr
+    done = run(
+        f"{imports}; print(tf.keras.Model.__module__.split('.')[0], 'kbnn>BinaryConv2D' in tf.keras.utils.get_custom_objects())"
+    )
+    assert done.stdout.strip() == "tf_keras True", done.stderr
+
+
+@pytest.mark.slow
+def test_after_larq():
+    done = run("import larq, kbnn; print(kbnn.layers.BinaryConv2D.__name__)", TF_USE_LEGACY_KERAS="1")
+    assert done.stdout.strip() == "BinaryConv2D", done.stderr
 
 
 @pytest.mark.slow
