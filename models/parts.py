@@ -1,23 +1,80 @@
-"""Pieces that several networks are built from."""
+"""Pieces that several networks are built from, and the words for their options."""
 
+from typing import Annotated, Literal
+
+import pydantic
 import tensorflow as tf
 
 from kbnn.errors import UsageError
+from kbnn.layers import ZeroPadChannels
 from kbnn.methods import Method
 
-SHORTCUTS = ("bireal", "res", "none")
-SHORTCUT_TYPES = ("A", "B")
+# Multiplies every channel count.
+Width = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
+# How many blocks each of the four stages has.
+Blocks = tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt]
+# What comes before the first binary convolution; chosen by the image's size when not given.
+Stem = Literal["cifar", "imagenet"]
+# One shortcut per convolution (Bi-Real Net), one per two convolutions (ResNet), or none.
+Shortcuts = Literal["bireal", "res", "none"]
+# How a shortcut gets to more channels: zeros, a real 1x1 convolution, or the same channels again.
+ShortcutType = Literal["A", "B", "duplicate"]
+
+# Images up to this height and width get the CIFAR stem.
+CIFAR_SIZE = 64
 
 
-def channels(filters: int, width: float) -> int:
-    """The number of channels under a width multiplier."""
-    return max(1, round(filters * width))
+def channels(filters: int, width: float, multiple: int = 1) -> int:
+    """The number of channels under a width multiplier, rounded to a multiple."""
+    return max(1, round(filters * width / multiple)) * multiple
 
 
-def real_convolution(x: tf.Tensor, filters: int, kernel_size: int, strides: int = 1, *, name: str) -> tf.Tensor:
-    """A real-valued convolution without bias, zero-padded to the same size."""
+def stem_for(inputs: tf.Tensor, stem: Stem | None) -> Stem:
+    """The stem that was asked for, or the one that suits the size of the image.
+
+    Raises:
+        UsageError: the size is open and no stem was asked for.
+    """
+    if stem is not None:
+        return stem
+    height, width = inputs.shape[1:3]
+    if height is None or width is None:
+        raise UsageError(f"the image's size is open: received {inputs.shape[1:]}, choose stem='cifar' or 'imagenet'")
+    return "cifar" if max(height, width) <= CIFAR_SIZE else "imagenet"
+
+
+def check_size(inputs: tf.Tensor, smallest: int) -> None:
+    """For networks without padding, or with dense layers.
+
+    Raises:
+        UsageError: the image's size is open, or below `smallest` pixels in height or width.
+    """
+    if any(size is None or size < smallest for size in inputs.shape[1:3]):
+        raise UsageError(
+            f"needs images of a fixed size of at least {smallest}x{smallest} pixels: "
+            f"received input_shape={tuple(inputs.shape[1:])}"
+        )
+
+
+def real_convolution(
+    x: tf.Tensor,
+    filters: int,
+    kernel_size: int,
+    strides: int = 1,
+    *,
+    padding: str = "same",
+    use_bias: bool = False,
+    name: str,
+) -> tf.Tensor:
+    """A real-valued convolution, by default zero-padded to the same size and without bias."""
     return tf.keras.layers.Conv2D(
-        filters, kernel_size, strides=strides, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
+        filters,
+        kernel_size,
+        strides=strides,
+        padding=padding,
+        use_bias=use_bias,
+        kernel_initializer="he_normal",
+        name=name,
     )(x)
 
 
@@ -25,55 +82,71 @@ def batch_normalization(x: tf.Tensor, *, name: str) -> tf.Tensor:
     return tf.keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
-def shortcut(x: tf.Tensor, filters: int, strides: int, shortcut_type: str, *, name: str) -> tf.Tensor:
-    """The identity, or what brings `x` to `filters` channels at a stride.
+def clip(x: tf.Tensor, *, name: str) -> tf.Tensor:
+    """clip(-1, x, 1), the real-valued stand-in for a sign."""
+    return tf.keras.layers.Activation("hard_tanh", name=name)(x)
 
-    Type A: average pool, missing channels are zeros. Type B (Bi-Real Net, section 4.1): average pool, real 1x1
-    convolution, batch normalization.
+
+def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None) -> tf.Tensor:
+    """The real first convolution of a residual network.
+
+    `cifar`: 3x3; `imagenet`: 7x7 at stride 2 and 3x3 max-pooling at stride 2 (He et al. 2016, table 1).
+    """
+    if stem_for(inputs, stem) == "cifar":
+        return batch_normalization(real_convolution(inputs, filters, 3, name="stem_conv"), name="stem_bn")
+    x = real_convolution(inputs, filters, 7, strides=2, name="stem_conv")
+    x = batch_normalization(x, name="stem_bn")
+    return tf.keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+
+
+def shortcut(x: tf.Tensor, filters: int, strides: int, shortcut_type: ShortcutType, *, name: str) -> tf.Tensor:
+    """The identity, or what brings `x` to `filters` channels at a stride, after average pooling.
+
+    `A`: channels of zeros. `B`: a real 1x1 convolution and batch normalization (Bi-Real Net, section 4.4).
+    `duplicate`: the channels again (ReActNet).
     """
     if strides == 1 and x.shape[-1] == filters:
         return x
     if strides > 1:
-        x = tf.keras.layers.AveragePooling2D(strides, padding="same", name=f"{name}_pool")(x)
+        x = average_pool(x, strides, name=f"{name}_pool")
     if shortcut_type == "A":
         return ZeroPadChannels(filters, name=f"{name}_pad")(x)
-    x = real_convolution(x, filters, 1, name=f"{name}_conv")
-    return batch_normalization(x, name=f"{name}_bn")
+    if shortcut_type == "B":
+        return batch_normalization(real_convolution(x, filters, 1, name=f"{name}_conv"), name=f"{name}_bn")
+    return repeat_channels(x, filters, name=f"{name}_duplicate")
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
-class ZeroPadChannels(tf.keras.layers.Layer):
-    """Appends channels of zeros: `(B, H, W, C)` to `(B, H, W, filters)`, half of them on either side.
+def average_pool(x: tf.Tensor, size: int, *, name: str) -> tf.Tensor:
+    return tf.keras.layers.AveragePooling2D(size, padding="same", name=name)(x)
 
-    Raises:
-        UsageError: the input has more than `filters` channels.
-    """
 
-    def __init__(self, filters: int, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.filters = filters
+def max_pool(x: tf.Tensor, size: int, *, name: str) -> tf.Tensor:
+    """At stride 2, without padding."""
+    return tf.keras.layers.MaxPooling2D(size, strides=2, name=name)(x)
 
-    def build(self, input_shape: tf.TensorShape) -> None:
-        missing = self.filters - input_shape[-1]
-        if missing < 0:
-            raise UsageError(f"{self.name} cannot pad to {self.filters} channels: received {input_shape[-1]}")
-        self._padding = (missing // 2, missing - missing // 2)
-        super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tf.pad(inputs, [[0, 0], [0, 0], [0, 0], self._padding])
-
-    def get_config(self) -> dict[str, object]:
-        return {**super().get_config(), "filters": self.filters}
+def repeat_channels(x: tf.Tensor, filters: int, *, name: str) -> tf.Tensor:
+    """All channels, then all of them again, until there are `filters`."""
+    if filters % x.shape[-1]:
+        raise UsageError(f"{name} cannot repeat {x.shape[-1]} channels to {filters}: choose another width")
+    copies = filters // x.shape[-1]
+    return x if copies == 1 else tf.keras.layers.Concatenate(name=name)([x] * copies)
 
 
 def residual_block(
-    x: tf.Tensor, filters: int, strides: int, method: Method, shortcuts: str, shortcut_type: str, *, name: str
+    x: tf.Tensor,
+    filters: int,
+    strides: int,
+    method: Method,
+    shortcuts: Shortcuts,
+    shortcut_type: ShortcutType,
+    *,
+    name: str,
 ) -> tf.Tensor:
-    """Two binary 3x3 convolutions, each followed by batch normalization, under one of three shortcut designs.
+    """Twice sign, binary 3x3 convolution, batch normalization, under one of three shortcut designs.
 
-    `bireal`: one shortcut per convolution (Bi-Real Net, figure 3b); `res`: one per two; `none`: no shortcut. All
-    three have the same kernels under the same names.
+    All three have the same kernels under the same names (Bi-Real Net, figure 6); the method's activation follows
+    each addition.
     """
     entered = x
     for k, step in ((1, strides), (2, 1)):
@@ -89,13 +162,37 @@ def residual_block(
     return x
 
 
+def preactivation_block(
+    x: tf.Tensor, filters: int, strides: int, method: Method, shortcut_type: ShortcutType, *, name: str
+) -> tf.Tensor:
+    """Twice batch normalization, sign, binary 3x3 convolution, activation; one shortcut around both.
+
+    XNOR-Net's order (section 3.2) in He et al.'s full pre-activation block, the network of ML+BMA's tables 1 to 3.
+    """
+    entered = x
+    for k, step in ((1, strides), (2, 1)):
+        x = batch_normalization(x, name=f"{name}_bn{k}")
+        x = method.convolution(x, filters, 3, strides=step, name=f"{name}_conv{k}")
+        x = method.activation(x, name=f"{name}_act{k}")
+    around = shortcut(entered, filters, strides, shortcut_type, name=f"{name}_shortcut1")
+    return tf.keras.layers.Add(name=f"{name}_add2")([x, around])
+
+
+def stages(blocks: tuple[int, ...]) -> list[tuple[int, int, str]]:
+    """Stage (from 0), stride and name of every block; the first block of each stage but the first halves the image."""
+    return [
+        (stage, 2 if stage > 0 and block == 0 else 1, f"stage{stage + 1}_block{block + 1}")
+        for stage, count in enumerate(blocks)
+        for block in range(count)
+    ]
+
+
 def classifier(x: tf.Tensor, classes: int) -> tf.Tensor:
     """Global average pooling and a real dense layer that returns float32 logits."""
     x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return logits(x, classes)
+
+
+def logits(x: tf.Tensor, classes: int) -> tf.Tensor:
+    """The real last layer; float32 under mixed precision too."""
     return tf.keras.layers.Dense(classes, dtype="float32", name="logits")(x)
-
-
-def check_choice(model: str, option: str, received: str, known: tuple[str, ...]) -> None:
-    """Raises UsageError unless `received` is one of the values that the option takes."""
-    if received not in known:
-        raise UsageError(f"{model}: received {option}='{received}', choose one of {', '.join(known)}")

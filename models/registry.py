@@ -2,10 +2,12 @@
 
 import fnmatch
 import inspect
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic
 import tensorflow as tf
 
 from kbnn import methods
@@ -13,6 +15,7 @@ from kbnn.errors import UsageError, unknown
 from kbnn.methods import Method
 
 Builder = Callable[..., tf.Tensor]
+Shape = tuple[pydantic.PositiveInt | None, pydantic.PositiveInt | None, pydantic.PositiveInt]
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Architecture:
     classes: int
     method: str
     summary: str
+    published: str = ""
     refuses: dict[str, str] = field(default_factory=dict)
     preset: dict[str, Any] = field(default_factory=dict)
 
@@ -33,6 +37,10 @@ class Architecture:
         parameters = inspect.signature(self.builder).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         return {**defaults, **self.preset}
+
+    def methods(self) -> list[str]:
+        """The base methods that it can take."""
+        return [name for name in methods.names() if name not in self.refuses]
 
 
 _ARCHITECTURES: dict[str, Architecture] = {}
@@ -45,10 +53,11 @@ def register(
     classes: int,
     summary: str,
     method: str = "bireal",
+    published: str = "",
     refuses: dict[str, str] | None = None,
     **preset: Any,
 ) -> Callable[[Builder], Builder]:
-    """Registers a builder under `name`.
+    """Registers a builder under `name`. The type hints of its keyword arguments say which values they take.
 
     Args:
         name: what `build` and the command line call it.
@@ -56,13 +65,14 @@ def register(
         classes: default number of logits.
         summary: one line for `kbnn models`.
         method: default method.
+        published: top-1 accuracies of the papers, in words.
         refuses: base methods that the architecture cannot take, with the reason.
         **preset: options of the builder that this name fixes as its defaults.
     """
 
     def decorator(builder: Builder) -> Builder:
         _ARCHITECTURES[name] = Architecture(
-            name, builder, input_shape, classes, method, summary, dict(refuses or {}), preset
+            name, builder, input_shape, classes, method, summary, published, dict(refuses or {}), preset
         )
         return builder
 
@@ -74,9 +84,9 @@ def names(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_ARCHITECTURES, pattern))
 
 
-def architectures() -> Iterator[Architecture]:
-    """All registered architectures, by name."""
-    return (_ARCHITECTURES[name] for name in names())
+def architectures(pattern: str = "*") -> Iterator[Architecture]:
+    """The registered architectures whose names match a shell pattern, by name."""
+    return (_ARCHITECTURES[name] for name in names(pattern))
 
 
 def get(name: str) -> Architecture:
@@ -107,8 +117,8 @@ def build(
         **options: the architecture's own options, see `kbnn models NAME`.
 
     Raises:
-        UsageError: an unknown name, method or option, a method that the architecture cannot take, a shape that is
-            not `(H, W, C)`, or fewer than one class.
+        UsageError: an unknown name, method or option, a value that an option does not take, a method that the
+            architecture cannot take, an image that is too small, or fewer than one class.
 
     Example:
         >>> kbnn.models.build("resnet20", method="bireal", input_shape=(32, 32, 3), classes=10)
@@ -117,22 +127,34 @@ def build(
     chosen = method if isinstance(method, Method) else methods.get(method or architecture.method)
     if chosen.base in architecture.refuses:
         raise UsageError(f"{name} cannot take method '{chosen.base}': {architecture.refuses[chosen.base]}")
-    known = architecture.options()
-    for option in options:
-        if option not in known:
-            raise unknown(f"option of {name}", option, known)
-    shape = _checked_shape(name, input_shape or architecture.input_shape)
-    count = architecture.classes if classes is None else classes
-    if count < 1:
-        raise UsageError(f"{name} needs at least one class: received classes={count}")
+    asked_shape = architecture.input_shape if input_shape is None else input_shape
+    shape = _checked(f"{name}: input_shape (height, width, channels)", Shape, asked_shape)
+    count = _checked(f"{name}: classes", pydantic.PositiveInt, architecture.classes if classes is None else classes)
+    settings = {**architecture.preset, **_checked_options(architecture, options)}
 
     inputs = tf.keras.Input(shape, name="image")
-    logits = architecture.builder(inputs, chosen, count, **{**architecture.preset, **options})
+    try:
+        logits = architecture.builder(inputs, chosen, count, **settings)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
     return tf.keras.Model(inputs, logits, name=name)
 
 
-def _checked_shape(name: str, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    sizes = [size for size in shape if size is not None]
-    if len(shape) != 3 or shape[2] is None or any(size < 1 for size in sizes):
-        raise UsageError(f"{name} needs input_shape=(height, width, channels): received {tuple(shape)}")
-    return tuple(shape)
+def _checked_options(architecture: Architecture, options: dict[str, Any]) -> dict[str, Any]:
+    known = architecture.options()
+    hints = typing.get_type_hints(architecture.builder, include_extras=True)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {architecture.name}", option, known)
+    return {
+        option: _checked(f"{architecture.name}: {option}", hints[option], value) for option, value in options.items()
+    }
+
+
+def _checked(what: str, kind: Any, value: Any) -> Any:
+    """The value as its type wants it (a list for a tuple, an int for a float), or a UsageError."""
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(value)
+    except pydantic.ValidationError as error:
+        reasons = {detail["msg"][:1].lower() + detail["msg"][1:] for detail in error.errors()}
+        raise UsageError(f"{what}: {'; '.join(sorted(reasons))}, received {value!r}") from None

@@ -1,5 +1,6 @@
 """ResNet-20 for CIFAR with 1-bit convolutions."""
 
+import pydantic
 import tensorflow as tf
 
 from kbnn.methods import Method
@@ -11,42 +12,38 @@ from kbnn.models.registry import register
     "resnet20",
     input_shape=(32, 32, 3),
     classes=10,
-    summary="ResNet-20 for CIFAR (16-32-64 channels), 18 binary 3x3 convolutions, Bi-Real shortcuts by default.",
-    blocks=3,
+    summary="ResNet-20 for CIFAR (16-32-64 channels) in 1 bit: a shortcut around each binary convolution.",
+    published="CIFAR-10 87.4 (SiMaN), 80.33 (XNOR), 85.00 (XNOR+ML+BMA)",
 )
 def resnet_cifar(
     inputs: tf.Tensor,
     method: Method,
     classes: int,
     *,
-    blocks: int = 3,
-    width: float = 1.0,
-    shortcuts: str = "bireal",
-    shortcut_type: str = "B",
+    blocks: pydantic.PositiveInt = 3,
+    width: parts.Width = 1.0,
+    shortcuts: parts.Shortcuts = "bireal",
+    shortcut_type: parts.ShortcutType = "B",
 ) -> tf.Tensor:
-    """Three stages of `blocks` residual blocks at 16, 32 and 64 channels (He et al. 2016, section 4.2).
+    """Three stages of `blocks` residual blocks at 16, 32 and 64 channels.
 
     Args:
         blocks: residual blocks per stage; the depth is `6 blocks + 2`.
         width: multiplies every channel count.
-        shortcuts: `bireal` (one per convolution), `res` (one per two convolutions) or `none`.
-        shortcut_type: `A` (pooled, zero-padded channels) or `B` (average pool, real 1x1 convolution, batch
-            normalization).
+        shortcuts: `bireal` (one per convolution), `res` (one per two, XNOR-Net's pre-activation) or `none`.
+        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros; SiMaN, IR-Net), `B` (average
+            pool, real 1x1 convolution, batch normalization) or `duplicate` (average pool, the channels again).
+
+    Source: He et al., Deep residual learning, 2016, section 4.2.
     """
-    parts.check_choice("resnet20", "shortcuts", shortcuts, parts.SHORTCUTS)
-    parts.check_choice("resnet20", "shortcut_type", shortcut_type, parts.SHORTCUT_TYPES)
-    x = parts.real_convolution(inputs, parts.channels(16, width), 3, name="stem_conv")
-    x = parts.batch_normalization(x, name="stem_bn")
-    for stage, filters in enumerate((16, 32, 64), start=1):
-        for block in range(1, blocks + 1):
-            strides = 2 if stage > 1 and block == 1 else 1
-            x = parts.residual_block(
-                x,
-                parts.channels(filters, width),
-                strides,
-                method,
-                shortcuts,
-                shortcut_type,
-                name=f"stage{stage}_block{block}",
-            )
+    x = parts.residual_stem(inputs, parts.channels(16, width), "cifar")
+    for stage, strides, name in parts.stages((blocks, blocks, blocks)):
+        filters = parts.channels(16 * 2**stage, width)
+        if shortcuts == "res":
+            x = parts.preactivation_block(x, filters, strides, method, shortcut_type, name=name)
+        else:
+            x = parts.residual_block(x, filters, strides, method, shortcuts, shortcut_type, name=name)
+    if shortcuts == "res":
+        x = parts.batch_normalization(x, name="features_bn")
+        x = tf.keras.layers.ReLU(name="features_relu")(x)
     return parts.classifier(x, classes)

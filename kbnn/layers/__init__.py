@@ -6,5 +6,6 @@
 from kbnn.layers.binary_conv2d import BinaryConv2D
 from kbnn.layers.binary_dense import BinaryDense
 from kbnn.layers.constraints import Positive
+from kbnn.layers.zero_pad_channels import ZeroPadChannels
 
-__all__ = ["BinaryConv2D", "BinaryDense", "Positive"]
+__all__ = ["BinaryConv2D", "BinaryDense", "Positive", "ZeroPadChannels"]

@@ -1,0 +1,58 @@
+"""ResNet-18 and -34 with 1-bit convolutions: Bi-Real Net and the two shortcut designs it is compared with."""
+
+import tensorflow as tf
+
+from kbnn.methods import Method
+from kbnn.models import parts
+from kbnn.models.registry import register
+
+DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+def resnet(
+    inputs: tf.Tensor,
+    method: Method,
+    classes: int,
+    *,
+    blocks: parts.Blocks = DEPTHS[18],
+    width: parts.Width = 1.0,
+    stem: parts.Stem | None = None,
+    shortcuts: parts.Shortcuts = "bireal",
+    shortcut_type: parts.ShortcutType = "B",
+) -> tf.Tensor:
+    """Four stages of residual blocks at 64, 128, 256 and 512 channels; stem, shortcuts and classifier stay real.
+
+    Args:
+        blocks: residual blocks per stage, of two binary 3x3 convolutions each.
+        width: multiplies every channel count.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size when not given.
+        shortcuts: `bireal` (one per convolution), `res` (one per two convolutions) or `none`.
+        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `B` (average pool, real 1x1
+            convolution, batch normalization) or `duplicate` (average pool, the channels again).
+
+    Source: Liu et al., Bi-Real Net, 2018, sections 3 and 4.2, figure 6.
+    """
+    x = parts.residual_stem(inputs, parts.channels(64, width), stem)
+    for stage, strides, name in parts.stages(blocks):
+        filters = parts.channels(64 * 2**stage, width)
+        x = parts.residual_block(x, filters, strides, method, shortcuts, shortcut_type, name=name)
+    return parts.classifier(x, classes)
+
+
+for _name, _depth, _shortcuts, _summary, _published in (
+    ("bireal18", 18, "bireal", "a shortcut around each binary convolution", "56.4"),
+    ("bireal34", 34, "bireal", "a shortcut around each binary convolution", "62.2"),
+    ("resnet18", 18, "res", "bireal18's kernels, a shortcut around each two of them", "45.7"),
+    ("resnet34", 34, "res", "bireal34's kernels, a shortcut around each two of them", "49.0"),
+    ("plain18", 18, "none", "bireal18's kernels without shortcuts", "12.1"),
+    ("plain34", 34, "none", "bireal34's kernels without shortcuts", "2.6"),
+):
+    register(
+        _name,
+        input_shape=(224, 224, 3),
+        classes=1000,
+        summary=f"ResNet-{_depth} in 1 bit: {_summary}.",
+        published=f"ImageNet {_published} (Bi-Real Net)",
+        blocks=DEPTHS[_depth],
+        shortcuts=_shortcuts,
+    )(resnet)
