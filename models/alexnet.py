@@ -15,7 +15,7 @@ _SMALLEST = {"cifar": 15, "imagenet": 57}
     input_shape=(224, 224, 3),
     classes=1000,
     summary="AlexNet: five convolutions and three dense layers, the first and the last one real.",
-    method="bnnplus_r2",
+    method="bnn",
     published="ImageNet 46.11, CIFAR-10 87.30 (BNN+)",
 )
 def alexnet(

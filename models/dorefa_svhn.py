@@ -12,7 +12,7 @@ from kbnn.models.registry import register
     input_shape=(40, 40, 3),
     classes=10,
     summary="DoReFa-Net's SVHN network: seven convolutions, the first one real.",
-    method="bnnplus_r1",
+    method="bnn",
     published="CIFAR-10 83.92 (BNN+)",
 )
 def dorefa_svhn(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:

@@ -12,7 +12,7 @@ from kbnn.models.registry import register
     input_shape=(32, 32, 3),
     classes=10,
     summary="VGG-small: six 3x3 convolutions, the first one real, no hidden dense layers.",
-    method="siman",
+    method="bnn",
     published="CIFAR-10 92.5 (SiMaN)",
 )
 def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
