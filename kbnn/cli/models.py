@@ -111,10 +111,7 @@ def command(
     if cost:
         show(accounting.count(build(name, method, shape, classes, **settings), rule), as_json)
     elif _is_pattern(name):
-        show(
-            Listing(tuple(Row(a.name, a.input_shape, a.classes, a.method, a.summary) for a in architectures(name))),
-            as_json,
-        )
+        show(_listing(name, list(architectures(name))), as_json)
     else:
         show(_details(get(name)), as_json)
 
