@@ -25,6 +25,7 @@ _ROOMS = (
     "quantizers",
     "regularizers",
     "training",
+    "weights",
 )
 __all__ = [*_ROOMS]
 

@@ -1,0 +1,117 @@
+"""Files of weights: round trips, and what is said when they do not fit."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn import weights
+from kbnn.errors import KbnnError, UsageError
+from kbnn.models import build
+
+
+@pytest.fixture(scope="module")
+def model() -> tf.keras.Model:
+    tf.keras.utils.set_random_seed(0)
+    return build("tiny")
+
+
+@pytest.fixture(scope="module")
+def path(model: tf.keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return weights.save(model, tmp_path_factory.mktemp("weights"))
+
+
+def test_files_are_named_by_sha256_and_nothing_else_is_left(path: Path):
+    assert path.name == f"tiny-{hashlib.sha256(path.read_bytes()).hexdigest()}.h5"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_same_weights_have_the_same_name(model: tf.keras.Model, path: Path, tmp_path: Path):
+    assert weights.save(model, tmp_path).name == path.name
+
+
+def test_loads_into_a_network_built_again(model: tf.keras.Model, path: Path):
+    again = build("tiny")
+    weights.load(again, path)
+    for received, saved in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(received, saved)
+
+
+def test_keras_itself_loads_the_file(model: tf.keras.Model, path: Path):
+    again = build("tiny")
+    again.load_weights(path, by_name=True)
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": 3}, r"layer 'logits' differs: its kernel is \(64, 10\) in .*build it with classes=10"),
+        ({"input_shape": (8, 8, 3)}, r"layer 'stem_conv' differs: its kernel is \(3, 3, 1, 32\) in .*input_shape"),
+        ({"width": 2}, "layer 'stem_conv' differs: .*width"),
+        ({"method": "xnor"}, "'block1_conv1' is of another method: .*MagnitudeAwareSign.* in file .*XNORSign"),
+        ({"method": "float"}, "'block1_conv1' is of another method: .*real-valued in the model"),
+        ({"shortcut_type": "A"}, "layer 'block2_shortcut1_conv' differs in its kernel: file .* has it, the model"),
+        ({"name": "resnet20"}, "layer 'stem_conv' differs"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_names_the_layer_and_what_to_do(path: Path, options: dict, message: str):
+    other = build(**{"name": "tiny", **options})
+    before = other.get_weights()
+    with pytest.raises(UsageError, match=message):
+        weights.load(other, path)
+    for received, kept in zip(other.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(received, kept)
+
+
+def test_the_real_valued_twin_starts_the_binary_network():
+    twin, binary = build("tiny", method="float"), build("tiny", method="bireal")
+    assert weights.transfer(twin, binary) == ()
+    kernels = [network.get_layer("block1_conv2").get_weights()[0] for network in (twin, binary)]
+    np.testing.assert_array_equal(*kernels)
+
+
+def test_transfer_from_a_file_can_leave_the_classifier_alone(model: tf.keras.Model, path: Path):
+    other = build("tiny", classes=3)
+    with pytest.raises(UsageError, match=r"skip=\('logits',\)"):
+        weights.transfer(path, other)
+    assert weights.transfer(path, other, skip=("logits",)) == ()
+    np.testing.assert_array_equal(other.get_layer("stem_conv").get_weights()[0], model.get_weights()[0])
+
+
+def test_transfer_from_a_network_without_a_kernel_names_it():
+    with pytest.raises(
+        UsageError, match="'block2_shortcut1_conv' differs in its kernel: the model has it, model 'tiny'"
+    ):
+        weights.transfer(build("tiny", shortcut_type="A"), build("tiny"))
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
+
+
+def truncated(data: bytes) -> bytes:
+    return data[:3000]
+
+
+@pytest.mark.parametrize("damage", [flipped, truncated])
+def test_a_sha256_that_is_not_the_content_s_is_refused(path: Path, tmp_path: Path, damage: Callable[[bytes], bytes]):
+    (tmp_path / path.name).write_bytes(damage(path.read_bytes()))
+    with pytest.raises(KbnnError, match="is damaged: its sha256 is not the one in its name"):
+        weights.load(build("tiny"), tmp_path / path.name)
+
+
+@pytest.mark.parametrize("content", [b"", b"weights"])
+def test_other_files_are_refused(path: Path, tmp_path: Path, content: bytes):
+    (tmp_path / "renamed.h5").write_bytes(content or truncated(path.read_bytes()))
+    with pytest.raises(KbnnError, match="is not a file of weights"):
+        weights.load(build("tiny"), tmp_path / "renamed.h5")
+
+
+def test_absent_files_are_named(tmp_path: Path):
+    with pytest.raises(KbnnError, match=r"no file of weights at '.*gone.h5'"):
+        weights.load(build("tiny"), tmp_path / "gone.h5")
