@@ -1,0 +1,85 @@
+"""Rows of `results/`: what was measured, with the command, commit, seed, date and machine that measured it."""
+
+import csv
+import datetime
+import io
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kbnn import files
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+PROVENANCE = ("command", "commit", "seed", "date", "machine")
+
+Row = Mapping[str, object]
+
+
+def append(name: str, rows: Sequence[Row], seed: int | None = None) -> Path:
+    """Adds rows to `results/NAME.csv`."""
+    return replace(name, rows, seed, kept=read(name))
+
+
+def replace(name: str, rows: Sequence[Row], seed: int | None = None, kept: Sequence[Row] = ()) -> Path:
+    """Writes `results/NAME.csv`: the rows that are kept as they are, and the new ones with their provenance."""
+    stamp = provenance(seed)
+    everything = [*kept, *({**row, **stamp} for row in rows)]
+    measured = dict.fromkeys(column for row in everything for column in row if column not in PROVENANCE)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*measured, *PROVENANCE], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(everything)
+    path = RESULTS / f"{name}.csv"
+    files.write(path, text.getvalue())
+    return path
+
+
+def read(name: str) -> list[dict[str, str]]:
+    """The rows of `results/NAME.csv`; none when it is not there yet."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def provenance(seed: int | None = None) -> dict[str, object]:
+    """What makes a row believable: how, from which sources, with which seed, when and where it was measured."""
+    return {
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
+        "commit": commit(),
+        "seed": "" if seed is None else seed,
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine": machine(),
+    }
+
+
+def commit() -> str:
+    """The commit that is checked out, with a + when the sources differ from it."""
+    head = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
+    return head + "+" * bool(changed)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def machine() -> str:
+    """Processor, the cores that this process may use, architecture and system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{_processor()}, {cores} cores, {platform.machine()} {platform.system()}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

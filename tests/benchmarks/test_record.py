@@ -1,0 +1,39 @@
+"""Rows of results: what is kept, what is added, and where they come from."""
+
+from pathlib import Path
+
+import pytest
+import record
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    return tmp_path
+
+
+def test_rows_are_added_to_those_that_are_there():
+    record.append("speed", [{"network": "a", "ratio": 1.5}], seed=3)
+    record.append("speed", [{"network": "b", "memory": 7}])
+    first, second = record.read("speed")
+    assert (first["network"], first["ratio"], first["memory"], first["seed"]) == ("a", "1.5", "", "3")
+    assert (second["network"], second["ratio"], second["memory"], second["seed"]) == ("b", "", "7", "")
+
+
+def test_replacing_keeps_only_what_it_is_told_to():
+    record.append("zoo", [{"network": "a"}, {"network": "b"}])
+    record.replace("zoo", [{"network": "a"}], kept=record.read("zoo")[1:])
+    assert [row["network"] for row in record.read("zoo")] == ["b", "a"]
+
+
+def test_provenance_says_how_from_what_when_and_where():
+    stamp = record.provenance(seed=0)
+    assert list(stamp) == list(record.PROVENANCE)
+    assert stamp["seed"] == 0
+    assert str(stamp["command"]).startswith("python ")
+    assert str(stamp["date"]).endswith("Z")
+    assert "cores" in str(stamp["machine"])
+
+
+def test_no_file_has_no_rows():
+    assert record.read("nothing") == []
