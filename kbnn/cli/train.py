@@ -13,7 +13,7 @@ from kbnn.errors import UsageError
 @click.option("--model", help="Network, see `kbnn models`.")
 @click.option("--method", default="bireal", show_default=True, help="What makes it binary.")
 @click.option("--dataset", help="digits or cifar10.")
-@click.option("--epochs", type=click.IntRange(min=1), default=30, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=60, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")

@@ -32,11 +32,16 @@ def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluati
             f"the model does not fit data set '{data.name}': received input {model.input_shape[1:]} and "
             f"{model.output_shape[-1]} classes, the data has {data.input_shape} and {len(data.classes)}"
         )
+
+    @tf.function
+    def judge(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = tf.cast(model(images, training=False), tf.float32)
+        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return tf.reduce_sum(losses), tf.math.count_nonzero(tf.argmax(logits, -1, labels.dtype) == labels)
+
     loss, correct = 0.0, 0
     for images, labels in data.batches(data.test, batch):
-        logits = model.predict_on_batch(images)
-        losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        loss += float(tf.reduce_sum(losses))
-        correct += int((logits.argmax(-1) == labels.numpy()).sum())
+        losses, hits = judge(images, labels)
+        loss, correct = loss + float(losses), correct + int(hits)
     size = data.test.size
     return Evaluation(data.name, size, correct / size, loss / size)
