@@ -1,0 +1,94 @@
+"""Keras model -> bitpacked .tflite file, or the reason why not."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn import files, tables
+from kbnn.converters import flatbuffer, inspection, verification
+from kbnn.converters.binary_layers import binary_calls
+from kbnn.converters.diagnosis import diagnose
+from kbnn.converters.errors import ConversionError
+from kbnn.converters.flatbuffer import File
+from kbnn.converters.inspection import Audit
+from kbnn.converters.lowering import lower
+from kbnn.converters.precision import in_float32
+from kbnn.converters.reference import Reference, signature
+from kbnn.converters.verification import Images, Parity, match
+
+_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What `convert` wrote, its audit, and its parity with Keras."""
+
+    path: str
+    size_bytes: int
+    audit: Audit
+    parity: Parity
+
+    def __str__(self) -> str:
+        audit, parity = self.audit, self.parity
+        return (
+            f"{self.path}: {tables.size(self.size_bytes)}, {len(audit.binary_convolutions)} binary convolutions "
+            f"({audit.binary_share:.2%} of all MACs), equal to Keras: kernel bits all, "
+            f"layers within {max((layer.difference for layer in parity.layers), default=0):.0e} of their range, "
+            f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}"
+        )
+
+
+def convert(model: tf.keras.Model, path: str | os.PathLike[str], images: Images | None = None) -> Artifact:
+    """Writes a model as a .tflite file whose every 1-bit layer is bitpacked and whose values are proven to be Keras's.
+
+    Any Keras model with Larq layers will do. The file appears, by rename, when it has passed; else nothing is left.
+
+    Args:
+        model: the trained Keras model.
+        path: where to write the file.
+        images: network input to verify on; 32 random images by default.
+
+    Raises:
+        ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (each is named with the reason
+            and the fix), the input has an unknown size, or the file computes something else than Keras.
+        KbnnError: the file cannot be written.
+
+    Example:
+        >>> artifact = kbnn.converters.convert(model, "model.tflite")
+        >>> artifact.audit.binary_share, artifact.parity.median_abs_difference
+    """
+    model = in_float32(model)
+    reference = Reference(model)
+    if not binary_calls(reference):
+        raise ConversionError(
+            f"model '{model.name}' has no 1-bit layer: received {len(model.layers)} layers without a binary input and "
+            f"kernel quantizer, build it with kbnn.layers.BinaryConv2D or a method of kbnn.methods"
+        )
+    file = flatbuffer.parse(lower(model), path)
+    _check_bitpacked(reference, file)
+    parity = verification.compare(model, file, random_images(model) if images is None else images, os.fspath(path))
+    if not parity.passed:
+        raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
+    files.write(path, file.data)
+    return Artifact(os.fspath(path), file.size_bytes, inspection.audit(file, os.fspath(path)), parity)
+
+
+def random_images(model: tf.keras.Model) -> dict[str, np.ndarray]:
+    """Standard normal input, always the same, for models whose data is not at hand."""
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.normal(size=(_IMAGES, *spec.shape[1:])).astype(np.float32)
+        for name, spec in signature(model).items()
+    }
+
+
+def _check_bitpacked(reference: Reference, file: File) -> None:
+    """Refuses a file in which a layer that is meant to be 1-bit is not."""
+    calls = binary_calls(reference)
+    found = match(reference, file, calls)
+    missing = [call for k, call in enumerate(calls) if k not in found]
+    if missing:
+        reasons = "; ".join(f"'{call.name}': {diagnose(reference, call)}" for call in missing)
+        raise ConversionError(f"{len(missing)} of {len(calls)} 1-bit layers cannot be bitpacked: {reasons}")

@@ -1,0 +1,44 @@
+"""Mixed precision belongs to training: files compute in float32."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.converters.errors import ConversionError
+
+
+def in_float32(model: tf.keras.Model) -> tf.keras.Model:
+    """The model itself when all its layers compute in float32, else a copy that does, with the same weights.
+
+    Raises:
+        ConversionError: a subclassed model computes in another type, so that it cannot be rebuilt.
+    """
+    layers = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer)]
+    if all(layer.compute_dtype in ("float32", None) for layer in layers):
+        return model
+    try:
+        copy = tf.keras.models.clone_model(model, clone_function=_float32_layer)
+    except (NotImplementedError, ValueError) as error:
+        raise ConversionError(
+            f"model '{model.name}' computes in {model.compute_dtype} and cannot be rebuilt ({error}): build it under "
+            f"the policy float32 and load the weights"
+        ) from error
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _float32_layer(layer: Any) -> Any:
+    if isinstance(layer, tf.keras.Model):
+        return in_float32(layer)
+    return layer.__class__.from_config(_float32_config(layer.get_config()))
+
+
+def _float32_config(config: Any) -> Any:
+    """The configuration with every policy replaced, those of a layer's quantizers too."""
+    if isinstance(config, dict):
+        return {key: "float32" if key == "dtype" else _float32_config(value) for key, value in config.items()}
+    if isinstance(config, tuple):
+        return tuple(_float32_config(value) for value in config)
+    if isinstance(config, list):
+        return [_float32_config(value) for value in config]
+    return config

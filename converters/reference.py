@@ -1,0 +1,185 @@
+"""What Keras computes, operation by operation: the model's traced graph, whose names the file's tensors still bear."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from kbnn.converters.errors import ConversionError
+
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one layer. The operations `first` to `last` (without) of the graph were made in it."""
+
+    layer: Any
+    first: int
+    last: int
+    inputs: tuple[str, ...]
+    output: str
+
+    def __contains__(self, operation: int) -> bool:
+        return self.first <= operation < self.last
+
+
+class Reference:
+    """The graph of `model(x, training=False)` and its values on images.
+
+    Raises:
+        ConversionError: the model has never been called, so that its input is unknown.
+    """
+
+    def __init__(self, model: tf.keras.Model) -> None:
+        self.model = model
+        self.signature = signature(model)
+        calls: list[Call] = []
+
+        def observed(inputs: dict[str, tf.Tensor]) -> Any:
+            with _recording(calls), _functions_inline():
+                return call(model, inputs)
+
+        traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
+        graph = traced.graph
+        self.calls = calls
+        self.outputs = {name: self._computed(tensor) for name, tensor in output_names(model, traced.outputs).items()}
+        self._operations = graph.get_operations()
+        self._index = {operation.name: k for k, operation in enumerate(self._operations)}
+
+    def _specification(self) -> dict[str, tf.TensorSpec]:
+        return {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in self.signature.items()}
+
+    @staticmethod
+    def _computed(output: tf.Tensor) -> str:
+        """The tensor behind the identities that a function wraps its outputs in."""
+        while output.op.type == "Identity":
+            output = output.op.inputs[0]
+        return str(output.name)
+
+    def index(self, operation: str) -> int | None:
+        """The place of a named operation in the order of execution."""
+        return self._index.get(operation)
+
+    def operation(self, index: int) -> tf.Operation:
+        return self._operations[index]
+
+    def operations(self, within: Call, kinds: Sequence[str]) -> list[tf.Operation]:
+        """The operations of some kinds that a call made."""
+        return [operation for operation in self._operations[within.first : within.last] if operation.type in kinds]
+
+    def innermost(self, operation: int) -> Call | None:
+        """The call that made an operation: the layer itself, not the model around it."""
+        around = [call for call in self.calls if operation in call]
+        return min(around, key=lambda call: call.last - call.first, default=None)
+
+    def layer_name(self, operation: int) -> str:
+        """The name of the layer that an operation belongs to; a quantizer belongs to the layer that uses it."""
+        around = sorted((call for call in self.calls if operation in call), key=lambda call: call.last - call.first)
+        for made in around:
+            if not is_quantizer(made.layer):
+                return str(made.layer.name)
+        return str(self._operations[operation].name)
+
+    def values(self, inputs: dict[str, np.ndarray], tensors: Sequence[str]) -> list[np.ndarray]:
+        """The values of named tensors (`operation:0`) for a batch of inputs."""
+
+        # The argument is named as in the first trace: it names the graph's placeholders.
+        def fetched(inputs: dict[str, tf.Tensor]) -> list[tf.Tensor]:
+            with _functions_inline():
+                call(self.model, inputs)
+            graph = tf.compat.v1.get_default_graph()
+            return [graph.get_tensor_by_name(name) for name in tensors]
+
+        run = tf.function(fetched, autograph=False).get_concrete_function(self._specification())
+        size = len(next(iter(inputs.values())))
+        parts = []
+        for k in range(0, size, _BATCH):
+            batch = {name: tf.constant(array[k : k + _BATCH]) for name, array in inputs.items()}
+            parts.append([part.numpy() for part in run(batch)])
+        return [_joined(list(part)) for part in zip(*parts, strict=True)]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Activations of all batches; a constant has no batch and is the same in all."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def signature(model: tf.keras.Model) -> dict[str, tf.TensorSpec]:
+    """The model's inputs by name, in order, with a batch of 1.
+
+    Raises:
+        ConversionError: the model was never called, or a height, width or number of channels is unknown.
+    """
+    found = model.save_spec()
+    if found is None:
+        raise ConversionError(f"model '{model.name}' has no known input: call it on one batch before converting")
+    specs = tf.nest.flatten(found[0])
+    names = list(getattr(model, "input_names", None) or [spec.name or f"input_{k}" for k, spec in enumerate(specs)])
+    for name, spec in zip(names, specs, strict=True):
+        if None in spec.shape[1:].as_list():
+            raise ConversionError(
+                f"input '{name}' of model '{model.name}' has an unknown size: received {tuple(spec.shape)}, "
+                f"build it with a fixed height and width"
+            )
+    return {
+        name: tf.TensorSpec([1, *spec.shape[1:]], spec.dtype, name=name)
+        for name, spec in zip(names, specs, strict=True)
+    }
+
+
+def call(model: tf.keras.Model, inputs: dict[str, tf.Tensor]) -> Any:
+    """The model's outputs for its inputs by name, as at inference."""
+    values = list(inputs.values())
+    return model(values[0] if len(values) == 1 else values, training=False)
+
+
+def output_names(model: tf.keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
+    """The outputs by name: the output layers' names, numbered where a model has none."""
+    values = tf.nest.flatten(outputs)
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != len(values) or len(set(names)) != len(names):
+        names = ["output"] if len(values) == 1 else [f"output_{k}" for k in range(len(values))]
+    return dict(zip(names, values, strict=True))
+
+
+def is_quantizer(layer: Any) -> bool:
+    """Whether a layer is one of Larq's quantizers."""
+    return isinstance(layer, lq.quantizers.Quantizer)
+
+
+@contextlib.contextmanager
+def _functions_inline() -> Iterator[None]:
+    """Traces the bodies of nested functions (Keras's grouped convolution is one) into the graph itself."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def _recording(calls: list[Call]) -> Iterator[None]:
+    """Notes each call of each layer in the graph that is being traced."""
+    original = tf.keras.layers.Layer.__call__
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        graph = tf.compat.v1.get_default_graph()
+        first = len(graph.get_operations())
+        outputs = original(self, *args, **kwargs)
+        tensors = [value for value in tf.nest.flatten(outputs) if tf.is_tensor(value)]
+        inputs = tuple(value.name for value in tf.nest.flatten(args) if tf.is_tensor(value))
+        if tensors:
+            calls.append(Call(self, first, len(graph.get_operations()), inputs, tensors[0].name))
+        return outputs
+
+    tf.keras.layers.Layer.__call__ = __call__
+    try:
+        yield
+    finally:
+        tf.keras.layers.Layer.__call__ = original

@@ -1,0 +1,72 @@
+"""The same network as a stock TensorFlow Lite file, in float32 or int8: what a bitpacked file is measured against.
+
+Binary convolutions become ordinary convolutions of ±1 with ±1, their results unchanged, so the three files
+have the same layers and MACs; the runtime is TensorFlow Lite's own.
+"""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn import files
+from kbnn.converters import reference
+from kbnn.converters.precision import in_float32
+from kbnn.converters.quiet import held_stderr
+from kbnn.errors import KbnnError, UsageError
+
+
+def export_float(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
+    """Writes the network in float32.
+
+    Raises:
+        ConversionError: the input has an unknown size.
+        KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
+    """
+    files.write(path, _convert(_converter(model), model))
+
+
+def export_int8(model: tf.keras.Model, path: str | os.PathLike[str], images: np.ndarray) -> None:
+    """Writes the network in int8 throughout, input and output too, with ranges from calibration images `(B, ...)`.
+
+    Raises:
+        ConversionError: the input has an unknown size.
+        UsageError: no images.
+        KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
+    """
+    if not len(images):
+        raise UsageError("int8 needs calibration images: received none")
+
+    def samples() -> Iterator[list[np.ndarray]]:
+        for image in images:
+            yield [image[None].astype(np.float32)]
+
+    converter = _converter(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = samples
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    files.write(path, _convert(converter, model))
+
+
+def _converter(model: tf.keras.Model) -> tf.lite.TFLiteConverter:
+    float_model = in_float32(model)
+    specs = reference.signature(float_model)
+
+    def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = reference.call(float_model, {name: inputs[name] for name in specs})
+        return reference.output_names(float_model, outputs)
+
+    function = tf.function(serve, autograph=False).get_concrete_function(**specs)
+    return tf.lite.TFLiteConverter.from_concrete_functions([function], float_model)
+
+
+def _convert(converter: tf.lite.TFLiteConverter, model: tf.keras.Model) -> bytes:
+    try:
+        with held_stderr():
+            return converter.convert()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise KbnnError(f"TensorFlow Lite cannot convert model '{model.name}': {reason}") from error

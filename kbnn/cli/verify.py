@@ -1,0 +1,40 @@
+"""`kbnn verify`."""
+
+from pathlib import Path
+
+import click
+
+from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument
+from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.errors import KbnnError
+
+
+@click.command(cls=Command)
+@model_argument
+@click.argument("file", type=click.Path(path_type=Path))
+@dataset_option
+@data_dir_option
+@click.option("--images", type=click.IntRange(min=1), default=256, show_default=True, help="How many test images.")
+@json_option
+def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None, images: int, as_json: bool) -> None:
+    """Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.
+
+    Exit status 1 when a kernel bit or a layer departs, or the outputs of the median image do.
+
+    \b
+    Example:
+      kbnn verify runs/resnet20-bireal-cifar10 resnet20.tflite
+      kbnn verify model.keras model.tflite --dataset cifar10 --images 1000 --json
+    """
+    from kbnn.converters import flatbuffer
+
+    flatbuffer.read(file)  # A wrong path or a damaged file is said before TensorFlow and the data are loaded.
+    import_tensorflow()
+    from kbnn import converters
+
+    loaded = load_model(model)
+    data = load_dataset(model, dataset, data_dir)
+    parity = converters.verify(loaded, file, data.inputs(data.test.take(slice(images))))
+    show(parity, as_json)
+    if not parity.passed:
+        raise KbnnError(f"'{file}' does not compute what Keras computes: {'; '.join(parity.failures)}")

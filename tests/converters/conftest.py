@@ -1,0 +1,25 @@
+"""Networks that are converted once for all tests."""
+
+import pytest
+
+import kbnn
+from kbnn.converters import flatbuffer
+
+
+@pytest.fixture(scope="session")
+def bireal():
+    import sample_networks
+
+    return sample_networks.bireal()
+
+
+@pytest.fixture(scope="session")
+def bireal_path(bireal, tmp_path_factory):
+    path = tmp_path_factory.mktemp("converted") / "bireal.tflite"
+    kbnn.converters.convert(bireal, path)
+    return path
+
+
+@pytest.fixture
+def bireal_file(bireal_path):
+    return flatbuffer.read(bireal_path)

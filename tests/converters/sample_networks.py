@@ -1,0 +1,77 @@
+"""Networks that the tests convert, of plain Larq layers, with random weights and batch statistics."""
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+layers = tf.keras.layers
+
+BINARY = {
+    "padding": "same",
+    "pad_values": 1.0,
+    "use_bias": False,
+    "input_quantizer": "ste_sign",
+    "kernel_quantizer": "magnitude_aware_sign",
+    "kernel_constraint": "weight_clip",
+}
+
+
+def convolution(x, filters, name, *, strides=1, kernel_size=3, **changes):
+    """A binary convolution and its batch normalization."""
+    x = lq.layers.QuantConv2D(filters, kernel_size, strides=strides, name=name, **{**BINARY, **changes})(x)
+    return layers.BatchNormalization(name=f"{name}_bn")(x)
+
+
+def bireal(size=12, width=32, classes=10):
+    """A Bi-Real style network: real stem, two binary convolutions with shortcuts, one of stride 2, real classifier."""
+    image = tf.keras.Input((size, size, 3), name="image")
+    x = layers.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(image)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = layers.Add(name="add1")([x, convolution(x, width, "conv1")])
+    short = layers.AveragePooling2D(2, padding="same", name="short_pool")(x)
+    short = layers.Conv2D(2 * width, 1, use_bias=False, name="short")(short)
+    short = layers.BatchNormalization(name="short_bn")(short)
+    x = layers.Add(name="add2")([short, convolution(x, 2 * width, "conv2", strides=2)])
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return randomized(tf.keras.Model(image, layers.Dense(classes, name="logits")(x), name="bireal"))
+
+
+def plain(size=8, width=32, classes=10):
+    """BNN's order without shortcuts: every convolution but the last can write bitpacked output."""
+    image = tf.keras.Input((size, size, 3), name="image")
+    x = layers.Conv2D(width, 3, padding="same", use_bias=False, name="stem")(image)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = convolution(x, width, "conv1")
+    x = convolution(x, 40, "conv2")
+    x = convolution(x, width, "conv3")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return randomized(tf.keras.Model(image, layers.Dense(classes, name="logits")(x), name="plain"))
+
+
+def single(layer, shape=(6, 6, 64)):
+    """One layer between input and output."""
+    image = tf.keras.Input(shape, name="image")
+    return tf.keras.Model(image, layer(image), name="single")
+
+
+def randomized(model, seed=0):
+    """Random batch-normalization weights and statistics, of either sign where that can be."""
+    generator = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            size = layer.gamma.shape
+            layer.set_weights(
+                [
+                    generator.uniform(0.5, 1.5, size) * generator.choice([-1, 1], size, p=[0.1, 0.9]),
+                    generator.normal(size=size),
+                    generator.normal(size=size) * 0.3,
+                    generator.uniform(0.5, 2.0, size),
+                ]
+            )
+    return model
+
+
+def images(model, count=32, seed=1):
+    """Standard normal input."""
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(count, *model.input_shape[1:])).astype(np.float32)

@@ -1,0 +1,165 @@
+"""`convert`: what becomes a file, and what is refused with each layer, its reason and the fix."""
+
+import larq as lq
+import numpy as np
+import pytest
+import sample_networks
+import tensorflow as tf
+
+import kbnn
+from kbnn.converters import ConversionError, convert
+from kbnn.errors import KbnnError
+
+layers = tf.keras.layers
+
+
+def test_an_artifact_is_audited_and_verified(bireal, tmp_path):
+    artifact = convert(bireal, tmp_path / "model.tflite", sample_networks.images(bireal))
+    assert (tmp_path / "model.tflite").stat().st_size == artifact.size_bytes
+    assert len(artifact.audit.binary_convolutions) == 2
+    assert artifact.audit.silent_fallbacks == []
+    assert artifact.parity.passed
+    assert "2 binary convolutions" in str(artifact)
+
+
+def test_a_bireal_block_is_three_operators(bireal_file):
+    names = [operator.name for operator in bireal_file.operators]
+    assert names[:4] == ["CONV_2D", "LceQuantize", "LceBconv2d", "ADD"]
+
+
+def test_without_shortcuts_the_convolutions_pass_bits_on(tmp_path):
+    model = sample_networks.plain()
+    artifact = convert(model, tmp_path / "model.tflite")
+    assert [c.output for c in artifact.audit.binary_convolutions] == ["bitpacked", "bitpacked", "float32"]
+
+
+def test_inputs_and_outputs_bear_the_names_of_keras(bireal_file):
+    assert list(bireal_file.inputs) == ["image"]
+    assert list(bireal_file.outputs) == ["logits"]
+
+
+def test_several_inputs_and_outputs_go_by_name(tmp_path):
+    first, second = tf.keras.Input((6, 6, 32), name="first"), tf.keras.Input((6, 6, 64), name="second")
+    a = layers.GlobalAveragePooling2D(name="a")(sample_networks.convolution(first, 32, "conv_a"))
+    b = layers.GlobalAveragePooling2D(name="b")(sample_networks.convolution(second, 32, "conv_b"))
+    model = sample_networks.randomized(tf.keras.Model([second, first], [b, a]))
+    artifact = convert(model, tmp_path / "model.tflite")
+    assert artifact.audit.inputs == {"first": (1, 6, 6, 32), "second": (1, 6, 6, 64)}
+    assert set(artifact.audit.outputs) == {"a", "b"}
+
+
+def test_a_subclassed_model(tmp_path):
+    class Network(tf.keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.convolution = lq.layers.QuantConv2D(32, 3, name="inner", **sample_networks.BINARY)
+            self.pool = layers.GlobalAveragePooling2D()
+
+        def call(self, inputs):
+            return self.pool(self.convolution(inputs))
+
+    model = Network()
+    with pytest.raises(ConversionError, match="no known input: call it on one batch"):
+        convert(model, tmp_path / "model.tflite")
+    model(np.zeros((1, 6, 6, 32), np.float32))
+    assert len(convert(model, tmp_path / "model.tflite").audit.binary_convolutions) == 1
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_becomes_float32(policy, tmp_path):
+    tf.keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = sample_networks.bireal(size=6)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    artifact = convert(model, tmp_path / "model.tflite")
+    assert artifact.audit.outputs == {"logits": (1, 10)}
+    assert artifact.parity.passed
+
+
+def per_input_channel(kernel):
+    return lq.math.sign(kernel) * tf.reduce_mean(tf.abs(kernel), axis=[0, 1, 3], keepdims=True)
+
+
+def half(x):
+    return tf.where(x >= 0, 1.0, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"input_quantizer": half}, r"its input is not a sign \(it holds -0.5\)"),
+        ({"input_quantizer": lq.quantizers.DoReFa(k_bit=1)}, r"its input is not a sign \(it holds 0\)"),
+        ({"input_quantizer": tf.sign}, "does not recognise how its input is binarized"),
+        ({"kernel_quantizer": per_input_channel}, "not ±s with one s per filter"),
+        ({"groups": 4}, "16 channels per group, not a multiple of 32"),
+        ({"pad_values": -1.0}, "it pads with -1.0: use pad_values=1.0"),
+    ],
+    ids=["other values", "zero and one", "tf.sign", "scale per input channel", "channels per group", "padding"],
+)
+def test_each_reason_is_named_and_no_file_is_left(changes, reason, tmp_path):
+    layer = lq.layers.QuantConv2D(64, 3, name="culprit", **{**sample_networks.BINARY, **changes})
+    with pytest.raises(ConversionError, match=f"1 of 1 1-bit layers cannot be bitpacked: 'culprit': .*{reason}"):
+        convert(sample_networks.single(layer), tmp_path / "model.tflite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dead_filter_is_named(tmp_path):
+    layer = lq.layers.QuantConv2D(64, 3, name="culprit", **sample_networks.BINARY)
+    model = sample_networks.single(layer)
+    kernel = layer.get_weights()[0]
+    kernel[..., 7] = 1e-9
+    layer.set_weights([kernel])
+    with pytest.raises(ConversionError, match="'culprit': filter 7 of its kernel is dead"):
+        convert(model, tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (
+            lambda: lq.layers.QuantDense(8, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="culprit"),
+            "no binary dense operator: use kbnn.layers.BinaryDense",
+        ),
+        (
+            lambda: lq.layers.QuantDepthwiseConv2D(
+                3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="culprit"
+            ),
+            "no binary DepthwiseConv2dNative",
+        ),
+    ],
+    ids=["dense", "depthwise"],
+)
+def test_layers_that_lce_does_not_have(layer, reason, tmp_path):
+    with pytest.raises(ConversionError, match=f"'culprit': .*{reason}"):
+        convert(sample_networks.single(layer()), tmp_path / "model.tflite")
+
+
+def test_a_model_without_a_binary_layer(tmp_path):
+    model = sample_networks.single(layers.Conv2D(4, 3))
+    with pytest.raises(ConversionError, match=r"model 'single' has no 1-bit layer"):
+        convert(model, tmp_path / "model.tflite")
+
+
+def test_an_unknown_height(tmp_path):
+    layer = lq.layers.QuantConv2D(32, 3, **sample_networks.BINARY)
+    with pytest.raises(ConversionError, match=r"input 'image' .* unknown size: received \(None, None, 8, 32\)"):
+        convert(sample_networks.single(layer, (None, 8, 32)), tmp_path / "model.tflite")
+
+
+def test_a_place_that_cannot_be_written(bireal):
+    with pytest.raises(KbnnError, match=r"cannot write '/proc/kbnn/model\.tflite'"):
+        kbnn.converters.convert(bireal, "/proc/kbnn/model.tflite")
+
+
+def test_a_graph_that_the_converter_gets_silently_wrong(tmp_path):
+    """`sign(sign(x) + 2)` is +1 everywhere; the converter never looks at the constant."""
+    image = tf.keras.Input((6, 6, 32), name="image")
+    x = layers.Lambda(lambda x: tf.sign(tf.sign(x) + 2.0), name="wrong")(image)
+    layer = lq.layers.QuantConv2D(32, 3, name="conv", **{**sample_networks.BINARY, "input_quantizer": None})
+    x = layer(x)
+    x = sample_networks.convolution(x, 32, "next")
+    model = sample_networks.randomized(tf.keras.Model(image, layers.GlobalAveragePooling2D()(x)))
+    with pytest.raises(ConversionError, match=r"would not compute what Keras computes: .*layer 'wrong' departs"):
+        convert(model, tmp_path / "model.tflite")
+    assert list(tmp_path.iterdir()) == []

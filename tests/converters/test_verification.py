@@ -1,0 +1,163 @@
+"""`verify`: a file that departs from Keras is caught, and what departs is named."""
+
+import json
+
+import larq as lq
+import numpy as np
+import pytest
+import sample_networks
+import tensorflow as tf
+
+from kbnn.cli.command import to_json
+from kbnn.converters import flatbuffer, verify
+from kbnn.converters.lowering import lower
+from kbnn.converters.stock import export_float
+from kbnn.converters.verification import compare
+from kbnn.errors import KbnnError, UsageError
+
+layers = tf.keras.layers
+
+
+def test_an_equal_file(bireal, bireal_path):
+    parity = verify(bireal, bireal_path, sample_networks.images(bireal))
+    assert parity.passed
+    assert parity.failures == []
+    assert parity.samples == 32
+    assert parity.top1_agreement == 1.0
+    assert parity.max_abs_difference < 1e-4
+    assert parity.median_abs_difference <= parity.max_abs_difference
+    assert parity.kernel_bits_equal
+    assert {kernel.name: kernel.bits for kernel in parity.kernels} == {"conv1": 9 * 32 * 32, "conv2": 9 * 32 * 64}
+    assert [run.kernel for run in parity.runs] == ["default", "indirect", "reference"]
+    assert parity.disagreements == []
+
+
+def test_every_layer_is_compared_on_every_kernel(bireal, bireal_path):
+    parity = verify(bireal, bireal_path, sample_networks.images(bireal))
+    for kernel in ("default", "indirect", "reference"):
+        compared = {layer.name for layer in parity.layers if layer.kernel == kernel}
+        expected = {"stem_bn", "conv1", "conv1_bn", "add1", "conv2", "conv2_bn", "short_bn", "add2", "pool", "logits"}
+        assert expected <= compared
+
+
+def test_prints_as_a_table_and_dumps_as_json(bireal, bireal_path):
+    parity = verify(bireal, bireal_path, sample_networks.images(bireal))
+    assert "equal to Keras on 32 images" in str(parity)
+    assert json.loads(json.dumps(to_json(parity)))["passed"] is True
+
+
+def with_constant(file, tensor, value):
+    """The file with another constant in the place of a tensor's."""
+    model = flatbuffer.tree(file.data)
+    buffer = model.buffers[model.subgraphs[0].tensors[tensor.index].buffer]
+    buffer.data = np.frombuffer(value.tobytes(), np.uint8)
+    return flatbuffer.parse(flatbuffer.pack(model))
+
+
+def test_one_flipped_kernel_bit_is_caught_and_its_layer_named(bireal, bireal_file):
+    weights = [operator for operator in bireal_file.operators if operator.name == "LceBconv2d"][1].inputs[1]
+    words = weights.value().copy()
+    words[5, 1, 2, 0] ^= 1 << 17
+    flipped = with_constant(bireal_file, weights, words)
+    parity = compare(bireal, flipped, sample_networks.images(bireal))
+    assert not parity.kernel_bits_equal
+    assert {kernel.name: kernel.differing for kernel in parity.kernels} == {"conv1": 0, "conv2": 1}
+    assert "layer 'conv2': 1 of 18432 kernel bits are not Keras's" in parity.failures
+    assert {layer.name for layer in parity.layers if not layer.passed} == {"conv2_bn"}
+
+
+def test_a_wrong_multiplier_is_caught_and_its_layer_named(bireal, bireal_file):
+    multiplier = next(operator for operator in bireal_file.operators if operator.name == "LceBconv2d").inputs[2]
+    values = multiplier.value().copy()
+    values[3] *= 1.01
+    parity = compare(bireal, with_constant(bireal_file, multiplier, values), sample_networks.images(bireal))
+    assert parity.kernel_bits_equal
+    assert {layer.name for layer in parity.layers if not layer.passed} == {"conv1_bn"}
+
+
+def test_bits_between_convolutions_are_compared(tmp_path):
+    model = sample_networks.plain()
+    file = flatbuffer.parse(lower(model))
+    assert compare(model, file, sample_networks.images(model)).passed
+    thresholds = next(operator for operator in file.operators if operator.name == "LceBconv2d").inputs[4]
+    values = thresholds.value().copy()
+    values[0] += 40
+    parity = compare(model, with_constant(file, thresholds, values), sample_networks.images(model))
+    assert {layer.name for layer in parity.layers if not layer.passed} == {"conv2"}
+    assert max(layer.flips for layer in parity.layers) > 0
+
+
+def test_the_sign_of_a_shifted_sign_is_caught(tmp_path):
+    """LCE never looks at the constant of `sign(sign(x) + c)`."""
+    image = tf.keras.Input((6, 6, 32), name="image")
+    x = layers.Lambda(lambda x: tf.sign(tf.sign(x) + 2.0), name="wrong")(image)
+    x = lq.layers.QuantConv2D(32, 3, **{**sample_networks.BINARY, "input_quantizer": None}, name="conv")(x)
+    model = tf.keras.Model(image, x)
+    parity = compare(model, flatbuffer.parse(lower(model)), sample_networks.images(model))
+    assert not parity.passed
+    assert {layer.name for layer in parity.layers if not layer.passed} == {"wrong"}
+
+
+@pytest.mark.parametrize("axis", ["height", "width"])
+def test_a_constant_that_varies_over_the_image_is_caught(axis):
+    """Right after a binary convolution and before a sign, LCE takes its first value for all positions."""
+    shape = (1, 6, 1, 1) if axis == "height" else (1, 1, 6, 1)
+    constant = np.linspace(-200, 200, 6, dtype=np.float32).reshape(shape)
+    image = tf.keras.Input((6, 6, 32), name="image")
+    x = lq.layers.QuantConv2D(32, 3, name="conv", **sample_networks.BINARY)(image)
+    x = layers.Lambda(lambda x: x + constant, name="varying")(x)
+    x = lq.layers.QuantConv2D(32, 3, name="next", **sample_networks.BINARY)(x)
+    model = tf.keras.Model(image, x)
+    parity = compare(model, flatbuffer.parse(lower(model)), sample_networks.images(model))
+    assert not parity.passed
+    assert "next" in {layer.name for layer in parity.layers if not layer.passed}
+
+
+def test_grouped_files_run_on_two_kernels():
+    layer = lq.layers.QuantConv2D(64, 3, groups=2, **sample_networks.BINARY)
+    model = sample_networks.single(layer)
+    parity = compare(model, flatbuffer.parse(lower(model)), sample_networks.images(model))
+    assert parity.passed
+    assert {run.kernel: run.refused is None for run in parity.runs} == {
+        "default": False,
+        "indirect": True,
+        "reference": True,
+    }
+    assert {layer.kernel for layer in parity.layers} == {"indirect", "reference"}
+
+
+def test_disagreeing_images_are_listed_with_their_margins(bireal, bireal_file):
+    bias = next(operator for operator in bireal_file.operators if operator.name == "FULLY_CONNECTED").inputs[2]
+    assert bias is None or bias.data is not None
+    weights = next(operator for operator in bireal_file.operators if operator.name == "FULLY_CONNECTED").inputs[1]
+    file = with_constant(bireal_file, weights, -weights.value())
+    images = sample_networks.images(bireal)
+    parity = compare(bireal, file, images)
+    logits = bireal.predict(images, verbose=0)
+    assert len(parity.disagreements) == round(32 * (1 - parity.top1_agreement)) > 0
+    for found in parity.disagreements:
+        row = logits[found.image]
+        assert found.keras == row.argmax() != found.file
+        assert found.margin == pytest.approx(row[found.keras] - row[found.file], abs=1e-5)
+
+
+def test_another_networks_file(bireal, bireal_path):
+    other = sample_networks.bireal(size=8)
+    with pytest.raises(KbnnError, match="the file was made of another model: its inputs are"):
+        verify(other, bireal_path, sample_networks.images(other))
+
+
+def test_images_of_another_shape(bireal, bireal_path):
+    with pytest.raises(UsageError, match=r"the images do not fit input 'image': received \(4, 3, 3, 3\)"):
+        verify(bireal, bireal_path, np.zeros((4, 3, 3, 3), np.float32))
+
+
+def test_a_file_without_lce_operators(bireal, tmp_path):
+    export_float(bireal, tmp_path / "plain.tflite")
+    with pytest.raises(KbnnError, match="holds no operator of Larq Compute Engine"):
+        verify(bireal, tmp_path / "plain.tflite", sample_networks.images(bireal))
+
+
+def test_a_missing_file(bireal):
+    with pytest.raises(UsageError, match="no such file"):
+        verify(bireal, "none.tflite", sample_networks.images(bireal))
