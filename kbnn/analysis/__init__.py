@@ -1,1 +1,45 @@
-"""Diagnostics of binary networks, and pictures of them."""
+"""Diagnostics of binary networks, and pictures of them.
+
+>>> print(kbnn.analysis.report(model, kbnn.datasets.load("digits")))
+"""
+
+import importlib
+from typing import Any
+
+from kbnn.analysis.measures import (
+    activation_entropy,
+    batch_median,
+    entropy,
+    flip_ratio,
+    network_entropy,
+    optimal_proportion,
+    proportion_positive,
+    quantization_error,
+    weight_entropy,
+)
+from kbnn.analysis.report import LayerReport, Report, report
+from kbnn.analysis.weight_history import WeightHistory
+
+__all__ = [
+    "Diagnostics",
+    "LayerReport",
+    "Report",
+    "WeightHistory",
+    "activation_entropy",
+    "batch_median",
+    "entropy",
+    "flip_ratio",
+    "network_entropy",
+    "optimal_proportion",
+    "proportion_positive",
+    "quantization_error",
+    "report",
+    "weight_entropy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # A Keras callback: looked up when used, so that measures and pages need no TensorFlow.
+    if name == "Diagnostics":
+        return importlib.import_module("kbnn.analysis.diagnostics").Diagnostics
+    raise AttributeError(f"module 'kbnn.analysis' has no attribute '{name}'")

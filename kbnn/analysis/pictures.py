@@ -1,6 +1,7 @@
 """Pictures that can be read on a light and on a dark page."""
 
 import base64
+import functools
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +19,31 @@ Draw = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawing as SVG for either background, with the caption that says what it shows."""
+    """One drawing, as SVG for a light and a dark page and as PNG, with the caption that says what it shows."""
 
     caption: str
-    light: bytes
-    dark: bytes
+    draw: Draw
+    size: tuple[float, float]
+
+    @functools.cached_property
+    def light(self) -> bytes:
+        """SVG for a light page."""
+        return _render(self, "light", format="svg", transparent=True, metadata={"Date": None})
+
+    @functools.cached_property
+    def dark(self) -> bytes:
+        """SVG for a dark page."""
+        return _render(self, "dark", format="svg", transparent=True, metadata={"Date": None})
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        """PNG on white, for documents and slides."""
+        return _render(self, "light", format="png", facecolor="white", dpi=150, metadata={"Software": None})
+
+    @property
+    def is_broad(self) -> bool:
+        """Whether it takes the whole width of a page."""
+        return self.size[0] > 7
 
     @property
     def light_uri(self) -> str:
@@ -34,17 +55,18 @@ class Picture:
 
 
 def picture(draw: Draw, caption: str, size: tuple[float, float] = (6.0, 3.4)) -> Picture:
-    """Draws twice, for a light and for a dark page.
+    """A picture that is drawn when it is first asked for.
 
     Args:
         draw: receives a matplotlib figure and draws on it.
         caption: what is shown, with units and sample sizes.
         size: width and height in inches.
     """
-    return Picture(caption, _render(draw, size, "light"), _render(draw, size, "dark"))
+    return Picture(caption, draw, size)
 
 
-def _render(draw: Draw, size: tuple[float, float], theme: str) -> bytes:
+def _render(drawing: Picture, theme: str, **output: Any) -> bytes:
+    import cycler
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -62,17 +84,17 @@ def _render(draw: Draw, size: tuple[float, float], theme: str) -> bytes:
         "legend.frameon": False,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+        "axes.prop_cycle": cycler.cycler(color=COLOURS),
         "font.size": 10,
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "svg.hashsalt": "kbnn",
     }
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
+        figure = Figure(figsize=drawing.size, layout="constrained")
+        drawing.draw(figure)
         out = io.BytesIO()
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(out, **output)
     return out.getvalue()
 
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": "Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.",
     "benchmark": "Measure the latency of .tflite files.",
     "models": "List the networks.",
+    "analyze": "Draw what a network's binary layers do: entropy, quantization error, weights, training.",
 }
 
 

@@ -1,0 +1,331 @@
+"""The papers' figures, drawn from the library's own quantizers and from observed networks."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kbnn.analysis import measures
+from kbnn.analysis.observation import Observation
+from kbnn.analysis.pictures import COLOURS, Picture, picture
+from kbnn.analysis.report import Report
+
+Networks = Mapping[str, Sequence[Observation]]
+_DASHES = ("-", "--", ":", "-.")
+
+
+def estimators(derivatives: Mapping[str, Callable[[np.ndarray], np.ndarray]], reach: float = 2.0) -> Picture:
+    """What stands in for sign when gradients are taken (BNN+, figure 4).
+
+    Args:
+        derivatives: name -> derivative of the sign as a quantizer gives it, over x of shape `(N,)`.
+        reach: x runs from -reach to reach.
+    """
+    x = np.linspace(-reach, reach, 2001, dtype=np.float32)
+
+    def draw(figure: Any) -> None:
+        forward, backward = figure.subplots(1, 2)
+        forward.step([-reach, 0, reach], [-1, 1, 1], where="post", color="0.5", label="sign")
+        for name, style in zip(derivatives, _styles(), strict=False):
+            slope = derivatives[name](x)
+            forward.plot(x, _integral(x, slope), **style, label=name)
+            backward.plot(x, slope, **style)
+        forward.set(xlabel="x", ylabel="implied forward function", ylim=(-1.6, 1.6))
+        backward.set(xlabel="x", ylabel="derivative", title="")
+        for axes in (forward, backward):
+            axes.grid()
+        figure.legend(loc="outside lower center", ncols=4)
+
+    caption = (
+        "Surrogate gradients. Right: the derivative that each quantizer passes back, by automatic differentiation. "
+        "Left: the function with that derivative and value 0 at 0; the forward pass is sign for all."
+    )
+    return picture(draw, caption, (9.0, 4.2))
+
+
+def derivative_of(quantizer: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """dq/dx of an elementwise quantizer, by automatic differentiation."""
+    import tensorflow as tf
+
+    def derivative(x: np.ndarray) -> np.ndarray:
+        values = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            y = quantizer(values)
+        return tape.gradient(y, values).numpy()
+
+    return derivative
+
+
+def _integral(x: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    areas = np.concatenate([[0.0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(x))])
+    return areas - np.interp(0.0, x, areas)
+
+
+def regularizers(penalties: Mapping[str, Callable[[np.ndarray, float], np.ndarray]]) -> Picture:
+    """What a weight w costs for two scales α (BNN+, figure 5).
+
+    Args:
+        penalties: name -> penalty of each weight `(N,)` under α.
+    """
+    w = np.linspace(-2, 2, 401, dtype=np.float32)
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, len(penalties), sharey=True, squeeze=False)[0]
+        for axes, (name, penalty) in zip(panels, penalties.items(), strict=True):
+            for alpha, style in ((0.5, "-"), (1.0, "--")):
+                axes.plot(w, penalty(w, alpha), style, color=COLOURS[0], label=f"α = {alpha:g}")
+            axes.set(xlabel="w", title=name, ylim=(0, 2.3))
+            axes.grid()
+        figure.axes[0].set_ylabel("penalty of one weight, λ = 1")
+        figure.axes[0].legend(loc="upper center")
+
+    return picture(draw, "Regularizers: lowest at w = ±α, for two values of the trainable scale α.", (8.0, 3.4))
+
+
+def of_networks(networks: Networks, reports: Mapping[str, Report]) -> dict[str, Picture]:
+    """Every picture of observed networks by a name for its file; several networks are overlaid or set side by side."""
+    samples = next(iter(reports.values())).samples
+    histograms = {
+        f"weights-{label}" if len(networks) > 1 else "weights": weight_histograms(layers, label)
+        for label, layers in networks.items()
+    }
+    return {
+        "shares": positive_shares(networks, samples),
+        "entropy": entropy_deficits(reports),
+        "quantization-error": quantization_errors(reports),
+        "optimal-code": optimal_proportions(networks),
+        **histograms,
+    }
+
+
+def positive_shares(networks: Networks, samples: int) -> Picture:
+    """Share of +1 per layer, of weights and of activations (ML+BMA, figures 2 and 4)."""
+
+    def draw(figure: Any) -> None:
+        weights, activations = figure.subplots(2, 1, sharex=True)
+        _layer_bars(weights, networks, lambda seen: measures.proportion_positive(seen.filters, axis=0))
+        _layer_bars(activations, networks, lambda seen: measures.proportion_positive(_by_channel(seen.signs), axis=0))
+        weights.set(ylabel="+1 of weights", ylim=(0, 1))
+        activations.set(ylabel="+1 of activations", ylim=(0, 1), xlabel="binary layer, input to output")
+        for axes in (weights, activations):
+            axes.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
+        _legend_of(figure, networks)
+
+    caption = (
+        f"Share of +1 in each binary layer, {samples} held-out images. Bars: all of the layer; whiskers: the central "
+        f"95 % of its filters (weights) and of its input channels (activations). Dotted: 0.5, the largest entropy."
+    )
+    return picture(draw, caption, (8.0, 4.8))
+
+
+def entropy_deficits(reports: Mapping[str, Report]) -> Picture:
+    """How far each layer is from 1 bit (ML+BMA, section 4.2)."""
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, attribute in zip(panels, ("weight_entropy", "activation_entropy"), strict=True):
+            for (label, report), style in zip(reports.items(), _styles(), strict=False):
+                deficits = [max(1 - getattr(layer, attribute), 1e-7) for layer in report.layers]
+                axes.semilogy(
+                    range(1, len(deficits) + 1), deficits, "o", **style, markersize=4, linewidth=1, label=label
+                )
+            axes.set(xlabel="binary layer, input to output", title=attribute.replace("_entropy", "s"))
+            axes.set_xticks(range(1, len(next(iter(reports.values())).layers) + 1))
+            axes.grid(axis="y")
+        panels[0].set_ylabel("1 - entropy (bits), lower is better")
+        _legend_of(figure, reports)
+
+    samples = {report.samples for report in reports.values()}
+    totals = "; ".join(
+        f"{label} {report.weight_entropy:.4f} and {report.activation_entropy:.4f}" for label, report in reports.items()
+    )
+    most = measures.network_entropy([1.0] * len(next(iter(reports.values())).layers))
+    caption = (
+        f"Entropy that binary weights and activations lack per layer, logarithmic (cut at 1e-7), "
+        f"{' / '.join(map(str, sorted(samples)))} held-out images. Sums in log10 units (at most {most:.4f}) of weights "
+        f"and activations: {totals}."
+    )
+    return picture(draw, caption, (8.0, 3.8))
+
+
+def quantization_errors(reports: Mapping[str, Report]) -> Picture:
+    """Quantization error of the activations per layer (ML+BMA, figure 3)."""
+    kinds = {
+        "quantization_error": "as the network binarizes",
+        "quantization_error_sign": "plain sign, one scale",
+        "quantization_error_median": "batch median, two scales",
+    }
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(len(reports), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (label, report) in zip(panels, reports.items(), strict=True):
+            places = np.arange(1, len(report.layers) + 1)
+            for k, (attribute, kind) in enumerate(kinds.items()):
+                values = [getattr(layer, attribute) for layer in report.layers]
+                axes.bar(places + 0.27 * (k - 1), values, 0.27, color=COLOURS[k], label=kind)
+            axes.set(ylabel="relative error", title=label)
+            axes.set_ylim(bottom=0)
+            axes.set_xticks(places)
+        panels[-1].set_xlabel("binary layer, input to output")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+
+    samples = " / ".join(str(report.samples) for report in reports.values())
+    caption = (
+        f"Share of the activations' power that two levels miss, mean((A - Â)²)/mean(A²), {samples} held-out images. "
+        f"The second and third bar are what the same activations would lose under the other rules."
+    )
+    return picture(draw, caption, (8.0, 1.2 + 2.4 * len(reports)))
+
+
+def optimal_proportions(networks: Networks) -> Picture:
+    """Share of +1 in SiMaN's optimal {0, 1} code of each filter (SiMaN, figure 2)."""
+
+    def draw(figure: Any) -> None:
+        panels = figure.subplots(len(networks), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axes, (label, layers) in zip(panels, networks.items(), strict=True):
+            for place, seen in enumerate(layers, start=1):
+                shares = measures.optimal_proportion(seen.latent)
+                spread = place + np.linspace(-0.35, 0.35, len(shares))
+                axes.plot(spread, shares, ".", markersize=2.5, color=COLOURS[0])
+                axes.hlines(shares.mean(), place - 0.45, place + 0.45, color=COLOURS[4], linewidth=1.5)
+            for share, name in ((0.37, "Laplacian"), (0.54, "Gaussian")):
+                axes.axhline(share, color="0.5", linewidth=0.8, linestyle=":")
+                axes.annotate(name, (1.0, share), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+            axes.set(ylabel="share of +1", title=label, ylim=(0, 1))
+            axes.set_xticks(range(1, len(layers) + 1))
+        panels[-1].set_xlabel("binary layer, input to output")
+
+    caption = (
+        "Share of a filter's latent weights that SiMaN's optimal code marks: one dot per filter, the layer's mean as a "
+        "line. Dotted: what Laplacian (0.37) and Gaussian (0.54) weights give."
+    )
+    return picture(draw, caption, (8.0, 1.0 + 2.4 * len(networks)))
+
+
+def weight_histograms(layers: Sequence[Observation], label: str) -> Picture:
+    """Latent weights of every binary layer, in units of the layer's mean magnitude."""
+
+    def draw(figure: Any) -> None:
+        columns = 6 if len(layers) > 8 else 4
+        panels = np.ravel(figure.subplots(-(-len(layers) // columns), columns, sharex=True, sharey=True, squeeze=False))
+        for axes in panels[len(layers) :]:
+            axes.set_axis_off()
+        for axes, seen, place in zip(panels, layers, itertools.count(1), strict=False):
+            unit = np.abs(seen.latent).mean() or 1.0
+            axes.hist(np.clip(seen.latent.ravel() / unit, -4, 4), 61, range=(-4, 4), density=True, color=COLOURS[0])
+            axes.set_title(f"{place}: {seen.latent.size:,}", fontsize=8)
+            axes.set_yticks([])
+        figure.supxlabel("w / mean |w|", fontsize=10)
+
+    caption = (
+        f"{label}: density of the latent weights of each binary layer (number of weights above it), in units of the "
+        f"layer's mean magnitude; the outermost bins hold everything beyond ±4."
+    )
+    return picture(draw, caption, (9.0, 1.0 + 1.4 * -(-len(layers) // 6)))
+
+
+def histograms_over_epochs(
+    epochs: np.ndarray, counts: np.ndarray, edges: np.ndarray, label: str, caption: str
+) -> Picture:
+    """One histogram under the other as training goes on (BNN+, figures 2, 6 and 7).
+
+    Args:
+        epochs: which epochs, `(E,)`.
+        counts: `(E, bins)`.
+        edges: `(bins + 1,)`.
+        label: of the horizontal axis.
+        caption: what is shown.
+    """
+    middles = (edges[1:] + edges[:-1]) / 2
+
+    def draw(figure: Any) -> None:
+        import matplotlib
+
+        axes = figure.subplots()
+        shades = matplotlib.colormaps["viridis"](np.linspace(0.15, 0.85, len(epochs)))
+        for row, (epoch, values, shade) in enumerate(zip(epochs, counts, shades, strict=True)):
+            heights = 1.6 * values / max(counts.max(), 1)
+            axes.fill_between(middles, -row, heights - row, color=shade, alpha=0.8, linewidth=0.6, zorder=row)
+            axes.annotate(
+                f"{epoch}", (middles[0], -row), xytext=(-6, 0), textcoords="offset points", ha="right", fontsize=8
+            )
+        axes.set(xlabel=label, ylabel="epoch, downwards")
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.yaxis.labelpad = 18
+
+    return picture(draw, caption, (6.0, 1.6 + 0.28 * len(epochs)))
+
+
+def flip_ratios(ratios: Mapping[str, tuple[np.ndarray, np.ndarray]], caption: str) -> Picture:
+    """Share of binary weights that changed sign within each epoch.
+
+    Args:
+        ratios: name of a run or layer -> epochs and shares.
+        caption: what is shown.
+    """
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for (label, (epochs, shares)), style in zip(ratios.items(), _styles(), strict=False):
+            axes.plot(epochs, 100 * shares, **style, label=label)
+        axes.set(xlabel="epoch", ylabel="signs flipped (%)")
+        axes.set_ylim(bottom=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y")
+        axes.legend(fontsize=8, ncols=2)
+
+    return picture(draw, caption)
+
+
+def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], caption: str) -> Picture:
+    """Validation accuracy and training loss of several runs over each other (ML+BMA, figures 5 and 6)."""
+
+    def draw(figure: Any) -> None:
+        accuracy, loss = figure.subplots(1, 2)
+        for (label, history), style in zip(histories.items(), _styles(), strict=False):
+            epochs = [row["epoch"] for row in history]
+            key = "val_accuracy" if "val_accuracy" in history[0] else "accuracy"
+            accuracy.plot(epochs, [100 * row[key] for row in history], **style, label=label)
+            loss.plot(epochs, [row["loss"] for row in history], **style)
+        accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
+        loss.set(xlabel="epoch", ylabel="training loss")
+        loss.set_ylim(bottom=0)
+        for axes in (accuracy, loss):
+            axes.grid(axis="y")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        figure.legend(loc="outside lower center", ncols=min(4, len(histories)))
+
+    return picture(draw, caption, (9.0, 3.6 + 0.2 * (len(histories) // 4)))
+
+
+def _styles() -> list[dict[str, Any]]:
+    """Colours first, then the same colours dashed."""
+    return [{"color": colour, "linestyle": dash} for dash in _DASHES for colour in COLOURS]
+
+
+def _by_channel(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, values.shape[-1])
+
+
+def _layer_bars(axes: Any, networks: Networks, shares_of: Callable[[Observation], np.ndarray]) -> None:
+    width = 0.8 / len(networks)
+    for k, (label, layers) in enumerate(networks.items()):
+        shares = [shares_of(seen) for seen in layers]
+        means = np.array([share.mean() for share in shares])
+        low, high = np.array([np.percentile(share, (2.5, 97.5)) for share in shares]).T
+        whiskers = np.maximum([means - low, high - means], 0)
+        places = np.arange(1, len(layers) + 1) + width * (k - (len(networks) - 1) / 2)
+        axes.bar(
+            places, means, width, yerr=whiskers, label=label, color=COLOURS[k % 6], error_kw={"ecolor": "0.5", "lw": 1}
+        )
+    axes.set_xticks(range(1, max(map(len, networks.values())) + 1))
+
+
+def _legend_of(figure: Any, shown: Mapping[str, Any]) -> None:
+    if len(shown) > 1:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(shown)))

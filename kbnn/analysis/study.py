@@ -1,0 +1,175 @@
+"""Everything that is known of trained networks, as pictures and as one page: what `kbnn analyze` makes."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kbnn import files
+from kbnn.analysis import figures
+from kbnn.analysis.observation import Observation, observe
+from kbnn.analysis.page import Page, Section, Table
+from kbnn.analysis.pictures import Picture
+from kbnn.analysis.report import Report, summarise
+from kbnn.analysis.weight_history import EDGES, WeightHistory
+
+PAGE = "analysis.html"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One network under study: its name, its model, and from its run, if it has one, how training went."""
+
+    name: str
+    model: Any
+    history: Sequence[Mapping[str, float]] = ()
+    weights: WeightHistory | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found: one report per network, and where pictures and page were written."""
+
+    page: str
+    pictures: tuple[str, ...]
+    reports: dict[str, Report]
+
+    def __str__(self) -> str:
+        parts = [f"{name}\n{report}" if len(self.reports) > 1 else str(report) for name, report in self.reports.items()]
+        return "\n\n".join([*parts, f"page: {self.page}, and {len(self.pictures)} pictures beside it"])
+
+
+def study(subjects: Sequence[Subject], images: Any, folder: str | os.PathLike[str]) -> Study:
+    """Observes networks on the same images and writes PNGs and a self-contained page.
+
+    Args:
+        subjects: one network, or several to lay over each other.
+        images: network inputs `(N, H, W, C)`.
+        folder: receives `analysis.html` and `NAME.png` for each picture.
+
+    Raises:
+        UsageError: a model has no binary layer.
+        KbnnError: the folder cannot be written.
+    """
+    networks = {subject.name: observe(subject.model, images) for subject in subjects}
+    reports = {name: summarise(name, len(images), layers) for name, layers in networks.items()}
+    sections = _sections(subjects, networks, reports)
+    title = "Analysis of " + ", ".join(reports)
+    written = []
+    for name, drawn in ((name, drawn) for section in sections for name, drawn in section.pictures.items()):
+        path = Path(folder) / f"{name}.png"
+        files.write(path, drawn.png)
+        written.append(str(path))
+    page = Page(title, _summary(reports), [section.on_page() for section in sections])
+    page.write(Path(folder) / PAGE)
+    return Study(str(Path(folder) / PAGE), tuple(written), reports)
+
+
+@dataclass(frozen=True)
+class _Part:
+    title: str
+    text: str
+    pictures: dict[str, Picture]
+    tables: tuple[Table, ...] = ()
+
+    def on_page(self) -> Section:
+        return Section(self.title, [self.text], self.tables, list(self.pictures.values()))
+
+
+def _sections(
+    subjects: Sequence[Subject], networks: dict[str, list[Observation]], reports: dict[str, Report]
+) -> list[_Part]:
+    drawn = figures.of_networks(networks, reports)
+    tables = tuple(_table(name, report) for name, report in reports.items())
+    return [
+        _Part(
+            "Entropy",
+            "A binary layer can say most when +1 and -1 are equally frequent: 1 bit per weight and per activation.",
+            {name: drawn.pop(name) for name in ("shares", "entropy")},
+            tables,
+        ),
+        _Part(
+            "What binarization loses",
+            "Two levels stand for all activations of a layer. The error is the share of their power that is missed.",
+            {"quantization-error": drawn.pop("quantization-error")},
+        ),
+        _Part(
+            "Latent weights",
+            "The real-valued weights behind the signs, and the share that SiMaN's optimal {0, 1} code would mark.",
+            drawn,
+        ),
+        *_training(subjects),
+    ]
+
+
+def _training(subjects: Sequence[Subject]) -> Iterator[_Part]:
+    histories = {subject.name: subject.history for subject in subjects if subject.history}
+    pictures: dict[str, Picture] = {}
+    if histories:
+        pictures["curves"] = figures.training_curves(histories, "Training loss and validation accuracy of each epoch.")
+    recorded = {subject.name: subject.weights for subject in subjects if subject.weights}
+    if recorded:
+        ratios = {name: (weights.epochs, weights.mean_flips) for name, weights in recorded.items()}
+        pictures["flips"] = figures.flip_ratios(ratios, "Share of all binary weights that changed sign in each epoch.")
+    for name, weights in recorded.items():
+        pictures |= _over_epochs(name if len(subjects) > 1 else "", weights)
+    if pictures:
+        yield _Part("Training", "How the network came to this.", pictures)
+
+
+def _over_epochs(label: str, weights: WeightHistory) -> dict[str, Picture]:
+    """Latent weights, and scales if there are any, of the middle binary layer."""
+    middle = len(weights.layers) // 2
+    layer, suffix = weights.layers[middle], f"-{label}" if label else ""
+    of = f"{label}: " if label else ""
+    chosen = _spread(len(weights.epochs))
+    drawn = {
+        f"weights-over-epochs{suffix}": figures.histograms_over_epochs(
+            weights.epochs[chosen],
+            weights.histograms[chosen, middle],
+            EDGES,
+            "w / mean |w|",
+            f"{of}latent weights of {layer} ({weights.histograms[0, middle].sum():,}) after each epoch, in units of "
+            f"their mean magnitude; 0 is the untrained network.",
+        )
+    }
+    if layer in weights.scales:
+        drawn[f"scales-over-epochs{suffix}"] = _scales(of, layer, weights, chosen)
+    return drawn
+
+
+def _scales(of: str, layer: str, weights: WeightHistory, chosen: list[int]) -> Picture:
+    import numpy as np
+
+    alphas = weights.scales[layer][chosen]
+    edges = np.linspace(0, 1.05 * alphas.max(), 41)
+    counts = np.stack([np.histogram(alpha, edges)[0] for alpha in alphas])
+    caption = f"{of}learned scales α of the {alphas.shape[1]} filters of {layer} after each epoch."
+    return figures.histograms_over_epochs(weights.epochs[chosen], counts, edges, "α", caption)
+
+
+def _spread(count: int, most: int = 16) -> list[int]:
+    """Up to `most` of the indices 0..count-1, evenly, first and last among them."""
+    if count <= most:
+        return list(range(count))
+    return sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
+
+
+def _table(name: str, report: Report) -> Table:
+    columns, rows = report.cells()
+    caption = (
+        f"{name}: share of +1 and entropy in bits of weights and of binary inputs; the inputs' relative quantization "
+        f"error as the network binarizes, by the plain sign and by a batch median; share of +1 in the optimal code"
+    )
+    return Table(columns, rows, caption)
+
+
+def _summary(reports: dict[str, Report]) -> str:
+    samples = next(iter(reports.values())).samples
+    figures_ = "; ".join(
+        f"{name}: entropy of weights {report.weight_entropy:.4f}, of activations {report.activation_entropy:.4f}, "
+        f"mean quantization error {report.quantization_error:.3f}"
+        for name, report in reports.items()
+    )
+    return f"{figures_}. {samples} held-out images."

@@ -1,0 +1,130 @@
+"""How binary weights moved during training, epoch by epoch, in one small file."""
+
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kbnn import files
+from kbnn.analysis.observation import binary_kernel, binary_layers, latent_kernel, scale
+from kbnn.errors import KbnnError
+
+# Latent weights are binned in units of their layer's mean magnitude: a two-level layer has its modes at -1 and +1.
+EDGES = np.linspace(-4, 4, 82)
+_SCALE, _SIGNS = "scale/", "signs/"
+
+
+@dataclass
+class WeightHistory:
+    """Per epoch and binary layer: shares of +1, flips since the epoch before, histograms and scales.
+
+    `positive` and `flips` are shares `(E, L)`, flips of the first epoch are NaN. `histograms` `(E, L, 81)` counts
+    latent weights over `EDGES` in units of the layer's mean magnitude, which is `magnitudes` `(E, L)`; the outermost
+    bins hold everything beyond. `scales` has the learned α of each layer that has one, `(E, Cout)`. Epoch 0 is the
+    untrained network.
+    """
+
+    layers: tuple[str, ...] = ()
+    epochs: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    positive: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    flips: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    magnitudes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    histograms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), int))
+    scales: dict[str, np.ndarray] = field(default_factory=dict)
+    # Packed signs of the last two epochs: one to count flips from, one more if the last epoch is done again.
+    signs: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def mean_flips(self) -> np.ndarray:
+        """Share of all binary weights that changed sign within each epoch, `(E,)`, NaN where it is not known."""
+        return self.flips @ self.histograms[-1].sum(-1) / self.histograms[-1].sum()
+
+    def record(self, model: Any, epoch: int) -> None:
+        """Adds the state of a model after `epoch`; what was recorded of that epoch and later ones is forgotten.
+
+        Raises:
+            UsageError: the model has no binary layer.
+        """
+        layers = binary_layers(model)
+        names = tuple(layer.name for layer in layers)
+        if names != self.layers:
+            vars(self).update(vars(WeightHistory(names)))
+        self._forget(epoch)
+        latents = [latent_kernel(layer) for layer in layers]
+        signs = [binary_kernel(layer).ravel() >= 0 for layer in layers]
+        magnitudes = np.array([np.abs(latent).mean() for latent in latents])
+        histograms = [_histogram(latent, unit) for latent, unit in zip(latents, magnitudes, strict=True)]
+        self.epochs = np.append(self.epochs, epoch)
+        self.positive = _append(self.positive, np.array([sign.mean() for sign in signs]))
+        self.flips = _append(self.flips, self._flips_since(epoch - 1, signs))
+        self.magnitudes = _append(self.magnitudes, magnitudes)
+        self.histograms = _append(self.histograms, np.array(histograms))
+        for layer in layers:
+            if (alpha := scale(layer)) is not None:
+                self.scales[layer.name] = _append(self.scales.get(layer.name, np.zeros((0, 0))), alpha)
+        before = {epoch - 1: self.signs[epoch - 1]} if epoch - 1 in self.signs else {}
+        self.signs = {**before, epoch: np.packbits(np.concatenate(signs))}
+
+    def _forget(self, epoch: int) -> None:
+        kept = self.epochs < epoch
+        self.epochs = self.epochs[kept]
+        for name in ("positive", "flips", "magnitudes", "histograms"):
+            setattr(self, name, getattr(self, name)[kept] if kept.any() else np.zeros((0, 0)))
+        self.scales = {name: alpha[kept] for name, alpha in self.scales.items() if kept.any()}
+
+    def _flips_since(self, epoch: int, signs: list[np.ndarray]) -> np.ndarray:
+        if epoch not in self.signs:
+            return np.full(len(signs), np.nan)
+        ends = np.cumsum([sign.size for sign in signs])
+        before = np.split(np.unpackbits(self.signs[epoch])[: ends[-1]], ends[:-1])
+        return np.array([np.mean(old != new) for old, new in zip(before, signs, strict=True)])
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes an .npz file, by rename."""
+        arrays = {
+            "layers": np.array(self.layers),
+            "epochs": self.epochs,
+            "positive": self.positive.astype(np.float32),
+            "flips": self.flips.astype(np.float32),
+            "magnitudes": self.magnitudes.astype(np.float32),
+            "histograms": self.histograms.astype(np.int32),
+            **{_SCALE + name: alpha.astype(np.float32) for name, alpha in self.scales.items()},
+            **{_SIGNS + str(epoch): bits for epoch, bits in self.signs.items()},
+        }
+        with files.replacing(path) as temporary:
+            np.savez_compressed(temporary, **arrays)
+
+    @staticmethod
+    def read(path: str | os.PathLike[str]) -> "WeightHistory":
+        """What `write` wrote.
+
+        Raises:
+            KbnnError: the file is missing or damaged.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                arrays = dict(np.load(file))
+            return WeightHistory(
+                tuple(arrays["layers"].tolist()),
+                **{name: arrays[name] for name in ("epochs", "positive", "flips", "magnitudes", "histograms")},
+                scales=_with_prefix(arrays, _SCALE),
+                signs={int(epoch): bits for epoch, bits in _with_prefix(arrays, _SIGNS).items()},
+            )
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise KbnnError(f"cannot read the weight history '{path}' ({error}): train with `Diagnostics`") from error
+
+
+def _histogram(latent: np.ndarray, unit: float) -> np.ndarray:
+    inner = np.clip(latent.ravel() / (unit or 1.0), EDGES[0], EDGES[-1])
+    return np.histogram(inner, EDGES)[0]
+
+
+def _append(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
+    return np.concatenate([rows, row[None]]) if len(rows) else row[None]
+
+
+def _with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}

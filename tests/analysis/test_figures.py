@@ -1,0 +1,86 @@
+"""Figures draw what was measured: bars start at zero, derivatives are the quantizers' own."""
+
+import larq as lq
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from kbnn import models
+from kbnn.analysis import figures
+from kbnn.analysis.observation import observe
+from kbnn.analysis.pictures import Picture
+from kbnn.analysis.report import summarise
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+
+
+def drawn(picture: Picture) -> Figure:
+    figure = Figure()
+    picture.draw(figure)
+    return figure
+
+
+@pytest.fixture(scope="module")
+def networks() -> dict[str, list]:
+    return {name: observe(models.build("tiny", method=name), IMAGES) for name in ("bireal", "xnor")}
+
+
+def test_every_picture_of_two_networks_is_drawn_in_all_three_forms(networks: dict[str, list]):
+    reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
+    pictures = figures.of_networks(networks, reports)
+    assert {"shares", "entropy", "quantization-error", "optimal-code", "weights-bireal", "weights-xnor"} == set(
+        pictures
+    )
+    for picture in pictures.values():
+        assert picture.png.startswith(b"\x89PNG")
+        assert b"<svg" in picture.light
+        assert picture.light != picture.dark
+        assert "mean" in picture.caption or "4 held-out images" in picture.caption
+
+
+def test_bars_start_at_zero_and_have_the_measured_heights(networks: dict[str, list]):
+    reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
+    for picture in (figures.quantization_errors(reports), figures.positive_shares(networks, 4)):
+        for axes in drawn(picture).axes:
+            assert axes.get_ylim()[0] == 0
+    first = drawn(figures.quantization_errors(reports)).axes[0]
+    heights = sorted(bar.get_height() for bar in first.patches)
+    expected = [
+        getattr(layer, f"quantization_error{kind}")
+        for layer in reports["bireal"].layers
+        for kind in ("", "_sign", "_median")
+    ]
+    np.testing.assert_allclose(heights, sorted(expected))
+
+
+def test_a_derivative_is_the_quantizer_s_own():
+    x = np.array([-1.5, -0.5, 0.0, 0.25, 2.0], np.float32)
+    np.testing.assert_allclose(figures.derivative_of(lq.quantizers.ApproxSign())(x), [0, 1, 2, 1.5, 0])
+
+
+def test_the_implied_function_has_the_derivative_and_is_odd_at_zero():
+    axes = drawn(figures.estimators({"ste": figures.derivative_of(lq.quantizers.SteSign())})).axes[0]
+    x, y = axes.lines[1].get_data()
+    np.testing.assert_allclose(y, np.clip(x, -1, 1), atol=2e-3)
+
+
+def test_regularizers_are_lowest_at_the_scale():
+    penalties = {"L1": lambda w, alpha: np.abs(alpha - np.abs(w))}
+    lines = drawn(figures.regularizers(penalties)).axes[0].lines
+    for line, alpha in zip(lines, (0.5, 1.0), strict=True):
+        w, penalty = line.get_data()
+        assert abs(w[penalty.argmin()]) == pytest.approx(alpha, abs=1e-6)
+
+
+def test_curves_of_several_runs_lie_over_each_other():
+    history = [{"epoch": 1.0, "loss": 2.0, "accuracy": 0.3}, {"epoch": 2.0, "loss": 1.0, "accuracy": 0.5}]
+    with_validation = [{**row, "val_accuracy": row["accuracy"] / 2} for row in history]
+    accuracy, loss = drawn(figures.training_curves({"a": history, "b": with_validation}, "")).axes
+    assert [line.get_ydata()[-1] for line in accuracy.lines] == [50, 25]
+    assert [line.get_ydata()[0] for line in loss.lines] == [2, 2]
+
+
+def test_flips_are_per_cent():
+    axes = drawn(figures.flip_ratios({"run": (np.arange(3), np.array([np.nan, 0.1, 0.05]))}, "")).axes[0]
+    assert axes.lines[0].get_ydata()[1:].tolist() == [10, 5]
+    assert axes.get_ylim()[0] == 0

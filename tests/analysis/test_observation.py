@@ -1,0 +1,96 @@
+"""Looking into networks of every kind: functional, nested, subclassed, ours and Larq's."""
+
+import larq as lq
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn import analysis, datasets, layers, models
+from kbnn.analysis.observation import binary_layers, images_of, observe
+from kbnn.errors import UsageError
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
+
+
+def binary(filters: int = 8, **kwargs: object) -> tf.keras.layers.Layer:
+    return layers.BinaryConv2D(
+        filters, 3, input_quantizer="ste_sign", kernel_quantizer="magnitude_aware_sign", name="binary", **kwargs
+    )
+
+
+class Subclassed(tf.keras.Model):
+    def __init__(self, layer: tf.keras.layers.Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.layer(2.0 * inputs - 1.0)
+
+
+def functional(layer: tf.keras.layers.Layer) -> tf.keras.Model:
+    inputs = tf.keras.Input((8, 8, 1))
+    return tf.keras.Model(inputs, layer(2.0 * inputs - 1.0))
+
+
+def nested(layer: tf.keras.layers.Layer) -> tf.keras.Model:
+    return tf.keras.Sequential([functional(layer), tf.keras.layers.GlobalAveragePooling2D()])
+
+
+@pytest.mark.parametrize("build", [functional, nested, Subclassed])
+def test_sees_what_enters_the_sign(build: type):
+    layer = binary()
+    model = build(layer)
+    before = model(IMAGES).numpy()
+    (seen,) = observe(model, IMAGES)
+    np.testing.assert_allclose(seen.activations, 2 * IMAGES - 1, rtol=1e-6)
+    np.testing.assert_array_equal(seen.signs, np.where(2 * IMAGES - 1 >= 0, 1, -1))
+    np.testing.assert_array_equal(seen.latent, layer.kernel.latent_variable.numpy())
+    np.testing.assert_array_equal(np.sign(seen.binary), np.where(seen.latent >= 0, 1, -1))
+    np.testing.assert_array_equal(model(IMAGES).numpy(), before)
+    assert layer.call.__func__ is type(layer).call
+
+
+def test_plain_larq_layers_count_too():
+    model = functional(
+        lq.layers.QuantConv2D(
+            4, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="q", kernel_constraint="weight_clip"
+        )
+    )
+    (seen,) = observe(model, IMAGES)
+    assert seen.binary.shape == (3, 3, 1, 4)
+    assert set(np.unique(seen.binary)) == {-1, 1}
+
+
+def test_a_learned_scale_is_seen():
+    (seen,) = observe(functional(binary(scale="learned")), IMAGES)
+    assert seen.scale.shape == (8,)
+
+
+def test_under_mixed_precision_figures_are_float32():
+    layer = binary(dtype=tf.keras.mixed_precision.Policy("mixed_bfloat16"))
+    (seen,) = observe(functional(layer), IMAGES)
+    assert seen.activations.dtype == seen.binary.dtype == np.float32
+
+
+def test_a_real_network_says_what_to_give():
+    with pytest.raises(UsageError, match="has no binary layer"):
+        binary_layers(models.build("tiny", method="float"))
+
+
+def test_images_come_from_the_held_out_split():
+    data = datasets.load("digits")
+    np.testing.assert_array_equal(images_of(data, 5), data.inputs(data.validation)[:5])
+    np.testing.assert_array_equal(
+        images_of(datasets.load("digits", validation=0), 5),
+        data.inputs(datasets.load("digits", validation=0).train)[:5],
+    )
+    assert len(images_of(IMAGES, 3)) == 3
+
+
+def test_report_adds_up():
+    report = analysis.report(models.build("tiny", method="bireal"), IMAGES)
+    assert [layer.name for layer in report.layers][:2] == ["block1_conv1", "block1_conv2"]
+    assert report.samples == 4
+    assert report.weight_entropy == pytest.approx(sum(x.weight_entropy for x in report.layers) * np.log10(2))
+    assert all(x.quantization_error == x.quantization_error_sign for x in report.layers)
+    assert all(x.name in str(report) for x in report.layers)

@@ -1,0 +1,95 @@
+"""The record of weights: what it counts, that it survives interruption, and the callback that writes it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn import analysis, datasets, models, training
+from kbnn.analysis.weight_history import WeightHistory
+from kbnn.errors import KbnnError
+
+
+def tiny() -> tf.keras.Model:
+    return models.build("tiny", method="bireal")
+
+
+def negate(model: tf.keras.Model, share: int) -> None:
+    """Flips the signs of every `share`-th weight of the first binary layer."""
+    kernel = model.get_layer("block1_conv1").kernel.latent_variable
+    values = kernel.numpy().ravel()
+    values[::share] *= -1
+    kernel.assign(values.reshape(kernel.shape))
+
+
+def recorded() -> tuple[WeightHistory, tf.keras.Model]:
+    model, history = tiny(), WeightHistory()
+    history.record(model, 0)
+    negate(model, 4)
+    history.record(model, 1)
+    return history, model
+
+
+def test_flips_are_counted_from_epoch_to_epoch():
+    history, _ = recorded()
+    assert np.isnan(history.flips[0]).all()
+    np.testing.assert_allclose(history.flips[1], [0.25, 0, 0, 0])
+    sizes = np.array([9216, 9216, 18432, 36864])
+    assert history.mean_flips[1] == pytest.approx(0.25 * sizes[0] / sizes.sum())
+
+
+def test_histograms_count_every_weight():
+    history, _ = recorded()
+    np.testing.assert_array_equal(history.histograms.sum(-1), [[9216, 9216, 18432, 36864]] * 2)
+
+
+def test_an_epoch_done_again_replaces_what_was_recorded_of_it():
+    history, model = recorded()
+    negate(model, 4)
+    negate(model, 2)
+    history.record(model, 1)
+    assert history.epochs.tolist() == [0, 1]
+    np.testing.assert_allclose(history.flips[1], [0.5, 0, 0, 0])
+
+
+def test_what_is_written_can_be_read(tmp_path: Path):
+    history, model = recorded()
+    history.write(tmp_path / "weights.npz")
+    again = WeightHistory.read(tmp_path / "weights.npz")
+    again.record(model, 2)
+    assert again.layers == history.layers
+    np.testing.assert_allclose(again.flips, [*history.flips, [0, 0, 0, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 broken"])
+def test_a_damaged_file_is_one_clear_error(tmp_path: Path, content: bytes | None):
+    if content is not None:
+        (tmp_path / "weights.npz").write_bytes(content)
+    with pytest.raises(KbnnError, match="cannot read the weight history"):
+        WeightHistory.read(tmp_path / "weights.npz")
+
+
+def test_the_callback_records_a_run_and_goes_on_when_it_resumes(tmp_path: Path):
+    data = datasets.load("digits")
+    images = data.inputs(data.validation)[:16]
+
+    def train(folder: Path, epochs: int, resume: bool = False) -> WeightHistory:
+        recipe = training.Recipe.of("tiny", "bireal", "digits", epochs=2)
+        callbacks = [analysis.Diagnostics(folder, images), *([Stop(epochs)] if epochs < 2 else [])]
+        training.train(recipe, folder, resume=resume, callbacks=callbacks)
+        return WeightHistory.read(folder / "weights.npz")
+
+    class Stop(tf.keras.callbacks.Callback):
+        def __init__(self, epochs: int) -> None:
+            super().__init__()
+            self.epochs = epochs
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            self.model.stop_training = epoch + 1 >= self.epochs
+
+    assert train(tmp_path / "a", 1).epochs.tolist() == [0, 1]
+    resumed = train(tmp_path / "a", 2, resume=True)
+    assert resumed.epochs.tolist() == [0, 1, 2]
+    assert 0 < resumed.mean_flips[2] < 0.5
+    assert list((tmp_path / "a" / "logs" / "analysis").glob("events*"))

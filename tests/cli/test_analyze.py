@@ -1,0 +1,53 @@
+"""`kbnn analyze`, in this process."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from kbnn import analysis, datasets, models, training
+from kbnn.cli import main
+
+
+def analyze(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["analyze", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    images = datasets.load("digits").inputs(datasets.load("digits").validation)[:8]
+    recipe = training.Recipe.of("tiny", "bireal", "digits", epochs=1)
+    training.train(recipe, folder, callbacks=[analysis.Diagnostics(folder, images)])
+    return folder
+
+
+def test_a_run_gets_a_self_contained_page_and_pictures(run: Path):
+    done = analyze(run, "--samples", 16)
+    assert done.exit_code == 0, done.output
+    assert "block2_conv2" in done.stdout
+    page = (run / "analysis" / "analysis.html").read_text()
+    assert page.count("<figure") == len(list((run / "analysis").glob("*.png"))) == 8
+    assert "prefers-color-scheme: dark" in page
+    assert not any(reference in page for reference in ('src="http', "src='http", "url(", "<link", "<script"))
+    assert "16 held-out images" in page
+
+
+def test_comparison_overlays_runs_and_models_as_json(run: Path, tmp_path: Path):
+    other = tmp_path / "other.keras"
+    models.build("tiny", method="xnor").save(other)
+    done = analyze(run, "--compare", other, "--samples", 8, "-o", tmp_path / "out", "--json")
+    assert done.exit_code == 0, done.output
+    study = json.loads(done.stdout)
+    assert list(study["reports"]) == ["one", "other"]
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in study["pictures"])
+    assert np.isfinite(study["reports"]["other"]["quantization_error"])
+
+
+def test_a_model_file_must_name_its_data(tmp_path: Path):
+    models.build("tiny", method="bireal").save(tmp_path / "m.keras")
+    done = analyze(tmp_path / "m.keras")
+    assert done.exit_code == 2
+    assert "give --dataset" in done.output
