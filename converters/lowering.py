@@ -44,6 +44,7 @@ def _serving(model: tf.keras.Model) -> Any:
         return reference.output_names(model, reference.call(model, {name: inputs[name] for name in specs}))
 
     module = tf.Module()
-    module.model = model
     module.serve = tf.function(serve, autograph=False).get_concrete_function(**specs)
+    # The variables alone: a Keras model as an attribute would have every one of its layers traced once more.
+    module.captured = module.serve.graph.variables
     return module
