@@ -1,0 +1,37 @@
+"""What the README says runs as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def test_the_example_is_about_ten_lines():
+    lines = [line for line in blocks("python")[0].splitlines() if line.strip()]
+    assert len(lines) <= 10
+
+
+@pytest.mark.slow
+def test_the_example_runs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "digits.tflite").is_file()
+    assert "bitpacked" in done.stdout
+
+
+def test_it_names_the_two_commands():
+    text = README.read_text()
+    makefile = README.with_name("Makefile").read_text()
+    for command in ("demo", "test"):
+        assert f"make {command}" in text
+        assert f"\n{command}:" in makefile
