@@ -45,10 +45,10 @@ class Reference:
                 return call(model, inputs)
 
         traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
-        graph = traced.graph
+        self.function = traced
         self.calls = calls
         self.outputs = {name: self._computed(tensor) for name, tensor in output_names(model, traced.outputs).items()}
-        self._operations = graph.get_operations()
+        self._operations = traced.graph.get_operations()
         self._index = {operation.name: k for k, operation in enumerate(self._operations)}
 
     def _specification(self) -> dict[str, tf.TensorSpec]:

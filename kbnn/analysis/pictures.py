@@ -126,7 +126,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        axes.imshow(np.ma.masked_equal(shares, 0), cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(counts):
             if count:
                 colour = "white" if shares[row, column] > 0.5 else "#1b1f24"

@@ -59,7 +59,8 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        return tuple(self.train.images.shape[1:])
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
 
     def inputs(self, split: Arrays) -> np.ndarray:
         """The network's input for all images of a split, in order: float32 `(N, H, W, C)`."""

@@ -129,5 +129,5 @@ def _explain(error: ValidationError) -> str:
 
 
 def _keys(settings: type[Settings]) -> list[str]:
-    tables = [DataSettings, ModelSettings, Stage] if settings is Recipe else []
+    tables: list[type[Settings]] = [DataSettings, ModelSettings, Stage] if settings is Recipe else []
     return [*settings.model_fields, *(key for table in tables for key in _keys(table))]
