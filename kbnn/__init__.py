@@ -24,6 +24,7 @@ _ROOMS = (
     "models",
     "quantizers",
     "regularizers",
+    "reproduction",
     "training",
     "weights",
 )

@@ -29,7 +29,7 @@ def estimators(derivatives: Mapping[str, Callable[[np.ndarray], np.ndarray]], re
         forward.step([-reach, 0, reach], [-1, 1, 1], where="post", color="0.5", label="sign")
         for name, style in zip(derivatives, _styles(), strict=False):
             slope = derivatives[name](x)
-            forward.plot(x, _integral(x, slope), **style, label=name)
+            forward.plot(x, implied_function(x, slope), **style, label=name)
             backward.plot(x, slope, **style)
         forward.set(xlabel="x", ylabel="implied forward function", ylim=(-1.6, 1.6))
         backward.set(xlabel="x", ylabel="derivative", title="")
@@ -58,7 +58,8 @@ def derivative_of(quantizer: Any) -> Callable[[np.ndarray], np.ndarray]:
     return derivative
 
 
-def _integral(x: np.ndarray, slope: np.ndarray) -> np.ndarray:
+def implied_function(x: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """The function of ascending x with this derivative and value 0 at 0, by the trapezoidal rule."""
     areas = np.concatenate([[0.0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(x))])
     return areas - np.interp(0.0, x, areas)
 

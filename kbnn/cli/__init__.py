@@ -20,6 +20,7 @@ COMMANDS = {
     "benchmark": "Measure the latency of .tflite files.",
     "models": "List the networks.",
     "analyze": "Draw what a network's binary layers do: entropy, quantization error, weights, training.",
+    "reproduce": "Compute or train a table of the papers, and set it beside the printed one.",
 }
 
 

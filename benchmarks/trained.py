@@ -1,0 +1,115 @@
+"""Trained runs on the full test set, by Keras and by their converted file: rows of `results/trained.csv`.
+
+    python benchmarks/trained.py runs/cifar10-resnet20/*
+
+A run that has a row already is measured again only when its model has changed. The converted file is left in the run as
+`model.tflite`; `results/runs/NAME/` receives what is small: recipe, history and record of the weights.
+"""
+
+import argparse
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import record
+import tensorflow as tf
+
+from kbnn import methods
+from kbnn.analysis.diagnostics import FILE as WEIGHTS
+from kbnn.converters import convert, export_float
+from kbnn.converters.native import run as run_file
+from kbnn.converters.precision import in_float32
+from kbnn.training import Run
+from kbnn.training.evaluate import evaluate
+
+TABLE = "trained"
+KEPT = ("config.toml", "history.csv", WEIGHTS)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    arguments.add_argument("--table", default="cifar10-resnet20", help="the `kbnn reproduce` table they belong to")
+    arguments.add_argument("--trained-at", default=record.commit(), help="commit that trained them, if another one")
+    arguments.add_argument("--data-dir", type=Path, help="tensorflow-datasets' data folder")
+    options = arguments.parse_args()
+    for folder in options.runs:
+        measure(Run.open(folder), options.table, options.trained_at, options.data_dir)
+
+
+def measure(run: Run, table: str, trained_at: str, data_dir: Path | None) -> None:
+    """Converts, verifies and tests one run, unless its row is there, and keeps what is small of it."""
+    digest = _sha256(run.folder / "model.keras")
+    known = record.read(TABLE)
+    if any(row["keras_sha256"] == digest for row in known):
+        print(f"{run.folder}: measured already")
+        return
+    history = run.history()
+    if len(history) < run.recipe.epochs:
+        print(f"{run.folder}: {len(history)} of {run.recipe.epochs} epochs, not finished")
+        return
+    data = run.dataset(data_dir)
+    trained = run.model()
+    model = in_float32(trained)
+    file = run.folder / "model.tflite"
+    parity = _write(model, run, file, data.inputs(data.validation.take(np.arange(32))))
+    predicted = _classes(file, data.inputs(data.test))
+    row = {
+        "network": run.recipe.model.name,
+        "method": run.recipe.model.method,
+        "dataset": data.name,
+        "epochs": run.recipe.epochs,
+        "validation_top1": f"{history[-1]['val_accuracy']:.4f}",
+        "keras_top1": f"{evaluate(model, data).top1:.4f}",
+        "tflite_top1": f"{np.mean(predicted == data.test.labels):.4f}",
+        "test_images": data.test.size,
+        **parity,
+        "tflite_bytes": file.stat().st_size,
+        "tflite_sha256": _sha256(file),
+        "keras_bytes": (run.folder / "model.keras").stat().st_size,
+        "keras_sha256": digest,
+        "trained_by": _training_command(run, table, trained.layers[1].dtype_policy.name),
+        "trained_at": trained_at,
+    }
+    record.append(TABLE, [row], seed=run.recipe.seed)
+    _keep(run)
+    print({key: row[key] for key in ("method", "epochs", "keras_top1", "tflite_top1", "tflite_bytes")}, flush=True)
+
+
+def _write(model: tf.keras.Model, run: Run, file: Path, images: np.ndarray) -> dict[str, object]:
+    """Writes the file; what its verification on held-out images found, which a real-valued network has none of."""
+    if not methods.get(run.recipe.model.method).is_binary:
+        export_float(model, file)
+        return {}
+    parity = convert(model, file, images).parity
+    return {"kernel_bits_equal": parity.kernel_bits_equal, "top1_agreement": parity.top1_agreement}
+
+
+def _training_command(run: Run, table: str, precision: str) -> str:
+    recipe = run.recipe
+    return (
+        f"kbnn reproduce {table} --rows {recipe.model.method} --epochs {recipe.epochs} "
+        f"--seeds {recipe.seed + 1} --precision {precision}"
+    )
+
+
+def _classes(file: Path, images: np.ndarray) -> np.ndarray:
+    parts = np.array_split(images, max(1, len(images) // 1000))
+    return np.concatenate([run_file(file.read_bytes(), [part])[0].argmax(-1) for part in parts])
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _keep(run: Run) -> None:
+    folder = record.RESULTS / "runs" / f"{run.recipe.name}-{run.recipe.epochs}-seed{run.recipe.seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (run.folder / name).is_file():
+            shutil.copy(run.folder / name, folder / name)
+
+
+if __name__ == "__main__":
+    main()

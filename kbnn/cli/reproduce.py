@@ -1,0 +1,147 @@
+"""`kbnn reproduce`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbnn import tables
+from kbnn.cli.artifacts import data_dir_option
+from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.errors import KbnnError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from kbnn.reproduction import Accuracy, AccuracyTable, Row
+
+
+@click.command(cls=Command)
+@click.argument("table", required=False)
+@click.option("--list", "listing", is_flag=True, help="List the tables.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs of each row.  [default: the recipe's]")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each row.")
+@click.option("--rows", help="Only these rows, with commas between them.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the runs.  [default: runs/TABLE]")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    default="float32",
+    show_default=True,
+    help="In which layers compute.",
+)
+@data_dir_option
+@json_option
+def command(
+    table: str | None,
+    listing: bool,
+    epochs: int | None,
+    seeds: int,
+    rows: str | None,
+    output: Path | None,
+    precision: str,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Compute or train a table of the papers, and set it beside the printed one.
+
+    Tables of storage, FLOPs, angles and shares are computed in full; status 1 if a cell is off. Accuracy tables train
+    their rows, for fewer epochs than the papers if you say so, and go on where they stopped when called again.
+
+    \b
+    Example:
+      kbnn reproduce --list
+      kbnn reproduce bireal-table3
+      kbnn reproduce cifar10-resnet20 --epochs 20 --rows xnor,xnor+ml --precision mixed_bfloat16
+    """
+    if not listing and table is None:
+        raise UsageError("which table is not clear: give its name, or --list")
+    import_tensorflow()
+    from kbnn import reproduction
+
+    if listing or table is None:
+        show(_listing(), as_json)
+        return
+    found = reproduction.get(table)
+    if isinstance(found, reproduction.Accuracy):
+        folder = output or Path("runs") / found.name
+        show(_train(found, _chosen(found, rows), folder, epochs, seeds, precision, data_dir), as_json)
+        return
+    from kbnn import models
+
+    comparison = found.compare(models.build)
+    show(comparison, as_json)
+    if not comparison.agrees:
+        raise KbnnError(f"table '{table}' has cells that are off: see the rows marked so")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table that can be reproduced."""
+
+    name: str
+    kind: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All of them."""
+
+    tables: tuple[Entry, ...]
+
+    def __str__(self) -> str:
+        return tables.render(("table", "", "what"), [(entry.name, entry.kind, entry.source) for entry in self.tables])
+
+
+def _listing() -> Listing:
+    from kbnn import reproduction
+
+    kinds = {reproduction.Analytic: "computed", reproduction.Accuracy: "trained"}
+    return Listing(tuple(Entry(found.name, kinds[type(found)], found.source) for found in reproduction.tables()))
+
+
+def _chosen(table: "Accuracy", names: str | None) -> "list[Row]":
+    rows = {row.label: row for row in table.rows()}
+    if names is None:
+        return list(rows.values())
+    for name in names.split(","):
+        if name not in rows:
+            raise unknown(f"row of {table.name}", name, rows)
+    return [rows[name] for name in names.split(",")]
+
+
+def _train(
+    table: "Accuracy",
+    rows: "list[Row]",
+    folder: Path,
+    epochs: int | None,
+    seeds: int,
+    precision: str,
+    data_dir: Path | None,
+) -> "AccuracyTable":
+    import tensorflow as tf
+
+    from kbnn import reproduction, training
+    from kbnn.cli.progress import Progress
+    from kbnn.training.evaluate import evaluate
+
+    tf.keras.mixed_precision.set_global_policy(precision)
+
+    def train(recipe: Any, folder: Path) -> Any:
+        click.echo(f"{table.name}: {recipe.name}, seed {recipe.seed}", err=True)
+        callbacks = [Progress(recipe.epochs), *_diagnostics(recipe, folder)]
+        return training.train(recipe, folder, resume=True, data_dir=data_dir, callbacks=callbacks)
+
+    def test(run: Any) -> float:
+        return 100 * evaluate(run.model(), run.dataset(data_dir)).top1
+
+    return reproduction.reproduce(
+        table.name, table.source, rows, folder, train, test, epochs=epochs, seeds=range(seeds)
+    )
+
+
+def _diagnostics(recipe: Any, folder: Path) -> list[Any]:
+    """The record that `kbnn analyze` draws, for networks that have something binary to record."""
+    from kbnn import analysis, methods
+
+    return [analysis.Diagnostics(folder)] if methods.get(recipe.model.method).is_binary else []

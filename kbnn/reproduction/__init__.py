@@ -1,0 +1,22 @@
+"""The papers' tables beside ours: computed where they follow from counts, trained where they are accuracies.
+
+>>> print(kbnn.reproduction.get("siman-corollaries").compare(kbnn.models.build))
+"""
+
+from kbnn.reproduction.accuracy import AccuracyTable, Outcome, Row, reproduce, shortened
+from kbnn.reproduction.comparison import Cell, Comparison
+from kbnn.reproduction.registry import Accuracy, Analytic, get, tables
+
+__all__ = [
+    "Accuracy",
+    "AccuracyTable",
+    "Analytic",
+    "Cell",
+    "Comparison",
+    "Outcome",
+    "Row",
+    "get",
+    "reproduce",
+    "shortened",
+    "tables",
+]

@@ -1,0 +1,81 @@
+"""Accuracy tables: shortened recipes, runs that are trained and tested once, and rows whose data is missing."""
+
+from pathlib import Path
+
+import pytest
+
+from kbnn import reproduction, training
+from kbnn.errors import KbnnError, UsageError
+from kbnn.reproduction import Row
+from kbnn.training import Recipe, Run
+
+
+def recipe(*epochs: int) -> Recipe:
+    stages = [{"epochs": count, "learning_rate": 0.01 / (place + 1)} for place, count in enumerate(epochs)]
+    return Recipe.parse(
+        {"name": "r", "data": {"name": "digits"}, "model": {"name": "tiny", "method": "bireal"}, "stage": stages}
+    )
+
+
+@pytest.mark.parametrize(
+    ("planned", "epochs", "shared"),
+    [((400,), 20, [20]), ((400, 400), 20, [10, 10]), ((300, 99, 1), 20, [15, 4, 1]), ((20, 1), 2, [1, 1])],
+)
+def test_stages_share_fewer_epochs_as_they_shared_more(planned: tuple[int, ...], epochs: int, shared: list[int]):
+    short = reproduction.shortened(recipe(*planned), epochs)
+    assert [stage.epochs for stage in short.stage] == shared
+    assert [stage.learning_rate for stage in short.stage] == [stage.learning_rate for stage in recipe(*planned).stage]
+
+
+def test_a_recipe_in_full_is_the_recipe():
+    assert reproduction.shortened(recipe(7, 3), None) == reproduction.shortened(recipe(7, 3), 10) == recipe(7, 3)
+
+
+def test_fewer_epochs_than_stages_are_refused():
+    with pytest.raises(UsageError, match="has 2 stages: received 1 epochs"):
+        reproduction.shortened(recipe(5, 5), 1)
+
+
+def test_rows_are_trained_tested_once_and_tabulated(tmp_path: Path):
+    tested = []
+
+    def test(run: Run) -> float:
+        tested.append(run.folder.name)
+        return 90.0 + run.recipe.seed
+
+    def train(one: Recipe, folder: Path) -> Run:
+        if one.name == "absent":
+            raise KbnnError("data set 'imagenet2012' is not prepared")
+        return Run.open(folder) if folder.exists() else Run.create(folder, one)
+
+    rows = [Row("A+b", recipe(400), 91.0), Row("c d", recipe(400).model_copy(update={"name": "absent"}), 60.0)]
+    arguments = ("t", "a paper", rows, tmp_path, train, test)
+    reproduction.reproduce(*arguments, epochs=2, seeds=(0,))
+    table = reproduction.reproduce(*arguments, epochs=2, seeds=(0, 1))
+    assert tested == ["a+b-seed0", "a+b-seed1"]
+    first, second = table.outcomes
+    assert (first.top1, first.mean, first.deviation, first.seeds) == ((90, 91), 90.5, -0.5, (0, 1))
+    assert (second.mean, second.deviation, second.note) == (None, None, "data set 'imagenet2012' is not prepared")
+    assert "2 of 400" in str(table)
+    assert "0.71" in str(table)
+
+
+@pytest.mark.parametrize("label", [row.label for row in reproduction.get("cifar10-resnet20").rows()])
+def test_our_own_rows_have_one_schedule(label: str):
+    rows = {row.label: row.recipe for row in reproduction.get("cifar10-resnet20").rows()}
+    assert rows[label].stage == rows["float"].stage
+    assert rows[label].data == rows["float"].data
+    assert rows[label].model.method == label
+
+
+def test_a_table_of_real_runs_resumes(tmp_path: Path):
+    def train(one: Recipe, folder: Path) -> Run:
+        return training.train(one, folder, resume=True)
+
+    rows = [Row("bireal", recipe(1))]
+    accuracy = [
+        reproduction.reproduce("t", "", rows, tmp_path, train, lambda run: 100 * run.history()[-1]["val_accuracy"])
+        for _ in range(2)
+    ]
+    assert accuracy[0] == accuracy[1]
+    assert accuracy[0].outcomes[0].mean > 20
