@@ -1,22 +1,22 @@
-"""Measures files: some processes of the tool per file, files in turns, then a judgement of the figures."""
+"""Measures files: some processes of the tool per file, files in turns, then one process with a profile."""
 
+import contextlib
+import dataclasses
 import hashlib
 import os
-import platform
-import re
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from kbnn.converters.benchmark import python_tool
-from kbnn.converters.benchmark.output import parse
+from kbnn.converters.benchmark import device
+from kbnn.converters.benchmark.judge import judge
+from kbnn.converters.benchmark.output import Output, parse
+from kbnn.converters.benchmark.program import read_program
 from kbnn.converters.benchmark.report import (
-    SPREAD_LIMIT,
     Comparison,
     File,
+    Operator,
     Report,
     Run,
     Settings,
@@ -24,76 +24,120 @@ from kbnn.converters.benchmark.report import (
     Tool,
     summarize,
 )
+from kbnn.converters.benchmark.tool import (
+    KERNELS,
+    MAX_SECONDS,
+    PYTHON,
+    Command,
+    check_kernel,
+    explain,
+    identify,
+    install,
+)
+from kbnn.converters.benchmark.transports import ConnectionLostError, Transport, transport
 from kbnn.errors import KbnnError, UsageError, unknown
 
-KERNELS = {
-    "default": (),
-    "indirect": ("--use_indirect_bgemm=true",),
-    "reference": ("--use_reference_bconv=true",),
-}
 _IDENTIFIER = b"TFL3"
-_SECONDS = 150
+# Warm-up and measurement, and the start of a large file on a slow device.
+_PATIENCE = 2 * MAX_SECONDS + 120
+# Seconds before each new attempt after a lost connection.
+_WAITS = (1.0, 5.0, 15.0)
+_T = TypeVar("_T")
+Progress = Callable[[str], None]
+
+
+class IncompleteError(ConnectionLostError):
+    """The device is gone for good; `comparison` holds what was measured until then."""
+
+    def __init__(self, message: str, comparison: Comparison) -> None:
+        super().__init__(message)
+        self.comparison = comparison
 
 
 def benchmark(
     path: str | os.PathLike[str],
     target: str = "local",
-    tool: str = "python",
+    tool: str | os.PathLike[str] = PYTHON,
     *,
     threads: int = 1,
     warmup: int = 10,
     runs: int = 50,
     repeats: int = 5,
     kernel: str | None = None,
+    progress: Progress = lambda line: None,
 ) -> Report:
     """The latency of one file, from `repeats` processes of `warmup` and then `runs` inferences each.
 
-    With `tool="python"` LCE's interpreter runs the file on this machine: function for certain, latency for this
-    machine only. `kernel` is "default", "indirect" or "reference"; None takes "indirect" for the Python interpreter,
-    whose default kernel is not optimised for x86.
+    `target` is "local", "ssh://user@host[:port]", "adb[:serial]" or "qemu" (which emulates, so that latencies are
+    withheld); `tool` is the path of `lce_benchmark_model` for that target. With `tool="python"` LCE's interpreter runs
+    the file on this machine. `kernel` is "default", "indirect" or "reference"; None takes "indirect" for the Python
+    interpreter, whose default kernel is not optimised for x86. `progress` is told what happens, a line at a time.
 
     Raises:
         UsageError: a missing file, one that is not TensorFlow Lite, or an argument out of range.
-        KbnnError: the tool cannot run the file.
+        KbnnError: the target cannot be reached, or the tool cannot run there or cannot run the file.
+        IncompleteError: the connection was lost for good; its `comparison` holds what was measured.
 
     Example:
-        >>> report = kbnn.converters.benchmark("bireal18.tflite")
+        >>> report = kbnn.converters.benchmark("bireal18.tflite", "ssh://pi@raspberrypi", "lce_benchmark_model_aarch64")
         >>> print(report)
     """
-    return compare(
-        [path], target, tool, threads=threads, warmup=warmup, runs=runs, repeats=repeats, kernel=kernel
-    ).reports[0]
+    comparison = compare(
+        [path],
+        target,
+        tool,
+        threads=threads,
+        warmup=warmup,
+        runs=runs,
+        repeats=repeats,
+        kernel=kernel,
+        progress=progress,
+    )
+    return comparison.reports[0]
 
 
 def compare(
     paths: Sequence[str | os.PathLike[str]],
     target: str = "local",
-    tool: str = "python",
+    tool: str | os.PathLike[str] = PYTHON,
     *,
     threads: int = 1,
     warmup: int = 10,
     runs: int = 50,
     repeats: int = 5,
     kernel: str | None = None,
+    progress: Progress = lambda line: None,
 ) -> Comparison:
     """Several files side by side: as `benchmark`, the files' processes in turns, so that a drift meets them alike.
 
     Raises:
-        UsageError, KbnnError: as `benchmark`.
+        UsageError, KbnnError, IncompleteError: as `benchmark`.
     """
-    if target != "local":
-        raise unknown("benchmark target", target, ["local"])
-    if tool != "python":
-        raise unknown("benchmark tool", tool, ["python"])
-    settings = Settings(threads, warmup, runs, repeats, kernel or "indirect")
-    _check(settings)
     if not paths:
         raise UsageError("nothing to benchmark: received no file; give one or more .tflite files")
+    program = None if os.fspath(tool) == PYTHON else read_program(Path(tool))
+    settings = Settings(threads, warmup, runs, repeats, kernel or ("default" if program else "indirect"))
+    _check(settings)
     files = [_file(Path(path)) for path in paths]
-    turns = [[_run(file.path, settings) for file in files] for _ in range(repeats)]
-    return Comparison(
-        tuple(_judge(file, settings, runs) for file, runs in zip(files, zip(*turns, strict=True), strict=True))
+    with transport(target, program).session() as place:
+        found = device.describe(place)
+        if program:
+            device.check(program, found)
+        command = install(place, program)
+        check_kernel(command, settings.kernel)
+        bench = _Bench(place, command, settings, progress)
+        lost = bench.measure(files)
+        if lost is None and not found.emulated:
+            with contextlib.suppress(ConnectionLostError):
+                found = dataclasses.replace(found, after=device.state(place))
+    identity = identify(program)
+    measured = zip(files, bench.outputs, bench.profiles, strict=True)
+    comparison = Comparison(
+        tuple(_report(file, identity, found, settings, outputs, profile) for file, outputs, profile in measured)
     )
+    if lost:
+        raise IncompleteError(str(lost), comparison) from lost
+    return comparison
 
 
 def _check(settings: Settings) -> None:
@@ -115,78 +159,97 @@ def _file(path: Path) -> File:
     return File(str(path), hashlib.sha256(content).hexdigest(), len(content))
 
 
-def _run(path: str, settings: Settings) -> Run:
-    """One process of the tool.
+class _Bench:
+    """Runs the tool, and keeps what it measured while it goes on."""
 
-    Raises:
-        KbnnError: the tool refused the file, crashed, or printed no figures.
-    """
-    command = [
-        sys.executable,
-        python_tool.__file__,
-        f"--graph={Path(path).resolve()}",
-        f"--num_threads={settings.threads}",
-        f"--warmup_runs={settings.warmup}",
-        f"--num_runs={settings.runs}",
-        f"--max_secs={_SECONDS}",
-        *KERNELS[settings.kernel],
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
-    measured = parse(done.stdout).measured
-    if done.returncode or measured is None:
-        raise KbnnError(f"cannot benchmark '{path}': {_reason(done.returncode, done.stderr)}")
-    return measured
+    def __init__(self, place: Transport, command: Command, settings: Settings, progress: Progress) -> None:
+        self.place = place
+        self.command = command
+        self.settings = settings
+        self.progress = progress
+        self.outputs: list[list[Output]] = []
+        self.profiles: list[tuple[Operator, ...]] = []
+
+    def measure(self, files: Sequence[File]) -> ConnectionLostError | None:
+        """Measures and profiles all files; returns the error that ended it early, if one did."""
+        self.outputs = [[] for _ in files]
+        self.profiles = [() for _ in files]
+        try:
+            self._measure(files)
+        except ConnectionLostError as error:
+            return error
+        return None
+
+    def _measure(self, files: Sequence[File]) -> None:
+        places = [self._persist(lambda file=file: self.place.put(Path(file.path))) for file in files]
+        for turn in range(self.settings.repeats):
+            for k, file in enumerate(files):
+                self.outputs[k].append(self._run(file, places[k]))
+                self.progress(f"{file.path}: process {turn + 1} of {self.settings.repeats} done")
+        if not self.command.knows("enable_op_profiling"):
+            return
+        for k, file in enumerate(files):
+            self.profiles[k] = self._run(file, places[k], profile=True).operators
+            self.progress(f"{file.path}: profile done")
+
+    def _run(self, file: File, graph: str, profile: bool = False) -> Output:
+        """One process of the tool.
+
+        Raises:
+            KbnnError: the tool refused the file, crashed, ran nothing, or printed no figures.
+        """
+        words = self.command.measure(graph, self.settings, profile)
+        done = self._persist(lambda: self.place.run(words, _PATIENCE))
+        output = parse(done.stdout)
+        if done.status or output.measured is None:
+            raise KbnnError(f"cannot benchmark '{file.path}' on {self.place.name}: {explain(done)}")
+        if output.dry_run or output.measured.count == 0:
+            raise KbnnError(
+                f"'{self.command.path}' made a dry run of '{file.path}' and measured nothing; use another tool"
+            )
+        return output
+
+    def _persist(self, action: Callable[[], _T]) -> _T:
+        """Does it again, some times, when the connection is lost meanwhile."""
+        for wait in _WAITS:
+            try:
+                return action()
+            except ConnectionLostError as error:
+                self.progress(f"{error}; next attempt in {wait:g} s")
+            time.sleep(wait)
+            with contextlib.suppress(ConnectionLostError):
+                self.place.open()
+        return action()
 
 
-def _reason(status: int, stderr: str) -> str:
-    if "not a valid Flatbuffer" in stderr:
-        return "the file is damaged or cut off; convert or copy it again"
-    if status < 0:
-        name = signal.Signals(-status).name
-        return f"the interpreter crashed ({name}); the file is damaged, or needs more than LCE offers: convert it again"
-    errors = re.findall(r"^ERROR: (.*?)(?:\. |\.?$)", stderr, re.MULTILINE)
-    if not errors:
-        return f"the interpreter ended with status {status} and said '{stderr.strip()[-200:]}'; try --debug"
-    return f"{errors[0]}; 'kbnn inspect' lists the file's operators"
-
-
-def _judge(file: File, settings: Settings, runs: Sequence[Run]) -> Report:
+def _report(
+    file: File, tool: Tool, target: Target, settings: Settings, outputs: Sequence[Output], operators: Sequence[Operator]
+) -> Report:
+    runs = tuple(output.measured for output in outputs if output.measured)
+    if target.emulated:
+        runs = tuple(_withheld(run) for run in runs)
+        operators = [Operator(operator.type, operator.count, None, None) for operator in operators]
     summary = summarize(runs)
-    warnings = []
-    if any(run.count < settings.runs for run in runs):
-        fewest = min(run.count for run in runs)
-        warnings.append(f"fewer inferences than asked: {fewest} instead of {settings.runs} within {_SECONDS} s")
-    if summary.spread is not None and summary.spread > SPREAD_LIMIT:
-        warnings.append(
-            f"the processes' means lie {summary.spread:.0%} apart (at most {SPREAD_LIMIT:.0%} is steady); "
-            f"close other programs and measure again"
-        )
+    findings = judge(target, settings, outputs, runs, summary)
     return Report(
         file=file,
-        tool=_this_tool(),
-        target=_this_machine(),
+        tool=tool,
+        target=target,
         settings=settings,
-        runs=tuple(runs),
+        runs=runs,
         summary=summary,
-        operators=(),
-        binary_share_of_time=None,
-        timing_valid=not warnings,
-        warnings=tuple(warnings),
+        operators=tuple(operators),
+        binary_share_of_time=_binary_share(operators),
+        timing_valid=not any(finding.invalidates for finding in findings),
+        warnings=tuple(finding.text for finding in findings),
     )
 
 
-def _this_tool() -> Tool:
-    path = Path(python_tool.__file__)
-    return Tool("python", hashlib.sha256(path.read_bytes()).hexdigest())
+def _withheld(run: Run) -> Run:
+    return Run(run.count, None, None, None, None, None, None, None)
 
 
-def _this_machine() -> Target:
-    architecture = platform.machine()
-    arm = "ARM" if architecture in ("aarch64", "arm64") else "not ARM"
-    return Target(
-        name="local",
-        description=f"this machine ({platform.system()} {architecture}, {arm})",
-        architecture=architecture,
-        cores=os.cpu_count() or 1,
-    )
+def _binary_share(operators: Sequence[Operator]) -> float | None:
+    times = [(operator.type, operator.mean_ms) for operator in operators if operator.mean_ms is not None]
+    total = sum(time for _, time in times)
+    return sum(time for name, time in times if name.startswith("Lce")) / total if total else None

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from kbnn import tables
 
-# Over this relative distance between the slowest and the fastest repeat a figure says little.
-SPREAD_LIMIT = 0.10
-
 
 @dataclass(frozen=True)
 class File:
@@ -28,13 +25,37 @@ class Tool:
 
 
 @dataclass(frozen=True)
+class State:
+    """What can disturb a measurement; what the target does not tell is None.
+
+    `pi_throttled` are the Raspberry Pi firmware's bits (0-3 now, 16-19 since it started), `android_thermal_status`
+    Android's 0 (none) to 6, `throttle_count` how often Linux on x86 slowed a core down since it started.
+    """
+
+    load: float | None
+    memory_available_bytes: int | None
+    temperature_c: float | None
+    pi_throttled: int | None
+    android_thermal_status: int | None
+    throttle_count: int | None
+
+
+@dataclass(frozen=True)
 class Target:
-    """Where the file ran."""
+    """Where the file ran, and its state before the first and after the last inference."""
 
     name: str
     description: str
-    architecture: str
-    cores: int
+    emulated: bool
+    architecture: str | None
+    word_bits: int | None
+    system: str | None
+    model: str | None
+    cores: int | None
+    governor: str | None
+    c_library: str | None
+    before: State | None
+    after: State | None
 
 
 @dataclass(frozen=True)
@@ -134,7 +155,9 @@ class Comparison:
 
     def __str__(self) -> str:
         first = self.reports[0]
-        lines = [f"{first.target.description}; {_settings(first.settings)}", _latencies(self.reports)]
+        lines = [f"{first.target.description}; {_settings(first.settings)}", "", _latencies(self.reports)]
+        if any(report.operators for report in self.reports):
+            lines += ["", _profiles(self.reports)]
         lines += [f"{report.file.path}: {warning}" for report in self.reports for warning in report.warnings]
         return "\n".join(lines)
 
@@ -171,3 +194,18 @@ def _milliseconds(microseconds: float | None) -> str:
 
 def _ratio(mean: float | None, baseline: float | None) -> str:
     return f"{mean / baseline:.2f}x" if mean and baseline else "-"
+
+
+def _profiles(reports: Sequence[Report]) -> str:
+    rows = [
+        (
+            report.file.path,
+            operator.type,
+            operator.count,
+            "withheld" if operator.mean_ms is None else f"{operator.mean_ms:.3f} ms",
+            "withheld" if operator.share is None else f"{operator.share:.1%}",
+        )
+        for report in reports
+        for operator in report.operators
+    ]
+    return tables.render(("file", "operators", ">number", ">time", ">share"), rows)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tools import compile_probe
 
 import kbnn  # noqa: F401  (selects tf.keras 2 before TensorFlow is imported)
 
@@ -60,3 +61,17 @@ def _int8() -> bytes:
         # A representative data set gives the statistics; the converter's front end does not look at it.
         warnings.filterwarnings("ignore", "Statistics for quantized inputs")
         return converter.convert()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stand-ins for the tool take for a model, at a path that a shell would stumble over."""
+    path = tmp_path_factory.mktemp("model") / "it's $(touch touched); a model.tflite"
+    path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(range(256)) * 16)
+    return path
+
+
+@pytest.fixture(scope="session")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for the tool as a program for this machine."""
+    return compile_probe(tmp_path_factory.mktemp("probe"))

@@ -1,0 +1,138 @@
+"""The benchmark tool as commands, and what its failures mean."""
+
+import hashlib
+import importlib.util
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbnn.converters.benchmark import python_tool
+from kbnn.converters.benchmark.program import Program
+from kbnn.converters.benchmark.report import Settings, Tool
+from kbnn.converters.benchmark.transports import Completed, Transport
+from kbnn.errors import KbnnError
+
+KERNELS = {
+    "default": (),
+    "indirect": ("--use_indirect_bgemm=true",),
+    "reference": ("--use_reference_bconv=true",),
+}
+PYTHON = "python"
+# The tool stops warm-up and measurement after this long each, whatever the number of runs.
+MAX_SECONDS = 150
+_DAMAGED = "the file is damaged or cut off; convert or copy it again"
+_PLAIN = "this is a plain TensorFlow Lite tool, which lacks LCE's operators; use lce_benchmark_model of LCE's releases"
+# What a tool, its loader or its shell say, and what that means.
+_SAYINGS = (
+    (r"not a valid Flatbuffer", _DAMAGED),
+    (r"unresolved custom op: Lce(Quantize|Dequantize|Bconv2d|BMaxPool2d)\b", _PLAIN),
+    (r"version `(GLIBC_[\d.]+)' not found", "the device's C library is too old for it; update its operating system"),
+)
+# What a shell says when it cannot even start a program, which then ends with 126 or 127.
+_NOT_STARTED = (
+    (r"[Ee]xec format error|cannot execute binary", "it is for another architecture; take the one for this device"),
+    (r"not found|No such file", "its loader is missing there: it is for another operating system"),
+    (r"[Pp]ermission denied", "it may not run there; is its folder mounted 'noexec'?"),
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """The tool where it runs: the words that start it, and the flags that it knows."""
+
+    words: tuple[str, ...]
+    flags: frozenset[str]
+    path: str
+
+    def measure(self, graph: str, settings: Settings, profile: bool = False) -> list[str]:
+        """Warm-up and measured inferences of a file, with nothing left to the tool's defaults."""
+        wanted = [
+            f"--graph={graph}",
+            f"--num_threads={settings.threads}",
+            f"--warmup_runs={settings.warmup}",
+            f"--num_runs={settings.runs}",
+            *KERNELS[settings.kernel],
+        ]
+        # Half a second of warm-up lets a phone's clock rise.
+        limits = [f"--max_secs={MAX_SECONDS}", "--min_secs=0", "--warmup_min_secs=0.5"]
+        wanted += [flag for flag in limits if self.knows(flag)]
+        return [*self.words, *wanted, *(["--enable_op_profiling=true"] if profile else [])]
+
+    def knows(self, flag: str) -> bool:
+        """Whether its help lists a flag."""
+        return flag.split("=")[0].removeprefix("--") in self.flags
+
+
+def install(transport: Transport, program: Program | None) -> Command:
+    """Brings the tool to where it runs, and asks it for its flags.
+
+    Raises:
+        KbnnError: it does not run there, or is another kind of program.
+    """
+    if program is None:
+        words, path = (sys.executable, python_tool.__file__), PYTHON
+    else:
+        words, path = (transport.put(program.path, executable=True),), str(program.path)
+    done = transport.run([*words, "--help"], seconds=60)
+    flags = frozenset(re.findall(r"^\s*--(\w+)[= ]", done.stdout + "\n" + done.stderr, re.MULTILINE))
+    if not {"graph", "num_runs", "num_threads", "warmup_runs"} <= flags:
+        # `--help` exits with 1 where it works.
+        reason = explain(done) if done.status not in (0, 1) or not flags else "it lacks the flags of one"
+        raise KbnnError(f"'{path}' does not work as a benchmark tool on {transport.name}: {reason}")
+    return Command(words, flags, path)
+
+
+def check_kernel(command: Command, kernel: str) -> None:
+    """Raises:
+    KbnnError: the tool cannot choose that kernel.
+    """
+    if not all(command.knows(flag) for flag in KERNELS[kernel]):
+        raise KbnnError(f"'{command.path}' cannot choose the {kernel} kernel: {_PLAIN}, or --kernel default")
+
+
+def explain(done: Completed) -> str:
+    """One line of what a failure means and what to do."""
+    said = f"{done.stderr}\n{done.stdout}"
+    for pattern, meaning in (*_SAYINGS, *(_NOT_STARTED if done.status in (126, 127) else ())):
+        if match := re.search(pattern, said):
+            return meaning if match.lastindex is None else f"{meaning} ({match[1]})"
+    if crash := _signal(done.status):
+        return f"it crashed ({crash}); the file is damaged, or needs more than the tool offers"
+    errors = re.findall(r"^ERROR: (.*?)(?:\. |\.?$)", said, re.MULTILINE)
+    if errors:
+        return f"{errors[0]}; 'kbnn inspect' lists the file's operators"
+    return f"it ended with status {done.status} and said '{' '.join(said.split())[-200:]}'"
+
+
+def _signal(status: int) -> str:
+    """The signal that ended a program: its negative number here, 128 more than it from a shell."""
+    try:
+        return signal.Signals(-status if status < 0 else status - 128).name
+    except ValueError:
+        return ""
+
+
+def identify(program: Program | None) -> Tool:
+    """The tool's file and hash: for the Python interpreter LCE's native library, which does the work.
+
+    Raises:
+        KbnnError: LCE is not installed.
+    """
+    path = program.path if program else _native_library()
+    return Tool(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _native_library() -> Path:
+    found = importlib.util.find_spec("larq_compute_engine")
+    libraries: Sequence[Path] = ()
+    if found and found.submodule_search_locations:
+        libraries = sorted(Path(found.submodule_search_locations[0]).glob("tflite/python/interpreter_wrapper_lite.*"))
+    if not libraries:
+        raise KbnnError(
+            "larq-compute-engine is not installed: it has no wheel for this platform; "
+            "measure with --tool and lce_benchmark_model of LCE's releases"
+        )
+    return libraries[0]

@@ -1,0 +1,66 @@
+"""An Android device that adb reaches."""
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+from kbnn.converters.benchmark.transports.shell import ShellTransport
+from kbnn.converters.benchmark.transports.transport import ConnectionLostError
+from kbnn.errors import UsageError
+
+_SECONDS = 30.0
+_ADVICE = {
+    "unauthorized": "unlock it and allow USB debugging",
+    "offline": "plug it in again, or 'adb kill-server' and try again",
+    "more than one": "name one of 'adb devices': adb:SERIAL",
+    "no devices": "plug one in and enable USB debugging, or 'adb connect HOST:PORT'",
+}
+
+
+class AdbTransport(ShellTransport):
+    """`adb`, or `adb:SERIAL` when there are several devices; SERIAL may be HOST:PORT.
+
+    Raises:
+        UsageError: the serial number holds what none does.
+    """
+
+    def __init__(self, address: str) -> None:
+        # The one folder from which every Android lets the shell user run programs.
+        super().__init__(address, "/data/local/tmp/kbnn")
+        serial = address.removeprefix("adb").removeprefix(":")
+        if not re.fullmatch(r"(\w[\w.:-]*|\[[\da-fA-F:]+\]:\d+)?", serial):
+            raise UsageError(f"not an adb target: received '{address}', write adb or adb:SERIAL")
+        self._serial = serial
+        self._adb = ["adb", *(["-s", serial] if serial else [])]
+
+    def open(self) -> None:
+        # By itself, so that its greeting is in nobody's answer.
+        self._ask(["adb", "start-server"])
+        if re.search(r":\d+$", self._serial):
+            # Exits with 0 even when nobody answers; the state tells.
+            self._ask(["adb", "connect", self._serial])
+        state = self._ask([*self._adb, "get-state"])
+        if state != "device":
+            advice = next((text for sign, text in _ADVICE.items() if sign in state), "see 'adb devices'")
+            raise ConnectionLostError(f"no device for target '{self.name}': {state}; {advice}")
+        super().open()
+
+    def _ask(self, command: list[str]) -> str:
+        try:
+            done = self._call(command, _SECONDS)
+        except subprocess.TimeoutExpired:
+            return "adb does not answer"
+        return " ".join((done.stdout + done.stderr).decode(errors="replace").split())
+
+    def _command(self, script: str) -> list[str]:
+        return [*self._adb, "shell", script]
+
+    def _send(self, path: Path, place: str) -> None:
+        self._transfer([*self._adb, "push", str(path.resolve()), place], f"send '{path}' to {self.name}")
+
+    def _receive(self, place: str) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / "file"
+            self._transfer([*self._adb, "pull", place, str(copy)], f"fetch '{place}' from {self.name}")
+            return copy.read_bytes()

@@ -1,0 +1,55 @@
+"""This machine."""
+
+import shutil
+import stat
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kbnn.converters.benchmark.transports.transport import Completed, Transport, took_too_long
+from kbnn.errors import KbnnError
+
+
+class LocalTransport(Transport):
+    """Runs programs here; files are used where they are."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+
+    def open(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kbnn-benchmark-"))
+
+    def close(self) -> None:
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def put(self, path: Path, executable: bool = False) -> str:
+        if not executable or path.stat().st_mode & stat.S_IXUSR:
+            return str(path.resolve())
+        # A downloaded tool lacks the right to run; it gets it on a copy.
+        copy = self._private / path.name
+        shutil.copyfile(path, copy)
+        copy.chmod(0o700)
+        return str(copy)
+
+    def run(self, command: Sequence[str], seconds: float) -> Completed:
+        try:
+            done = subprocess.run(
+                command, capture_output=True, cwd=self._private, stdin=subprocess.DEVNULL, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise took_too_long(command, seconds) from error
+        except OSError as error:
+            raise KbnnError(f"cannot run '{command[0]}': {error.strerror}; is it meant for this machine?") from error
+        return Completed(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+
+    def fetch(self, name: str) -> bytes:
+        return (self._private / name).read_bytes()
+
+    @property
+    def _private(self) -> Path:
+        assert self.folder is not None, "open the transport first"  # noqa: S101
+        return self.folder

@@ -1,0 +1,56 @@
+"""Stand-ins for the benchmark tool: a C program for any architecture, and scripts that replay captured outputs."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+CAPTURED = Path(__file__).parents[2] / "fixtures" / "lce_benchmark_model"
+# As TensorFlow Lite's flag parser prints them; the help goes to stderr, and the exit status is 1.
+HELP = "ERROR: usage: ./tool <flags>\nFlags:\n" + "".join(
+    f"\t--{name}={default:24}\t{kind}\toptional\t...\n"
+    for name, default, kind in (
+        ("num_runs", "50", "int32"),
+        ("min_secs", "1", "float"),
+        ("max_secs", "150", "float"),
+        ("num_threads", "-1", "int32"),
+        ("warmup_runs", "1", "int32"),
+        ("warmup_min_secs", "0.5", "float"),
+        ("graph", "", "string"),
+        ("enable_op_profiling", "false", "bool"),
+        ("use_reference_bconv", "false", "bool"),
+        ("use_indirect_bgemm", "false", "bool"),
+    )
+)
+
+
+def compile_probe(folder: Path, compiler: str = "cc", *options: str) -> Path:
+    """The C program, compiled; skips the test where the compiler is missing."""
+    if not shutil.which(compiler):
+        pytest.skip(f"no {compiler}: install it (see .ci/packages)")
+    program = folder / f"probe-{compiler}{''.join(options)}"
+    source = Path(__file__).with_name("probe.c")
+    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", *options, "-o", program, source, "-lm"], check=True)
+    return program
+
+
+def replay(folder: Path, case: str, profile: str | None = None, status: int = 0, before: str = "") -> Path:
+    """A script with the tool's help that prints a captured case, and another one when asked for a profile.
+
+    `before` is a piece of shell script that runs before a case is printed.
+    """
+    tool = folder / f"replay-{case}"
+    outputs = {name: shlex.quote(str(CAPTURED / name)) for name in (case, profile or case)}
+    (folder / "help").write_text(HELP)
+    tool.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f"*--help*) cat {shlex.quote(str(folder / 'help'))} >&2; exit 1 ;;\n"
+        f"*enable_op_profiling=true*) cat {outputs[profile or case]}.stdout ;;\n"
+        f"*) {before or ':'}\n cat {outputs[case]}.stdout; cat {outputs[case]}.stderr >&2; exit {status} ;;\n"
+        "esac\n"
+    )
+    tool.chmod(0o700)
+    return tool
