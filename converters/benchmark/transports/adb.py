@@ -28,10 +28,10 @@ class AdbTransport(ShellTransport):
     def __init__(self, address: str) -> None:
         # The one folder from which every Android lets the shell user run programs.
         super().__init__(address, "/data/local/tmp/kbnn")
-        serial = address.removeprefix("adb").removeprefix(":")
-        if not re.fullmatch(r"(\w[\w.:-]*|\[[\da-fA-F:]+\]:\d+)?", serial):
+        match = re.fullmatch(r"adb:?(?P<serial>(?<=:)\w[\w.:-]*|(?<=:)\[[\da-fA-F:]+\]:\d+)?", address)
+        if match is None:
             raise UsageError(f"not an adb target: received '{address}', write adb or adb:SERIAL")
-        self._serial = serial
+        serial = self._serial = match["serial"] or ""
         self._adb = ["adb", *(["-s", serial] if serial else [])]
 
     def open(self) -> None:

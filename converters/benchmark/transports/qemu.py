@@ -28,7 +28,7 @@ class QemuTransport(LocalTransport):
         return super().run([*self._emulator, *command], seconds)
 
     def probe(self) -> dict[str, str]:
-        """The emulated machine as the tool's file describes it; what this machine says of itself is beside the point."""
+        """The emulated machine, as the tool's file describes it; this machine's own state is beside the point."""
         version = re.search(r"version ([\d.]+)", super().run([self._emulator[0], "--version"], seconds=60).stdout)
         return {
             "machine": str(self._program.architecture),

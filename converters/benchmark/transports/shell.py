@@ -62,7 +62,8 @@ class ShellTransport(Transport):
             self._send(path, arriving)
             self._checked(
                 f"cd {shlex.quote(self._folder)} && sum=$(sha256sum arriving) && chmod {mode} arriving && "
-                f'if [ "${{sum%% *}}" = {digest} ]; then mv -f arriving {quoted}; else echo "only a part came" >&2; false; fi',
+                f'{{ [ "${{sum%% *}}" = {digest} ] || {{ echo "only a part came" >&2; false; }}; }} && '
+                f"mv -f arriving {quoted}",
                 f"put '{path}'",
             )
         return place

@@ -74,7 +74,9 @@ def test_operators_that_the_interpreter_lacks(files: dict[str, Path], tmp_path: 
     ("arguments", "message"),
     [
         ({"target": "locla"}, "did you mean local"),
-        ({"tool": "pyhton"}, "did you mean python"),
+        ({"tool": "pyhton"}, "no benchmark tool at 'pyhton'"),
+        ({"target": "qemu"}, "target 'qemu' needs a tool"),
+        ({"target": "qemu:aarch64"}, "unknown benchmark target"),
         ({"kernel": "indirekt"}, "did you mean indirect"),
         ({"runs": 0}, "runs must be at least 1"),
         ({"repeats": 0}, "repeats must be at least 1"),

@@ -54,7 +54,9 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     configuration = folder / "server"
     configuration.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
-        f"StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nSetEnv \"XDG_CACHE_HOME={cache}\" \"HOME={tmp_path}\"\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
+        # Nobody's own start-up files, which may print and take their time.
+        f'SetEnv "XDG_CACHE_HOME={cache}" "HOME={tmp_path}"\n'
     )
     client = folder / "client"
     client.write_text(
@@ -149,7 +151,8 @@ def test_what_runs_on_after_a_lost_connection_is_stopped(sshd: Server, model: Pa
 
 
 def test_a_connection_lost_for_good_keeps_what_was_measured(sshd: Server, model: Path, tmp_path: Path):
-    before = f"echo >>{tmp_path}/count; if [ $(wc -l <{tmp_path}/count) = 3 ]; then kill -9 {sshd.process.pid}; {HANG_UP}\n fi"
+    third = f"echo >>{tmp_path}/count; [ $(wc -l <{tmp_path}/count) = 3 ]"
+    before = f"if {third}; then kill -9 {sshd.process.pid}; {HANG_UP}\n fi"
     tool = replay(tmp_path, "out-arm.default", "out-arm.op_profiling", before=before)
     with pytest.raises(IncompleteError, match="lost the connection") as caught:
         benchmark(model, sshd.address, tool, repeats=5)
