@@ -19,11 +19,11 @@ _RELEASES = "LCE's releases have lce_benchmark_model for aarch64, aarch32 and an
 def describe(transport: Transport) -> Target:
     """The target, before anything runs on it."""
     facts = transport.probe()
-    emulator = facts.get("emulator", "")
+    emulated = bool(facts.get("emulator", "").strip("0"))
     return Target(
         name=transport.name,
         description=_description(transport.name, facts),
-        emulated=bool(emulator.strip("0")),
+        emulated=emulated,
         architecture=facts.get("machine"),
         word_bits=_integer(facts.get("word_bits")),
         system=facts.get("system"),
@@ -31,7 +31,7 @@ def describe(transport: Transport) -> Target:
         cores=_integer(facts.get("cores")),
         governor=facts.get("governor"),
         c_library=facts.get("c_library"),
-        before=None if emulator else _state(facts),
+        before=None if emulated else _state(facts),
         after=None,
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import time
@@ -9,13 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
+from kbnn.converters import flatbuffer
 from kbnn.converters.benchmark import device
 from kbnn.converters.benchmark.judge import judge
+from kbnn.converters.benchmark.numerics import check_numerics
 from kbnn.converters.benchmark.output import Output, parse
 from kbnn.converters.benchmark.program import read_program
 from kbnn.converters.benchmark.report import (
     Comparison,
     File,
+    Numerics,
     Operator,
     Report,
     Run,
@@ -64,6 +70,7 @@ def benchmark(
     runs: int = 50,
     repeats: int = 5,
     kernel: str | None = None,
+    images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
 ) -> Report:
     """The latency of one file, from `repeats` processes of `warmup` and then `runs` inferences each.
@@ -71,7 +78,9 @@ def benchmark(
     `target` is "local", "ssh://user@host[:port]", "adb[:serial]" or "qemu" (which emulates, so that latencies are
     withheld); `tool` is the path of `lce_benchmark_model` for that target. With `tool="python"` LCE's interpreter runs
     the file on this machine. `kernel` is "default", "indirect" or "reference"; None takes "indirect" for the Python
-    interpreter, whose default kernel is not optimised for x86. `progress` is told what happens, a line at a time.
+    interpreter, whose default kernel is not optimised for x86. `images` `(N, H, W, C)`, in the type of the file's
+    input, also go through the file where it runs, and the outputs are compared with those of the interpreter here.
+    `progress` is told what happens, a line at a time.
 
     Raises:
         UsageError: a missing file, one that is not TensorFlow Lite, or an argument out of range.
@@ -91,6 +100,7 @@ def benchmark(
         runs=runs,
         repeats=repeats,
         kernel=kernel,
+        images=images,
         progress=progress,
     )
     return comparison.reports[0]
@@ -106,6 +116,7 @@ def compare(
     runs: int = 50,
     repeats: int = 5,
     kernel: str | None = None,
+    images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
 ) -> Comparison:
     """Several files side by side: as `benchmark`, the files' processes in turns, so that a drift meets them alike.
@@ -119,22 +130,24 @@ def compare(
     settings = Settings(threads, warmup, runs, repeats, kernel or ("default" if program else "indirect"))
     _check(settings)
     files = [_file(Path(path)) for path in paths]
+    if program is None:
+        for file in files:
+            # The interpreter believes what a file says of itself; the tools look.
+            flatbuffer.read(file.path)
     with transport(target, program).session() as place:
         found = device.describe(place)
         if program:
             device.check(program, found)
         command = install(place, program)
         check_kernel(command, settings.kernel)
-        bench = _Bench(place, command, settings, progress)
+        bench = _Bench(place, command, settings, images, progress)
         lost = bench.measure(files)
         if lost is None and not found.emulated:
             with contextlib.suppress(ConnectionLostError):
                 found = dataclasses.replace(found, after=device.state(place))
     identity = identify(program)
-    measured = zip(files, bench.outputs, bench.profiles, strict=True)
-    comparison = Comparison(
-        tuple(_report(file, identity, found, settings, outputs, profile) for file, outputs, profile in measured)
-    )
+    measured = zip(files, bench.measured, strict=True)
+    comparison = Comparison(tuple(_report(file, identity, found, settings, each) for file, each in measured))
     if lost:
         raise IncompleteError(str(lost), comparison) from lost
     return comparison
@@ -159,21 +172,31 @@ def _file(path: Path) -> File:
     return File(str(path), hashlib.sha256(content).hexdigest(), len(content))
 
 
+@dataclasses.dataclass
+class _Measured:
+    """What is known of one file so far."""
+
+    outputs: list[Output] = dataclasses.field(default_factory=list)
+    operators: tuple[Operator, ...] = ()
+    numerics: Numerics | None = None
+
+
 class _Bench:
     """Runs the tool, and keeps what it measured while it goes on."""
 
-    def __init__(self, place: Transport, command: Command, settings: Settings, progress: Progress) -> None:
+    def __init__(
+        self, place: Transport, command: Command, settings: Settings, images: np.ndarray | None, progress: Progress
+    ) -> None:
         self.place = place
         self.command = command
         self.settings = settings
+        self.images = images
         self.progress = progress
-        self.outputs: list[list[Output]] = []
-        self.profiles: list[tuple[Operator, ...]] = []
+        self.measured: list[_Measured] = []
 
     def measure(self, files: Sequence[File]) -> ConnectionLostError | None:
         """Measures and profiles all files; returns the error that ended it early, if one did."""
-        self.outputs = [[] for _ in files]
-        self.profiles = [() for _ in files]
+        self.measured = [_Measured() for _ in files]
         try:
             self._measure(files)
         except ConnectionLostError as error:
@@ -181,16 +204,19 @@ class _Bench:
         return None
 
     def _measure(self, files: Sequence[File]) -> None:
-        places = [self._persist(lambda file=file: self.place.put(Path(file.path))) for file in files]
+        places = [self._persist(functools.partial(self.place.put, Path(file.path))) for file in files]
         for turn in range(self.settings.repeats):
             for k, file in enumerate(files):
-                self.outputs[k].append(self._run(file, places[k]))
+                self.measured[k].outputs.append(self._run(file, places[k]))
                 self.progress(f"{file.path}: process {turn + 1} of {self.settings.repeats} done")
-        if not self.command.knows("enable_op_profiling"):
-            return
         for k, file in enumerate(files):
-            self.profiles[k] = self._run(file, places[k], profile=True).operators
-            self.progress(f"{file.path}: profile done")
+            if self.command.knows("enable_op_profiling"):
+                self.measured[k].operators = self._run(file, places[k], profile=True).operators
+                self.progress(f"{file.path}: profile done")
+            if self.images is not None:
+                check = functools.partial(check_numerics, self.place, self.command, self.settings, file.path, places[k])
+                self.measured[k].numerics = self._persist(functools.partial(check, self.images))
+                self.progress(f"{file.path}: outputs for {len(self.images)} images compared")
 
     def _run(self, file: File, graph: str, profile: bool = False) -> Output:
         """One process of the tool.
@@ -222,15 +248,14 @@ class _Bench:
         return action()
 
 
-def _report(
-    file: File, tool: Tool, target: Target, settings: Settings, outputs: Sequence[Output], operators: Sequence[Operator]
-) -> Report:
-    runs = tuple(output.measured for output in outputs if output.measured)
+def _report(file: File, tool: Tool, target: Target, settings: Settings, measured: _Measured) -> Report:
+    runs = tuple(output.measured for output in measured.outputs if output.measured)
+    operators = measured.operators
     if target.emulated:
         runs = tuple(_withheld(run) for run in runs)
-        operators = [Operator(operator.type, operator.count, None, None) for operator in operators]
+        operators = tuple(Operator(operator.type, operator.count, None, None) for operator in operators)
     summary = summarize(runs)
-    findings = judge(target, settings, outputs, runs, summary)
+    findings = judge(target, settings, measured.outputs, runs, summary)
     return Report(
         file=file,
         tool=tool,
@@ -238,8 +263,9 @@ def _report(
         settings=settings,
         runs=runs,
         summary=summary,
-        operators=tuple(operators),
+        operators=operators,
         binary_share_of_time=_binary_share(operators),
+        numerics=measured.numerics,
         timing_valid=not any(finding.invalidates for finding in findings),
         warnings=tuple(finding.text for finding in findings),
     )

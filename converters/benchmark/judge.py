@@ -8,6 +8,8 @@ from kbnn.converters.benchmark.report import Run, Settings, State, Summary, Targ
 
 # Over this relative distance between the slowest and the fastest repeat a figure says little.
 SPREAD_LIMIT = 0.10
+# Fewer processes say nothing of the spread between them.
+ENOUGH_REPEATS = 5
 _PI_NOW = 0x0F
 _PI_SINCE_START = 0x0F0000
 
@@ -29,6 +31,8 @@ def judge(
 
 def _about_runs(settings: Settings, outputs: Sequence[Output], runs: Sequence[Run], summary: Summary) -> list[Finding]:
     found = []
+    if settings.repeats < ENOUGH_REPEATS:
+        found.append(Finding(f"only {settings.repeats} processes were asked for: {ENOUGH_REPEATS} show a spread", True))
     if len(runs) < settings.repeats:
         found.append(Finding(f"the connection was lost: {len(runs)} of {settings.repeats} processes measured", True))
     fewest = min((run.count for run in runs), default=settings.runs)

@@ -1,14 +1,14 @@
 """LCE's Python interpreter as a program with the flags and the output of `lce_benchmark_model`.
 
-Runs in a process of its own (`python python_tool.py --graph=FILE ...`), because a damaged file can crash the
-interpreter, and without TensorFlow, whose start would take longer than the measurement.
+Runs in a process of its own, because a damaged file can crash the interpreter. It imports NumPy and the native runtime
+alone: TensorFlow's start would take longer than the measurement.
 """
 
 import argparse
+import importlib.machinery
 import importlib.util
 import sys
 import time
-import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,23 @@ import numpy as np
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     try:
-        infer = prepare(options)
-    except ValueError as error:
+        interpreter = _interpreter(options)
+        inputs = _inputs(options.input_layer_value_files, interpreter)
+    except (OSError, RuntimeError, ValueError) as error:
         print(f"ERROR: {error}", file=sys.stderr)  # noqa: T201
         return 1
     for runs in (options.warmup_runs, options.num_runs):
-        print(describe(time_inferences(infer, runs, options.max_secs)), flush=True)  # noqa: T201
+        durations = time_inferences(lambda: interpreter.predict(inputs), runs, options.max_secs)
+        print(describe(durations), flush=True)  # noqa: T201
+    if options.output_filepath:
+        outputs = interpreter.predict(inputs)
+        options.output_filepath.write_bytes(b"".join(np.ascontiguousarray(output).tobytes() for output in outputs))
     return 0
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--runtime", required=True, type=Path, help="LCE's native Python module")
     parser.add_argument("--graph", required=True, type=Path)
     parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--warmup_runs", type=int, default=1)
@@ -37,55 +43,35 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max_secs", type=float, default=150.0)
     parser.add_argument("--use_indirect_bgemm", choices=("true", "false"), default="false")
     parser.add_argument("--use_reference_bconv", choices=("true", "false"), default="false")
+    parser.add_argument("--input_layer")
+    parser.add_argument("--input_layer_shape")
+    parser.add_argument("--input_layer_value_files", help="NAME:FILE, the raw bytes of the input")
+    parser.add_argument("--output_filepath", type=Path, help="receives the raw bytes of the outputs")
     return parser.parse_args(arguments)
 
 
-def prepare(options: argparse.Namespace) -> Callable[[], Any]:
-    """One inference on seeded noise, as a function.
-
-    Raises:
-        ValueError: the file is damaged, or holds operators that the interpreter does not know.
-    """
-    content = options.graph.read_bytes()
-    interpreter_class, schema = import_compute_engine()
-    try:
-        schema.ModelT.InitFromPackedBuf(content, 0)
-    except Exception as error:
-        # The interpreter does not verify offsets: it reads beyond the end of a cut-off file.
-        raise ValueError("The model is not a valid Flatbuffer buffer") from error
-    try:
-        # XNNPACK runs the operators that are not binary; the float and int8 files of a comparison get it as well.
-        interpreter = interpreter_class(
-            content,
-            num_threads=options.num_threads,
-            use_reference_bconv=options.use_reference_bconv == "true",
-            use_indirect_bgemm=options.use_indirect_bgemm == "true",
-            use_xnnpack=True,
-        )
-    except RuntimeError as error:
-        raise ValueError("Failed to construct the interpreter") from error
-    noise = np.random.default_rng(0)
-    inputs = [
-        _noise(noise, shape, dtype)
-        for shape, dtype in zip(interpreter.input_shapes, interpreter.input_types, strict=True)
-    ]
-    return lambda: interpreter.interpreter.predict(inputs)
+def _interpreter(options: argparse.Namespace) -> Any:
+    loader = importlib.machinery.ExtensionFileLoader("interpreter_wrapper_lite", str(options.runtime))
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(loader.name, loader, origin=loader.path))
+    loader.exec_module(module)
+    # XNNPACK runs the operators that are not binary; so the float and int8 files of a comparison have it as well.
+    return module.LiteInterpreter(
+        options.graph.read_bytes(),
+        options.num_threads,
+        options.use_reference_bconv == "true",
+        options.use_indirect_bgemm == "true",
+        True,
+    )
 
 
-def import_compute_engine() -> tuple[Any, Any]:
-    """LCE's `Interpreter` class and TensorFlow Lite schema, without the converter that their package imports."""
-    found = importlib.util.find_spec("larq_compute_engine")
-    if found is None or found.submodule_search_locations is None:
-        raise ValueError(
-            "larq-compute-engine is not installed: it has no wheel for this platform, measure with LCE's own tool"
-        )
-    package = types.ModuleType("larq_compute_engine")
-    package.__path__ = list(found.submodule_search_locations)
-    sys.modules["larq_compute_engine"] = package
-    from larq_compute_engine.mlir.python import tflite_schema
-    from larq_compute_engine.tflite.python.interpreter import Interpreter
-
-    return Interpreter, tflite_schema
+def _inputs(values: str | None, interpreter: Any) -> list[np.ndarray]:
+    """The one input from a file, or seeded noise for all."""
+    kinds = list(zip(interpreter.input_shapes, interpreter.input_types, strict=True))
+    if values is None:
+        noise = np.random.default_rng(0)
+        return [_noise(noise, shape, dtype) for shape, dtype in kinds]
+    [(shape, dtype)] = kinds
+    return [np.frombuffer(Path(values.partition(":")[2]).read_bytes(), dtype).reshape(shape)]
 
 
 def _noise(generator: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:

@@ -125,6 +125,19 @@ def summarize(runs: Sequence[Run]) -> Summary:
 
 
 @dataclass(frozen=True)
+class Numerics:
+    """Outputs of the tool against those of the interpreter on this machine, for real images.
+
+    `output_range` is the difference of the largest and the smallest output, to judge `max_abs_difference` by.
+    """
+
+    images: int
+    max_abs_difference: float
+    output_range: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True)
 class Report:
     """The latency of one file on one target, and whether it can be trusted.
 
@@ -140,6 +153,7 @@ class Report:
     summary: Summary
     operators: tuple[Operator, ...]
     binary_share_of_time: float | None
+    numerics: Numerics | None
     timing_valid: bool
     warnings: tuple[str, ...]
 
@@ -158,8 +172,8 @@ class Comparison:
         lines = [f"{first.target.description}; {_settings(first.settings)}", "", _latencies(self.reports)]
         if any(report.operators for report in self.reports):
             lines += ["", _profiles(self.reports)]
-        lines += [f"{report.file.path}: {warning}" for report in self.reports for warning in report.warnings]
-        return "\n".join(lines)
+        lines += [f"{report.file.path}: {_numerics(report.numerics)}" for report in self.reports if report.numerics]
+        return "\n".join([*lines, *_warnings(self.reports)])
 
 
 def _settings(settings: Settings) -> str:
@@ -194,6 +208,20 @@ def _milliseconds(microseconds: float | None) -> str:
 
 def _ratio(mean: float | None, baseline: float | None) -> str:
     return f"{mean / baseline:.2f}x" if mean and baseline else "-"
+
+
+def _warnings(reports: Sequence[Report]) -> list[str]:
+    """What is said of every file once, then what is said of one."""
+    shared = [text for text in reports[0].warnings if all(text in report.warnings for report in reports)]
+    own = [f"{report.file.path}: {text}" for report in reports for text in report.warnings if text not in shared]
+    return [*shared, *own]
+
+
+def _numerics(numerics: Numerics) -> str:
+    return (
+        f"outputs for {numerics.images} images differ from those here by at most {numerics.max_abs_difference:.3g} "
+        f"(range {numerics.output_range:.3g}); the same class for {numerics.top1_agreement:.1%}"
+    )
 
 
 def _profiles(reports: Sequence[Report]) -> str:

@@ -1,14 +1,12 @@
 """The benchmark tool as commands, and what its failures mean."""
 
 import hashlib
-import importlib.util
 import re
 import signal
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from kbnn.converters import lce
 from kbnn.converters.benchmark import python_tool
 from kbnn.converters.benchmark.program import Program
 from kbnn.converters.benchmark.report import Settings, Tool
@@ -23,11 +21,10 @@ KERNELS = {
 PYTHON = "python"
 # The tool stops warm-up and measurement after this long each, whatever the number of runs.
 MAX_SECONDS = 150
-_DAMAGED = "the file is damaged or cut off; convert or copy it again"
 _PLAIN = "this is a plain TensorFlow Lite tool, which lacks LCE's operators; use lce_benchmark_model of LCE's releases"
 # What a tool, its loader or its shell say, and what that means.
 _SAYINGS = (
-    (r"not a valid Flatbuffer", _DAMAGED),
+    (r"not a valid Flatbuffer", "the file is damaged or cut off; convert or copy it again"),
     (r"unresolved custom op: Lce(Quantize|Dequantize|Bconv2d|BMaxPool2d)\b", _PLAIN),
     (r"version `(GLIBC_[\d.]+)' not found", "the device's C library is too old for it; update its operating system"),
 )
@@ -72,8 +69,11 @@ def install(transport: Transport, program: Program | None) -> Command:
     Raises:
         KbnnError: it does not run there, or is another kind of program.
     """
+    words: tuple[str, ...]
     if program is None:
-        words, path = (sys.executable, python_tool.__file__), PYTHON
+        # -I: neither the working directory nor the user's variables decide what it imports.
+        words = (sys.executable, "-I", python_tool.__file__, f"--runtime={lce.runtime_path()}")
+        path = PYTHON
     else:
         words, path = (transport.put(program.path, executable=True),), str(program.path)
     done = transport.run([*words, "--help"], seconds=60)
@@ -121,18 +121,5 @@ def identify(program: Program | None) -> Tool:
     Raises:
         KbnnError: LCE is not installed.
     """
-    path = program.path if program else _native_library()
+    path = program.path if program else lce.runtime_path()
     return Tool(str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-def _native_library() -> Path:
-    found = importlib.util.find_spec("larq_compute_engine")
-    libraries: Sequence[Path] = ()
-    if found and found.submodule_search_locations:
-        libraries = sorted(Path(found.submodule_search_locations[0]).glob("tflite/python/interpreter_wrapper_lite.*"))
-    if not libraries:
-        raise KbnnError(
-            "larq-compute-engine is not installed: it has no wheel for this platform; "
-            "measure with --tool and lce_benchmark_model of LCE's releases"
-        )
-    return libraries[0]

@@ -56,10 +56,10 @@ class AdbTransport(ShellTransport):
     def _command(self, script: str) -> list[str]:
         return [*self._adb, "shell", script]
 
-    def _send(self, path: Path, place: str) -> None:
+    def _copy_there(self, path: Path, place: str) -> None:
         self._transfer([*self._adb, "push", str(path.resolve()), place], f"send '{path}' to {self.name}")
 
-    def _receive(self, place: str) -> bytes:
+    def _copy_here(self, place: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "file"
             self._transfer([*self._adb, "pull", place, str(copy)], f"fetch '{place}' from {self.name}")

@@ -46,6 +46,9 @@ class LocalTransport(Transport):
             raise KbnnError(f"cannot run '{command[0]}': {error.strerror}; is it meant for this machine?") from error
         return Completed(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
+    def send(self, path: Path, name: str) -> None:
+        shutil.copyfile(path, self._private / name)
+
     def fetch(self, name: str) -> bytes:
         return (self._private / name).read_bytes()
 

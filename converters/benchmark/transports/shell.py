@@ -59,7 +59,7 @@ class ShellTransport(Transport):
         # The hash is computed there: a file that was cut off or changed is sent again.
         if not self._quick(f"sha256sum {quoted} && chmod {mode} {quoted}").stdout.startswith(digest):
             arriving = f"{self._folder}/arriving"
-            self._send(path, arriving)
+            self._copy_there(path, arriving)
             self._checked(
                 f"cd {shlex.quote(self._folder)} && sum=$(sha256sum arriving) && chmod {mode} arriving && "
                 f'{{ [ "${{sum%% *}}" = {digest} ] || {{ echo "only a part came" >&2; false; }}; }} && '
@@ -79,19 +79,22 @@ class ShellTransport(Transport):
         except subprocess.TimeoutExpired as error:
             raise took_too_long(command, seconds) from error
 
+    def send(self, path: Path, name: str) -> None:
+        self._copy_there(path, f"{self._folder}/{name}")
+
     def fetch(self, name: str) -> bytes:
-        return self._receive(f"{self._folder}/{name}")
+        return self._copy_here(f"{self._folder}/{name}")
 
     @abc.abstractmethod
     def _command(self, script: str) -> list[str]:
         """The local command that has the device's shell run a script."""
 
     @abc.abstractmethod
-    def _send(self, path: Path, place: str) -> None:
+    def _copy_there(self, path: Path, place: str) -> None:
         """Copies a file there."""
 
     @abc.abstractmethod
-    def _receive(self, place: str) -> bytes:
+    def _copy_here(self, place: str) -> bytes:
         """The content of a file there."""
 
     def _shell(self, script: str, seconds: float) -> Completed:

@@ -77,11 +77,11 @@ class SshTransport(ShellTransport):
         # The login shell may be any (fish, csh): sh runs the script.
         return [*self._ssh, *shared, *self._address, f"exec sh -c {shlex.quote(script)}"]
 
-    def _send(self, path: Path, place: str) -> None:
+    def _copy_there(self, path: Path, place: str) -> None:
         command = self._command(f"cat >{shlex.quote(place)}")
         self._transfer(command, f"send '{path}' to {self.name}", path.read_bytes())
 
-    def _receive(self, place: str) -> bytes:
+    def _copy_here(self, place: str) -> bytes:
         return self._transfer(self._command(f"cat {shlex.quote(place)}"), f"fetch '{place}' from {self.name}")
 
 

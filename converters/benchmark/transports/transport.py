@@ -67,6 +67,10 @@ class Transport(abc.ABC):
         """
 
     @abc.abstractmethod
+    def send(self, path: Path, name: str) -> None:
+        """Copies a file into the private folder."""
+
+    @abc.abstractmethod
     def fetch(self, name: str) -> bytes:
         """The content of a file in the private folder."""
 

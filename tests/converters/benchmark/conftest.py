@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tools import compile_probe
+from benchmark_tools import compile_probe
 
 import kbnn  # noqa: F401  (selects tf.keras 2 before TensorFlow is imported)
 

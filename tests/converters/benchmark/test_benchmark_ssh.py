@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tools import replay
+from benchmark_tools import replay
 
+from kbnn.converters import lce
 from kbnn.converters.benchmark import IncompleteError, benchmark, driver, python_tool
 from kbnn.converters.benchmark.transports import ConnectionLostError
 from kbnn.converters.benchmark.transports.ssh import SshTransport
@@ -106,8 +107,13 @@ def test_nothing_is_sent_twice_and_the_private_folder_is_removed(
     sshd: Server, probe: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ):
     sent = []
-    send = SshTransport._send
-    monkeypatch.setattr(SshTransport, "_send", lambda self, path, place: (sent.append(path), send(self, path, place)))
+    copy = SshTransport._copy_there
+
+    def counted(self: SshTransport, path: Path, place: str) -> None:
+        sent.append(path)
+        copy(self, path, place)
+
+    monkeypatch.setattr(SshTransport, "_copy_there", counted)
     for _ in range(2):
         benchmark(model, sshd.address, probe, repeats=1, runs=2)
     assert sent.count(probe) == sent.count(model) == 1
@@ -125,7 +131,8 @@ def test_a_damaged_copy_is_sent_again(sshd: Server, probe: Path, model: Path):
 
 def test_the_interpreter_itself_over_ssh(sshd: Server, files: dict[str, Path], tmp_path: Path):
     tool = tmp_path / "tool"
-    tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(python_tool.__file__)} "$@"\n')
+    words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
+    tool.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     report = benchmark(files["binary"], sshd.address, tool, repeats=2, runs=3, warmup=1)
     assert all(run.count == 3 and run.p95_us is not None for run in report.runs)
 

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from benchmark_tools import compile_probe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools import compile_probe
 
 from kbnn.converters.benchmark.program import Program, read_program
 from kbnn.errors import UsageError

@@ -64,6 +64,13 @@ def test_what_the_device_says(target: Target, message: str):
     assert message in text
 
 
+def test_few_processes_show_no_spread():
+    found = outputs([100] * 3)
+    settings = replace(SETTINGS, repeats=3)
+    runs = [output.measured for output in found]
+    assert [finding.invalidates for finding in judge(TARGET, settings, found, runs, summarize(runs))] == [True]
+
+
 def test_throttling_before_the_measurement_is_forgiven():
     once = replace(COOL, pi_throttled=0x50000)
     assert verdict(replace(TARGET, before=once, after=once)) == (False, "")

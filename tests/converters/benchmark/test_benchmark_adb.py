@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from adbd import Daemon
-from tools import replay
+from benchmark_tools import replay
 
 from kbnn.converters.benchmark import IncompleteError, benchmark, driver
 from kbnn.converters.benchmark.transports import ConnectionLostError

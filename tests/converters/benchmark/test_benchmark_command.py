@@ -40,7 +40,7 @@ def test_several_files_are_a_table_and_a_list_of_reports(files: dict[str, Path])
 
 @pytest.mark.parametrize(
     ("part", "status", "message"),
-    [(None, 2, "it does not exist"), (0, 2, "it is empty"), (0.5, 1, "damaged or cut off")],
+    [(None, 2, "it does not exist"), (0, 2, "it is empty"), (0.5, 1, "truncated or damaged")],
     ids=["missing", "empty", "truncated"],
 )
 def test_bad_files_are_one_line(files: dict[str, Path], tmp_path: Path, part: float | None, status: int, message: str):

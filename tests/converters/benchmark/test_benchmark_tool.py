@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tools import CAPTURED
+from benchmark_tools import CAPTURED
 
 from kbnn.converters.benchmark.report import Settings
 from kbnn.converters.benchmark.tool import Command, explain

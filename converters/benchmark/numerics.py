@@ -1,0 +1,76 @@
+"""Whether a device computes what the interpreter computes here."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from kbnn.converters import flatbuffer, native
+from kbnn.converters.benchmark.report import Numerics, Settings
+from kbnn.converters.benchmark.tool import KERNELS, Command, explain
+from kbnn.converters.benchmark.transports import Transport
+from kbnn.errors import KbnnError, UsageError
+
+_FLAGS = ("input_layer", "input_layer_shape", "input_layer_value_files", "output_filepath")
+_SECONDS = 600.0
+
+
+def check_numerics(
+    place: Transport, command: Command, settings: Settings, path: str, graph: str, images: np.ndarray
+) -> Numerics:
+    """Sends images `(N, H, W, C)` through the tool, one process each, and compares the outputs with those from here.
+
+    Raises:
+        UsageError: the images do not fit the file's one input.
+        KbnnError: the tool cannot read inputs or write outputs, or fails.
+    """
+    missing = [flag for flag in _FLAGS if not command.knows(flag)]
+    if missing:
+        raise KbnnError(f"'{command.path}' has no --{missing[0]}: it cannot show what it computes; use a newer one")
+    file = flatbuffer.read(path)
+    batch = _fitting(file, path, images)
+    expected = np.concatenate([output.reshape(len(batch), -1) for output in native.run(file.data, [batch])], axis=1)
+    words = _words(command, settings, graph, batch.shape[1:])
+    raw = [_outputs(place, words, image, path) for image in batch]
+    try:
+        received = np.stack([np.frombuffer(content, expected.dtype) for content in raw]).reshape(expected.shape)
+    except ValueError as error:
+        raise KbnnError(f"'{path}' gave other outputs on {place.name} than it has; is the tool sound?") from error
+    return Numerics(
+        images=len(batch),
+        max_abs_difference=float(np.max(np.abs(received.astype(float) - expected))),
+        output_range=float(np.ptp(expected.astype(float))),
+        top1_agreement=float(np.mean(received.argmax(1) == expected.argmax(1))),
+    )
+
+
+def _fitting(file: flatbuffer.File, path: str, images: np.ndarray) -> np.ndarray:
+    tensors = list(file.inputs.values())
+    if len(tensors) != 1 or tensors[0].shape[1:] != images.shape[1:] or tensors[0].dtype != images.dtype:
+        wanted = ", ".join(f"{tensor.dtype} {tensor.shape}" for tensor in tensors)
+        raise UsageError(
+            f"images do not fit '{path}': received {images.dtype} {images.shape}, its input is {wanted}; "
+            f"give images as the network was trained on"
+        )
+    return images
+
+
+def _words(command: Command, settings: Settings, graph: str, shape: tuple[int, ...]) -> list[str]:
+    limits = [flag for flag in ("--min_secs=0", "--warmup_min_secs=0") if command.knows(flag)]
+    return [
+        *(*command.words, f"--graph={graph}", "--warmup_runs=0", "--num_runs=1", *limits),
+        *(f"--num_threads={settings.threads}", *KERNELS[settings.kernel]),
+        *("--input_layer=image", f"--input_layer_shape={','.join(map(str, (1, *shape)))}"),
+        *("--input_layer_value_files=image:image.bin", "--output_filepath=output.bin"),
+    ]
+
+
+def _outputs(place: Transport, words: list[str], image: np.ndarray, path: str) -> bytes:
+    with tempfile.NamedTemporaryFile(suffix=".bin") as content:
+        content.write(np.ascontiguousarray(image).tobytes())
+        content.flush()
+        place.send(Path(content.name), "image.bin")
+    done = place.run(words, _SECONDS)
+    if done.status:
+        raise KbnnError(f"cannot run '{path}' on an image on {place.name}: {explain(done)}")
+    return place.fetch("output.bin")

@@ -1,0 +1,46 @@
+"""Where the time goes: a picture of the operator types."""
+
+from typing import Any
+
+from kbnn.analysis import pictures
+from kbnn.converters.benchmark.report import Comparison
+from kbnn.errors import KbnnError
+
+# More operator types than colours: the next round is hatched.
+_HATCHES = ("", "//", "..")
+
+
+def time_per_operator(comparison: Comparison) -> pictures.Picture:
+    """One bar per file, divided by operator type, in milliseconds of one inference.
+
+    Raises:
+        KbnnError: there is no profile, or it is withheld.
+    """
+    profiles = [(report.file.path, {o.type: o.mean_ms for o in report.operators}) for report in comparison.reports]
+    times = [(path, {kind: time for kind, time in profile.items() if time}) for path, profile in profiles]
+    if not any(profile for _, profile in times):
+        raise KbnnError("no time per operator to draw: the tool made no profile here; measure with lce_benchmark_model")
+    kinds = sorted({kind for _, profile in times for kind in profile}, key=lambda kind: -_total(kind, times))
+    names = [path for path, _ in times]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        left = [0.0] * len(names)
+        for index, kind in enumerate(kinds):
+            widths = [profile.get(kind, 0.0) for _, profile in times]
+            further, colour = divmod(index, len(pictures.COLOURS))
+            style = {"color": pictures.COLOURS[colour], "hatch": _HATCHES[further % len(_HATCHES)]}
+            axes.barh(names, widths, left=left, label=kind, **style)
+            left = [start + width for start, width in zip(left, widths, strict=True)]
+        axes.invert_yaxis()
+        axes.set(xlabel="ms of one inference")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+
+    target = comparison.reports[0].target
+    return pictures.picture(draw, f"Time per operator type on {target.description}", (7.0, 1.8 + 0.6 * len(names)))
+
+
+def _total(kind: str, times: list[tuple[str, dict[str, float]]]) -> float:
+    return sum(profile.get(kind, 0.0) for _, profile in times)

@@ -1,0 +1,66 @@
+"""A CSV file that collects measurements, each with the hashes of what was measured."""
+
+import csv
+import datetime
+import io
+import os
+from pathlib import Path
+
+import kbnn
+from kbnn import files
+from kbnn.converters.benchmark.report import Comparison, Report
+from kbnn.errors import UsageError
+
+
+def append(path: str | os.PathLike[str], comparison: Comparison) -> None:
+    """Adds one row per report; the file appears by rename, whole.
+
+    Raises:
+        UsageError: the file exists and has other columns.
+        KbnnError: it cannot be written.
+    """
+    rows = [_row(report) for report in comparison.reports]
+    columns = list(rows[0])
+    target = Path(path)
+    kept = target.read_text() if target.exists() else ""
+    header = next(csv.reader(io.StringIO(kept)), columns)
+    if header != columns:
+        raise UsageError(f"'{target}' has other columns than benchmarks have: give another file to append to")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if not kept:
+        writer.writeheader()
+    writer.writerows(rows)
+    files.write(target, kept + text.getvalue())
+
+
+def _row(report: Report) -> dict[str, object]:
+    target, settings, summary = report.target, report.settings, report.summary
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "kbnn": kbnn.__version__,
+        "file": report.file.path,
+        "file_sha256": report.file.sha256,
+        "size_bytes": report.file.size_bytes,
+        "tool": report.tool.path,
+        "tool_sha256": report.tool.sha256,
+        "target": target.name,
+        "model": target.model,
+        "architecture": target.architecture,
+        "system": target.system,
+        "governor": target.governor,
+        "temperature_before_c": target.before and target.before.temperature_c,
+        "temperature_after_c": target.after and target.after.temperature_c,
+        "threads": settings.threads,
+        "warmup": settings.warmup,
+        "runs": settings.runs,
+        "repeats": len(report.runs),
+        "kernel": settings.kernel,
+        "median_of_means_us": summary.median_of_means_us,
+        "min_us": summary.min_us,
+        "iqr_us": summary.iqr_us,
+        "spread": summary.spread,
+        "binary_share_of_time": report.binary_share_of_time,
+        "timing_valid": report.timing_valid,
+        "warnings": "; ".join(report.warnings),
+    }

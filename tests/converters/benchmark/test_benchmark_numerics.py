@@ -1,0 +1,60 @@
+"""Outputs from a device against those from here: the device is this machine, so they are the same program's."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmark_tools import replay
+
+from kbnn.converters import lce
+from kbnn.converters.benchmark import benchmark, python_tool
+from kbnn.errors import KbnnError, UsageError
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((3, 8, 8, 3)).astype(np.float32)
+
+
+def once(path: Path, **options: object):
+    return benchmark(path, repeats=1, runs=1, warmup=0, **options)
+
+
+def test_outputs_are_equal(files: dict[str, Path], images: np.ndarray):
+    numerics = once(files["binary"], images=images).numerics
+    assert numerics.images == 3
+    assert numerics.max_abs_difference <= 1e-4 * numerics.output_range
+    assert numerics.output_range > 0
+    assert numerics.top1_agreement == 1
+
+
+def test_a_wrong_output_is_seen(files: dict[str, Path], images: np.ndarray, tmp_path: Path):
+    words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
+    tool = tmp_path / "tool"
+    # Four zeros in the place of the outputs.
+    tool.write_text(
+        f'#!/bin/sh\n{words} "$@"; status=$?\n[ -e output.bin ] && head -c 16 /dev/zero >output.bin\nexit $status\n'
+    )
+    numerics = once(files["binary"], tool=tool, images=images).numerics
+    assert numerics.max_abs_difference > 0.1 * numerics.output_range
+
+
+def test_outputs_of_another_size_are_an_error(files: dict[str, Path], images: np.ndarray, tmp_path: Path):
+    words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
+    tool = tmp_path / "tool"
+    tool.write_text(f'#!/bin/sh\n{words} "$@"; status=$?\n[ -e output.bin ] && echo >>output.bin\nexit $status\n')
+    with pytest.raises(KbnnError, match="gave other outputs"):
+        once(files["binary"], tool=tool, images=images)
+
+
+def test_a_tool_that_writes_no_outputs(files: dict[str, Path], images: np.ndarray, tmp_path: Path):
+    with pytest.raises(KbnnError, match="has no --input_layer"):
+        once(files["binary"], tool=replay(tmp_path, "out-arm.default"), images=images)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 8, 8, 3), np.int8)])
+def test_images_that_do_not_fit(files: dict[str, Path], wrong: np.ndarray):
+    with pytest.raises(UsageError, match="images do not fit"):
+        once(files["binary"], images=wrong)
