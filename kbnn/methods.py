@@ -1,9 +1,10 @@
-"""The papers' methods by name: which quantizers, scale, regularizer and activation a binary layer takes.
+"""The papers' methods by name, and composed: which quantizers, scale, penalty and activation a binary layer takes.
 
->>> method = kbnn.methods.get("bireal")
+>>> method = kbnn.methods.get("irnet+ml+bma")
 >>> y = method.convolution(x, 64, 3, name="block1_conv1")
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,36 +13,82 @@ import larq as lq
 import tensorflow as tf
 
 from kbnn import quantizers
-from kbnn.errors import unknown
-from kbnn.layers import BinaryConv2D, BinaryDense
+from kbnn.errors import UsageError, unknown
+from kbnn.layers import BatchMedian, BinaryConv2D, BinaryDense, ChannelShift, RPReLU, SampleNormalization
+from kbnn.regularizers import Euclidean, Manhattan, MedianLoss
 
-Wrap = Callable[[tf.Tensor, str], tf.Tensor]
+# A layer put on a tensor, given the tensor and the layer's name.
+Step = Callable[[tf.Tensor, str], tf.Tensor]
 
 
-def _identity(x: tf.Tensor, name: str) -> tf.Tensor:
-    return x
+def _median(x: tf.Tensor, name: str) -> tf.Tensor:
+    return BatchMedian(name=f"{name}_median")(x)
+
+
+def _shift(x: tf.Tensor, name: str) -> tf.Tensor:
+    return ChannelShift(name=f"{name}_shift")(x)
+
+
+def _standardized_sample(x: tf.Tensor, name: str) -> tf.Tensor:
+    # A dense layer's input is one pixel, which has no spatial statistics.
+    return x if len(x.shape) != 4 else SampleNormalization(name=f"{name}_standardized")(x)
 
 
 def _clip(x: tf.Tensor, name: str) -> tf.Tensor:
     return tf.keras.layers.Activation("hard_tanh", name=f"{name}_clip")(x)
 
 
+def _relu(x: tf.Tensor, name: str) -> tf.Tensor:
+    return tf.keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _hard_tanh(x: tf.Tensor, name: str) -> tf.Tensor:
+    return tf.keras.layers.Activation("hard_tanh", name=name)(x)
+
+
+def _prelu(x: tf.Tensor, name: str) -> tf.Tensor:
+    spatial = list(range(1, len(x.shape) - 1))
+    start = tf.keras.initializers.Constant(0.25)
+    return tf.keras.layers.PReLU(alpha_initializer=start, shared_axes=spatial or None, name=name)(x)
+
+
+def _rprelu(x: tf.Tensor, name: str) -> tf.Tensor:
+    return RPReLU(name=name)(x)
+
+
 @dataclass(frozen=True)
 class Method:
-    """What makes a network binary. Each field that is a class or function is called anew for every layer."""
+    """What makes one network binary.
+
+    Quantizers and constraints are made anew for every layer; penalties are shared, so that a schedule sets one number
+    and the median loss knows over how many layers it averages. Another network takes another object: `get` it again,
+    or `fresh()`.
+    """
 
     name: str
     base: str
     input_quantizer: Callable[[], Any] | None = None
     kernel_quantizer: Callable[[], Any] | None = None
     kernel_constraint: Callable[[], Any] | None = None
-    before: Wrap = _identity
-    after: Wrap = _identity
+    kernel_regularizer: MedianLoss | None = None
+    scale: str | None = None
+    scale_initializer: str = "mean"
+    scale_regularizer: Manhattan | Euclidean | None = None
+    before: tuple[Step, ...] = ()
+    after: Step | None = None
 
     @property
     def is_binary(self) -> bool:
         """Whether convolutions multiply signs: every method but the real-valued twin."""
         return self.base != "float"
+
+    def fresh(self) -> "Method":
+        """The same method for another network: with penalties of its own."""
+        return dataclasses.replace(
+            self,
+            kernel_regularizer=_copied(self.kernel_regularizer),
+            scale_regularizer=_copied(self.scale_regularizer),
+        )
 
     def convolution(
         self,
@@ -65,7 +112,7 @@ class Method:
             padding: "same" or "valid".
             groups: as `BinaryConv2D`.
             name: the convolution's; layers before it append to it.
-            **kwargs: further arguments of `BinaryConv2D`.
+            **kwargs: further arguments of `BinaryConv2D`, in the place of the method's own.
         """
         layer = BinaryConv2D(
             filters,
@@ -76,30 +123,177 @@ class Method:
             name=name,
             **{**self._arguments(), **kwargs},
         )
-        return layer(self.before(x, name))
+        return layer(self._prepared(x, name))
 
     def dense(self, x: tf.Tensor, units: int, *, name: str, **kwargs: Any) -> tf.Tensor:
         """`(B, C)` to `(B, units)`, as `convolution`."""
-        return BinaryDense(units, name=name, **{**self._arguments(), **kwargs})(self.before(x, name))
+        return BinaryDense(units, name=name, **{**self._arguments(), **kwargs})(self._prepared(x, name))
 
     def activation(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
-        """What the method puts after the shortcut's addition."""
-        return self.after(x, name)
+        """What the method puts after the shortcut's addition: nothing, but for a few."""
+        return x if self.after is None else self.after(x, name)
+
+    def _prepared(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        for step in self.before:
+            x = step(x, name)
+        return x
 
     def _arguments(self) -> dict[str, Any]:
         return {
             "input_quantizer": self.input_quantizer and self.input_quantizer(),
             "kernel_quantizer": self.kernel_quantizer and self.kernel_quantizer(),
             "kernel_constraint": self.kernel_constraint and self.kernel_constraint(),
+            "kernel_regularizer": self.kernel_regularizer,
+            "scale": self.scale,
+            "scale_initializer": self.scale_initializer,
+            "scale_regularizer": self.scale_regularizer,
         }
 
 
+def _copied(regularizer: Any) -> Any:
+    return regularizer and type(regularizer)(float(regularizer.strength.numpy()))
+
+
+def _real_twin() -> Method:
+    """The same layers without quantizers: weights load by name into the binary network. `float+relu`: ReLU, not clip."""
+    return Method("float", "float", before=(_clip,))
+
+
+def _bnn() -> Method:
+    """BNN: straight-through signs, latent weights held in [-1, 1]."""
+    return Method("bnn", "bnn", quantizers.SteSign, quantizers.SteSign, lambda: lq.constraints.WeightClip(1.0))
+
+
+def _xnor() -> Method:
+    """XNOR-Net: kernels scaled by their mean magnitude, and its gradient."""
+    return Method("xnor", "xnor", quantizers.SteSign, quantizers.XNORSign)
+
+
+def _dorefa() -> Method:
+    """DoReFa-Net at 1 bit: one scale a layer, kernels' gradients pass unchanged."""
+    return Method("dorefa", "dorefa", quantizers.SteSign, quantizers.DoReFaSign)
+
+
+def _bireal() -> Method:
+    """Bi-Real Net: ApproxSign activations, magnitude-aware kernels."""
+    return Method("bireal", "bireal", quantizers.ApproxSign, quantizers.MagnitudeAwareSign)
+
+
+def _irnet() -> Method:
+    """IR-Net: Libra kernels, the error decay estimator on both sides, hardtanh after the addition."""
+    return Method(
+        "irnet",
+        "irnet",
+        quantizers.EDESign,
+        lambda: quantizers.LibraSign(gradient=quantizers.EDESign()),
+        after=_hard_tanh,
+    )
+
+
+def _siman() -> Method:
+    """SiMaN: half-half kernels by magnitude, learned scale. `siman+code`: with what the authors' code adds."""
+    return Method("siman", "siman", quantizers.ApproxSign, quantizers.HalfHalf, scale="learned")
+
+
+def _trainable_sign_swish() -> quantizers.SignSwish:
+    return quantizers.SignSwish(5.0, trainable_beta=True)
+
+
+def _bnnplus_r1() -> Method:
+    """BNN+ with the Manhattan penalty: trainable SignSwish on both sides, learned scale from the median."""
+    return Method(
+        "bnnplus_r1",
+        "bnnplus_r1",
+        _trainable_sign_swish,
+        _trainable_sign_swish,
+        scale="learned",
+        scale_initializer="median",
+        scale_regularizer=Manhattan(),
+    )
+
+
+def _bnnplus_r2() -> Method:
+    """BNN+ with the Euclidean penalty: trainable SignSwish on both sides, learned scale from the mean."""
+    return Method(
+        "bnnplus_r2",
+        "bnnplus_r2",
+        _trainable_sign_swish,
+        _trainable_sign_swish,
+        scale="learned",
+        scale_regularizer=Euclidean(),
+    )
+
+
+def _react() -> Method:
+    """ReActNet: learned thresholds before the sign, RPReLU after the addition."""
+    return Method(
+        "react",
+        "react",
+        quantizers.ApproxSign,
+        quantizers.MagnitudeAwareSign,
+        before=(_shift,),
+        after=_rprelu,
+    )
+
+
 _BASES: dict[str, Callable[[], Method]] = {
-    "float": lambda: Method("float", "float", before=_clip),
-    "bnn": lambda: Method("bnn", "bnn", quantizers.SteSign, quantizers.SteSign, lambda: lq.constraints.WeightClip(1.0)),
-    "xnor": lambda: Method("xnor", "xnor", quantizers.SteSign, quantizers.XNORSign),
-    "bireal": lambda: Method("bireal", "bireal", quantizers.ApproxSign, quantizers.MagnitudeAwareSign),
+    "bireal": _bireal,
+    "bnn": _bnn,
+    "bnnplus_r1": _bnnplus_r1,
+    "bnnplus_r2": _bnnplus_r2,
+    "dorefa": _dorefa,
+    "float": _real_twin,
+    "irnet": _irnet,
+    "react": _react,
+    "siman": _siman,
+    "xnor": _xnor,
 }
+
+# The bases whose kernel quantizer scales by the mean magnitude.
+_SCALING = ("bireal", "dorefa", "react", "xnor")
+
+
+def _with_standardized_kernels(method: Method) -> Method:
+    """`+std`: standardized kernels; a scale that came with the kernel quantizer moves to the output."""
+    scale = "mean_abs" if method.base in _SCALING else method.scale
+    return dataclasses.replace(method, kernel_quantizer=quantizers.StandardizedSign, scale=scale)
+
+
+def _with_median_loss(method: Method) -> Method:
+    """`+ml`: the median loss, λ = 1e-4, over all binarized layers."""
+    return dataclasses.replace(method, kernel_regularizer=MedianLoss(1e-4))
+
+
+def _with_batch_median(method: Method) -> Method:
+    """`+bma`: the batch median before each sign; its β_c is what a channel shift would add."""
+    steps = tuple(step for step in method.before if step is not _shift)
+    return dataclasses.replace(method, before=(_median, *steps))
+
+
+def _with_relu(method: Method) -> Method:
+    """`float+relu`: ReLU in the place of the sign."""
+    return dataclasses.replace(method, before=(_relu,))
+
+
+def _with_authors_code(method: Method) -> Method:
+    """`siman+code`: standardized samples before the sign, gradient by magnitude, PReLU after the addition."""
+    return dataclasses.replace(
+        method,
+        kernel_quantizer=lambda: quantizers.HalfHalf(gradient="magnitude", percentile=15.0),
+        before=(_standardized_sample,),
+        after=_prelu,
+    )
+
+
+_MODIFIERS: dict[str, Callable[[Method], Method]] = {
+    "std": _with_standardized_kernels,
+    "ml": _with_median_loss,
+    "bma": _with_batch_median,
+    "relu": _with_relu,
+    "code": _with_authors_code,
+}
+# Modifiers that belong to one base.
+_ONLY = {"relu": "float", "code": "siman"}
 
 
 def names() -> list[str]:
@@ -107,12 +301,48 @@ def names() -> list[str]:
     return sorted(_BASES)
 
 
-def get(name: str) -> Method:
-    """The method of a name.
+def modifiers() -> list[str]:
+    """What can be added to a base method with `+`, in the order they are applied in."""
+    return list(_MODIFIERS)
+
+
+def describe(name: str) -> str:
+    """One line about a base method or a modifier (`"+ml"`).
 
     Raises:
         UsageError: an unknown name; near names are offered.
     """
-    if name not in _BASES:
-        raise unknown("method", name, _BASES)
-    return _BASES[name]()
+    known: dict[str, Callable[..., Method]] = {**_BASES, **{f"+{key}": value for key, value in _MODIFIERS.items()}}
+    if name not in known:
+        raise unknown("method", name, known)
+    return (known[name].__doc__ or "").splitlines()[0]
+
+
+def get(name: str) -> Method:
+    """The method of a name: a base, or a base with modifiers, such as "xnor+std+ml+bma" (ML+BMA's algorithm 1).
+
+    Raises:
+        UsageError: an unknown base or modifier (near names are offered), one named twice, or one that the base cannot
+            take.
+    """
+    base, *added = name.split("+")
+    if base not in _BASES:
+        raise unknown("method", base, _BASES)
+    for modifier in added:
+        if modifier not in _MODIFIERS:
+            raise unknown(f"modifier of method {base}", modifier, _MODIFIERS)
+        _check_fits(base, modifier)
+    if len(set(added)) < len(added):
+        raise UsageError(f"method '{name}' names a modifier twice; name each once")
+    method = _BASES[base]()
+    for modifier in (key for key in _MODIFIERS if key in added):
+        method = dataclasses.replace(_MODIFIERS[modifier](method), name=f"{method.name}+{modifier}")
+    return method
+
+
+def _check_fits(base: str, modifier: str) -> None:
+    only = _ONLY.get(modifier, base)
+    if only != base:
+        raise UsageError(f"method '{base}' cannot take '+{modifier}': it belongs to '{only}'")
+    if base == "float" and modifier not in _ONLY:
+        raise UsageError(f"method 'float' cannot take '+{modifier}': it has no binary layers, choose a binary method")

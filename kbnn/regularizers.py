@@ -86,3 +86,78 @@ class MedianLoss(Strength, tf.keras.regularizers.Regularizer):
     def get_config(self) -> dict[str, Any]:
         counted = len(self._attached) or None
         return {**super().get_config(), "layers": self._stated_layers or counted}
+
+
+def manhattan(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+    """R1: Σ abs(α - abs(w)), α one number or one per filter.
+
+    Example:
+        >>> float(manhattan(tf.constant([1.0, -0.5, 0.0]), tf.constant(0.5)))  # 0.5 + 0 + 0.5
+
+    Source: BNN+, equation 4.
+    """
+    return tf.reduce_sum(tf.abs(alpha - tf.abs(w)))
+
+
+def euclidean(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+    """R2: Σ (α - abs(w))², α one number or one per filter.
+
+    Example:
+        >>> float(euclidean(tf.constant([1.0, -0.5, 0.0]), tf.constant(0.5)))  # 0.25 + 0 + 0.25
+
+    Source: BNN+, equation 5.
+    """
+    return tf.reduce_sum(tf.square(alpha - tf.abs(w)))
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class Manhattan(Strength, tf.keras.regularizers.Regularizer):
+    """λ·Σ abs(α - abs(w)), with a layer's learned scale α: for `scale_regularizer=`. Pulls weights and α together.
+
+    Example:
+        >>> penalty = kbnn.regularizers.Manhattan(5e-7)
+        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", scale="learned", scale_regularizer=penalty)
+
+    Source: BNN+, equation 4; λ = 5e-7 on CIFAR-10, 1e-7 on ImageNet.
+    """
+
+    def __init__(self, strength: float = 5e-7) -> None:
+        super().__init__(strength)
+
+    def __call__(self, w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+        return self.strength * manhattan(w, alpha)
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class Euclidean(Strength, tf.keras.regularizers.Regularizer):
+    """λ·Σ (α - abs(w))², with a layer's learned scale α: for `scale_regularizer=`. Pulls weights and α together.
+
+    Example:
+        >>> penalty = kbnn.regularizers.Euclidean(5e-7)
+        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", scale="learned", scale_regularizer=penalty)
+
+    Source: BNN+, equation 5; λ = 5e-7 on CIFAR-10, 1e-5 to 1e-7 on ImageNet.
+    """
+
+    def __init__(self, strength: float = 5e-7) -> None:
+        super().__init__(strength)
+
+    def __call__(self, w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
+        return self.strength * euclidean(w, alpha)
+
+
+def binarized_kernels(model: tf.keras.layers.Layer) -> list[tf.Variable]:
+    """The latent kernels of a model's 1-bit layers, Larq's own included: what weight decay usually leaves out.
+
+    L2 penalties are given to layers one by one, so that it is enough not to give them one. Decoupled decay takes
+    the list:
+
+    Example:
+        >>> optimizer = tf.keras.optimizers.AdamW(weight_decay=1e-4)
+        >>> optimizer.exclude_from_weight_decay(kbnn.regularizers.binarized_kernels(model))
+    """
+    return [weight for layer in model._flatten_layers() for weight in layer._trainable_weights if _is_binarized(weight)]
+
+
+def _is_binarized(weight: tf.Variable) -> bool:
+    return getattr(weight, "precision", None) == 1

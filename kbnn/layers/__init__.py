@@ -3,9 +3,26 @@
 >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="ste_sign")
 """
 
+from kbnn.layers.batch_median import BatchMedian
+from kbnn.layers.biased_prelu import BiasedPReLU
 from kbnn.layers.binary_conv2d import BinaryConv2D
 from kbnn.layers.binary_dense import BinaryDense
-from kbnn.layers.constraints import Positive
+from kbnn.layers.channel_shift import ChannelShift
+from kbnn.layers.channel_shuffle import ChannelShuffle
+from kbnn.layers.group_aware_normalization import GroupAwareNormalization
+from kbnn.layers.rprelu import RPReLU
+from kbnn.layers.sample_normalization import SampleNormalization
 from kbnn.layers.zero_pad_channels import ZeroPadChannels
 
-__all__ = ["BinaryConv2D", "BinaryDense", "Positive", "ZeroPadChannels"]
+__all__ = [
+    "BatchMedian",
+    "BiasedPReLU",
+    "BinaryConv2D",
+    "BinaryDense",
+    "ChannelShift",
+    "ChannelShuffle",
+    "GroupAwareNormalization",
+    "RPReLU",
+    "SampleNormalization",
+    "ZeroPadChannels",
+]

@@ -7,8 +7,8 @@ import larq as lq
 import tensorflow as tf
 
 from kbnn import regularizers
+from kbnn.constraints import Positive
 from kbnn.errors import UsageError, unknown
-from kbnn.layers.constraints import Positive
 from kbnn.quantizers import KernelQuantizer
 from kbnn.quantizers.base import mean_magnitude
 
@@ -100,7 +100,7 @@ class Binarized(tf.keras.layers.Layer):
     def binarized_kernel(self) -> tf.Tensor:
         """The kernel that the layer multiplies with, in float32: what the kernel quantizer makes of the latent one."""
         latent = tf.convert_to_tensor(self.latent_kernel)
-        return latent if self.kernel_quantizer is None else self.kernel_quantizer(latent)
+        return _quantize(self.kernel_quantizer, latent)
 
     def output_scale(self) -> tf.Tensor | None:
         """What multiplies the output, per channel, in float32; None without a scale."""
@@ -109,6 +109,9 @@ class Binarized(tf.keras.layers.Layer):
         if self.scale == "mean_abs":
             return tf.stop_gradient(mean_magnitude(tf.convert_to_tensor(self.latent_kernel)))
         return None
+
+    def _binarized_input(self, inputs: tf.Tensor) -> tf.Tensor:
+        return _quantize(self.input_quantizer, inputs)
 
     def _finish(self, outputs: tf.Tensor) -> tf.Tensor:
         """Scale, bias and activation of the accumulated products."""
@@ -126,6 +129,13 @@ class Binarized(tf.keras.layers.Layer):
             "scale_initializer": self.scale_initializer,
             "scale_regularizer": tf.keras.regularizers.serialize(self.scale_regularizer),
         }
+
+
+def _quantize(quantizer: Any, x: tf.Tensor) -> tf.Tensor:
+    if quantizer is None:
+        return x
+    # Called past Keras, which would cast to the quantizer's own dtype policy first.
+    return quantizer.call(x) if isinstance(quantizer, tf.keras.layers.Layer) else quantizer(x)
 
 
 def _median_magnitude(w: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kbnn.errors import UsageError
 from kbnn.layers.binarized import Binarized
+from kbnn.layers.channels import check_divides, known_channels
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
@@ -58,7 +59,7 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         pad_values: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        _check_groups(kwargs.get("name") or "BinaryConv2D", groups, filters=filters)
+        check_divides(kwargs.get("name") or "BinaryConv2D", groups, filters, "filters")
         super().__init__(
             filters,
             kernel_size,
@@ -83,11 +84,11 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         shape = tf.TensorShape(input_shape)
         if shape.rank != 4:
             raise UsageError(f"{self.name} takes (batch, height, width, channels): received {shape}")
-        _check_groups(self.name, self.groups, **{"input channels": shape[-1]})
+        check_divides(self.name, self.groups, known_channels(self, shape), "input channels")
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        x = inputs if self.input_quantizer is None else self.input_quantizer(inputs)
+        x = self._binarized_input(inputs)
         kernel = tf.cast(self.binarized_kernel(), x.dtype)
         return self._finish(self._convolve(x, kernel))
 
@@ -97,9 +98,3 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         if self.kernel_size != (1, 1):
             x = tf.pad(x, self._get_padding_same(x), constant_values=self.pad_values)
         return tf.nn.conv2d(x, kernel, self.strides, "VALID", dilations=self.dilation_rate)
-
-
-def _check_groups(layer: str, groups: int, **divided: int | None) -> None:
-    for what, number in divided.items():
-        if groups < 1 or (number or 0) % groups:
-            raise UsageError(f"{layer}: {number} {what} cannot be split into groups={groups}; choose a divisor")

@@ -39,7 +39,6 @@ class BinaryDense(Binarized, lq.layers.QuantDense):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        pixel = inputs[:, tf.newaxis, tf.newaxis, :]
-        x = pixel if self.input_quantizer is None else self.input_quantizer(pixel)
+        x = self._binarized_input(inputs[:, tf.newaxis, tf.newaxis, :])
         kernel = tf.cast(self.binarized_kernel(), x.dtype)[tf.newaxis, tf.newaxis]
         return tf.reshape(self._finish(tf.nn.conv2d(x, kernel, 1, "VALID")), [-1, self.units])

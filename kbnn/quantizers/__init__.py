@@ -8,8 +8,37 @@ parameters. Larq's own are re-exported where they are exactly right.
 
 from larq.quantizers import ApproxSign, SteSign
 
-from kbnn.quantizers.base import KernelQuantizer
+from kbnn.quantizers.base import Estimator, KernelQuantizer
+from kbnn.quantizers.dorefa import DoReFaSign
+from kbnn.quantizers.ede import EDESign
+from kbnn.quantizers.estimators import ESTIMATORS, estimator, input_gradient
+from kbnn.quantizers.half_half import HalfHalf
+from kbnn.quantizers.leaky_ste import LeakySteSign
+from kbnn.quantizers.libra import LibraSign
 from kbnn.quantizers.magnitude_aware import MagnitudeAwareSign
+from kbnn.quantizers.optimal_magnitude import OptimalMagnitude
+from kbnn.quantizers.sign_swish import SignSwish
+from kbnn.quantizers.standardized import StandardizedSign
+from kbnn.quantizers.tanh import TanhSign
 from kbnn.quantizers.xnor import XNORSign
 
-__all__ = ["ApproxSign", "KernelQuantizer", "MagnitudeAwareSign", "SteSign", "XNORSign"]
+__all__ = [
+    "ESTIMATORS",
+    "ApproxSign",
+    "DoReFaSign",
+    "EDESign",
+    "Estimator",
+    "HalfHalf",
+    "KernelQuantizer",
+    "LeakySteSign",
+    "LibraSign",
+    "MagnitudeAwareSign",
+    "OptimalMagnitude",
+    "SignSwish",
+    "StandardizedSign",
+    "SteSign",
+    "TanhSign",
+    "XNORSign",
+    "estimator",
+    "input_gradient",
+]

@@ -1,15 +1,51 @@
-"""What the quantizers share: the sign of this library, and the base class of those that only kernels can take."""
+"""What the quantizers share: the sign of this library, statistics of filters, and two base classes."""
+
+from collections.abc import Callable
+from typing import Any
 
 import larq as lq
 import tensorflow as tf
 
+from kbnn.compiled import narrow, widen
+from kbnn.constraints import Positive
 from kbnn.errors import UsageError
+
+# Weights below this count as zero, and a filter whose relative variance is below that as one of equal weights:
+# nothing but the rounding of its mean is left.
+_NEGLIGIBLE = 1e-30
+_FLAT_VARIANCE = 2.0**-40
 
 
 def sign(x: tf.Tensor) -> tf.Tensor:
     """+1 where x >= 0 (-0.0 too), else -1: the form that the LCE converter recognises."""
     one = tf.constant(1.0, x.dtype)
     return tf.where(x >= 0, one, -one)
+
+
+def surrogate_sign(x: tf.Tensor, gradient: Callable[..., tf.Tensor], *parameters: Any) -> tf.Tensor:
+    """sign(x), whose gradient is gradient(x, dy, *parameters)."""
+
+    @tf.custom_gradient
+    def binarize(x: tf.Tensor) -> tf.Tensor:
+        return sign(x), lambda dy: gradient(x, dy, *parameters)
+
+    return binarize(x)
+
+
+def times(dy: tf.Tensor, derivative: tf.Tensor) -> tf.Tensor:
+    """dy·derivative, multiplied in float32, in the dtype of dy."""
+    return narrow(widen(dy) * derivative, dy.dtype)
+
+
+def decaying_exponential(z: tf.Tensor) -> tf.Tensor:
+    """exp(-abs(z)), no smaller than exp(-80), from which no formula here can overflow or divide by zero."""
+    return tf.exp(-tf.minimum(tf.abs(z), 80.0))
+
+
+def sech_squared(x: tf.Tensor) -> tf.Tensor:
+    """1 - tanh²(x) = 4e/(1 + e)², e = exp(-2·abs(x)), without the cancellation."""
+    e = decaying_exponential(2 * x)
+    return 4 * e / tf.square(1 + e)
 
 
 def clipped(x: tf.Tensor, dy: tf.Tensor, clip_value: float = 1.0) -> tf.Tensor:
@@ -34,6 +70,59 @@ def mean_magnitude(w: tf.Tensor) -> tf.Tensor:
     # Divided before it is summed, and held under the largest: the sum of huge weights would overflow.
     mean = tf.reduce_sum(magnitude * (1.0 / filter_size(w)), axes)
     return tf.minimum(mean, tf.reduce_max(magnitude, axes))
+
+
+def power_of_two(x: tf.Tensor) -> tf.Tensor:
+    """The largest power of two that is not above positive float32 `x`; 1 for what is as good as zero."""
+    exponent = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), 0x7F800000), tf.float32)
+    return tf.where(x > _NEGLIGIBLE, exponent, 1.0)
+
+
+def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf.Tensor:
+    """Ŵ = (W - mean(W))/√(Σ(W - mean(W))²/(n - lost_degrees) + epsilon) per filter, differentiable, in float32.
+
+    A filter whose weights are all equal has no direction: it gives zeros, and lets the gradient pass unscaled.
+    """
+    w = tf.cast(w, tf.float32)
+    axes = filter_axes(w)
+    # Divided by a power of two near the largest weight, which is exact, so that no square overflows or vanishes.
+    largest = tf.stop_gradient(tf.reduce_max(tf.abs(w), axes))
+    unit = power_of_two(tf.maximum(largest, tf.sqrt(epsilon)))
+    scaled = w / unit
+    centred = scaled - tf.reduce_mean(scaled, axes)
+    count = max(filter_size(w) - lost_degrees, 1)
+    variance = tf.reduce_sum(tf.square(centred), axes) / count
+    is_dead = (largest <= _NEGLIGIBLE) | (variance < _FLAT_VARIANCE)
+    deviation = tf.sqrt(tf.where(is_dead, 1.0, variance + epsilon / tf.square(unit)))
+    return tf.where(is_dead, _vanishing(w), centred / deviation)
+
+
+@tf.custom_gradient
+def _vanishing(w: tf.Tensor) -> tf.Tensor:
+    """Zeros, with the gradient of the identity."""
+    return tf.zeros_like(w), lambda dy: dy
+
+
+class Estimator(lq.quantizers.Quantizer):
+    """A sign of activations or kernels with a surrogate gradient, element by element."""
+
+    precision = 1
+
+    def _add_parameter(self, name: str, value: float, trainable: bool = False) -> tf.Variable:
+        """A positive scalar, in float32 whatever the policy."""
+        return self.add_weight(
+            name=name,
+            shape=(),
+            dtype=tf.float32,
+            initializer=tf.keras.initializers.Constant(value),
+            trainable=trainable,
+            constraint=Positive(1e-3) if trainable else None,
+            experimental_autocast=False,
+        )
+
+    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        """dL/dx, given dL/dsign(x)."""
+        raise NotImplementedError
 
 
 class KernelQuantizer(lq.quantizers.Quantizer):

@@ -1,4 +1,4 @@
-"""Constraints on trainable parameters."""
+"""Constraints on trainable parameters. Keras knows them through the layers and quantizers that use them."""
 
 import tensorflow as tf
 

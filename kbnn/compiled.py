@@ -1,0 +1,51 @@
+"""Functions as one XLA computation: a chain of elementwise operations then reads and writes its tensor once."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+@functools.cache
+def available() -> bool:
+    """Whether this TensorFlow compiles with XLA for the device it computes on."""
+    with tf.init_scope():
+        try:
+            tf.function(lambda x: x + x, jit_compile=True)(tf.constant(1.0))
+        except (tf.errors.OpError, ValueError, NotImplementedError):
+            return False
+    return True
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of tensors, compiled with XLA where there is one and run as it is elsewhere.
+
+    Static shapes are kept: XLA's results would not have any where the batch size is unknown.
+    """
+    jitted = tf.function(function, jit_compile=True, reduce_retracing=True)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return jitted(*args) if available() else function(*args)
+
+    return call
+
+
+def widen(x: tf.Tensor) -> tf.Tensor:
+    """`x` in float32. bfloat16 is its upper half: shifting it there vectorises where XLA's own conversion does not."""
+    if x.dtype != tf.bfloat16:
+        return tf.cast(x, tf.float32)
+    bits = tf.cast(tf.bitcast(x, tf.uint16), tf.uint32)
+    return tf.bitcast(tf.bitwise.left_shift(bits, tf.constant(16, tf.uint32)), tf.float32)
+
+
+def narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """float32 `x` in `dtype`; to bfloat16 by rounding the bits to nearest even, as the conversion does."""
+    if dtype != tf.bfloat16:
+        return tf.cast(x, dtype)
+    bits = tf.bitcast(x, tf.uint32)
+    half = tf.constant(16, tf.uint32)
+    odd = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, half), tf.constant(1, tf.uint32))
+    rounded = bits + tf.constant(0x7FFF, tf.uint32) + odd
+    return tf.bitcast(tf.cast(tf.bitwise.right_shift(rounded, half), tf.uint16), tf.bfloat16)

@@ -1,0 +1,79 @@
+"""Parametric ReLUs with learned shifts."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.compiled import compiled, narrow, widen
+from kbnn.layers.channels import check_divides, known_channels, sum_to_channels
+
+
+@compiled
+def _prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+    # In the form that TensorFlow Lite's converter knows as PRELU.
+    u = widen(x) - bias
+    return narrow(tf.nn.relu(u) + -slope * tf.nn.relu(-u), x.dtype)
+
+
+@compiled
+def _prelu_gradients(
+    x: tf.Tensor, dy: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    u, dy_wide = widen(x) - bias, widen(dy)
+    dx = tf.where(u > 0, dy_wide, slope * dy_wide)
+    return narrow(dx, dy.dtype), -sum_to_channels(dx), sum_to_channels(dy_wide * tf.minimum(u, 0.0))
+
+
+@tf.custom_gradient
+def biased_prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
+    """u where u > 0, else slope_c·u, u = x - bias_c; both in float32 per channel.
+
+    dL/dx = dy·(1 where u > 0, else slope_c), dL/dbias_c = -Σ dL/dx, dL/dslope_c = Σ dy·min(u, 0) of the channel.
+    """
+    return _prelu(x, bias, slope), lambda dy: _prelu_gradients(x, dy, bias, slope)
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class BiasedPReLU(tf.keras.layers.Layer):
+    """PReLU(x - γ): a parametric ReLU whose knee is learned too, `(B, ..., C)` to the same.
+
+    y = u where u > 0, else slope·u, u = x - γ; γ starts at 0, the slope at 0.25.
+
+    Args:
+        groups: channels that lie side by side share γ and slope in so many groups; None: each has its own.
+
+    Raises:
+        UsageError: the channels cannot be split into so many groups.
+
+    Example:
+        >>> kbnn.layers.BiasedPReLU(groups=2)(tf.zeros((1, 8, 8, 64)))
+
+    Source: PresB-Net, equation 7.
+    """
+
+    def __init__(self, groups: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.groups = groups
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        channels = known_channels(self, input_shape)
+        if self.groups is not None:
+            check_divides(self.name, self.groups, channels, "channels")
+        shape = (self.groups or channels,)
+        self.gamma = self.add_weight("gamma", shape, initializer="zeros", experimental_autocast=False)
+        self.slope = self.add_weight(
+            "slope", shape, initializer=tf.keras.initializers.Constant(0.25), experimental_autocast=False
+        )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        repeats = inputs.shape[-1] // self.gamma.shape[0]
+        return biased_prelu(inputs, _repeated(self.gamma, repeats), _repeated(self.slope, repeats))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "groups": self.groups}
+
+
+def _repeated(parameter: tf.Variable, repeats: int) -> tf.Tensor:
+    value = tf.convert_to_tensor(parameter)
+    return value if repeats == 1 else tf.reshape(tf.tile(value[:, tf.newaxis], [1, repeats]), [-1])

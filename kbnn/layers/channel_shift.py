@@ -1,0 +1,46 @@
+"""A learned threshold per channel before the sign."""
+
+import tensorflow as tf
+
+from kbnn.compiled import compiled, narrow, widen
+from kbnn.layers.channels import known_channels, sum_to_channels
+
+
+@compiled
+def _shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    return narrow(widen(x) + bias, x.dtype)
+
+
+@compiled
+def _bias_gradient(dy: tf.Tensor) -> tf.Tensor:
+    return sum_to_channels(widen(dy))
+
+
+@tf.custom_gradient
+def channel_shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """x + b_c, `bias` in float32; dL/dx = dy, dL/db_c = Σ dy of the channel."""
+    return _shift(x, bias), lambda dy: (dy, _bias_gradient(dy))
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class ChannelShift(tf.keras.layers.Layer):
+    """Adds a learned constant to each channel; with the sign after it, ReActNet's RSign: `(B, ..., C)` to the same.
+
+    y = x + b_c, so that sign(y) is the threshold x >= -b_c.
+
+    Raises:
+        UsageError: an unknown number of channels.
+
+    Example:
+        >>> kbnn.layers.ChannelShift()(tf.zeros((1, 8, 8, 64)))
+
+    Source: Liu et al., ReActNet, 2020, equation 1; PresB-Net, section on learnable activations.
+    """
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        channels = known_channels(self, input_shape)
+        self.bias = self.add_weight("bias", (channels,), initializer="zeros", experimental_autocast=False)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return channel_shift(inputs, tf.convert_to_tensor(self.bias))

@@ -1,0 +1,28 @@
+"""What layers with parameters per channel share. Channels are the last axis."""
+
+import tensorflow as tf
+
+from kbnn.errors import UsageError
+
+
+def known_channels(layer: tf.keras.layers.Layer, input_shape: tf.TensorShape) -> int:
+    """The number of channels of what the layer is given.
+
+    Raises:
+        UsageError: it is unknown, or there is no batch axis before it.
+    """
+    shape = tf.TensorShape(input_shape)
+    if shape.rank is None or shape.rank < 2 or shape[-1] is None:
+        raise UsageError(f"{layer.name} takes (batch, ..., channels) with a known number of channels: received {shape}")
+    return shape[-1]
+
+
+def check_divides(layer: str, groups: int, number: int, what: str) -> None:
+    """Raises UsageError unless `number` of `what` can be split into `groups`."""
+    if groups < 1 or number % groups:
+        raise UsageError(f"{layer}: {number} {what} cannot be split into groups={groups}; choose a divisor")
+
+
+def sum_to_channels(x: tf.Tensor) -> tf.Tensor:
+    """Σ over all axes but the last."""
+    return tf.reduce_sum(x, list(range(len(x.shape) - 1)))

@@ -1,0 +1,92 @@
+"""PresB-Net's normalization: each sample across its groups, then each channel across the batch."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.errors import unknown
+from kbnn.layers.biased_prelu import BiasedPReLU
+from kbnn.layers.sample_normalization import SampleNormalization
+
+SCOPES = ("layer", "group")
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class GroupAwareNormalization(tf.keras.layers.Layer):
+    """Layer normalization, an activation, then batch normalization: `(B, H, W, C)` to the same.
+
+    y = BN(activation(LN(x))), LN over (H, W, C) of each sample, so that the groups of a grouped convolution keep their
+    differences but share one scale.
+
+    Args:
+        groups: number of groups of the convolution before.
+        scope: "layer" normalizes all groups together without affine parameters (the paper's method section); "group"
+            each on its own, with them (the authors' code).
+        activation: the layer between the two; a biased PReLU per group by default, None for none.
+        momentum: of the batch normalization's moving averages.
+        epsilon: under both roots.
+
+    Raises:
+        UsageError: an unknown scope, or channels that cannot be split into so many groups.
+
+    Example:
+        >>> kbnn.layers.GroupAwareNormalization(groups=2)(tf.zeros((1, 8, 8, 64)))
+
+    Source: PresB-Net, section "Normalization", figures 4 to 6.
+    """
+
+    def __init__(
+        self,
+        groups: int = 2,
+        scope: str = "layer",
+        activation: Any = "biased_prelu",
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if scope not in SCOPES:
+            raise unknown(f"scope of {self.name}", scope, SCOPES)
+        self.groups = groups
+        self.scope = scope
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.layer_normalization = SampleNormalization(
+            groups if scope == "group" else 1,
+            affine=scope == "group",
+            epsilon=epsilon,
+            name="layer_normalization",
+            dtype=self.dtype_policy,
+        )
+        self.activation = self._activation(activation)
+        self.batch_normalization = tf.keras.layers.BatchNormalization(
+            momentum=momentum, epsilon=epsilon, name="batch_normalization", dtype=self.dtype_policy
+        )
+
+    def _activation(self, identifier: Any) -> tf.keras.layers.Layer | None:
+        if identifier == "biased_prelu":
+            return BiasedPReLU(self.groups, name="activation", dtype=self.dtype_policy)
+        return tf.keras.layers.deserialize(identifier) if isinstance(identifier, dict) else identifier
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        for layer in (self.layer_normalization, self.activation, self.batch_normalization):
+            if layer is not None:
+                with tf.name_scope(layer.name):
+                    layer.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        x = self.layer_normalization(inputs)
+        if self.activation is not None:
+            x = self.activation(x)
+        return self.batch_normalization(x, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "scope": self.scope,
+            "activation": None if self.activation is None else tf.keras.layers.serialize(self.activation),
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }

@@ -1,0 +1,36 @@
+"""ReActNet's activation."""
+
+import tensorflow as tf
+
+from kbnn.layers.biased_prelu import biased_prelu
+from kbnn.layers.channel_shift import channel_shift
+from kbnn.layers.channels import known_channels
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class RPReLU(tf.keras.layers.Layer):
+    """PReLU(x - γ_c) + ζ_c: a parametric ReLU whose knee is learned in both directions, `(B, ..., C)` to the same.
+
+    y = (u where u > 0, else slope_c·u) + ζ_c, u = x - γ_c; γ and ζ start at 0, the slope at 0.25.
+
+    Raises:
+        UsageError: an unknown number of channels.
+
+    Example:
+        >>> kbnn.layers.RPReLU()(tf.zeros((1, 8, 8, 64)))
+
+    Source: Liu et al., ReActNet, 2020, equation 2; PresB-Net, equation 1.
+    """
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        shape = (known_channels(self, input_shape),)
+        self.gamma = self.add_weight("gamma", shape, initializer="zeros", experimental_autocast=False)
+        self.zeta = self.add_weight("zeta", shape, initializer="zeros", experimental_autocast=False)
+        self.slope = self.add_weight(
+            "slope", shape, initializer=tf.keras.initializers.Constant(0.25), experimental_autocast=False
+        )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        y = biased_prelu(inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.slope))
+        return channel_shift(y, tf.convert_to_tensor(self.zeta))

@@ -1,0 +1,92 @@
+"""Normalization of each sample on its own."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.compiled import compiled, narrow, widen
+from kbnn.errors import UsageError
+from kbnn.layers.channels import check_divides, known_channels
+
+
+def _mean(x: tf.Tensor) -> tf.Tensor:
+    """The mean of each sample's group: `(B, H, W, groups, C/groups)` to `(B, 1, 1, groups, 1)`."""
+    # In two stages, as the device does it cheaply.
+    return tf.reduce_mean(tf.reduce_mean(x, [1, 2], keepdims=True), -1, keepdims=True)
+
+
+def _normalized(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+    centred = x - _mean(x)
+    factor = tf.math.rsqrt(_mean(tf.square(centred)) + epsilon)
+    return centred * factor, factor
+
+
+@compiled
+def _forward(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+    return narrow(_normalized(widen(x), epsilon)[0], x.dtype)
+
+
+@compiled
+def _backward(x: tf.Tensor, dy: tf.Tensor, epsilon: float) -> tf.Tensor:
+    y, factor = _normalized(widen(x), epsilon)
+    dy_wide = widen(dy)
+    return narrow(factor * (dy_wide - _mean(dy_wide) - y * _mean(dy_wide * y)), dy.dtype)
+
+
+def sample_normalization(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """(x - mean)/√(var + ε) over (H, W, C/groups) of `(B, H, W, groups, C/groups)`."""
+
+    @tf.custom_gradient
+    def normalize(x: tf.Tensor) -> tf.Tensor:
+        return _forward(x, epsilon), lambda dy: _backward(x, dy, epsilon)
+
+    return normalize(x)
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class SampleNormalization(tf.keras.layers.Layer):
+    """Layer normalization of whole feature maps: each sample over (H, W, C), `(B, H, W, C)` to the same.
+
+    y = (x - mean)/√(var + ε), mean and variance over height, width and the channels of a group, per sample, in
+    float32. With `affine`, y·γ_c + β_c. The gradient flows through mean and variance.
+
+    Args:
+        groups: channels that lie side by side are normalized together in so many groups; 1: all of them.
+        affine: whether each channel has a learned γ_c (starts at 1) and β_c (starts at 0).
+        epsilon: ε.
+
+    Raises:
+        UsageError: an input that is not (B, H, W, C), or channels that cannot be split into so many groups.
+
+    Example:
+        >>> kbnn.layers.SampleNormalization()(tf.zeros((1, 8, 8, 64)))
+
+    Source: PresB-Net, equation 3 ("layer normalization", groups=1); its code has groups=2, affine=True. SiMaN's code
+    standardizes the input of each binary convolution so.
+    """
+
+    def __init__(self, groups: int = 1, affine: bool = False, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.affine = affine
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        channels = known_channels(self, input_shape)
+        if tf.TensorShape(input_shape).rank != 4:
+            raise UsageError(f"{self.name} takes (batch, height, width, channels): received {input_shape}")
+        check_divides(self.name, self.groups, channels, "channels")
+        if self.affine:
+            self.gamma = self.add_weight("gamma", (channels,), initializer="ones")
+            self.beta = self.add_weight("beta", (channels,), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        height, width, channels = inputs.shape[1:]
+        height, width = height or tf.shape(inputs)[1], width or tf.shape(inputs)[2]
+        grouped = tf.reshape(inputs, [-1, height, width, self.groups, channels // self.groups])
+        y = tf.reshape(sample_normalization(grouped, self.epsilon), [-1, height, width, channels])
+        return y * self.gamma + self.beta if self.affine else y
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "groups": self.groups, "affine": self.affine, "epsilon": self.epsilon}

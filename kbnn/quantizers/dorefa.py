@@ -1,0 +1,31 @@
+"""DoReFa-Net's 1-bit kernel binarizer."""
+
+import tensorflow as tf
+
+from kbnn.quantizers.base import KernelQuantizer, mean_magnitude, sign
+
+
+@tf.custom_gradient
+def dorefa_sign(w: tf.Tensor) -> tf.Tensor:
+    """α·sign(W), α = mean(abs(W)) over the whole layer; its gradient is dy."""
+    return tf.cast(tf.reduce_mean(mean_magnitude(w)), w.dtype) * sign(w), lambda dy: dy
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class DoReFaSign(KernelQuantizer):
+    """DoReFa-Net's kernels at 1 bit: the sign, scaled by the layer's mean magnitude.
+
+    Forward: q(W) = α·sign(W), α = mean(abs(W)) over all weights of the layer.
+    Gradient: dL/dW = dL/dq.
+
+    Raises:
+        UsageError: it is given activations.
+
+    Example:
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste_sign", kernel_quantizer=kbnn.quantizers.DoReFaSign())
+
+    Source: Zhou et al., DoReFa-Net, 2016, equation 8.
+    """
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return dorefa_sign(inputs)

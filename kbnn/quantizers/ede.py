@@ -1,0 +1,67 @@
+"""IR-Net's error decay estimator."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.compiled import compiled, widen
+from kbnn.errors import UsageError
+from kbnn.quantizers.base import Estimator, sech_squared, surrogate_sign, times
+
+
+def gradient(x: tf.Tensor, dy: tf.Tensor, t: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    """dy·k·t·(1 - tanh²(t·x))."""
+    return times(dy, k * t * sech_squared(t * widen(x)))
+
+
+_gradient = compiled(gradient)
+
+
+def ede_sign(x: tf.Tensor, t: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    """sign(x); its gradient is `gradient`."""
+    return surrogate_sign(x, _gradient, t, k)
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class EDESign(Estimator):
+    """The sign with a surrogate gradient that sharpens while training goes on.
+
+    Forward: q(x) = +1 where x >= 0, else -1.
+    Gradient: dq/dx = k·t·(1 - tanh²(t·x)).
+
+    `t` and `k` are variables once the layer is built. A schedule sets them each epoch e of E to
+    t = Tmin·(Tmax/Tmin)^(e/E), k = max(1/t, 1), Tmin = 1e-3, Tmax = 10: `kbnn.training.EDESchedule`.
+
+    Args:
+        t: initial sharpness, positive.
+        k: initial height, positive.
+
+    Raises:
+        UsageError: t or k is not positive.
+
+    Example:
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.EDESign())
+
+    Source: Qin et al., IR-Net, 2020, equations 13 to 16; Tmin and Tmax from the authors' code.
+    """
+
+    def __init__(self, t: float = 1e-3, k: float = 1e3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not (t > 0 and k > 0):
+            raise UsageError(f"EDESign: t and k must be positive, received t={t}, k={k}")
+        self.t = self._initial_t = t
+        self.k = self._initial_k = k
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        self.t = self._add_parameter("t", self._initial_t)
+        self.k = self._add_parameter("k", self._initial_k)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return ede_sign(inputs, tf.convert_to_tensor(self.t), tf.convert_to_tensor(self.k))
+
+    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        return gradient(x, dy, tf.convert_to_tensor(self.t), tf.convert_to_tensor(self.k))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "t": self._initial_t, "k": self._initial_k}

@@ -1,0 +1,57 @@
+"""The straight-through estimator that leaks outside its window."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.compiled import compiled, widen
+from kbnn.errors import UsageError
+from kbnn.quantizers.base import Estimator, surrogate_sign, times
+
+
+def gradient(x: tf.Tensor, dy: tf.Tensor, slope: float = 0.01) -> tf.Tensor:
+    """dy on abs(x) < 1, else slope·dy."""
+    return times(dy, tf.where(tf.abs(widen(x)) < 1, 1.0, slope))
+
+
+_gradient = compiled(gradient)
+
+
+def leaky_ste_sign(x: tf.Tensor, slope: float = 0.01) -> tf.Tensor:
+    """sign(x); its gradient is `gradient`."""
+    return surrogate_sign(x, _gradient, slope)
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class LeakySteSign(Estimator):
+    """The sign, whose surrogate gradient does not vanish for large activations.
+
+    Forward: q(x) = +1 where x >= 0, else -1.
+    Gradient: dq/dx = 1 on abs(x) < 1, else slope.
+
+    Args:
+        slope: the derivative outside (-1, 1), not negative.
+
+    Raises:
+        UsageError: a negative slope.
+
+    Example:
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.LeakySteSign())
+
+    Source: the authors' code of PresB-Net, 2022; the paper's text has the plain estimator.
+    """
+
+    def __init__(self, slope: float = 0.01, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not slope >= 0:
+            raise UsageError(f"LeakySteSign: slope must not be negative, received {slope}")
+        self.slope = slope
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return leaky_ste_sign(inputs, self.slope)
+
+    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        return gradient(x, dy, self.slope)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "slope": self.slope}

@@ -1,0 +1,53 @@
+"""IR-Net's kernel binarizer, Libra."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.quantizers.base import KernelQuantizer, mean_magnitude, standardize
+from kbnn.quantizers.estimators import estimator, serialize
+
+
+def power_of_two_scale(standardized: tf.Tensor) -> tf.Tensor:
+    """2^round(log2(mean(abs(Ŵ)))) per filter; 1 for a filter of zeros. A constant for the gradient."""
+    mean = mean_magnitude(standardized)
+    exponent = tf.round(tf.math.log(tf.where(mean > 0, mean, 1.0)) / tf.math.log(2.0))
+    return tf.stop_gradient(tf.pow(2.0, exponent))
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class LibraSign(KernelQuantizer):
+    """IR-Net's kernels: balanced and standardized per filter, then signs, scaled by a power of two.
+
+    Forward: Ŵ = (W - mean(W))/std(W) with the unbiased deviation (n - 1), q(W) = sign(Ŵ)·2^s,
+    s = round(log2(mean(abs(Ŵ)))).
+    Gradient: dL/dŴ = dL/dq·2^s·(the surrogate at Ŵ), and on through mean and deviation; 2^s is a constant.
+
+    Args:
+        gradient: the surrogate at Ŵ, a name such as "ste" or "ede", or a quantizer.
+
+    Raises:
+        UsageError: an unknown gradient, or it is given activations.
+
+    Example:
+        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer=kbnn.quantizers.LibraSign(gradient="ede"))
+
+    Source: Qin et al., IR-Net, 2020, equations 7 to 12.
+    """
+
+    def __init__(self, gradient: Any = "ste", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.estimator = estimator(gradient)
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        with tf.name_scope(self.estimator.name):
+            self.estimator.build(input_shape)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        standardized = standardize(inputs, lost_degrees=1)
+        scale = power_of_two_scale(standardized)
+        return tf.cast(self.estimator.call(standardized) * scale, inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gradient": serialize(self.estimator)}

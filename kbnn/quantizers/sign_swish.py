@@ -1,0 +1,81 @@
+"""BNN+'s SignSwish."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.compiled import compiled, widen
+from kbnn.errors import UsageError
+from kbnn.quantizers.base import Estimator, decaying_exponential, sign, times
+
+
+def _derivative(z: tf.Tensor) -> tf.Tensor:
+    """SS'_β(x)/β = (2 - z·tanh(z/2))/(1 + cosh(z)) at z = βx, with 1/(1 + cosh(z)) = 2e/(1 + e)², e = exp(-abs(z))."""
+    e = decaying_exponential(z)
+    return (2 - tf.minimum(tf.abs(z), 80.0) * (1 - e) / (1 + e)) * 2 * e / tf.square(1 + e)
+
+
+def gradient(x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """dy·SS'_β(x)."""
+    return times(dy, beta * _derivative(beta * widen(x)))
+
+
+def beta_gradient(x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """Σ dy·x·SS'_β(x)/β: the derivative of SS_β(x) = 2σ(βx)·(1 + βx·(1 - σ(βx))) - 1 with respect to β."""
+    z = tf.clip_by_value(beta * widen(x), -80.0, 80.0)
+    return tf.reduce_sum(widen(dy) * z * _derivative(z)) / beta
+
+
+_gradient = compiled(gradient)
+_beta_gradient = compiled(beta_gradient)
+
+
+@tf.custom_gradient
+def sign_swish(x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """sign(x); its gradients are `gradient` and `beta_gradient`."""
+    return sign(x), lambda dy: (_gradient(x, dy, beta), _beta_gradient(x, dy, beta))
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class SignSwish(Estimator):
+    """The sign with the derivative of SignSwish, a swish made symmetric, which overshoots ±1.
+
+    Forward: q(x) = +1 where x >= 0, else -1.
+    Gradient: dq/dx = β(2 - βx·tanh(βx/2))/(1 + cosh(βx)), which is β at 0, 0 at βx = ±2.3994 and negative beyond;
+    dL/dβ = Σ dL/dq·x·(dq/dx)/β.
+
+    `beta` is a variable, one scalar per quantizer, once the layer is built; it stays positive.
+
+    Args:
+        beta: initial β, positive: 5 or 10 in the paper.
+        trainable_beta: whether β is learned.
+
+    Raises:
+        UsageError: β is not positive.
+
+    Example:
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.SignSwish(5.0, trainable_beta=True))
+
+    Source: Darabi et al., BNN+, 2018, equations 2 and 3.
+    Deviates from the paper: the forward pass is the sign whether β is trained or not, as the device's is.
+    """
+
+    def __init__(self, beta: float = 5.0, trainable_beta: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not beta > 0:
+            raise UsageError(f"SignSwish: beta must be positive, received {beta}")
+        self.beta = self._initial_beta = beta
+        self.trainable_beta = trainable_beta
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        self.beta = self._add_parameter("beta", self._initial_beta, trainable=self.trainable_beta)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return sign_swish(inputs, tf.convert_to_tensor(self.beta))
+
+    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        return gradient(x, dy, tf.convert_to_tensor(self.beta))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "beta": self._initial_beta, "trainable_beta": self.trainable_beta}

@@ -1,0 +1,72 @@
+"""What SiMaN's two kernel binarizers share: their codes go by a weight's magnitude, not by its sign."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.errors import unknown
+from kbnn.quantizers.base import KernelQuantizer, sign, standardize
+
+# Under the root of the variance in the authors' code.
+EPSILON = 1e-5
+
+
+def encode(magnitude: tf.Tensor, encoding: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """2b - 1, b what `encoding` marks."""
+    columns = tf.reshape(magnitude, [-1, magnitude.shape[-1]])
+    return tf.reshape(tf.where(encoding(columns), 1.0, -1.0), magnitude.shape)
+
+
+def by_identity(w: tf.Tensor, code: "MagnitudeCode") -> tf.Tensor:
+    """2b - 1 of abs(W); its gradient is dy (SiMaN, equation 6)."""
+
+    @tf.custom_gradient
+    def binarize(w: tf.Tensor) -> tf.Tensor:
+        return tf.cast(encode(tf.abs(tf.cast(w, tf.float32)), code.encoding), w.dtype), lambda dy: dy
+
+    return binarize(w)
+
+
+def by_magnitude(w: tf.Tensor, code: "MagnitudeCode") -> tf.Tensor:
+    """2b - 1 of abs(w₂), w₂ = (W - mean)/√(var + 1e-5); dL/dw₂ = dy·sign(w₂), and on through the standardization."""
+
+    @tf.custom_gradient
+    def binarize(w2: tf.Tensor) -> tf.Tensor:
+        magnitude = tf.abs(w2)
+        passing = code.passing(magnitude)
+
+        def gradient(dy: tf.Tensor) -> tf.Tensor:
+            signed = dy * sign(w2)
+            return signed if passing is None else tf.where(passing, signed, 0.0)
+
+        return encode(magnitude, code.encoding), gradient
+
+    return tf.cast(binarize(standardize(w, epsilon=EPSILON)), w.dtype)
+
+
+GRADIENTS = {"identity": by_identity, "magnitude": by_magnitude}
+
+
+class MagnitudeCode(KernelQuantizer):
+    """+1 for a filter's large magnitudes, -1 for its small ones."""
+
+    def __init__(self, gradient: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if gradient not in GRADIENTS:
+            raise unknown(f"gradient of {type(self).__name__}", gradient, GRADIENTS)
+        self.gradient = gradient
+
+    def encoding(self, magnitude: tf.Tensor) -> tf.Tensor:
+        """Marks what is encoded as +1 in a matrix of magnitudes, (n, Cout), filters in columns."""
+        raise NotImplementedError
+
+    def passing(self, magnitude: tf.Tensor) -> tf.Tensor | None:
+        """Marks where "magnitude" passes a gradient; None: everywhere."""
+        return None
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return GRADIENTS[self.gradient](inputs, self)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gradient": self.gradient}

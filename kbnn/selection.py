@@ -1,0 +1,83 @@
+"""Order statistics without sorting: the bits of a floating-point number, read as an integer, are in its order.
+
+A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data,
+exact, without data-dependent control flow, so that it compiles to one loop per pass and folds to a constant at export.
+benchmarks/selection.py compares it with sorting.
+"""
+
+import tensorflow as tf
+
+_BLOCK = 64
+
+
+def kth_largest(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
+    """The k-th largest value of each column of float32 `x` `(rows, columns)`, k from 1: shape `(columns,)`."""
+    key = _ordered(x)
+    threshold = tf.where(_count(key >= 0) >= k, tf.constant(0, tf.int32), tf.int32.min)
+    return _unordered(_refine(key, threshold, k))
+
+
+def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
+    """Marks exactly the k largest of each column of float32 magnitudes; among equal ones the first come first.
+
+    k is one number, or a tensor with one, at least 1, for each column.
+    """
+    if isinstance(k, int) and k == 0:
+        return tf.zeros_like(magnitude, tf.bool)
+    # -0.0 would be below every threshold as an integer.
+    key = tf.maximum(tf.bitcast(magnitude, tf.int32), 0)
+    threshold = _refine(key, tf.zeros_like(key[0]), k)
+    above = key > threshold
+    return above | _first(tf.equal(key, threshold), k - _count(above))
+
+
+def median(x: tf.Tensor) -> tf.Tensor:
+    """The median of all float32 values of `x`, the mean of the two middle ones where their number is even: a scalar."""
+    column = tf.reshape(x, [-1, 1])
+    n = tf.shape(column)[0]
+    upper = kth_largest(column, (n + 1) // 2)
+    # The next smaller one is the same value, or the largest below it.
+    below = tf.reduce_max(tf.where(column < upper, column, x.dtype.min))
+    reached = _count(column >= upper) >= n // 2 + 1
+    lower = tf.where(reached, upper, below)
+    return tf.reshape(upper / 2 + lower / 2, [])
+
+
+def _ordered(x: tf.Tensor) -> tf.Tensor:
+    bits = tf.bitcast(x, tf.int32)
+    return tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, tf.int32.max), bits)
+
+
+def _unordered(key: tf.Tensor) -> tf.Tensor:
+    return tf.bitcast(tf.where(key < 0, tf.bitwise.bitwise_xor(key, tf.int32.max), key), tf.float32)
+
+
+def _count(chosen: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(chosen, tf.int32), 0)
+
+
+def _refine(key: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
+    """Raises `threshold`, bit by bit, as long as k values reach it."""
+    for bit in range(30, -1, -1):
+        higher = threshold + tf.constant(1 << bit, tf.int32)
+        threshold = tf.where(_count(key >= higher) >= k, higher, threshold)
+    return threshold
+
+
+def _first(tied: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+    """Marks the first `wanted` (at least one) of each column's `tied` rows.
+
+    In two levels, so that only short columns are summed cumulatively: the block of rows that holds the last one
+    wanted, then its row in the block.
+    """
+    rows, columns = tied.shape
+    blocks = -(-rows // _BLOCK)
+    padded = tf.pad(tf.cast(tied, tf.int32), [[0, blocks * _BLOCK - rows], [0, 0]])
+    by_block = tf.reshape(padded, [blocks, _BLOCK, columns])
+    until_block = tf.cumsum(tf.reduce_sum(by_block, 1))
+    block = _count(until_block < wanted)
+    is_block = tf.equal(tf.range(blocks)[:, tf.newaxis], block)
+    rest = wanted - tf.reduce_max(tf.where(until_block < wanted, until_block, 0), 0)
+    within = tf.reduce_sum(by_block * tf.cast(is_block, tf.int32)[:, tf.newaxis], 0)
+    last = block * _BLOCK + _count(tf.cumsum(within) < rest)
+    return tied & (tf.range(rows)[:, tf.newaxis] <= last)
