@@ -19,12 +19,10 @@ def available() -> bool:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of tensors, compiled with XLA where there is one and run as it is elsewhere.
+    """`function` of tensors, compiled with XLA where there is one and run as it is elsewhere."""
+    jitted = tf.function(function, jit_compile=True, autograph=False)
 
-    Static shapes are kept: XLA's results would not have any where the batch size is unknown.
-    """
-    jitted = tf.function(function, jit_compile=True, reduce_retracing=True)
-
+    @tf.autograph.experimental.do_not_convert
     @functools.wraps(function)
     def call(*args: Any) -> Any:
         return jitted(*args) if available() else function(*args)

@@ -155,7 +155,7 @@ def _copied(regularizer: Any) -> Any:
 
 
 def _real_twin() -> Method:
-    """The same layers without quantizers: weights load by name into the binary network. `float+relu`: ReLU, not clip."""
+    """The real-valued twin with clip in the place of the sign; `float+relu`: with ReLU. Weights load by name."""
     return Method("float", "float", before=(_clip,))
 
 

@@ -124,7 +124,7 @@ def build(
         >>> kbnn.models.build("resnet20", method="bireal", input_shape=(32, 32, 3), classes=10)
     """
     architecture = get(name)
-    chosen = method if isinstance(method, Method) else methods.get(method or architecture.method)
+    chosen = method.fresh() if isinstance(method, Method) else methods.get(method or architecture.method)
     if chosen.base in architecture.refuses:
         raise UsageError(f"{name} cannot take method '{chosen.base}': {architecture.refuses[chosen.base]}")
     asked_shape = architecture.input_shape if input_shape is None else input_shape

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kbnn import selection
 from kbnn.compiled import compiled, narrow, widen
 from kbnn.constraints import Positive
-from kbnn.layers.channels import known_channels, sum_to_channels
+from kbnn.layers.channels import known_channels, parametric_relu, sum_to_channels
 from kbnn.quantizers.base import power_of_two
 
 # The median of a layer's activations is that of at most about this many of them: every s-th position of the batch with
@@ -228,9 +228,8 @@ class BatchMedian(tf.keras.layers.Layer):
     def _by_averages(self, inputs: tf.Tensor) -> tf.Tensor:
         # One constant per channel, and a PReLU: what the device's converter knows.
         m = tf.cast(inputs, tf.float32) - self.threshold()
-        positive = m * (self.gamma / self.moving_positive_rms)
         slope = self.moving_positive_rms / self.moving_negative_rms
-        return _cast_with_sign(tf.nn.relu(positive) + -slope * tf.nn.relu(-positive), inputs.dtype)
+        return _cast_with_sign(parametric_relu(m * (self.gamma / self.moving_positive_rms), slope), inputs.dtype)
 
     def threshold(self) -> tf.Tensor:
         """ω - β_c per channel, `(C,)` float32: at inference, sign(y) is +1 exactly where A is not below it."""

@@ -5,14 +5,12 @@ from typing import Any
 import tensorflow as tf
 
 from kbnn.compiled import compiled, narrow, widen
-from kbnn.layers.channels import check_divides, known_channels, sum_to_channels
+from kbnn.layers.channels import check_divides, known_channels, parametric_relu, sum_to_channels
 
 
 @compiled
 def _prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-    # In the form that TensorFlow Lite's converter knows as PRELU.
-    u = widen(x) - bias
-    return narrow(tf.nn.relu(u) + -slope * tf.nn.relu(-u), x.dtype)
+    return narrow(parametric_relu(widen(x) - bias, slope), x.dtype)
 
 
 @compiled
