@@ -3,7 +3,7 @@
     python benchmarks/trained.py runs/cifar10-resnet20/*
 
 A run that has a row already is measured again only when its model has changed. The converted file is left in the run as
-`model.tflite`; `results/runs/NAME/` receives what is small: recipe, history and record of the weights.
+`model.tflite`; `results/histories/NAME/` receives what is small: recipe, history and record of the weights.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 import record
 import tensorflow as tf
 
-from kbnn import methods
+from kbnn import analysis, methods
 from kbnn.analysis.diagnostics import FILE as WEIGHTS
 from kbnn.converters import convert, export_float
 from kbnn.converters.native import run as run_file
@@ -65,6 +65,7 @@ def measure(run: Run, table: str, trained_at: str, data_dir: Path | None) -> Non
         "tflite_top1": f"{np.mean(predicted == data.test.labels):.4f}",
         "test_images": data.test.size,
         **parity,
+        **_analysis(model, run, data.inputs(data.validation.take(np.arange(256)))),
         "tflite_bytes": file.stat().st_size,
         "tflite_sha256": _sha256(file),
         "keras_bytes": (run.folder / "model.keras").stat().st_size,
@@ -86,6 +87,22 @@ def _write(model: tf.keras.Model, run: Run, file: Path, images: np.ndarray) -> d
     return {"kernel_bits_equal": parity.kernel_bits_equal, "top1_agreement": parity.top1_agreement}
 
 
+def _analysis(model: tf.keras.Model, run: Run, images: np.ndarray) -> dict[str, object]:
+    """What the papers claim something about, over all binary layers and the first 256 held-out images."""
+    if not methods.get(run.recipe.model.method).is_binary:
+        return {}
+    report = analysis.report(model, images)
+    mean = {name: np.mean([getattr(layer, name) for layer in report.layers]) for name in _MEANS}
+    return {
+        "weight_entropy": f"{report.weight_entropy:.5f}",
+        "activation_entropy": f"{report.activation_entropy:.5f}",
+        **{name: f"{value:.4f}" for name, value in mean.items()},
+    }
+
+
+_MEANS = ("quantization_error", "quantization_error_sign", "quantization_error_median", "optimal_proportion")
+
+
 def _training_command(run: Run, table: str, precision: str) -> str:
     recipe = run.recipe
     return (
@@ -104,7 +121,7 @@ def _sha256(path: Path) -> str:
 
 
 def _keep(run: Run) -> None:
-    folder = record.RESULTS / "runs" / f"{run.recipe.name}-{run.recipe.epochs}-seed{run.recipe.seed}"
+    folder = record.RESULTS / "histories" / f"{run.recipe.name}-{run.recipe.epochs}-seed{run.recipe.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         if (run.folder / name).is_file():
