@@ -40,7 +40,8 @@ def main() -> None:
     page = template.from_string(Path(__file__).with_name("results.md.j2").read_text()).render(
         precisions=sorted({row["trained_by"].split()[-1] for row in rows}),
         budgets=[_budget(epochs, rows) for epochs in sorted({int(row["epochs"]) for row in rows})],
-        files=_files(rows),
+        files=_files(record.read("trained")),
+        tested=_tested_claims(record.read("claims")),
     )
     files.write(DOCS / "results.md", page + "\n")
 
@@ -125,6 +126,33 @@ def _verdict(treated: Sequence[Row], plain: Sequence[Row], measure: str, falls: 
     return f"{with_:.4f}", f"{without:.4f}", f"{difference:+.4f}", verdict
 
 
+# The same on digits: claim, setting with, setting without, measure, whether it should fall.
+TESTED = (
+    ("ML raises the entropy of the weights", "xnor+ml", "xnor", "weight_entropy", False),
+    ("ML raises accuracy", "xnor+ml", "xnor", "test_top1", False),
+    ("BMA raises the entropy of the activations", "xnor+bma", "xnor", "activation_entropy", False),
+    ("BMA lowers the quantization error", "xnor+bma", "xnor", "quantization_error", True),
+    ("BMA raises accuracy", "xnor+bma", "xnor", "test_top1", False),
+    ("ML and BMA together raise accuracy", "xnor+ml+bma", "xnor", "test_top1", False),
+    ("Bi-Real's gradients raise accuracy over BNN's", "bireal", "bnn", "test_top1", False),
+    ("a trainable β raises accuracy", "bnnplus_r1", "bnnplus_r1, β = 5 fixed", "test_top1", False),
+    ("without L2 the optimal code marks more weights", "siman", "siman with L2", "optimal_proportion", False),
+    ("without L2 SiMaN is more accurate", "siman", "siman with L2", "test_top1", False),
+)
+
+
+def _tested_claims(rows: Sequence[Row]) -> str:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["setting"], []).append(row)
+    verdicts = [
+        (claim, *_verdict(found[treated], found[plain], measure, falls))
+        for claim, treated, plain, measure, falls in TESTED
+        if treated in found and plain in found
+    ]
+    return _markdown(("claim", "with", "without", "difference", "verdict"), verdicts) if verdicts else ""
+
+
 def _curves(epochs: int, found: ByMethod) -> list[str]:
     histories = {method: _history(_folder(rows[0]) / "history.csv") for method, rows in found.items()}
     seeds = ", ".join(dict.fromkeys(rows[0]["seed"] for rows in found.values()))
@@ -167,21 +195,15 @@ def _weights(epochs: int, method: str, weights: WeightHistory) -> str:
 
 def _files(rows: Sequence[Row]) -> str:
     columns = (
-        "method",
-        "epochs",
-        "seed",
-        "sha256",
-        "bytes",
-        "test, Keras (%)",
-        "test, .tflite (%)",
-        "kernel bits equal",
+        *("network", "method", "data", "epochs", "seed", "sha256", "bytes"),
+        *("test, Keras (%)", "test, .tflite (%)", "kernel bits equal"),
     )
     return _markdown(columns, map(_file, rows))
 
 
 def _file(row: Row) -> tuple[str, ...]:
     return (
-        *(row[key] for key in ("method", "epochs", "seed")),
+        *(row[key] for key in ("network", "method", "dataset", "epochs", "seed")),
         f"`{row['tflite_sha256'][:12]}`",
         f"{int(row['tflite_bytes']):,}",
         *(f"{100 * float(row[key]):.2f}" for key in ("keras_top1", "tflite_top1")),
