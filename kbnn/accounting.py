@@ -316,6 +316,20 @@ def _parameters(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
     return Deployed(parameters=sum(_size(weight) for weight in layer.weights))
 
 
+@deployed.register(layers.ChannelShift)
+@deployed.register(layers.BatchMedian)
+def _threshold(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+    """One constant per channel before the sign, whatever the batch median trains; two in a row make one."""
+    follows = isinstance(node.parent_nodes[0].layer, layers.ChannelShift | layers.BatchMedian)
+    channels = _product(layer, _shape(node.output_shapes)[-1:])
+    return Deployed(thresholds=0 if follows else channels)
+
+
+@deployed.register(layers.GroupAwareNormalization)
+def _group_aware_normalization(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+    return Deployed(parameters=sum(_size(weight) for weight in layer.weights if weight.trainable))
+
+
 @deployed.register(lq.quantizers.Quantizer)
 def _quantizer(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
     """What a quantizer trains shapes its gradient and is gone at inference."""
@@ -392,12 +406,22 @@ def _nothing_more(node: Node) -> int:
 
 
 def _presb(node: Node) -> int:
-    """One multiplication per value that the layer puts out, in the stem and in the 3x3 path of a half block."""
-    counted = isinstance(node.layer, tf.keras.layers.BatchNormalization | layers.BinaryConv2D)
-    source = node.parent_nodes[0].layer if isinstance(node.layer, tf.keras.layers.BatchNormalization) else node.layer
-    if not counted or getattr(source, "kernel_size", None) == (1, 1):
-        return 0
-    return _product(node.layer, _shape(node.output_shapes)[1:])
+    """One multiplication per value for each of the layers that scale it, in the stem and in a half block's 3x3 path."""
+    layer = node.layer
+    values = _product(layer, _shape(node.output_shapes)[1:])
+    if isinstance(layer, layers.GroupAwareNormalization):
+        return (2 + (layer.activation is not None)) * values
+    source = node.parent_nodes[0].layer if isinstance(layer, tf.keras.layers.BatchNormalization) else layer
+    is_1x1 = getattr(source, "kernel_size", None) == (1, 1)
+    return values if isinstance(layer, _SCALING) and not is_1x1 else 0
+
+
+_SCALING = (
+    layers.BiasedPReLU,
+    layers.BinaryConv2D,
+    layers.SampleNormalization,
+    tf.keras.layers.BatchNormalization,
+)
 
 
 # What a rule counts beyond kernels' multiplications.

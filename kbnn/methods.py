@@ -236,6 +236,11 @@ def _react() -> Method:
     )
 
 
+def _presb() -> Method:
+    """PresB-Net's code: leaky straight-through signs, magnitude-aware kernels; its shifts are the network's own."""
+    return Method("presb", "presb", quantizers.LeakySteSign, quantizers.MagnitudeAwareSign)
+
+
 _BASES: dict[str, Callable[[], Method]] = {
     "bireal": _bireal,
     "bnn": _bnn,
@@ -244,13 +249,14 @@ _BASES: dict[str, Callable[[], Method]] = {
     "dorefa": _dorefa,
     "float": _real_twin,
     "irnet": _irnet,
+    "presb": _presb,
     "react": _react,
     "siman": _siman,
     "xnor": _xnor,
 }
 
 # The bases whose kernel quantizer scales by the mean magnitude.
-_SCALING = ("bireal", "dorefa", "react", "xnor")
+_SCALING = ("bireal", "dorefa", "presb", "react", "xnor")
 
 
 def _with_standardized_kernels(method: Method) -> Method:

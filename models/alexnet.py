@@ -15,8 +15,8 @@ _SMALLEST = {"cifar": 15, "imagenet": 57}
     input_shape=(224, 224, 3),
     classes=1000,
     summary="AlexNet: five convolutions and three dense layers, the first and the last one real.",
-    method="bnn",
-    published="ImageNet 46.11, CIFAR-10 87.30 (BNN+)",
+    method="bnnplus_r2",
+    published={"ImageNet": "46.11 (BNN+)", "CIFAR-10": "87.30 (BNN+)"},
 )
 def alexnet(
     inputs: tf.Tensor,
@@ -27,6 +27,9 @@ def alexnet(
     stem: parts.Stem | None = None,
 ) -> tf.Tensor:
     """96-256-384-384-256 channels, 4096 and 4096 units; batch normalization before each activation.
+
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
 
     Args:
         width: multiplies every channel and unit count.

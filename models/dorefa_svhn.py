@@ -12,11 +12,14 @@ from kbnn.models.registry import register
     input_shape=(40, 40, 3),
     classes=10,
     summary="DoReFa-Net's SVHN network: seven convolutions, the first one real.",
-    method="bnn",
-    published="CIFAR-10 83.92 (BNN+)",
+    method="bnnplus_r1",
+    published={"CIFAR-10": "83.92 (BNN+)"},
 )
 def dorefa_svhn(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
     """48 5x5, 64 3x3 twice, 128 3x3 three times, 512 5x5; batch normalization after each but the first.
+
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
 
     Args:
         width: multiplies every channel count.

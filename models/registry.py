@@ -28,7 +28,7 @@ class Architecture:
     classes: int
     method: str
     summary: str
-    published: str = ""
+    published: dict[str, str] = field(default_factory=dict)
     refuses: dict[str, str] = field(default_factory=dict)
     preset: dict[str, Any] = field(default_factory=dict)
 
@@ -53,7 +53,7 @@ def register(
     classes: int,
     summary: str,
     method: str = "bireal",
-    published: str = "",
+    published: dict[str, str] | None = None,
     refuses: dict[str, str] | None = None,
     **preset: Any,
 ) -> Callable[[Builder], Builder]:
@@ -65,14 +65,14 @@ def register(
         classes: default number of logits.
         summary: one line for `kbnn models`.
         method: default method.
-        published: top-1 accuracies of the papers, in words.
+        published: top-1 accuracies of the papers, by data set.
         refuses: base methods that the architecture cannot take, with the reason.
         **preset: options of the builder that this name fixes as its defaults.
     """
 
     def decorator(builder: Builder) -> Builder:
         _ARCHITECTURES[name] = Architecture(
-            name, builder, input_shape, classes, method, summary, published, dict(refuses or {}), preset
+            name, builder, input_shape, classes, method, summary, dict(published or {}), dict(refuses or {}), preset
         )
         return builder
 

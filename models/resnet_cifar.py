@@ -13,7 +13,7 @@ from kbnn.models.registry import register
     input_shape=(32, 32, 3),
     classes=10,
     summary="ResNet-20 for CIFAR (16-32-64 channels) in 1 bit: a shortcut around each binary convolution.",
-    published="CIFAR-10 87.4 (SiMaN), 80.33 (XNOR), 85.00 (XNOR+ML+BMA)",
+    published={"CIFAR-10": "87.4 (SiMaN)"},
 )
 def resnet_cifar(
     inputs: tf.Tensor,
@@ -26,6 +26,9 @@ def resnet_cifar(
     shortcut_type: parts.ShortcutType = "B",
 ) -> tf.Tensor:
     """Three stages of `blocks` residual blocks at 16, 32 and 64 channels.
+
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
 
     Args:
         blocks: residual blocks per stage; the depth is `6 blocks + 2`.

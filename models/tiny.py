@@ -23,6 +23,9 @@ def tiny(
 ) -> tf.Tensor:
     """Stem to 32 channels, one Bi-Real block at 32 and one at 64 channels and half the size, classifier.
 
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
+
     Args:
         width: multiplies every channel count.
         shortcut_type: how the shortcut gets to more channels, see `resnet20`.

@@ -12,11 +12,14 @@ from kbnn.models.registry import register
     input_shape=(32, 32, 3),
     classes=10,
     summary="VGG-small: six 3x3 convolutions, the first one real, no hidden dense layers.",
-    method="bnn",
-    published="CIFAR-10 92.5 (SiMaN)",
+    method="siman",
+    published={"CIFAR-10": "92.5 (SiMaN)"},
 )
 def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
     """128-128-256-256-512-512 channels, batch normalization after each convolution, max-pooling after every second.
+
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
 
     Args:
         width: multiplies every channel count.

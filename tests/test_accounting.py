@@ -4,6 +4,7 @@ import larq as lq
 import pytest
 import tensorflow as tf
 
+from kbnn import layers, quantizers
 from kbnn.accounting import Deployed, Kernel, count, deployed
 from kbnn.errors import KbnnError, UsageError
 from kbnn.models import build
@@ -37,6 +38,44 @@ def test_table_3_of_bi_real_net(network: str, method: str, megabits: float, flop
     cost = count(build(network, method, input_shape=(224, 224, 3), classes=1000))
     assert cost.storage_bits / 1e6 == pytest.approx(megabits, rel=0.008)
     assert cost.flops == pytest.approx(flops, rel=0.008)
+
+
+def test_presb_net_against_resnet_18():
+    options = {"input_shape": (32, 32, 3), "classes": 10}
+    real, presb = build("resnet18", "float", **options), build("presb18", **options)
+    assert count(presb).storage_bits / count(real).storage_bits == pytest.approx(0.0376, abs=0.00005)
+    assert round(count(presb).storage_bits / count(real).storage_bits, 3) == 0.038
+    assert count(real).flops / count(presb).flops == pytest.approx(44.5, abs=0.05)
+    assert count(real).flops / count(presb, rule="presb").flops == pytest.approx(36.8, abs=0.05)
+
+
+def test_aresb_net_against_presb_net():
+    """PresB-Net's paper: FLOPs(AresB-Net-18) / FLOPs(PresB-Net-18) is about 0.9."""
+    flops = [count(build(name, input_shape=(32, 32, 3)), rule="presb").flops for name in ("aresb18", "presb18")]
+    assert round(flops[0] / flops[1], 1) == 0.9
+
+
+def test_presb_s_rule_counts_the_group_aware_normalization_like_its_parts():
+    parts = (layers.SampleNormalization(), layers.BiasedPReLU(2), keras.BatchNormalization())
+    apart, together = (
+        count(sequential(*stack), rule="presb") for stack in (parts, (layers.GroupAwareNormalization(2),))
+    )
+    assert together.flops == apart.flops == 3 * 8 * 8 * 4
+    assert together.real_parameters == apart.real_parameters == 4 + 2 * 4
+
+
+def test_thresholds_are_one_value_per_channel_and_merge():
+    for stack in ([layers.BatchMedian()], [layers.ChannelShift()], [layers.ChannelShift(), layers.BatchMedian()]):
+        cost = count(sequential(*stack))
+        assert (cost.thresholds, cost.real_parameters, cost.storage_bits, cost.flops) == (4, 4, 32 * 4, 0)
+
+
+def test_learned_scales_and_trained_estimators_are_gone():
+    kernel = {"kernel_quantizer": quantizers.SignSwish(trainable_beta=True), "scale": "learned"}
+    layer = layers.BinaryConv2D(8, 3, input_quantizer=quantizers.SignSwish(trainable_beta=True), **kernel)
+    cost = count(sequential(layer))
+    assert len(layer.trainable_weights) == 4
+    assert (cost.storage_bits, cost.real_parameters, cost.real_macs) == (288, 0, 0)
 
 
 def test_a_binary_convolution_with_bias_by_hand():

@@ -46,7 +46,7 @@ class Details:
 
     name: str
     summary: str
-    published: str
+    published: dict[str, str]
     input_shape: tuple[int, int, int]
     classes: int
     method: str
@@ -62,7 +62,7 @@ class Details:
             f"methods: {', '.join(self.methods)}, and modifiers",
             *(f"not {base}: {reason}" for base, reason in self.refuses.items()),
             f"options: {', '.join(f'{option}={default!r}' for option, default in self.options.items())}",
-            f"published top-1: {self.published}" if self.published else "",
+            *(f"published top-1 on {data}: {top1}" for data, top1 in self.published.items()),
             "",
             self.description,
         ]

@@ -2,41 +2,50 @@
 
 import tensorflow as tf
 
-from kbnn.errors import UsageError
+from kbnn.errors import UsageError, unknown
+
+SIDES = ("both", "after")
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class ZeroPadChannels(tf.keras.layers.Layer):
-    """Adds channels of zeros, half of them on either side: `(B, H, W, C)` to `(B, H, W, filters)`.
+    """Adds channels of zeros: `(B, H, W, C)` to `(B, H, W, filters)`.
 
-    The parameterless shortcut (type A) of a residual network to more channels.
+    With half of them on either side, the parameterless shortcut (type A) of a residual network to more channels. With
+    all of them after, and then added to a tensor of `filters` channels, PresB-Net's joint: the first channels are
+    added to, the others put beside.
 
     Args:
         filters: the number of output channels.
+        side: "both", or "after" the input's channels.
 
     Raises:
-        UsageError: the input has more than `filters` channels.
+        UsageError: the input has more than `filters` channels, or an unknown side.
 
     Example:
         >>> kbnn.layers.ZeroPadChannels(32)(tf.ones((1, 8, 8, 16))).shape
         TensorShape([1, 8, 8, 32])
 
-    Source: He et al., Deep residual learning, 2016, section 3.3, option A.
+    Source: He et al., Deep residual learning, 2016, section 3.3, option A; PresB-Net, figures 7 and 8.
     """
 
-    def __init__(self, filters: int, **kwargs: object) -> None:
+    def __init__(self, filters: int, side: str = "both", **kwargs: object) -> None:
         super().__init__(**kwargs)
+        if side not in SIDES:
+            raise unknown(f"side of {self.name}", side, SIDES)
         self.filters = filters
+        self.side = side
 
     def build(self, input_shape: tf.TensorShape) -> None:
         missing = self.filters - input_shape[-1]
         if missing < 0:
             raise UsageError(f"{self.name} cannot pad to {self.filters} channels: received {input_shape[-1]}")
-        self._padding = (missing // 2, missing - missing // 2)
+        before = missing // 2 if self.side == "both" else 0
+        self._padding = (before, missing - before)
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.pad(inputs, [[0, 0], [0, 0], [0, 0], self._padding])
 
     def get_config(self) -> dict[str, object]:
-        return {**super().get_config(), "filters": self.filters}
+        return {**super().get_config(), "filters": self.filters, "side": self.side}

@@ -1,0 +1,233 @@
+"""PresB-Net, and AresB-Net: shuffled grouped 1-bit convolutions whose shortcuts are added and concatenated."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import tensorflow as tf
+
+from kbnn import layers, quantizers
+from kbnn.methods import Method
+from kbnn.models import parts
+from kbnn.models.registry import register
+from kbnn.models.resnet import DEPTHS
+
+GROUPS = 2
+
+# What stands before a normalization.
+Activation = Literal["biased_prelu", "rprelu", "relu", "none"]
+# Biased PReLUs have one bias and slope per group (paper) or per channel.
+PReLUScope = Literal["group", "channel"]
+# Layer normalization of a convolution's whole output (paper), of each group with affine parameters (code), or none.
+LayerNorm = Literal["whole", "group", "none"]
+# The 1x1 convolution around an expand block: 1-bit, with a 1-bit kernel on real input (code), real, or no shortcut.
+BlockShortcut = Literal["binary", "binary_kernel", "real", "none"]
+# What the real-valued twin has in the place of the sign: nothing (paper), the sign (code), or clip or ReLU.
+TwinActivation = Literal["none", "sign", "clip"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Two half blocks and a shortcut around them: `(B, H, W, C)` to the same, or to `(B, H/2, W/2, 2C)`."""
+
+    method: Method
+    activations: tuple[Activation, Activation]
+    prelu_scope: PReLUScope
+    layer_norm: LayerNorm
+    batch_norm: bool
+    block_shortcut: BlockShortcut
+    output_norm: bool
+
+    def __call__(self, x: tf.Tensor, expand: bool, *, name: str) -> tf.Tensor:
+        y = self._expand(x, name=name) if expand else self._basic(x, 1, name=name)
+        y = self._basic(y, 2, name=name)
+        if not expand or self.block_shortcut != "none":
+            around = self._shortcut(x, name=f"{name}_shortcut") if expand else x
+            y = tf.keras.layers.Add(name=f"{name}_add")([y, around])
+        return parts.batch_normalization(y, name=f"{name}_bn") if self.output_norm else y
+
+    def _basic(self, x: tf.Tensor, k: int, *, name: str) -> tf.Tensor:
+        """The convolution's output is added to the first half of the shuffled channels; the other half stays."""
+        shuffled = layers.ChannelShuffle(GROUPS, name=f"{name}_shuffle{k}")(x)
+        y = self._convolution(shuffled, x.shape[-1] // 2, 1, k, name=name)
+        return self._joined(y, shuffled, k, name=name)
+
+    def _expand(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
+        """The convolution's output is added to all channels, pooled, and these come after it once more."""
+        shuffled = layers.ChannelShuffle(GROUPS, name=f"{name}_shuffle1")(x)
+        pooled = parts.average_pool(shuffled, 2, name=f"{name}_pool1")
+        twice = parts.repeat_channels(pooled, 2 * x.shape[-1], name=f"{name}_duplicate1")
+        y = self._convolution(shuffled, x.shape[-1], 2, 1, name=name)
+        return self._joined(y, twice, 1, name=name)
+
+    def _convolution(self, x: tf.Tensor, filters: int, strides: int, k: int, *, name: str) -> tf.Tensor:
+        x = layers.ChannelShift(name=f"{name}_shift{k}")(x)
+        y = self.method.convolution(x, filters, 3, strides=strides, groups=GROUPS, name=f"{name}_conv{k}")
+        y = self._activation(y, self.activations[0], name=f"{name}_conv{k}_act")
+        if self.layer_norm != "none":
+            whole = self.layer_norm == "whole"
+            y = layers.SampleNormalization(1 if whole else GROUPS, affine=not whole, name=f"{name}_ln{k}")(y)
+        y = self._activation(y, self.activations[1], name=f"{name}_ln{k}_act")
+        return parts.batch_normalization(y, name=f"{name}_bn{k}") if self.batch_norm else y
+
+    def _activation(self, x: tf.Tensor, kind: Activation, *, name: str) -> tf.Tensor:
+        if kind == "none":
+            return x
+        if kind == "relu":
+            return tf.keras.layers.ReLU(name=name)(x)
+        if kind == "rprelu":
+            return layers.RPReLU(name=name)(x)
+        return layers.BiasedPReLU(GROUPS if self.prelu_scope == "group" else None, name=name)(x)
+
+    def _joined(self, y: tf.Tensor, around: tf.Tensor, k: int, *, name: str) -> tf.Tensor:
+        """Adds `y` to the first of the channels around it and puts the others beside: one padding, one addition."""
+        y = layers.ZeroPadChannels(around.shape[-1], side="after", name=f"{name}_pad{k}")(y)
+        y = tf.keras.layers.Add(name=f"{name}_add{k}")([y, around])
+        return layers.RPReLU(name=f"{name}_act{k}")(y)
+
+    def _shortcut(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
+        filters = 2 * x.shape[-1]
+        x = parts.average_pool(x, 2, name=f"{name}_pool")
+        if self.block_shortcut == "real":
+            x = parts.real_convolution(x, filters, 1, name=f"{name}_conv")
+        elif self.block_shortcut == "binary_kernel":
+            x = replace(self.method, before=()).convolution(x, filters, 1, name=f"{name}_conv", input_quantizer=None)
+        else:
+            x = self.method.convolution(x, filters, 1, name=f"{name}_conv")
+        return parts.batch_normalization(x, name=f"{name}_bn")
+
+
+def presb(
+    inputs: tf.Tensor,
+    method: Method,
+    classes: int,
+    *,
+    blocks: parts.Blocks = DEPTHS[18],
+    width: parts.Width = 1.0,
+    stem: parts.Stem | None = None,
+    activations: tuple[Activation, Activation] = ("biased_prelu", "biased_prelu"),
+    prelu_scope: PReLUScope = "group",
+    layer_norm: LayerNorm = "whole",
+    batch_norm: bool = True,
+    block_shortcut: BlockShortcut = "binary",
+    output_norm: bool = False,
+    estimator: Literal["ste", "leaky_ste"] | None = None,
+    twin_activation: TwinActivation = "none",
+) -> tf.Tensor:
+    """Four stages of blocks at 128, 256, 512 and 1024 channels, twice ResNet's, with 3x3 convolutions in two groups.
+
+    A block is two half blocks. A half block shuffles its input's channels over the groups, shifts them, takes the
+    sign and convolves it to half as many channels; then come biased PReLU, layer normalization, biased PReLU and batch
+    normalization. The first half of the shuffled channels is added, the second half put beside it, and an RPReLU
+    follows. The first block of a stage halves the image and doubles the channels: there the convolution keeps the
+    number of channels, and the average-pooled channels are both added and put beside it. Around a block goes its
+    input, or batch normalization of a 1-bit 1x1 convolution of the average-pooled input.
+
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
+
+    Args:
+        blocks: blocks per stage, of two binary grouped 3x3 convolutions each.
+        width: multiplies every channel count; they stay multiples of 4.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size when not given.
+        activations: what stands before layer and before batch normalization: `biased_prelu`, `rprelu`, `relu`,
+            `none`. Table 5's rows are `("none", "none")`, `("biased_prelu", "none")`, `("rprelu", "rprelu")` and
+            `("relu", "relu")`.
+        prelu_scope: biased PReLUs have a bias and a slope per `group` or per `channel`.
+        layer_norm: of the `whole` output, of each `group` with affine parameters (the authors' code), or `none`.
+        batch_norm: False leaves batch normalization out (table 5).
+        block_shortcut: the 1x1 convolution where channels double: `binary`, `binary_kernel` (real input, as in the
+            authors' code; it stays a real convolution on the device), `real`, or `none` at all.
+        output_norm: batch normalization after each block, as in the authors' code.
+        estimator: the sign's gradient, `ste` (paper) or `leaky_ste` (code), in the place of the method's.
+        twin_activation: what method `float` has for the sign: `none` (paper), `sign` (code) or `clip`.
+
+    Source: Shin and Kim, PresB-Net, 2022, section "Proposed BNN model", figures 7 to 9, table 5.
+    Deviates from the paper: "layer normalization for each group" (introduction) and "over the entire channels"
+    (method section) exclude each other; the default is the latter.
+    """
+    block = Block(
+        _method(method, estimator, twin_activation),
+        activations,
+        prelu_scope,
+        layer_norm,
+        batch_norm,
+        block_shortcut,
+        output_norm,
+    )
+    x = parts.residual_stem(inputs, parts.channels(128, width, multiple=2 * GROUPS), stem)
+    for _, strides, name in parts.stages(blocks):
+        x = block(x, expand=strides == 2, name=name)
+    return parts.classifier(x, classes)
+
+
+def aresb(
+    inputs: tf.Tensor,
+    method: Method,
+    classes: int,
+    *,
+    blocks: parts.Blocks = DEPTHS[18],
+    width: parts.Width = 1.0,
+    stem: parts.Stem | None = None,
+    block_shortcut: BlockShortcut = "binary",
+    estimator: Literal["ste", "leaky_ste"] | None = None,
+    twin_activation: TwinActivation = "none",
+) -> tf.Tensor:
+    """PresB-Net without layer normalization and biased PReLU: the network that it is compared with.
+
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
+
+    Args:
+        blocks: blocks per stage, of two binary grouped 3x3 convolutions each.
+        width: multiplies every channel count; they stay multiples of 4.
+        stem: as `presb18`.
+        block_shortcut: as `presb18`; AresB-Net's own paper has `none`.
+        estimator: as `presb18`.
+        twin_activation: as `presb18`.
+
+    Source: Kim, AresB-Net, 2021; Shin and Kim, PresB-Net, 2022, section "Experimental results".
+    """
+    return presb(
+        inputs,
+        method,
+        classes,
+        blocks=blocks,
+        width=width,
+        stem=stem,
+        activations=("none", "none"),
+        layer_norm="none",
+        block_shortcut=block_shortcut,
+        estimator=estimator,
+        twin_activation=twin_activation,
+    )
+
+
+def _method(method: Method, estimator: str | None, twin_activation: TwinActivation) -> Method:
+    """The method with another sign, or its real-valued twin without or with one."""
+    sign = {"ste": quantizers.SteSign, "leaky_ste": quantizers.LeakySteSign, None: None}[estimator]
+    if method.is_binary:
+        return method if sign is None else replace(method, input_quantizer=sign)
+    if twin_activation == "clip":
+        return method
+    if twin_activation == "none":
+        return replace(method, before=())
+    return replace(method, before=(), input_quantizer=sign or quantizers.LeakySteSign)
+
+
+_REFUSES = {"react": "its shifts and RPReLUs are part of the network already, choose method 'presb'"}
+for _depth, _presb, _aresb in (
+    (10, {"CIFAR-10": "91.76", "CIFAR-100": "67.03"}, {"CIFAR-100": "65.41"}),
+    (18, {"CIFAR-10": "93.36", "CIFAR-100": "73.84", "ImageNet": "63.03"}, {"CIFAR-100": "70.91", "ImageNet": "54.8"}),
+    (34, {"CIFAR-10": "93.64", "CIFAR-100": "73.56"}, {"CIFAR-100": "71.63"}),
+):
+    for _builder, _name, _published in ((presb, "PresB-Net", _presb), (aresb, "AresB-Net", _aresb)):
+        register(
+            f"{_builder.__name__}{_depth}",
+            input_shape=(32, 32, 3),
+            classes=100,
+            summary=f"{_name}-{_depth}: shuffled convolutions in two groups, shortcuts added and concatenated.",
+            method="presb",
+            published=_published,
+            refuses=_REFUSES,
+            blocks=DEPTHS[_depth],
+        )(_builder)

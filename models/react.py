@@ -1,0 +1,44 @@
+"""ReActNet in the form of a ResNet, as PresB-Net's paper compares with it."""
+
+import tensorflow as tf
+
+from kbnn.methods import Method
+from kbnn.models import parts
+from kbnn.models.registry import register
+from kbnn.models.resnet import DEPTHS, resnet
+
+
+def react(
+    inputs: tf.Tensor,
+    method: Method,
+    classes: int,
+    *,
+    blocks: parts.Blocks = DEPTHS[18],
+    width: parts.Width = 1.0,
+    stem: parts.Stem | None = None,
+) -> tf.Tensor:
+    """`bireal18`'s stages with shortcuts that pool and repeat their channels; RSign and RPReLU are the method's.
+
+    Networks (results/zoo.csv; parameters and MACs are binary + real):
+
+
+    Args:
+        blocks: residual blocks per stage, of two binary 3x3 convolutions each.
+        width: multiplies every channel count.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size when not given.
+
+    Source: Liu et al., ReActNet, 2020, section 4.
+    """
+    return resnet(inputs, method, classes, blocks=blocks, width=width, stem=stem, shortcut_type="duplicate")
+
+
+for _depth, _published in ((10, "66.69"), (18, "70.81"), (34, "70.89")):
+    register(
+        f"react{_depth}",
+        input_shape=(32, 32, 3),
+        classes=100,
+        summary=f"ReActNet as a ResNet-{_depth}: RSign, RPReLU, shortcuts that repeat their channels.",
+        method="react",
+        published={"CIFAR-100": _published},
+        blocks=DEPTHS[_depth],
+    )(react)

@@ -1,0 +1,79 @@
+"""Every registered network in its smallest form, which keeps every kind of layer and connection."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn import methods, models
+
+# Builder -> the size of its images and a width; a builder that is not listed is tested at its own.
+SMALL: dict[str, dict[str, Any]] = {
+    "alexnet": {"input_shape": (15, 15, 3), "width": 1 / 32},
+    "dorefa_svhn": {"input_shape": (40, 40, 3), "width": 1 / 4},
+    "aresb": {"input_shape": (8, 8, 3), "width": 1 / 2},
+    "presb": {"input_shape": (8, 8, 3), "width": 1 / 2},
+    "react": {"input_shape": (16, 16, 3), "width": 1 / 8},
+    "resnet": {"input_shape": (16, 16, 3), "width": 1 / 8},
+    "resnet_cifar": {"input_shape": (8, 8, 3), "width": 1 / 2},
+    "vgg_small": {"input_shape": (8, 8, 3), "width": 1 / 8},
+}
+CLASSES = 3
+# Each modifier at least once.
+COMPOSED = ("float+relu", "irnet+ml+bma", "siman+code", "xnor+std+ml+bma")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A registered name with the arguments of its smallest form."""
+
+    name: str
+    arguments: dict[str, Any]
+
+    def build(self, method: str | None = None, **options: Any) -> tf.keras.Model:
+        tf.keras.utils.set_random_seed(0)
+        return models.build(self.name, method, classes=CLASSES, **{**self.arguments, **options})
+
+
+def registered() -> list[Network]:
+    """Every name, at its own depth."""
+    return [Network(a.name, SMALL.get(a.builder.__name__, {})) for a in models.architectures()]
+
+
+def distinct() -> list[Network]:
+    """Every builder with every preset, once, at one block per stage: names that differ in depth alone are one."""
+    found: dict[str, Network] = {}
+    for architecture in models.architectures():
+        arguments = dict(SMALL.get(architecture.builder.__name__, {}))
+        blocks = architecture.options().get("blocks")
+        if blocks is not None:
+            arguments["blocks"] = 1 if isinstance(blocks, int) else (1,) * len(blocks)
+        preset = {key: value for key, value in architecture.preset.items() if key != "blocks"}
+        found.setdefault(f"{architecture.builder.__name__} {preset}", Network(architecture.name, arguments))
+    return list(found.values())
+
+
+def methods_of(network: Network) -> list[str]:
+    """Every base method that the network takes, and compositions of them."""
+    bases = models.get(network.name).methods()
+    return [*bases, *(name for name in COMPOSED if methods.get(name).base in bases)]
+
+
+def images(model: tf.keras.Model, count: int = 4) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype(np.float32)
+
+
+def settle(model: tf.keras.Model) -> None:
+    """Batch normalization as after training: untrained, it leaves sums of signs that are exactly zero.
+
+    Whether such a tie is +1 or -1 is decided by rounding, where the kernel's scale comes before the sum.
+    """
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, tf.keras.layers.BatchNormalization):
+            shape = layer.moving_mean.shape
+            layer.beta.assign(generator.normal(size=shape, scale=0.3))
+            layer.gamma.assign(generator.uniform(0.5, 1.5, size=shape))
+            layer.moving_mean.assign(generator.normal(size=shape, scale=0.3))
+            layer.moving_variance.assign(generator.uniform(0.5, 1.5, size=shape))

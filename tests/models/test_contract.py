@@ -1,0 +1,83 @@
+"""What every registered network does with every method that it takes."""
+
+from pathlib import Path
+
+import networks
+import numpy as np
+import pytest
+import tensorflow as tf
+from networks import CLASSES, Network
+
+from kbnn import accounting, converters, weights
+from kbnn.layers import BinaryConv2D, BinaryDense
+
+PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
+
+
+def binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
+    return [layer for layer in model.layers if isinstance(layer, BinaryConv2D | BinaryDense)]
+
+
+def fit(model: tf.keras.Model) -> float:
+    """The loss of one step; run eagerly, which costs less than tracing a graph for one step."""
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(tf.keras.optimizers.legacy.SGD(0.01), loss, run_eagerly=True)
+    return model.fit(networks.images(model), np.arange(4) % CLASSES, verbose=0).history["loss"][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "method"), PAIRS, ids=lambda value: getattr(value, "name", value))
+def test_trains_saves_and_loads(network: Network, method: str, tmp_path: Path):
+    model = network.build(method)
+    before = [weight.numpy() for weight in model.trainable_weights]
+    assert np.isfinite(fit(model))
+    moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, model.trainable_weights, strict=True)]
+    assert np.mean(moved) > 0.9
+    images = networks.images(model)
+    logits = model(images, training=False).numpy()
+    assert logits.shape == (4, CLASSES)
+    assert np.isfinite(logits).all()
+
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images, training=False), logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", networks.registered(), ids=lambda network: network.name)
+def test_every_name_trains_at_its_own_depth(network: Network):
+    model = network.build()
+    assert np.isfinite(fit(model))
+    cost = accounting.count(model)
+    assert cost.binary_macs > cost.real_macs / 100
+    assert all("?" not in layer.name + str(layer.output_shape) for layer in cost.layers)
+
+
+@pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)
+def test_the_real_valued_twin_has_the_same_kernels_by_name(network: Network):
+    twin, binary = network.build("float"), network.build()
+    left = weights.transfer(twin, binary)
+    assert not [name for name in left if name.endswith("kernel")]
+    assert [layer.name for layer in binary_layers(twin)] == [layer.name for layer in binary_layers(binary)]
+    for layer in binary_layers(binary):
+        np.testing.assert_array_equal(layer.kernel, twin.get_layer(layer.name).kernel)
+    assert accounting.count(twin).binary_macs == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "method"),
+    [pair for pair in PAIRS if pair[1] != "float"],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_converts_bitpacked_and_equal(network: Network, method: str, tmp_path: Path):
+    model = network.build(method)
+    networks.settle(model)
+    artifact = converters.convert(model, tmp_path / "model.tflite", networks.images(model, 32))
+    assert artifact.parity.passed
+    assert artifact.parity.kernel_bits_equal
+    operators = artifact.audit.operators
+    assert operators["LceBconv2d"] == len(binary_layers(model))
+    assert operators.get("CONV_2D", 0) == len([x for x in model.layers if type(x) is tf.keras.layers.Conv2D])
+    assert "LceDequantize" not in operators
+    assert artifact.audit.silent_fallbacks == []
