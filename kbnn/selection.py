@@ -1,7 +1,8 @@
 """Order statistics without sorting: the bits of a floating-point number, read as an integer, are in its order.
 
-A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data,
-exact, without data-dependent control flow, so that it compiles to one loop per pass and folds to a constant at export.
+A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data, exact.
+For kernels the passes are written out, without control flow, so that they fold to a constant at export; for
+activations, which are measured in training only, they are a loop, which compiles faster.
 benchmarks/selection.py compares it with sorting.
 """
 
@@ -14,7 +15,12 @@ def kth_largest(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
     """The k-th largest value of each column of float32 `x` `(rows, columns)`, k from 1: shape `(columns,)`."""
     key = _ordered(x)
     threshold = tf.where(_count(key >= 0) >= k, tf.constant(0, tf.int32), tf.int32.min)
-    return _unordered(_refine(key, threshold, k))
+
+    def refine(bit: tf.Tensor, threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return bit - 1, _raised(key, threshold, tf.bitwise.left_shift(1, bit), k)
+
+    _, threshold = tf.while_loop(lambda bit, _: bit >= 0, refine, (30, threshold))
+    return _unordered(threshold)
 
 
 def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
@@ -26,7 +32,9 @@ def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
         return tf.zeros_like(magnitude, tf.bool)
     # -0.0 would be below every threshold as an integer.
     key = tf.maximum(tf.bitcast(magnitude, tf.int32), 0)
-    threshold = _refine(key, tf.zeros_like(key[0]), k)
+    threshold = tf.zeros_like(key[0])
+    for bit in range(30, -1, -1):
+        threshold = _raised(key, threshold, 1 << bit, k)
     above = key > threshold
     return above | _first(tf.equal(key, threshold), k - _count(above))
 
@@ -56,12 +64,10 @@ def _count(chosen: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(chosen, tf.int32), 0)
 
 
-def _refine(key: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
-    """Raises `threshold`, bit by bit, as long as k values reach it."""
-    for bit in range(30, -1, -1):
-        higher = threshold + tf.constant(1 << bit, tf.int32)
-        threshold = tf.where(_count(key >= higher) >= k, higher, threshold)
-    return threshold
+def _raised(key: tf.Tensor, threshold: tf.Tensor, by: tf.Tensor | int, k: tf.Tensor | int) -> tf.Tensor:
+    """`threshold` plus `by` where k values still reach that, else `threshold`."""
+    higher = threshold + by
+    return tf.where(_count(key >= higher) >= k, higher, threshold)
 
 
 def _first(tied: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:

@@ -35,6 +35,12 @@ def _median_and_unit(sample: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
     return tf.stack([selection.median(values), tf.minimum(power_of_two(largest), 2.0**126)])
 
 
+def median_of(x: tf.Tensor) -> tf.Tensor:
+    """ω: the median of all activations of the batch, estimated from a sample, float32 and constant for the gradient."""
+    sample = _gathered_over_replicas(tf.stop_gradient(sample_rows(x)))
+    return _median_and_unit(sample, tf.zeros(1))[0]
+
+
 def _moved(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor) -> tf.Tensor:
     """m = A - ω + β_c, in units of `unit`."""
     return widen(x) * (1 / unit) + (beta / unit - median / unit)
@@ -55,10 +61,10 @@ def _side_sums(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor
     )
 
 
-def _scales(sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """s₊, s₋ from `_side_sums`, 1 for an empty side."""
+def _scales(sums: tf.Tensor, unit: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """s₊, s₋ from `_side_sums`, in units of `unit`; 1 for an empty side."""
     squares, counts = sums[::2], sums[1::2]
-    scales = tf.sqrt(tf.where(squares > 0, squares, 1.0) / tf.where(squares > 0, counts, 1.0))
+    scales = tf.where(squares > 0, tf.sqrt(squares / tf.maximum(counts, 1.0)), 1 / unit)
     return scales[0], scales[1]
 
 
@@ -67,7 +73,7 @@ def _normalized(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor, sums: tf.Tensor
 ) -> tf.Tensor:
     m = _moved(x, beta, median, unit)
-    positive, negative = _scales(sums)
+    positive, negative = _scales(sums, unit)
     return narrow(m * tf.where(m < 0, gamma / negative, gamma / positive), x.dtype)
 
 
@@ -77,7 +83,7 @@ def _gamma_gradients(
 ) -> tf.Tensor:
     """Σ dy·m/s of the positive and of the negative entries, per channel: `(2, C)`."""
     m = _moved(x, beta, median, unit)
-    positive, negative = _scales(sums)
+    positive, negative = _scales(sums, unit)
     product = widen(dy) * m
     zero = tf.zeros_like(m)
     return tf.stack(
@@ -100,7 +106,7 @@ def _input_gradient(
     through_scales: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     m = _moved(x, beta, median, unit)
-    positive, negative = _scales(sums)
+    positive, negative = _scales(sums, unit)
     # What the scales' own gradient takes away, m/s·(Σ γ·dy·m/s)/n of the side.
     share = tf.where(sums[::2] > 0, through_scales / tf.maximum(sums[1::2], 1.0), 0.0)
     dy_wide = gamma * widen(dy)
@@ -147,11 +153,14 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
 
         return _normalized(x, gamma, beta, median, unit, sums), gradient
 
-    positive, negative = _scales(sums)
-    # A side without entries has scale 1, whatever the unit.
-    positive = tf.where(sums[0] > 0, tf.minimum(positive * unit, tf.float32.max), 1.0)
-    negative = tf.where(sums[2] > 0, tf.minimum(negative * unit, tf.float32.max), 1.0)
-    return normalize(x, gamma, beta), median, positive, negative
+    positive, negative = _scales(sums, unit)
+    largest = tf.float32.max
+    return (
+        normalize(x, gamma, beta),
+        median,
+        tf.minimum(positive * unit, largest),
+        tf.minimum(negative * unit, largest),
+    )
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")

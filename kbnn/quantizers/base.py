@@ -81,7 +81,8 @@ def power_of_two(x: tf.Tensor) -> tf.Tensor:
 def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf.Tensor:
     """Ŵ = (W - mean(W))/√(Σ(W - mean(W))²/(n - lost_degrees) + epsilon) per filter, differentiable, in float32.
 
-    A filter whose weights are all equal has no direction: it gives zeros, and lets the gradient pass unscaled.
+    A filter whose weights are all equal has no direction: without an epsilon it gives zeros, and lets the gradient
+    pass unscaled.
     """
     w = tf.cast(w, tf.float32)
     axes = filter_axes(w)
@@ -92,9 +93,11 @@ def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf
     centred = scaled - tf.reduce_mean(scaled, axes)
     count = max(filter_size(w) - lost_degrees, 1)
     variance = tf.reduce_sum(tf.square(centred), axes) / count
+    if epsilon:
+        # For equal huge weights, epsilon vanishes beside their square.
+        return centred / tf.sqrt(tf.maximum(variance + tf.square(tf.sqrt(epsilon) / unit), _FLAT_VARIANCE**2))
     is_dead = (largest <= _NEGLIGIBLE) | (variance < _FLAT_VARIANCE)
-    deviation = tf.sqrt(tf.where(is_dead, 1.0, variance + epsilon / tf.square(unit)))
-    return tf.where(is_dead, _vanishing(w), centred / deviation)
+    return tf.where(is_dead, _vanishing(w), centred / tf.sqrt(tf.where(is_dead, 1.0, variance)))
 
 
 @tf.custom_gradient

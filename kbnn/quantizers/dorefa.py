@@ -8,7 +8,8 @@ from kbnn.quantizers.base import KernelQuantizer, mean_magnitude, sign
 @tf.custom_gradient
 def dorefa_sign(w: tf.Tensor) -> tf.Tensor:
     """α·sign(W), α = mean(abs(W)) over the whole layer; its gradient is dy."""
-    return tf.cast(tf.reduce_mean(mean_magnitude(w)), w.dtype) * sign(w), lambda dy: dy
+    alpha = mean_magnitude(tf.reshape(w, [-1, 1]))
+    return tf.cast(alpha, w.dtype) * sign(w), lambda dy: dy
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")

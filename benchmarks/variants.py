@@ -1,0 +1,157 @@
+"""What the papers leave open, decided on CIFAR-10: SiMaN's gradient rules and the batch median's variants.
+
+    nice -n 10 .venv/bin/python benchmarks/variants.py [--epochs 2] [--threads 1]
+
+Short equal runs of ResNet-20: the same initial weights, order of images and schedule for all variants of a seed. The
+last 5000 training images are held out and measured; the test set is not touched. A finished run has its row in
+results/variants.csv and is not run again, so that an interrupted series goes on where it stopped.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import record
+import tensorflow_datasets as tfds
+
+import kbnn
+from kbnn.methods import Method
+
+BATCH, HELD_OUT, SEEDS = 128, 5000, (0, 1, 2)
+
+
+def siman(gradient: str) -> Method:
+    return dataclasses.replace(
+        kbnn.methods.get("siman"), kernel_quantizer=lambda: kbnn.quantizers.HalfHalf(gradient=gradient)
+    )
+
+
+def xnor_with(transform: Callable) -> Method:
+    """XNOR-Net with a variant of the batch median, given (activations, γ, β), before each sign."""
+    return dataclasses.replace(
+        kbnn.methods.get("xnor"), before=(lambda x, name: variant_layer()(transform, name=f"{name}_median")(x),)
+    )
+
+
+def variant_layer() -> type:
+    """A batch median whose training pass is replaced, written plainly; evaluation uses the moving averages."""
+    import tensorflow as tf
+
+    class Variant(kbnn.layers.BatchMedian):
+        def __init__(self, transform: Callable, **kwargs: object) -> None:
+            super().__init__(**kwargs)
+            self.transform = transform
+
+        def _by_batch(self, inputs: tf.Tensor) -> tf.Tensor:
+            outputs, centre = self.transform(inputs, tf.identity(self.gamma), tf.identity(self.beta))
+            self._average(self.moving_median, centre)
+            return outputs
+
+    return Variant
+
+
+def sided(x, gamma, beta, centre, keep):
+    """γ·m/s±, the scales passed through `keep`."""
+    import tensorflow as tf
+
+    m = x - centre + beta
+    rms = [tf.sqrt(tf.reduce_sum(tf.where(s, m * m, 0.0)) / tf.reduce_sum(tf.cast(s, m.dtype))) for s in (m > 0, m < 0)]
+    return gamma * m / tf.where(m < 0, keep(rms[1]), keep(rms[0])), centre
+
+
+def median_of(x):
+    from kbnn.layers import batch_median
+
+    return batch_median.median_of(x)
+
+
+def constant_scales(x, gamma, beta):
+    import tensorflow as tf
+
+    return sided(x, gamma, beta, median_of(x), tf.stop_gradient)
+
+
+def without_scales(x, gamma, beta):
+    centre = median_of(x)
+    return gamma * (x - centre + beta), centre
+
+
+def mean_for_median(x, gamma, beta):
+    import tensorflow as tf
+
+    return sided(x, gamma, beta, tf.stop_gradient(tf.reduce_mean(x)), tf.identity)
+
+
+VARIANTS: dict[tuple[str, str], Callable[[], Method]] = {
+    ("siman", "identity"): lambda: siman("identity"),
+    ("siman", "magnitude"): lambda: siman("magnitude"),
+    ("batch median", "none"): lambda: kbnn.methods.get("xnor"),
+    ("batch median", "as published"): lambda: kbnn.methods.get("xnor+bma"),
+    ("batch median", "scales constant for the gradient"): lambda: xnor_with(constant_scales),
+    ("batch median", "no scales"): lambda: xnor_with(without_scales),
+    ("batch median", "mean in place of the median"): lambda: xnor_with(mean_for_median),
+}
+
+
+def images() -> tuple[np.ndarray, np.ndarray]:
+    x, y = tfds.as_numpy(tfds.load("cifar10", split="train", batch_size=-1, as_supervised=True, download=False))
+    return (x.astype(np.float32) - 125.3) / 62.7, y
+
+
+def batches(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Shuffled, padded by 4, cropped and flipped: each image on its own."""
+    rng = np.random.default_rng(seed)
+    padded = np.pad(x, [(0, 0), (4, 4), (4, 4), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (32, 32), (1, 2))
+    for _ in range(epochs):
+        for chosen in np.array_split(rng.permutation(len(x)), len(x) // BATCH):
+            top, left = rng.integers(0, 9, (2, len(chosen)))
+            cropped = windows[chosen, top, left].transpose(0, 2, 3, 1)
+            flipped = np.where(rng.random((len(chosen), 1, 1, 1)) < 0.5, cropped[:, :, ::-1], cropped)
+            yield np.ascontiguousarray(flipped), y[chosen]
+
+
+def train(method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, seed: int) -> dict[str, float]:
+    import tensorflow as tf
+
+    tf.keras.backend.clear_session()
+    tf.keras.utils.set_random_seed(seed)
+    model = kbnn.models.build("resnet20", method=method, input_shape=(32, 32, 3), classes=10)
+    x, y = data
+    steps = epochs * ((len(x) - HELD_OUT) // BATCH)
+    model.compile(
+        tf.keras.optimizers.legacy.SGD(tf.keras.optimizers.schedules.CosineDecay(0.1, steps), momentum=0.9),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    for batch in batches(x[:-HELD_OUT], y[:-HELD_OUT], epochs, seed):
+        model.train_on_batch(*batch)
+    loss, accuracy = model.evaluate(x[-HELD_OUT:], y[-HELD_OUT:], batch_size=500, verbose=0)
+    return {"held_out_loss": round(loss, 4), "held_out_top1": round(100 * accuracy, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    data = images()
+    for seed in SEEDS:
+        for (study, variant), method in VARIANTS.items():
+            key = {"study": study, "variant": variant, "epochs": str(arguments.epochs), "seed": str(seed)}
+            if any(key.items() <= row.items() for row in record.read("variants")):
+                continue
+            row = {**key, **train(method(), data, arguments.epochs, seed)}
+            del row["seed"]
+            record.append("variants", [row], seed)
+            print(seed, row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
