@@ -19,6 +19,7 @@ import tensorflow as tf
 from kbnn import analysis, datasets, methods, models, quantizers
 from kbnn.datasets import Dataset
 from kbnn.methods import Method
+from kbnn.regularizers import Strength
 
 SEEDS = (0, 1, 2)
 BATCH = 64
@@ -42,9 +43,15 @@ def _fixed_beta() -> Method:
     return dataclasses.replace(methods.get("bnnplus_r1"), input_quantizer=fixed, kernel_quantizer=fixed)
 
 
+class WeightDecay(Strength, tf.keras.regularizers.Regularizer):
+    """Adds `strength·w` to a gradient: the weight decay that the papers switch off for binarized kernels."""
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        return self.strength * tf.nn.l2_loss(w)
+
+
 def _with_l2(decay: float) -> Method:
-    """`decay·w` is added to the gradient of binarized kernels; Keras's L2(l) adds 2·l·w."""
-    regularizer: Any = tf.keras.regularizers.L2(decay / 2)
+    regularizer: Any = WeightDecay(decay)
     return dataclasses.replace(methods.get("siman"), kernel_regularizer=regularizer)
 
 
