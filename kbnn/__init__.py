@@ -19,7 +19,6 @@ _ROOMS = (
     "converters",
     "datasets",
     "errors",
-    "examples",
     "layers",
     "methods",
     "models",

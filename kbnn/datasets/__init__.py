@@ -4,8 +4,11 @@
 >>> data.classes, data.input_shape, data.test.size
 """
 
-from kbnn.datasets.augmentation import Augmentation
-from kbnn.datasets.dataset import Arrays, Dataset, Normalization
+from kbnn.datasets.arrays import Arrays
+from kbnn.datasets.dataset import Dataset, Normalization
+from kbnn.datasets.encoded import Encoded
+from kbnn.datasets.folder import load_folder
 from kbnn.datasets.registry import load, names
+from kbnn.datasets.transform import Transform
 
-__all__ = ["Arrays", "Augmentation", "Dataset", "Normalization", "load", "names"]
+__all__ = ["Arrays", "Dataset", "Encoded", "Normalization", "Transform", "load", "load_folder", "names"]

@@ -1,13 +1,17 @@
 """What a data set is: labelled images, how pixels become network input, and batches of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
-from kbnn.datasets.augmentation import Augmentation
+from kbnn.datasets.arrays import Arrays
+from kbnn.datasets.encoded import Encoded
+from kbnn.datasets.transform import Transform
 from kbnn.errors import UsageError
+
+Split = Arrays | Encoded
 
 
 @dataclass(frozen=True)
@@ -31,45 +35,52 @@ class Normalization:
         return Normalization(tuple(np.round(mean, 2).tolist()), tuple(np.round(std, 2).tolist()))
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """One split held in memory: uint8 images `(N, H, W, C)` and int32 labels `(N,)`."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def size(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: np.ndarray) -> "Arrays":
-        return Arrays(self.images[indices], self.labels[indices])
+# Of ImageNet's training images, as everybody takes them.
+IMAGENET = Normalization((123.68, 116.78, 103.94), (58.40, 57.12, 57.38))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in three splits: `train`, `validation` (held out of the training set; chooses) and `test` (read last)."""
+    """Images in three splits: `train`, `validation` (held out of the training set; chooses) and `test` (read last).
+
+    Raises:
+        UsageError: a transform that these images cannot take.
+    """
 
     name: str
     classes: tuple[str, ...]
     normalization: Normalization
-    train: Arrays
-    validation: Arrays
-    test: Arrays
+    train: Split
+    validation: Split
+    test: Split
+    transform: Transform = field(default_factory=Transform)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.train, Arrays):
+            return
+        if self.transform.size is None:
+            raise UsageError(f"images of data set '{self.name}' differ in size: received size=None, choose one")
+        if self.transform.pad:
+            raise UsageError(f"images of data set '{self.name}' differ in size: give resize instead of pad")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        height, width, channels = self.train.images.shape[1:]
-        return height, width, channels
+        """Height, width and channels of the network's input."""
+        if isinstance(self.train, Arrays):
+            return self.transform.shape(self.train.shape)
+        return self.transform.shape((0, 0, 3))
 
-    def inputs(self, split: Arrays) -> np.ndarray:
-        """The network's input for all images of a split, in order: float32 `(N, H, W, C)`."""
-        return self.normalization(split.images).numpy()
+    def inputs(self, split: Split, limit: int | None = None) -> np.ndarray:
+        """The network's input for the images of a split, in order: float32 `(N, H, W, C)`; the first `limit` ones."""
+        count = split.size if limit is None else min(limit, split.size)
+        if count == 0:
+            return np.zeros((0, *self.input_shape), np.float32)
+        batches = [images.numpy() for images, _ in self.batches(split, min(count, 500)).take(-(-count // 500))]
+        return np.concatenate(batches)[:count]
 
-    def batches(self, split: Arrays, batch: int) -> tf.data.Dataset:
+    def batches(self, split: Split, batch: int) -> tf.data.Dataset:
         """`(input, label)` batches of a split in order, the last one smaller when the size asks for it."""
-        pixels = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch)
-        return pixels.map(lambda x, y: (self.normalization(x), y), tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return self._normalized(split.ordered(batch, self.transform))
 
     def steps(self, batch: int) -> int:
         """Training steps in an epoch; images that do not fill a batch wait for another epoch's order.
@@ -83,28 +94,30 @@ class Dataset:
             )
         return self.train.size // batch
 
-    def epochs(self, batch: int, augmentation: Augmentation, *, seed: int, first: int = 0) -> tf.data.Dataset:
-        """Endless training batches from epoch `first` on, `steps(batch)` of them an epoch.
+    def epochs(self, batch: int, *, seed: int, first: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
+        """Endless training batches from step `first` on, `steps(batch)` of them an epoch.
 
         Order and augmentation of a batch depend on nothing but the seed, the epoch and the place in it, so a run
         that resumes sees what an uninterrupted one would have seen.
+
+        Args:
+            batch: images of a step, over all workers.
+            seed: of order and augmentation.
+            first: steps to leave out.
+            worker: which part of each batch to give, when several processes share the work.
+            workers: how many parts.
+
+        Raises:
+            UsageError: as `steps`, or a batch that the workers cannot share.
         """
-        steps, size = self.steps(batch), self.train.size
-        images, labels = tf.constant(self.train.images), tf.constant(self.train.labels)
+        self.steps(batch)
+        if batch % workers:
+            raise UsageError(f"{workers} workers cannot share a batch of {batch}: choose a multiple of {workers}")
+        return self._normalized(self.train.shuffled(batch, self.transform, seed, first, worker, workers))
 
-        def order(epoch: tf.Tensor) -> tf.data.Dataset:
-            shuffled = tf.random.experimental.stateless_shuffle(tf.range(size), seed=tf.stack([seed, epoch]))
-            indices = tf.reshape(shuffled[: steps * batch], [steps, batch])
-            places = tf.range(epoch * steps, (epoch + 1) * steps)
-            return tf.data.Dataset.from_tensor_slices((indices, places))
-
-        def prepare(indices: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            pixels = tf.ensure_shape(tf.gather(images, indices), [batch, *self.input_shape])
-            augmented = augmentation(pixels, tf.stack([seed, place]))
-            return self.normalization(augmented), tf.gather(labels, indices)
-
-        epochs = tf.data.Dataset.range(first, tf.int32.max, output_type=tf.int32)
-        return epochs.flat_map(order).map(prepare, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    def _normalized(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        normalized = batches.map(lambda x, y: (self.normalization(x), y), tf.data.AUTOTUNE, deterministic=True)
+        return normalized.prefetch(tf.data.AUTOTUNE)
 
 
 def held_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,9 +145,16 @@ def split_off(arrays: Arrays, fraction: float, seed: int) -> tuple[Arrays, Array
 
 
 def assemble(
-    name: str, classes: Sequence[str], train: Arrays, test: Arrays, *, validation: float, seed: int
+    name: str,
+    classes: Sequence[str],
+    train: Arrays,
+    test: Arrays,
+    *,
+    validation: float,
+    seed: int,
+    transform: Transform,
 ) -> Dataset:
     """A data set from its training and test images; the pixel statistics are those of all training images."""
     normalization = Normalization.of(train.images)
     rest, part = split_off(train, validation, seed)
-    return Dataset(name, tuple(classes), normalization, rest, part, test)
+    return Dataset(name, tuple(classes), normalization, rest, part, test, transform)

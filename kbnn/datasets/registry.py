@@ -2,21 +2,34 @@
 
 import os
 from collections.abc import Callable
+from typing import Any
 
-from kbnn.datasets.dataset import Arrays, Dataset, assemble, split_off
+from kbnn.datasets.arrays import Arrays
+from kbnn.datasets.dataset import Dataset, assemble, split_off
+from kbnn.datasets.transform import Transform
 from kbnn.errors import KbnnError, UsageError, unknown
 
 VALIDATION = 0.1
-_SEED = 0
+SEED = 0
+
+# What is left open by a recipe: ImageNet's images differ in size.
+_IMAGENET = Transform(resize=256, size=224)
 
 
-def load(name: str, *, validation: float = VALIDATION, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Loads a data set into memory.
+def load(
+    name: str,
+    *,
+    validation: float = VALIDATION,
+    data_dir: str | os.PathLike[str] | None = None,
+    transform: Transform | None = None,
+) -> Dataset:
+    """Loads a data set: small ones into memory, large ones as streams.
 
     Args:
         name: one of `names()`.
         validation: share of the training images held out to choose by, stratified, always the same images.
         data_dir: where tensorflow-datasets keeps its prepared data; its own default when not given.
+        transform: augmentation, resizing and cropping; the images as they are by default, ImageNet's at 224x224.
 
     Raises:
         UsageError: an unknown name or a share that is not in [0, 1).
@@ -28,10 +41,8 @@ def load(name: str, *, validation: float = VALIDATION, data_dir: str | os.PathLi
     """
     if name not in _LOADERS:
         raise unknown("data set", name, _LOADERS)
-    if not 0 <= validation < 1:
-        raise UsageError(f"validation share is out of range: received {validation}, choose 0 <= share < 1")
-    classes, train, test = _LOADERS[name](name, data_dir)
-    return assemble(name, classes, train, test, validation=validation, seed=_SEED)
+    check_share(validation)
+    return _LOADERS[name](name, validation, data_dir, transform)
 
 
 def names() -> list[str]:
@@ -39,10 +50,13 @@ def names() -> list[str]:
     return sorted(_LOADERS)
 
 
-Parts = tuple[list[str], Arrays, Arrays]
+def check_share(validation: float) -> None:
+    """Raises UsageError unless the share of validation images is in [0, 1)."""
+    if not 0 <= validation < 1:
+        raise UsageError(f"validation share is out of range: received {validation}, choose 0 <= share < 1")
 
 
-def _digits(_: str, __: object) -> Parts:
+def _digits(name: str, validation: float, _: object, transform: Transform | None) -> Dataset:
     """Scans of handwritten digits, 8x8, 1797 in all, in scikit-learn's wheel (Alpaydin and Kaynak, 1998).
 
     A fifth of them, stratified, is the test split.
@@ -52,39 +66,75 @@ def _digits(_: str, __: object) -> Parts:
 
     digits = load_digits()
     pixels = np.round(digits.images[..., None] * (255 / 16)).astype(np.uint8)
-    train, test = split_off(Arrays(pixels, digits.target.astype(np.int32)), 0.2, _SEED)
-    return [str(label) for label in digits.target_names], train, test
+    train, test = split_off(Arrays(pixels, digits.target.astype(np.int32)), 0.2, SEED)
+    classes = [str(label) for label in digits.target_names]
+    return assemble(name, classes, train, test, validation=validation, seed=SEED, transform=transform or Transform())
 
 
-def _tensorflow_datasets(name: str, data_dir: object) -> Parts:
+def _in_memory(name: str, validation: float, data_dir: object, transform: Transform | None) -> Dataset:
     import numpy as np
 
+    builder = prepared(name, data_dir)
+    import tensorflow_datasets as tfds
+
+    def split(part: str) -> Arrays:
+        arrays = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1, as_supervised=True))
+        return Arrays(np.asarray(arrays[0]), np.asarray(arrays[1], np.int32))
+
+    classes, train, test = builder.info.features["label"].names, split("train"), split("test")
+    return assemble(name, classes, train, test, validation=validation, seed=SEED, transform=transform or Transform())
+
+
+def _streamed(name: str, validation: float, data_dir: object, transform: Transform | None) -> Dataset:
+    from kbnn.datasets.records import stream
+
+    builder = prepared(_CONFIGURED.get(name, name), data_dir)
+    return stream(name, builder, validation, transform or _IMAGENET)
+
+
+def prepared(name: str, data_dir: object) -> Any:
+    """The tensorflow-datasets builder of a data set that is on disk, downloaded first if need be.
+
+    Raises:
+        KbnnError: the data set is not prepared and cannot be downloaded.
+    """
     os.environ.setdefault("NO_GCE_CHECK", "true")
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir)
     if not builder.data_path.exists():
         _prepare(builder)
-
-    def split(part: str) -> Arrays:
-        arrays = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1, as_supervised=True))
-        return Arrays(np.asarray(arrays[0]), np.asarray(arrays[1], np.int32))
-
-    return builder.info.features["label"].names, split("train"), split("test")
+    return builder
 
 
-def _prepare(builder: "object") -> None:
+def _prepare(builder: Any) -> None:
     try:
-        builder.download_and_prepare()  # type: ignore[attr-defined]
+        _reach(builder)
+        builder.download_and_prepare()
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise KbnnError(
-            f"data set '{builder.name}' is not prepared in '{builder.data_dir}' and cannot be downloaded "  # type: ignore[attr-defined]
+            f"data set '{builder.name}' is not prepared in '{builder.data_dir}' and cannot be downloaded "
             f"({reason}): connect to the network, or put a prepared folder there or in --data-dir"
         ) from error
 
 
-_LOADERS: dict[str, Callable[[str, object], Parts]] = {
+def _reach(builder: Any) -> None:
+    """Asks for the first file once: tensorflow-datasets would try for minutes where there is no network."""
+    import requests
+
+    fetched_by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+    for url in [] if fetched_by_hand else list(builder.url_infos or [])[:1]:
+        requests.head(url, timeout=15)
+
+
+_CONFIGURED = {"imagenette": "imagenette/320px-v2"}
+
+_LOADERS: dict[str, Callable[[str, float, object, Transform | None], Dataset]] = {
     "digits": _digits,
-    "cifar10": _tensorflow_datasets,
+    "cifar10": _in_memory,
+    "cifar100": _in_memory,
+    "svhn_cropped": _in_memory,
+    "imagenet2012": _streamed,
+    "imagenette": _streamed,
 }

@@ -5,8 +5,23 @@
 >>> run.model()
 """
 
+from kbnn.training.evaluate import Evaluation, evaluate
+from kbnn.training.interruption import InterruptedRunError
 from kbnn.training.recipe import DataSettings, ModelSettings, Recipe, Stage
+from kbnn.training.result import Result, result
 from kbnn.training.run import Run
 from kbnn.training.train import train
 
-__all__ = ["DataSettings", "ModelSettings", "Recipe", "Run", "Stage", "train"]
+__all__ = [
+    "DataSettings",
+    "Evaluation",
+    "InterruptedRunError",
+    "ModelSettings",
+    "Recipe",
+    "Result",
+    "Run",
+    "Stage",
+    "evaluate",
+    "result",
+    "train",
+]

@@ -1,13 +1,15 @@
 """A recipe: everything that decides a training run, typed, as one TOML file."""
 
+import copy
 import difflib
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kbnn import files
 from kbnn.errors import UsageError
@@ -17,6 +19,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class Settings(BaseModel):
     """A table of a recipe; unknown keys and wrong types are errors."""
@@ -25,21 +31,34 @@ class Settings(BaseModel):
 
 
 class DataSettings(Settings):
-    """`[data]`: which images, and how they are fed."""
+    """`[data]`: which images, and how they are fed; see `kbnn.datasets.Transform` for what happens to them."""
 
-    name: str
-    validation: float = Field(0.1, ge=0, lt=1)
+    name: str | None = None
+    folder: str | None = None
+    unreadable: Literal["refuse", "skip"] = "refuse"
+    validation: Share = 0.1
     batch: int = Field(128, ge=1)
     pad: int = Field(0, ge=0)
     flip: bool = False
+    resize: int | None = Field(None, ge=1)
+    square: bool = False
+    size: int | None = Field(None, ge=1)
+    scale: tuple[Share, Positive] | None = Field(None, strict=False)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "DataSettings":
+        if (self.name is None) == (self.folder is None):
+            raise ValueError("give either name, of a known data set, or folder, of your own images")
+        return self
 
 
 class ModelSettings(Settings):
-    """`[model]`: the architecture, the method, and the architecture's options."""
+    """`[model]`: the architecture, the method, the architecture's options, and weights to start from."""
 
     name: str
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
 
 
 class Stage(Settings):
@@ -47,44 +66,68 @@ class Stage(Settings):
 
     epochs: int = Field(ge=1)
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = Field(5e-3, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    schedule: Literal["constant", "cosine"] = "cosine"
+    learning_rate: Positive = 5e-3
+    momentum: Share = 0.9
+    schedule: Literal["constant", "cosine", "linear", "steps"] = "cosine"
 
 
 class Recipe(Settings):
     """A whole recipe."""
 
     name: str
+    source: str | None = None
+    paper: float | None = None
     seed: int = 0
+    policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    steps_per_execution: int = Field(8, ge=1)
     data: DataSettings
     model: ModelSettings
     stage: tuple[Stage, ...] = Field(min_length=1, strict=False)
 
     @staticmethod
     def of(
-        model: str, method: str, dataset: str, *, epochs: int = 60, batch: int = 128, seed: int = 0, **options: Any
+        model: str,
+        method: str,
+        dataset: str | None = None,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        size: int | None = None,
+        epochs: int = 60,
+        batch: int = 128,
+        seed: int = 0,
+        **options: Any,
     ) -> "Recipe":
-        """A recipe with common defaults: Adam, its learning rate falling to 0 along a cosine, random shifts and flips.
+        """A recipe with common defaults: Adam, its learning rate falling to 0 along a cosine, random crops and flips.
 
-        Digits are shifted by up to a pixel and not mirrored; other images by up to four, as is usual for CIFAR.
+        Digits are shifted by up to a pixel and not mirrored; other images of one size are shifted by up to four
+        pixels, as is usual for CIFAR, and images of differing sizes are cropped as is usual for ImageNet.
+
+        Args:
+            model: an architecture.
+            method: what makes it binary.
+            dataset: a data set by name, or
+            folder: a folder of images, one sub-folder per class.
+            size: side of the square that the network sees, for images of differing sizes.
+            epochs: how long.
+            batch: images of a step.
+            seed: of weights, order and augmentation.
+            **options: the architecture's own.
 
         Raises:
             UsageError: a value is out of range.
         """
-        augmentation = {"pad": 1} if dataset == "digits" else {"pad": 4, "flip": True}
         return Recipe.parse(
             {
-                "name": f"{model}-{method}-{dataset}",
+                "name": f"{model}-{method}-{dataset or Path(folder or '').name}",
                 "seed": seed,
-                "data": {"name": dataset, "batch": batch, **augmentation},
+                "data": {"batch": batch, **_source(dataset, folder), **_augmentation(dataset, size)},
                 "model": {"name": model, "method": method, "options": options},
                 "stage": [{"epochs": epochs}],
             }
         )
 
     @staticmethod
-    def parse(values: dict[str, Any]) -> "Recipe":
+    def parse(values: Mapping[str, Any]) -> "Recipe":
         """A recipe from plain tables.
 
         Raises:
@@ -102,14 +145,35 @@ class Recipe(Settings):
         Raises:
             UsageError: the file is missing, not TOML, or not a recipe.
         """
-        try:
-            return Recipe.parse(tomllib.loads(Path(path).read_text()))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read recipe '{path}': {error}; give a TOML file of a recipe") from error
+        return Recipe.parse(read_toml(path))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the recipe as TOML, by rename."""
-        files.write(path, tomli_w.dumps(self.model_dump(mode="json")))
+        files.write(path, tomli_w.dumps(self.tables()))
+
+    def tables(self) -> dict[str, Any]:
+        """The recipe as plain tables; what is not set is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def changed(self, settings: Mapping[str, Any]) -> "Recipe":
+        """The recipe with other settings, each by its dotted key; stages count from 1.
+
+        Raises:
+            UsageError: as `parse`, or a stage that the recipe does not have.
+
+        Example:
+            >>> recipe.changed({"stage.1.epochs": 30, "data.batch": 64})
+        """
+        tables = self.tables()
+        for key, value in settings.items():
+            _set(tables, key, value)
+        return Recipe.parse(tables)
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """What another recipe has changed, as `key: this -> other`."""
+        mine, theirs = dict(_flat(self.tables())), dict(_flat(other.tables()))
+        keys = [*mine, *(key for key in theirs if key not in mine)]
+        return [f"{key}: {mine.get(key)} -> {theirs.get(key)}" for key in keys if mine.get(key) != theirs.get(key)]
 
     @property
     def epochs(self) -> int:
@@ -117,17 +181,96 @@ class Recipe(Settings):
         return sum(stage.epochs for stage in self.stage)
 
 
+def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        UsageError: the file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot read recipe '{path}': {reason}; give a TOML file of a recipe") from error
+
+
+def parse_value(text: str) -> Any:
+    """A setting from the command line: a TOML value, or else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _source(dataset: str | None, folder: str | os.PathLike[str] | None) -> dict[str, str]:
+    named = {"name": dataset} if dataset else {}
+    # Absolute, so that a run goes on from any folder.
+    return {**named, "folder": str(Path(folder).absolute())} if folder else named
+
+
+def _augmentation(dataset: str | None, size: int | None) -> dict[str, Any]:
+    if dataset == "digits":
+        return {"pad": 1}
+    if size is None and dataset not in (None, "imagenet2012", "imagenette"):
+        return {"pad": 4, "flip": True}
+    side = size or 224
+    return {"resize": round(side * 8 / 7), "size": side, "flip": True}
+
+
+def _set(tables: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    table: Any = tables
+    for part in path:
+        table = _step(table, part, key)
+    if not isinstance(table, dict):
+        raise _no_key(key)
+    table[last] = copy.deepcopy(value)
+
+
+def _step(table: Any, part: str, key: str) -> Any:
+    if isinstance(table, list):
+        if not part.isdigit() or not 1 <= int(part) <= len(table):
+            raise UsageError(f"cannot set '{key}': received stage '{part}', the recipe has stages 1 to {len(table)}")
+        return table[int(part) - 1]
+    if not isinstance(table, dict):
+        raise _no_key(key)
+    return table.setdefault(part, {})
+
+
+def _no_key(key: str) -> UsageError:
+    return UsageError(f"cannot set '{key}': it names no key of a recipe, such as stage.1.epochs or data.batch")
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        items = [(key, item) for key, item in value.items()]
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        items = [(str(index), item) for index, item in enumerate(value, start=1)]
+    else:
+        yield prefix, value
+        return
+    for key, item in items:
+        yield from _flat(item, f"{prefix}.{key}" if prefix else key)
+
+
+_TABLES: dict[tuple[str, ...], type[Settings]] = {
+    (): Recipe,
+    ("data",): DataSettings,
+    ("model",): ModelSettings,
+    ("stage",): Stage,
+}
+
+
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _keys(Recipe), n=2)
-        return f"unknown key of a recipe: received '{key}'" + (f"; did you mean {' or '.join(near)}?" if near else "")
-    if first["type"] == "missing":
-        return f"key '{key}' of the recipe is missing: {first['msg'].lower()}"
-    return f"key '{key}' of the recipe: received {first['input']!r}; {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _keys(settings: type[Settings]) -> list[str]:
-    tables: list[type[Settings]] = [DataSettings, ModelSettings, Stage] if settings is Recipe else []
-    return [*settings.model_fields, *(key for table in tables for key in _keys(table))]
+    # A key that is misspelt may also be missing: the misspelling says more.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    place, kind, reason = first["loc"], first["type"], first["msg"].removeprefix("Value error, ")
+    key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in place)
+    if kind == "extra_forbidden":
+        table = _TABLES[tuple(part for part in place[:-1] if isinstance(part, str))]
+        near = difflib.get_close_matches(str(place[-1]), table.model_fields, n=2, cutoff=0.5)
+        offer = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(table.model_fields)}"
+        return f"unknown key of a recipe: received '{key}'; {offer}"
+    if kind == "missing":
+        return f"key '{key}' of the recipe is missing: {reason.lower()}"
+    return f"key '{key}' of the recipe: received {first['input']!r}; {reason[:1].lower()}{reason[1:]}"

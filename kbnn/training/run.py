@@ -1,4 +1,8 @@
-"""A run is a folder: `config.toml`, `history.csv`, `checkpoints/`, `model.keras`, `logs/`."""
+"""A run is a folder.
+
+`config.toml` (the recipe), `history.csv`, `checkpoints/`, `model.keras` (the last epoch's), `best.keras` (of the epoch
+that validated best), `logs/` (TensorBoard's) and, when it has finished, `result.json`.
+"""
 
 import csv
 import io
@@ -14,6 +18,9 @@ from kbnn.training.recipe import Recipe
 
 History = list[dict[str, float]]
 
+_CONFIG = "config.toml"
+_COUNTS = ("stage", "epoch")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -23,19 +30,17 @@ class Run:
     recipe: Recipe
 
     @staticmethod
-    def create(folder: str | os.PathLike[str], recipe: Recipe) -> "Run":
-        """Starts a run in a new or empty folder.
+    def new(folder: str | os.PathLike[str], recipe: Recipe) -> "Run":
+        """A run that is to be written to a new or empty folder.
 
         Raises:
             UsageError: the folder holds something already.
-            KbnnError: the folder cannot be written.
         """
         path = Path(folder)
-        if (path / "config.toml").exists():
+        if (path / _CONFIG).exists():
             raise UsageError(f"run '{path}' exists already: resume it (--resume) or choose another output folder")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UsageError(f"'{path}' exists and is not a run: choose another output folder")
-        recipe.write(path / "config.toml")
         return Run(path, recipe)
 
     @staticmethod
@@ -46,9 +51,14 @@ class Run:
             UsageError: the folder is not a run.
         """
         path = Path(folder)
-        if not (path / "config.toml").is_file():
-            raise UsageError(f"'{path}' is not a run (it has no config.toml): give the output folder of `kbnn train`")
-        return Run(path, Recipe.read(path / "config.toml"))
+        if not Run.exists(path):
+            raise UsageError(f"'{path}' is not a run (it has no {_CONFIG}): give the output folder of `kbnn train`")
+        return Run(path, Recipe.read(path / _CONFIG))
+
+    @staticmethod
+    def exists(folder: str | os.PathLike[str]) -> bool:
+        """Whether the folder is a run."""
+        return (Path(folder) / _CONFIG).is_file()
 
     @property
     def checkpoints(self) -> Path:
@@ -58,25 +68,43 @@ class Run:
     def logs(self) -> Path:
         return self.folder / "logs"
 
-    def model(self) -> tf.keras.Model:
-        """The trained model, as of the last finished epoch.
+    def write_config(self) -> None:
+        """Makes the folder a run."""
+        self.recipe.write(self.folder / _CONFIG)
+
+    def has(self, which: str) -> bool:
+        """Whether there is a `model` or a `best` to load."""
+        return (self.folder / f"{which}.keras").is_file()
+
+    def model(self, which: str = "model") -> tf.keras.Model:
+        """The trained model as of the last finished epoch, or (`best`) as of the one that validated best.
 
         Raises:
             KbnnError: no epoch has finished, or the file is damaged.
         """
-        path = self.folder / "model.keras"
-        if not path.is_file():
-            raise KbnnError(f"run '{self.folder}' has no model yet: train it (kbnn train --resume)")
+        path = self.folder / f"{which}.keras"
+        if not self.has(which):
+            raise KbnnError(f"run '{self.folder}' has no {path.name} yet: train it (kbnn train --resume)")
         return load_model(path)
 
-    def save(self, model: tf.keras.Model) -> None:
-        """Writes `model.keras`, by rename."""
-        with files.replacing(self.folder / "model.keras") as temporary:
+    def save(self, model: tf.keras.Model, which: str = "model") -> None:
+        """Writes `model.keras` or `best.keras`, by rename."""
+        with files.replacing(self.folder / f"{which}.keras") as temporary:
             model.save(temporary)
 
     def dataset(self, data_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:
         """The data set that the run trains on."""
-        return datasets.load(self.recipe.data.name, validation=self.recipe.data.validation, data_dir=data_dir)
+        settings = self.recipe.data
+        given = settings.model_dump(include={"pad", "flip", "resize", "square", "size", "scale"}, exclude_unset=True)
+        transform = datasets.Transform(**given) if given else None
+        if settings.folder is not None:
+            return datasets.load_folder(
+                settings.folder,
+                validation=settings.validation,
+                transform=transform,
+                unreadable=settings.unreadable,
+            )
+        return datasets.load(str(settings.name), validation=settings.validation, data_dir=data_dir, transform=transform)
 
     def history(self) -> History:
         """One row for each finished epoch."""
@@ -84,7 +112,7 @@ class Run:
         if not path.is_file():
             return []
         with path.open(newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+            return [{key: _number(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
 
     def write_history(self, rows: History) -> None:
         """Writes `history.csv`, by rename."""
@@ -93,6 +121,10 @@ class Run:
         writer.writeheader()
         writer.writerows(rows)
         files.write(self.folder / "history.csv", text.getvalue())
+
+
+def _number(key: str, value: str) -> float:
+    return int(value) if key in _COUNTS else float(value)
 
 
 def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:

@@ -1,0 +1,134 @@
+"""Images that are decoded as they are read, because they are too many, or too large, for memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn.datasets.transform import Transform, random_part, random_places
+from kbnn.errors import UsageError
+
+# Records that are drawn from at random; whole files are shuffled besides.
+BUFFER = 10_000
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One split of encoded images (JPEG, PNG, GIF, BMP) of any size, three channels.
+
+    `read(seed)` gives all `(bytes, label)` once, in an order that depends on nothing but the integer tensor `seed`
+    `(2,)`; without one, always in the same order.
+    """
+
+    size: int
+    read: Callable[[tf.Tensor | None], tf.data.Dataset]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """All labels, in order; reads the whole split."""
+        return np.fromiter((label for _, label in self.read(None).as_numpy_iterator()), np.int32, self.size)
+
+    def take(self, indices: np.ndarray) -> "Encoded":
+        """The images at these places, in the split's order."""
+        chosen = tf.constant(np.unique(indices), tf.int64)
+
+        def read(seed: tf.Tensor | None) -> tf.data.Dataset:
+            places = self.read(seed).enumerate()
+            kept = places.filter(lambda place, _: tf.reduce_any(place == chosen))
+            return kept.map(lambda _, record: record).take(len(chosen))
+
+        return replace(self, size=len(chosen), read=read)
+
+    def ordered(self, batch: int, transform: Transform) -> tf.data.Dataset:
+        """`(pixels, label)` batches for testing, the last one smaller when the size asks for it."""
+
+        def prepare(record: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return central_part(decode(record), transform), label
+
+        return self.read(None).map(prepare, tf.data.AUTOTUNE).batch(batch)
+
+    def shuffled(
+        self, batch: int, transform: Transform, seed: int, first: int, worker: int, workers: int
+    ) -> tf.data.Dataset:
+        """Endless `(pixels, label)` batches for training, see `Dataset.epochs`."""
+        steps, share = self.size // batch, batch // workers
+        order_seed, augmentation_seed = tf.unstack(tf.random.split([seed, 0]))
+
+        def order(epoch: tf.Tensor) -> tf.data.Dataset:
+            # Of this function's graph: tf.data mixes it into every seed, and 0 with a tensor is an error there.
+            tf.random.set_seed(1)
+            file_seed, buffer_seed = tf.unstack(tf.random.split(tf.random.fold_in(order_seed, epoch)))
+            records = self.read(file_seed).shuffle(
+                min(self.size, BUFFER), seed=tf.cast(buffer_seed[0], tf.int64), reshuffle_each_iteration=False
+            )
+            batches = records.batch(batch, drop_remainder=True).take(steps)
+            return batches.enumerate(tf.cast(epoch, tf.int64) * steps)
+
+        def own_part(place: tf.Tensor, records: tuple[tf.Tensor, tf.Tensor]) -> tf.data.Dataset:
+            within = tf.range(worker * share, (worker + 1) * share, dtype=tf.int64)
+            mine = slice(worker * share, (worker + 1) * share)
+            return tf.data.Dataset.from_tensor_slices((records[0][mine], records[1][mine], place * batch + within))
+
+        def prepare(record: tf.Tensor, label: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return training_part(decode(record), transform, tf.random.fold_in(augmentation_seed, place)), label
+
+        epochs = tf.data.Dataset.range(first // steps, tf.int32.max, output_type=tf.int32)
+        # Skipped before anything is decoded.
+        records = epochs.flat_map(order).skip(first % steps).flat_map(own_part)
+        return records.map(prepare, tf.data.AUTOTUNE, deterministic=True).batch(share, drop_remainder=True)
+
+
+def decode(record: tf.Tensor) -> tf.Tensor:
+    """Pixels `(H, W, 3)` of an encoded image; of an animation, the first frame's."""
+    image = tf.io.decode_image(record, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def central_part(image: tf.Tensor, transform: Transform) -> tf.Tensor:
+    """The middle of one image `(H, W, 3)`, as `Transform.testing` has it, for an image of any shape."""
+    height, width = _extent(image, transform)
+    begin = [(tf.shape(image)[0] - height) // 2, (tf.shape(image)[1] - width) // 2, 0]
+    return _cut(image, begin, height, width, transform)
+
+
+def training_part(image: tf.Tensor, transform: Transform, seed: tf.Tensor) -> tf.Tensor:
+    """A random part of one image `(H, W, 3)`, as `Transform.training` has it, for an image of any shape.
+
+    The part is cut before it is resized, to the same effect in less work.
+    """
+    part_seed, flip_seed = tf.unstack(tf.random.split(seed))
+    part = _random_cut(image, transform, part_seed)
+    if not transform.flip:
+        return part
+    return tf.where(tf.random.stateless_uniform([], flip_seed) < 0.5, tf.reverse(part, [1]), part)
+
+
+def _random_cut(image: tf.Tensor, transform: Transform, seed: tf.Tensor) -> tf.Tensor:
+    if transform.scale is not None:
+        return random_part(image, _side(transform), transform.scale, seed)
+    height, width = _extent(image, transform)
+    top, left = tf.unstack(random_places(1, tf.shape(image)[0] - height + 1, tf.shape(image)[1] - width + 1, seed)[0])
+    return _cut(image, [top, left, 0], height, width, transform)
+
+
+def _extent(image: tf.Tensor, transform: Transform) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width, in the stored image's own pixels, of a crop of `size` after resizing to `resize`."""
+    sides = tf.shape(image)[:2]
+    share = _side(transform) / (transform.resize or _side(transform))
+    reference = sides if transform.square else tf.fill([2], tf.reduce_min(sides))
+    extent = tf.cast(tf.round(tf.cast(reference, tf.float32) * share), tf.int32)
+    return tf.maximum(extent[0], 1), tf.maximum(extent[1], 1)
+
+
+def _cut(
+    image: tf.Tensor, begin: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor, transform: Transform
+) -> tf.Tensor:
+    part = tf.slice(image, begin, [height, width, 3])
+    return tf.image.resize(part, [_side(transform), _side(transform)], antialias=True)
+
+
+def _side(transform: Transform) -> int:
+    if transform.size is None:
+        raise UsageError("images that differ in size cannot be batched: give the size of the network's input")
+    return transform.size

@@ -1,0 +1,43 @@
+"""Streams of tensorflow-datasets' records: what is too large for memory."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.datasets.dataset import IMAGENET, Dataset
+from kbnn.datasets.encoded import Encoded
+from kbnn.datasets.transform import Transform
+
+# Which of its splits a data set's paper figures are measured on.
+_TEST = {"imagenet2012": "validation", "imagenette": "validation"}
+
+
+def stream(name: str, builder: Any, validation: float, transform: Transform) -> Dataset:
+    """A data set that reads its files in every epoch.
+
+    The validation images are the last ones of the training split, which tensorflow-datasets shuffled when it
+    prepared them.
+    """
+    classes = tuple(builder.info.features["label"].names)
+    kept = f"[:{100 - 100 * validation:g}%]" if validation else ""
+    train = _split(builder, f"train{kept}")
+    held_out = _split(builder, f"train[{100 - 100 * validation:g}%:]") if validation else Encoded(0, train.read)
+    return Dataset(name, classes, IMAGENET, train, held_out, _split(builder, _TEST[name]), transform)
+
+
+def _split(builder: Any, part: str) -> Encoded:
+    import tensorflow_datasets as tfds
+
+    # Python all through: only the seed is a tensor.
+    @tf.autograph.experimental.do_not_convert
+    def read(seed: tf.Tensor | None) -> tf.data.Dataset:
+        config = tfds.ReadConfig(shuffle_seed=None if seed is None else tf.cast(seed[0], tf.int64))
+        records = builder.as_dataset(
+            split=part,
+            shuffle_files=seed is not None,
+            read_config=config,
+            decoders={"image": tfds.decode.SkipDecoding()},
+        )
+        return records.map(lambda record: (record["image"], tf.cast(record["label"], tf.int32)))
+
+    return Encoded(int(read(None).cardinality().numpy()), read)

@@ -1,0 +1,108 @@
+"""What a run keeps while it trains: history, models and checkpoints."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn.errors import KbnnError
+from kbnn.training.interruption import InterruptedRunError, Interruption
+from kbnn.training.run import History, Run
+from kbnn.training.state import Position, TrainingState
+
+# A checkpoint is written at least this often, also in the middle of an epoch.
+SECONDS = 600.0
+
+_COLUMNS = ("loss", "penalty", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+
+
+class Keeper(tf.keras.callbacks.Callback):
+    """Saves after each epoch, and in the middle of one when it is long or when asked to stop."""
+
+    def __init__(
+        self,
+        run: Run,
+        network: tf.keras.Model,
+        state: TrainingState,
+        position: Position,
+        steps: int,
+        interruption: Interruption,
+    ) -> None:
+        super().__init__()
+        self.position = position
+        self._run = run
+        self._network = network
+        self._state = state
+        self._steps = steps
+        self._interruption = interruption
+        self._saved_at = time.monotonic()
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._metrics = [variable for metric in self.model.metrics for variable in metric.variables]
+        self._restored = [variable.numpy() for variable in self._metrics]
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._begun = self.position
+        if self.position.step:
+            # Keras has just reset them, though the epoch goes on in its middle.
+            for variable, value in zip(self._metrics, self._restored, strict=True):
+                variable.assign(value)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self.position = self._begun.after(batch + 1)
+        if self.position.step == self._steps:
+            return
+        if self._interruption.received or time.monotonic() - self._saved_at > SECONDS:
+            self._checkpoint()
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.position, finished = self.position.next_epoch(), epoch + 1
+        figures = {**(logs or {}), "learning_rate": _learning_rate(self.model.optimizer)}
+        row = {name: float(figures[name]) for name in _COLUMNS if name in figures}
+        history = [*self._run.history()[: finished - 1], {"stage": self.position.stage + 1, "epoch": finished, **row}]
+        with self._saving():
+            self._run.write_history(history)
+            self._run.save(self._network)
+            if best_epoch(history, self.position.stage) == finished:
+                self._run.save(self._network, "best")
+        self._checkpoint()
+        self._stop_if_asked()
+
+    def _checkpoint(self) -> None:
+        with self._saving():
+            self._state.save(self.position)
+        self._saved_at = time.monotonic()
+
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, tf.errors.OpError, KbnnError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise KbnnError(
+                f"cannot save run '{self._run.folder}' after step {self.position.total} ({reason}): "
+                f"what was saved before is safe there, make room and go on with --resume"
+            ) from error
+
+    def _stop_if_asked(self) -> None:
+        received = self._interruption.received
+        if received:
+            raise InterruptedRunError(
+                f"stopped by {received.name} after step {self.position.total}: run '{self._run.folder}' is saved, "
+                f"go on with --resume",
+                received,
+            )
+
+
+def best_epoch(history: History, stage: int) -> int | None:
+    """The epoch of a stage (counted from 0) that validated best; the last one among equals."""
+    rows = [row for row in history if row["stage"] == stage + 1 and "val_accuracy" in row]
+    return int(max(rows, key=lambda row: (row["val_accuracy"], row["epoch"]))["epoch"]) if rows else None
+
+
+def _learning_rate(optimizer: tf.keras.optimizers.Optimizer) -> float:
+    rate = optimizer.learning_rate
+    return float(rate(optimizer.iterations) if callable(rate) else rate)

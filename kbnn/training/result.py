@@ -1,0 +1,72 @@
+"""How a run ended: accuracy on the test set, beside the paper's."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from kbnn import files
+from kbnn.datasets import Dataset
+from kbnn.errors import KbnnError
+from kbnn.training.evaluate import evaluate
+from kbnn.training.run import Run
+
+_FILE = "result.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Top-1 accuracies on the test set: of the last epoch, of the one that validated best, and the paper's."""
+
+    run: str
+    recipe: str
+    dataset: str
+    epochs: int
+    samples: int
+    top1: float
+    loss: float
+    best_top1: float | None
+    paper: float | None
+    source: str | None
+
+    def __str__(self) -> str:
+        best = "" if self.best_top1 is None else f"; {self.best_top1:.2%} of the epoch that validated best"
+        lines = [
+            f"{self.run}: {self.recipe}, {self.epochs} epochs",
+            f"{self.dataset} test: top-1 {self.top1:.2%} of {self.samples} images, loss {self.loss:.4f}{best}",
+        ]
+        if self.paper is not None:
+            away = 100 * self.top1 - self.paper
+            lines.append(f"paper: {self.paper:.2f} % ({self.source or 'no source given'}), {away:+.2f} points from it")
+        return "\n".join(lines)
+
+
+def conclude(run: Run, data: Dataset) -> Result:
+    """Evaluates a finished run and writes `result.json`."""
+    last = evaluate(run.model(), data)
+    best = evaluate(run.model("best"), data).top1 if run.has("best") else None
+    result = Result(
+        str(run.folder),
+        run.recipe.name,
+        data.name,
+        len(run.history()),
+        last.samples,
+        last.top1,
+        last.loss,
+        best,
+        run.recipe.paper,
+        run.recipe.source,
+    )
+    files.write(run.folder / _FILE, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+    return result
+
+
+def result(run: Run) -> Result:
+    """How a finished run ended.
+
+    Raises:
+        KbnnError: it has not finished.
+    """
+    path = run.folder / _FILE
+    if not path.is_file():
+        raise KbnnError(f"run '{run.folder}' has not finished: go on with kbnn train --output {run.folder} --resume")
+    return Result(**json.loads(path.read_text()))

@@ -1,0 +1,141 @@
+"""`kbnn train` and `kbnn evaluate` as processes: killed, interrupted, refused."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+KBNN = Path(sys.executable).with_name("kbnn")
+CIFAR10 = Path("~/tensorflow_datasets/cifar10").expanduser()
+
+SMALL = ("train", "--model", "tiny", "--dataset", "digits", "--batch", "256", "--set", "model.options.width=0.25")
+# What only costs time in these tests.
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+pytestmark = pytest.mark.slow
+
+
+def kbnn(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [KBNN, *arguments], capture_output=True, text=True, timeout=300, **{"env": ENVIRONMENT, **kwargs}
+    )
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [KBNN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    path = run / "history.csv"
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
+def wait_for_epoch(process: subprocess.Popen[str], run: Path, epoch: int) -> None:
+    for _ in range(3000):
+        if len(history(run)) >= epoch:
+            return
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    raise AssertionError(f"epoch {epoch} was not reached")
+
+
+def test_killed_and_interrupted_runs_go_on_as_if_nothing_had_happened(tmp_path: Path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    done = kbnn(*SMALL, "--epochs", "12", "-o", str(whole), "--json")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 12/12" in done.stderr
+    reported = json.loads(done.stdout)
+    assert (reported["epochs"], reported["samples"], reported["paper"]) == (12, 360, None)
+
+    process = start(*SMALL, "--epochs", "12", "-o", str(parts))
+    wait_for_epoch(process, parts, 2)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+    process = start("train", "-o", str(parts), "--resume")
+    wait_for_epoch(process, parts, 4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1].startswith("error: stopped by SIGINT after step ")
+    assert "Traceback" not in errors
+    assert 4 <= len(history(parts)) < 12
+
+    done = kbnn("train", "-o", str(parts), "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert history(parts) == history(whole)
+    assert {**json.loads(done.stdout), "run": ""} == {**reported, "run": ""}
+
+    evaluated = kbnn("evaluate", str(parts), "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["top1"] == reported["top1"]
+
+
+def without_network(home: Path) -> dict[str, str]:
+    return {**ENVIRONMENT, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HOME": str(home)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--model", "tinny", "--dataset", "digits"], 2, "unknown model: received 'tinny'; did you mean tiny?"),
+        (["--model", "tiny", "--method", "bireel", "--dataset", "digits"], 2, "did you mean bireal"),
+        (["--model", "tiny", "--dataset", "cifar100"], 1, "data set 'cifar100' is not prepared in "),
+        (["--model", "tiny", "--dataset", "digits", "-o", "/proc/kbnn"], 1, "cannot write '/proc/kbnn/config.toml'"),
+        (["--model", "tiny", "--dataset", "digits", "-o", "taken"], 2, "'taken' exists and is not a run"),
+        (["--model", "tiny", "--data", "nowhere"], 2, "no folder of images at "),
+        (["--model", "tiny", "--dataset", "digits", "--set", "stage.1.epoch=3"], 2, "did you mean epochs?"),
+        (["-o", "taken", "--resume"], 2, "'taken' is not a run"),
+        ([], 2, "what to train is not clear"),
+    ],
+    ids=["model", "method", "no network", "no place", "taken", "no folder", "key", "no run", "nothing"],
+)  # fmt: skip
+def test_what_cannot_be_is_one_line(tmp_path: Path, arguments: list[str], status: int, message: str):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    done = kbnn("train", *arguments, cwd=tmp_path, env=without_network(tmp_path))
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
+    assert [path.name for path in (tmp_path / "taken").iterdir()] == ["notes.txt"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path):
+    def no_room() -> None:
+        """No file can grow beyond 20 kB: less than a model or a checkpoint, more than the configuration."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    run = tmp_path / "run"
+    done = kbnn(*SMALL, "--epochs", "3", "-o", str(run), preexec_fn=no_room)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: cannot save run ")
+    assert "go on with --resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert left <= {"config.toml", "history.csv"}
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason=f"CIFAR-10 is not prepared in {CIFAR10}")
+def test_cifar10_from_the_command_line(tmp_path: Path):
+    run = tmp_path / "run"
+    # Most images are held out, so that two epochs of real steps take seconds.
+    changes = ("--set", "data.validation=0.98", "--set", "model.options.width=0.25", "--batch", "100")
+    done = kbnn(
+        "train", "--model", "resnet20", "--method", "bireal", "--dataset", "cifar10", "--epochs", "2", *changes,
+        "-o", str(run),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(history(run)) == 2
+    assert "cifar10 test: top-1 " in done.stdout

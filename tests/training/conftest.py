@@ -1,0 +1,25 @@
+"""Runs of a small network."""
+
+import pytest
+import sample_runs
+
+from kbnn.training import Recipe, Run, train
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Recipe:
+    return sample_runs.recipe()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recipe trains the small network, whatever architecture it names."""
+    monkeypatch.setattr("kbnn.training.networks.build", sample_runs.network)
+
+
+@pytest.fixture(scope="session")
+def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of the small network that was not interrupted."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("kbnn.training.networks.build", sample_runs.network)
+        return train(recipe, tmp_path_factory.mktemp("runs") / "finished")

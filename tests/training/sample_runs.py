@@ -1,0 +1,61 @@
+"""A network and a recipe that train in a second, and what tests do to runs."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn import methods
+from kbnn.training import Recipe, Run
+
+
+def recipe(**changes: Any) -> Recipe:
+    """Digits, 5 steps in an epoch, two of them an execution, 3 epochs."""
+    small = Recipe.of("tiny", "bireal", "digits", epochs=3, batch=256)
+    return small.changed({"steps_per_execution": 2, **changes})
+
+
+def network(settings: Any, data: Any) -> tf.keras.Model:
+    """What a stage's settings and a data set ask for, but with one binary layer, batch normalization and dropout."""
+    inputs = tf.keras.Input(data.input_shape, name="image")
+    x = methods.get(settings.method).convolution(inputs, 8, 3, strides=2, name="conv")
+    x = tf.keras.layers.BatchNormalization(momentum=0.9, name="bn")(x)
+    x = tf.keras.layers.Dropout(0.2, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
+    return tf.keras.Model(inputs, tf.keras.layers.Dense(len(data.classes), name="logits")(x))
+
+
+class AtStep(tf.keras.callbacks.Callback):
+    """Does something once, when so many steps of the stage have been done."""
+
+    def __init__(self, step: int, action: Callable[["AtStep"], Any]) -> None:
+        super().__init__()
+        self.step: int | None = step
+        self.action = action
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.step is not None and int(self.model.optimizer.iterations) >= self.step:
+            self.step = None
+            self.action(self)
+
+
+def send(number: signal.Signals) -> Callable[[Any], None]:
+    """Sends this process a signal."""
+    return lambda _: os.kill(os.getpid(), number)
+
+
+class PowerCutError(BaseException):
+    """Ends a run without any chance to save."""
+
+
+def cut(_: Any) -> None:
+    raise PowerCutError
+
+
+def assert_equal(run: Run, other: Run) -> None:
+    """Histories and weights are equal bit for bit."""
+    assert run.history() == other.history()
+    for mine, theirs in zip(run.model().get_weights(), other.model().get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

@@ -1,0 +1,46 @@
+"""Naming the layer that NaN came from."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn.training.divergence import first_non_finite
+
+
+@pytest.fixture
+def network() -> tf.keras.Model:
+    inputs = tf.keras.Input((3,))
+    x = tf.keras.layers.Dense(4, name="first")(inputs)
+    x = tf.keras.layers.Lambda(tf.math.log, name="logarithm")(tf.keras.layers.ReLU(name="relu")(x))
+    x = tf.keras.layers.Dense(4, name="second", kernel_regularizer=tf.keras.regularizers.L2(1e30))(x)
+    return tf.keras.Model(inputs, tf.keras.layers.Dense(2, name="third")(x))
+
+
+def weigh(network: tf.keras.Model, name: str, value: float) -> None:
+    layer = network.get_layer(name)
+    layer.set_weights([np.full_like(weight, value) for weight in layer.get_weights()])
+
+
+def test_the_first_output(network: tf.keras.Model):
+    weigh(network, "first", -1.0)
+    assert first_non_finite(network, tf.ones([2, 3])) == "layer 'logarithm' is the first whose output is not finite"
+
+
+def test_the_last_weights_since_gradients_flow_down(network: tf.keras.Model):
+    for name in ("first", "second"):
+        weigh(network, name, np.nan)
+    assert first_non_finite(network, tf.ones([2, 3])) == "the weights of layer 'second' are not finite"
+
+
+def test_a_penalty(network: tf.keras.Model):
+    weigh(network, "first", 1.0)
+    weigh(network, "second", 1e10)
+    weigh(network, "third", 1.0)
+    assert first_non_finite(network, tf.ones([2, 3])) == "the penalty of layer 'second' is not finite"
+
+
+def test_large_logits(network: tf.keras.Model):
+    for name in ("first", "second"):
+        weigh(network, name, 1e-3)
+    weigh(network, "third", 2e8)
+    assert first_non_finite(network, tf.ones([2, 3])).startswith("all layers are finite, the logits reach ")

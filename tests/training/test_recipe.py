@@ -1,0 +1,126 @@
+"""Recipes: types, unknown keys, changes, differences."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kbnn.errors import UsageError
+from kbnn.training import Recipe
+from kbnn.training.recipe import parse_value
+
+
+def tables(**changes: Any) -> dict[str, Any]:
+    return {
+        "name": "small",
+        "data": {"name": "digits"},
+        "model": {"name": "tiny", "method": "bireal"},
+        "stage": [{"epochs": 2}, {"epochs": 3}],
+        **changes,
+    }
+
+
+def test_common_defaults():
+    recipe = Recipe.of("tiny", "bireal", "digits", epochs=4, batch=32, seed=7, width=0.5)
+    assert recipe.name == "tiny-bireal-digits"
+    assert recipe.epochs == 4
+    assert (recipe.data.batch, recipe.data.pad, recipe.data.flip) == (32, 1, False)
+    assert recipe.seed == 7
+    assert recipe.model.options == {"width": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "size", "expected"),
+    [
+        ("cifar10", None, {"pad": 4, "flip": True, "resize": None, "size": None}),
+        ("cifar10", 224, {"pad": 0, "flip": True, "resize": 256, "size": 224}),
+        ("imagenet2012", None, {"pad": 0, "flip": True, "resize": 256, "size": 224}),
+        ("imagenette", 64, {"pad": 0, "flip": True, "resize": 73, "size": 64}),
+    ],
+)
+def test_augmentation_suits_the_data(dataset: str, size: int | None, expected: dict[str, Any]):
+    data = Recipe.of("resnet20", "bireal", dataset, size=size).data
+    assert {key: getattr(data, key) for key in expected} == expected
+
+
+def test_own_images_are_found_from_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.of("resnet20", "bireal", folder="photos", size=32)
+    assert recipe.data.folder == str(tmp_path / "photos")
+    assert recipe.name == "resnet20-bireal-photos"
+
+
+def test_a_recipe_survives_its_file(tmp_path: Path):
+    recipe = Recipe.parse(tables(paper=87.4, source="table 1"))
+    recipe.write(tmp_path / "recipe.toml")
+    assert Recipe.read(tmp_path / "recipe.toml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sead": 1}, "unknown key of a recipe: received 'sead'; did you mean seed?"),
+        ({"stage": [{"epoch": 1}]}, "unknown key of a recipe: received 'stage.1.epoch'; did you mean epochs?"),
+        ({"data": {"name": "digits", "flop": True}}, "received 'data.flop'; did you mean flip?"),
+        ({"zzz": 1}, "received 'zzz'; choose one of name, source"),
+        ({"stage": [{"epochs": 0}]}, "key 'stage.1.epochs' of the recipe: received 0; input should be greater than"),
+        ({"stage": [{"epochs": 2}, {"epochs": "3"}]}, "key 'stage.2.epochs' of the recipe: received '3'; input should"),
+        ({"stage": [{}]}, "key 'stage.1.epochs' of the recipe is missing"),
+        ({"stage": []}, "key 'stage' of the recipe"),
+        ({"data": {}}, "key 'data' of the recipe: received {}; give either name"),
+        ({"data": {"name": "digits", "folder": "x"}}, "give either name, of a known data set, or folder"),
+        ({"stage": [{"epochs": 1, "learning_rate": float("nan")}]}, "key 'stage.1.learning_rate' of the recipe"),
+    ],
+)
+def test_a_wrong_key_is_named(changes: dict[str, Any], message: str):
+    with pytest.raises(UsageError) as caught:
+        Recipe.parse(tables(**changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_settings():
+    recipe = Recipe.parse(tables())
+    changed = recipe.changed({"stage.2.epochs": 30, "data.batch": 64, "model.options.width": 0.5})
+    assert (changed.stage[0].epochs, changed.stage[1].epochs) == (2, 30)
+    assert changed.data.batch == 64
+    assert changed.model.options == {"width": 0.5}
+    assert recipe.differences(changed) == [
+        "data.batch: 128 -> 64",
+        "stage.2.epochs: 3 -> 30",
+        "model.options.width: None -> 0.5",
+    ]
+    assert recipe.differences(recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("stage.3.epochs", "cannot set 'stage.3.epochs': received stage '3', the recipe has stages 1 to 2"),
+        ("stage.one.epochs", "received stage 'one'"),
+        ("stage.1.epochz", "unknown key of a recipe: received 'stage.1.epochz'; did you mean epochs?"),
+        ("seed.x", "cannot set 'seed.x': it names no key of a recipe"),
+        ("stage.1", "cannot set 'stage.1'"),
+        ("modle.name", "unknown key of a recipe: received 'modle'; did you mean model?"),
+    ],
+)
+def test_a_key_that_cannot_be_set(key: str, message: str):
+    with pytest.raises(UsageError) as caught:
+        Recipe.parse(tables()).changed({key: 1})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("30", 30), ("1e-3", 1e-3), ("true", True), ("[0.1, 0.9]", [0.1, 0.9]), ("cosine", "cosine"), ('"30"', "30")],
+)
+def test_values_of_the_command_line(text: str, value: Any):
+    assert parse_value(text) == value
+
+
+def test_a_file_that_is_none(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"cannot read recipe .*nothing.toml': No such file"):
+        Recipe.read(tmp_path / "nothing.toml")
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(UsageError, match=r"cannot read recipe .*broken.toml': Invalid value"):
+        Recipe.read(tmp_path / "broken.toml")

@@ -1,0 +1,173 @@
+"""Runs: what they leave, how they go on after an interruption, what stops them."""
+
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sample_runs import AtStep, PowerCutError, assert_equal, cut, send
+
+from kbnn.errors import KbnnError, UsageError
+from kbnn.training import InterruptedRunError, Recipe, Run, evaluate, result, train
+from kbnn.training.state import latest
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
+def test_a_run_is_a_folder(finished: Run, recipe: Recipe):
+    assert {path.name for path in finished.folder.iterdir()} >= {
+        "best.keras", "checkpoints", "config.toml", "history.csv", "model.keras", "result.json",
+    }  # fmt: skip
+    assert Run.open(finished.folder).recipe == recipe
+    history = finished.history()
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert history[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+    assert set(history[0]) == {
+        "stage", "epoch", "loss", "penalty", "accuracy", "val_loss", "val_accuracy", "learning_rate",
+    }  # fmt: skip
+
+
+def test_the_result_is_that_of_the_model(finished: Run):
+    data, found = finished.dataset(), result(finished)
+    assert found.top1 == evaluate(finished.model(), data).top1
+    assert found.best_top1 == evaluate(finished.model("best"), data).top1
+    assert (found.samples, found.epochs, found.dataset) == (360, 3, "digits")
+    assert "paper" not in str(found)
+
+
+def test_best_is_the_epoch_that_validated_best(finished: Run):
+    data, best = finished.dataset(), max(row["val_accuracy"] for row in finished.history())
+    logits = finished.model("best").predict(data.inputs(data.validation), verbose=0)
+    assert (logits.argmax(-1) == data.validation.labels).mean() == pytest.approx(best)
+
+
+def test_the_same_recipe_gives_the_same_run(finished: Run, recipe: Recipe, tmp_path: Path):
+    assert_equal(train(recipe, tmp_path / "again"), finished)
+
+
+# Five steps an epoch, two an execution: the signals come in the middle of an epoch, and at its end.
+@pytest.mark.parametrize("step", [2, 7, 10])
+def test_sigterm_saves_and_the_rest_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):
+    output = tmp_path / "run"
+    with pytest.raises(
+        InterruptedRunError, match=r"stopped by SIGTERM after step \d+: .* go on with --resume"
+    ) as caught:
+        train(recipe, output, callbacks=[AtStep(step, send(signal.SIGTERM))])
+    assert caught.value.exit_status == 143
+    _, position = latest(output / "checkpoints")
+    assert step <= position.total <= step + 2
+    assert_equal(train(recipe, output, resume=True), finished)
+
+
+def test_the_handlers_are_put_back(recipe: Recipe, tmp_path: Path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(InterruptedRunError):
+        train(recipe, tmp_path / "run", callbacks=[AtStep(1, send(signal.SIGINT))])
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_after_a_crash_a_run_goes_on_from_the_last_epoch(finished: Run, recipe: Recipe, tmp_path: Path):
+    output = tmp_path / "run"
+    for step in (3, 8, 14):
+        with pytest.raises(PowerCutError):
+            train(recipe, output, resume=True, callbacks=[AtStep(step, cut)])
+    assert len(Run.open(output).history()) == 2
+    assert_equal(train(recipe, output, resume=True), finished)
+
+
+def test_a_crash_between_history_and_checkpoint(
+    finished: Run, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    output = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(tf.train.CheckpointManager, "save", lambda *_, **__: cut(None))
+        with pytest.raises(PowerCutError):
+            train(recipe, output)
+    assert len(Run.open(output).history()) == 1
+    assert_equal(train(recipe, output, resume=True), finished)
+
+
+def test_a_finished_run_can_be_resumed_to_no_effect(finished: Run, recipe: Recipe):
+    before = (finished.folder / "model.keras").read_bytes()
+    train(recipe, finished.folder, resume=True)
+    assert (finished.folder / "model.keras").read_bytes() == before
+
+
+def test_long_epochs_are_saved_in_their_middle(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("kbnn.training.keeper.SECONDS", 0.0)
+    with pytest.raises(PowerCutError):
+        train(recipe, tmp_path / "run", callbacks=[AtStep(4, cut)])
+    _, position = latest(tmp_path / "run" / "checkpoints")
+    assert (position.epoch, position.step, position.total) == (0, 4, 4)
+
+
+def test_resuming_with_other_settings_says_which(finished: Run, recipe: Recipe):
+    changed = recipe.changed({"stage.1.epochs": 5, "data.batch": 64})
+    with pytest.raises(UsageError, match=r"other settings \(data.batch: 256 -> 64; stage.1.epochs: 3 -> 5\)"):
+        train(changed, finished.folder, resume=True)
+
+
+def test_a_run_is_not_overwritten(finished: Run, recipe: Recipe):
+    with pytest.raises(UsageError, match="exists already: resume it"):
+        train(recipe, finished.folder)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_is_not_a_run(recipe: Recipe, tmp_path: Path, resume: bool):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and is not a run: choose another output folder"):
+        train(recipe, tmp_path, resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(recipe: Recipe, tmp_path: Path):
+    def poison(callback: AtStep) -> None:
+        layer = callback.model.get_layer("conv")
+        layer.set_weights([np.full_like(weight, np.nan) for weight in layer.get_weights()])
+
+    with pytest.raises(KbnnError) as caught:
+        train(recipe, tmp_path / "run", callbacks=[AtStep(7, poison)])
+    message = str(caught.value)
+    assert message.startswith("the loss is not finite in step 8 (epoch 2): the weights of layer 'conv' are not")
+    assert "the last good checkpoint is '" in message
+    assert "step-5' (step 5)" in message
+
+
+def test_a_damaged_checkpoint_is_an_error(finished: Run, recipe: Recipe, tmp_path: Path):
+    output = tmp_path / "run"
+    with pytest.raises(InterruptedRunError):
+        train(recipe, output, callbacks=[AtStep(2, send(signal.SIGTERM))])
+    for path in (output / "checkpoints").glob("*.index"):
+        path.write_bytes(b"garbage")
+    with pytest.raises(KbnnError, match=r"cannot go on from checkpoint .* damaged"):
+        train(recipe, output, resume=True)
+
+
+def test_a_model_that_is_not_there_yet(recipe: Recipe, tmp_path: Path):
+    run = Run.new(tmp_path / "run", recipe)
+    run.write_config()
+    with pytest.raises(KbnnError, match=r"has no model\.keras yet"):
+        run.model()
+    with pytest.raises(KbnnError, match="has not finished"):
+        result(run)
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path):
+    output, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(_: AtStep) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    try:
+        with pytest.raises(KbnnError, match=r"cannot save run '.*' after step 10 .* go on with --resume"):
+            train(recipe, output, callbacks=[AtStep(7, fill)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    _, position = latest(output / "checkpoints")
+    assert position.total == 5
+    assert not [path for path in output.rglob(".*") if path.name != ".gitignore"]
+    assert not list((output / "checkpoints").glob("step-10*"))
+    assert_equal(train(recipe, output, resume=True), finished)
