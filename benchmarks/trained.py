@@ -3,7 +3,7 @@
     python benchmarks/trained.py runs/cifar10-resnet20/*
 
 A run that has a row already is measured again only when its model has changed. The converted file is left in the run as
-`model.tflite`; `results/runs/NAME/` receives what is small: recipe, history and record of the weights.
+`model.tflite`; `results/histories/NAME/` receives what is small: recipe, history and record of the weights.
 """
 
 import argparse
@@ -15,11 +15,13 @@ import numpy as np
 import record
 import tensorflow as tf
 
-from kbnn import methods
+from kbnn import analysis, methods
 from kbnn.analysis.diagnostics import FILE as WEIGHTS
+from kbnn.analysis.observation import images_of
 from kbnn.converters import convert, export_float
 from kbnn.converters.native import run as run_file
 from kbnn.converters.precision import in_float32
+from kbnn.reproduction import ours
 from kbnn.training import Run
 from kbnn.training.evaluate import evaluate
 
@@ -30,15 +32,14 @@ KEPT = ("config.toml", "history.csv", WEIGHTS)
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
-    arguments.add_argument("--table", default="cifar10-resnet20", help="the `kbnn reproduce` table they belong to")
     arguments.add_argument("--trained-at", default=record.commit(), help="commit that trained them, if another one")
     arguments.add_argument("--data-dir", type=Path, help="tensorflow-datasets' data folder")
     options = arguments.parse_args()
     for folder in options.runs:
-        measure(Run.open(folder), options.table, options.trained_at, options.data_dir)
+        measure(Run.open(folder), options.trained_at, options.data_dir)
 
 
-def measure(run: Run, table: str, trained_at: str, data_dir: Path | None) -> None:
+def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
     """Converts, verifies and tests one run, unless its row is there, and keeps what is small of it."""
     digest = _sha256(run.folder / "model.keras")
     known = record.read(TABLE)
@@ -53,7 +54,7 @@ def measure(run: Run, table: str, trained_at: str, data_dir: Path | None) -> Non
     trained = run.model()
     model = in_float32(trained)
     file = run.folder / "model.tflite"
-    parity = _write(model, run, file, data.inputs(data.validation.take(np.arange(32))))
+    parity = _write(model, run, file, images_of(data, 32))
     predicted = _classes(file, data.inputs(data.test))
     row = {
         "network": run.recipe.model.name,
@@ -65,11 +66,12 @@ def measure(run: Run, table: str, trained_at: str, data_dir: Path | None) -> Non
         "tflite_top1": f"{np.mean(predicted == data.test.labels):.4f}",
         "test_images": data.test.size,
         **parity,
+        **_analysis(model, run, images_of(data)),
         "tflite_bytes": file.stat().st_size,
         "tflite_sha256": _sha256(file),
         "keras_bytes": (run.folder / "model.keras").stat().st_size,
         "keras_sha256": digest,
-        "trained_by": _training_command(run, table, trained.layers[1].dtype_policy.name),
+        "trained_by": _training_command(run, trained.layers[1].dtype_policy.name),
         "trained_at": trained_at,
     }
     record.append(TABLE, [row], seed=run.recipe.seed)
@@ -86,11 +88,32 @@ def _write(model: tf.keras.Model, run: Run, file: Path, images: np.ndarray) -> d
     return {"kernel_bits_equal": parity.kernel_bits_equal, "top1_agreement": parity.top1_agreement}
 
 
-def _training_command(run: Run, table: str, precision: str) -> str:
-    recipe = run.recipe
+def _analysis(model: tf.keras.Model, run: Run, images: np.ndarray) -> dict[str, object]:
+    """What the papers claim something about, over all binary layers and the first 256 held-out images."""
+    if not methods.get(run.recipe.model.method).is_binary:
+        return {}
+    report = analysis.report(model, images)
+    mean = {name: np.mean([getattr(layer, name) for layer in report.layers]) for name in _MEANS}
+    return {
+        "weight_entropy": f"{report.weight_entropy:.5f}",
+        "activation_entropy": f"{report.activation_entropy:.5f}",
+        **{name: f"{value:.4f}" for name, value in mean.items()},
+    }
+
+
+_MEANS = ("quantization_error", "quantization_error_sign", "quantization_error_median", "optimal_proportion")
+
+
+def _training_command(run: Run, precision: str) -> str:
+    recipe, model = run.recipe, run.recipe.model
+    if recipe.stage == ours.recipe(model.name, model.method, recipe.epochs).stage:
+        return (
+            f"kbnn reproduce cifar10-resnet20 --rows {model.method} --epochs {recipe.epochs} "
+            f"--seeds {recipe.seed + 1} --precision {precision}"
+        )
     return (
-        f"kbnn reproduce {table} --rows {recipe.model.method} --epochs {recipe.epochs} "
-        f"--seeds {recipe.seed + 1} --precision {precision}"
+        f"kbnn train --model {model.name} --method {model.method} --dataset {recipe.data.name} "
+        f"--epochs {recipe.epochs} --seed {recipe.seed}"
     )
 
 
@@ -104,7 +127,7 @@ def _sha256(path: Path) -> str:
 
 
 def _keep(run: Run) -> None:
-    folder = record.RESULTS / "runs" / f"{run.recipe.name}-{run.recipe.epochs}-seed{run.recipe.seed}"
+    folder = record.RESULTS / "histories" / f"{run.recipe.name}-{run.recipe.epochs}-seed{run.recipe.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
         if (run.folder / name).is_file():

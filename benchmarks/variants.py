@@ -96,20 +96,24 @@ VARIANTS: dict[tuple[str, str], Callable[[], Method]] = {
 
 def images() -> tuple[np.ndarray, np.ndarray]:
     x, y = tfds.as_numpy(tfds.load("cifar10", split="train", batch_size=-1, as_supervised=True, download=False))
-    return (x.astype(np.float32) - 125.3) / 62.7, y
+    return x, y
+
+
+def normalized(x: np.ndarray) -> np.ndarray:
+    return (x.astype(np.float32) - 125) / 63
 
 
 def batches(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Shuffled, padded by 4, cropped and flipped: each image on its own."""
     rng = np.random.default_rng(seed)
-    padded = np.pad(x, [(0, 0), (4, 4), (4, 4), (0, 0)])
+    padded = np.pad(x, [(0, 0), (4, 4), (4, 4), (0, 0)], constant_values=125)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (32, 32), (1, 2))
     for _ in range(epochs):
         for chosen in np.array_split(rng.permutation(len(x)), len(x) // BATCH):
             top, left = rng.integers(0, 9, (2, len(chosen)))
             cropped = windows[chosen, top, left].transpose(0, 2, 3, 1)
             flipped = np.where(rng.random((len(chosen), 1, 1, 1)) < 0.5, cropped[:, :, ::-1], cropped)
-            yield np.ascontiguousarray(flipped), y[chosen]
+            yield normalized(flipped), y[chosen]
 
 
 def train(method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, seed: int) -> dict[str, float]:
@@ -127,7 +131,7 @@ def train(method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, seed
     )
     for batch in batches(x[:-HELD_OUT], y[:-HELD_OUT], epochs, seed):
         model.train_on_batch(*batch)
-    loss, accuracy = model.evaluate(x[-HELD_OUT:], y[-HELD_OUT:], batch_size=500, verbose=0)
+    loss, accuracy = model.evaluate(normalized(x[-HELD_OUT:]), y[-HELD_OUT:], batch_size=500, verbose=0)
     return {"held_out_loss": round(loss, 4), "held_out_top1": round(100 * accuracy, 2)}
 
 

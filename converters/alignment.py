@@ -1,17 +1,16 @@
-"""Which tensor of a file is which value of Keras's, and the file taken apart at those tensors.
-
-The converter names each tensor after the graph operation whose value it holds; where it fused several, after all of
-them, of which the last one executed gives the value.
-"""
+"""Which tensor of a file is which value of Keras's, and the file taken apart at those tensors."""
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn.converters import flatbuffer
+from kbnn.converters.deploy.graph import Graph
 from kbnn.converters.flatbuffer import File, Tensor
+from kbnn.converters.names import operations
 from kbnn.converters.reference import Reference, is_quantizer
 
 _WORD = 32
@@ -19,31 +18,43 @@ _WORD = 32
 
 @dataclass(frozen=True)
 class Aligned:
-    """A tensor of the file with the graph tensor that it equals; `presign` is what a sign was taken of."""
+    """A tensor of the file and what it holds: `keras[..., order] + shift` of the graph's tensor `value`.
+
+    A bitpacked tensor holds the signs of it.
+    """
 
     tensor: Tensor
-    operation: int
     value: str
-    presign: str | None
     layer: str
+    order: np.ndarray | None = None
+    shift: np.ndarray | None = None
 
     @property
     def is_bitpacked(self) -> bool:
         return self.tensor.dtype == "int32"
 
+    def expected(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What the tensor should hold for a batch, signs before they are taken."""
+        keras = values[self.value]
+        keras = keras.reshape(len(keras), *self.tensor.shape[1:-1], keras.shape[-1])
+        ordered = keras if self.order is None else keras[..., self.order]
+        return ordered if self.shift is None else ordered + self.shift.astype(np.float32)
 
-def align(file: File, reference: Reference) -> dict[int, Aligned]:
-    """Tensor index -> what it equals, for every activation whose name tells."""
-    inputs = {tensor.index for tensor in file.inputs.values()}
+
+def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Aligned]:
+    """Tensor index -> what it holds.
+
+    In a file of kbnn's, tensors are named after the nodes of its graph; others bear the names of Keras's operations.
+    """
     found = {}
-    for tensor in file.tensors:
-        if tensor.data is None and tensor.index not in inputs and tensor.name:
-            operation = _last_operation(tensor, reference)
-            if operation is not None:
-                found[tensor.index] = _aligned(tensor, operation, reference)
+    for tensor in _computed(file):
+        aligned = _by_graph(tensor, graph) if graph is not None else None
+        aligned = aligned or _by_names(tensor, reference)
+        if aligned is not None:
+            found[tensor.index] = aligned
     for name, tensor in file.outputs.items():
         value = _output(name, file, reference)
-        if value is not None and tensor.index in file.producers:
+        if graph is None and value is not None:
             found[tensor.index] = _aligned(tensor, value, reference)
     return found
 
@@ -58,7 +69,7 @@ def take_apart(file: File, aligned: dict[int, Aligned]) -> tuple[bytes, list[Ali
     model = flatbuffer.tree(file.data)
     graph = model.subgraphs[0]
     fed = [aligned[index] for index in sorted(aligned) if file.consumers[index]]
-    computed = [aligned[index] for index in sorted(aligned) if index in file.producers]
+    computed = [aligned[index] for index in sorted(aligned)]
     replaced = {}
     for item in fed:
         replaced[item.tensor.index] = len(graph.tensors)
@@ -76,7 +87,7 @@ def pack_signs(values: np.ndarray) -> np.ndarray:
     negative = values < 0
     missing = -negative.shape[-1] % _WORD
     padded = np.pad(negative, [(0, 0)] * (negative.ndim - 1) + [(0, missing)])
-    return np.packbits(padded, axis=-1, bitorder="little").view("<i4")
+    return np.ascontiguousarray(np.packbits(padded, axis=-1, bitorder="little")).view("<i4")
 
 
 def unpack_signs(words: np.ndarray, channels: int) -> np.ndarray:
@@ -85,26 +96,37 @@ def unpack_signs(words: np.ndarray, channels: int) -> np.ndarray:
     return np.unpackbits(octets, axis=-1, bitorder="little")[..., :channels].astype(bool)
 
 
-def _last_operation(tensor: Tensor, reference: Reference) -> int | None:
-    indices = (_find(piece, reference) for piece in tensor.name.split(";"))
-    fitting = [k for k in indices if k is not None and _fits(tensor, reference.operation(k).outputs[0])]
-    return max(fitting, default=None)
+def _computed(file: File) -> list[Tensor]:
+    """What the file's operators write, of the kinds that Keras has."""
+    return [
+        tensor
+        for operator in file.operators
+        for tensor in operator.outputs
+        if tensor.dtype == "float32" or operator.name.startswith("Lce")
+    ]
+
+
+def _by_graph(tensor: Tensor, graph: Graph) -> Aligned | None:
+    node = graph.nodes.get(tensor.name)
+    if node is None or node.origin is None:
+        return None
+    return Aligned(tensor, node.origin.value, node.layer, node.origin.order, node.origin.shift)
+
+
+def _by_names(tensor: Tensor, reference: Reference) -> Aligned | None:
+    places = [place for place in operations(tensor.name, reference.order) if _fits(tensor, reference, place)]
+    return _aligned(tensor, max(places), reference) if places else None
 
 
 def _output(name: str, file: File, reference: Reference) -> int | None:
     """The operation behind an output; files not made by us may name a single output otherwise."""
     if len(file.outputs) == len(reference.outputs) == 1:
         name = next(iter(reference.outputs))
-    return reference.index(reference.outputs[name].split(":")[0]) if name in reference.outputs else None
+    return reference.order.get(reference.outputs[name].split(":")[0]) if name in reference.outputs else None
 
 
-def _find(piece: str, reference: Reference) -> int | None:
-    """An operation's index by its name in a file, where repeated names are numbered."""
-    found = reference.index(piece)
-    return found if found is not None else reference.index(piece.rstrip("0123456789"))
-
-
-def _fits(tensor: Tensor, value: tf.Tensor) -> bool:
+def _fits(tensor: Tensor, reference: Reference, place: int) -> bool:
+    value: tf.Tensor = reference.operation(place).outputs[0]
     if value.shape.rank != len(tensor.shape) or value.shape.rank == 0 or not value.dtype.is_floating:
         return False
     if tensor.dtype != "int32":
@@ -113,17 +135,17 @@ def _fits(tensor: Tensor, value: tf.Tensor) -> bool:
     return (*value.shape[1:-1], words) == tensor.shape[1:]
 
 
-def _aligned(tensor: Tensor, operation: int, reference: Reference) -> Aligned:
-    node = reference.operation(operation)
-    presign, layer = _presign(operation, reference), reference.layer_name(operation)
-    return Aligned(tensor, operation, node.outputs[0].name, presign, layer)
+def _aligned(tensor: Tensor, place: int, reference: Reference) -> Aligned:
+    value = _presign(place, reference) if tensor.dtype == "int32" else None
+    return Aligned(tensor, value or reference.operation(place).outputs[0].name, reference.layer_name(place))
 
 
-def _presign(operation: int, reference: Reference) -> str | None:
-    call = reference.innermost(operation)
+def _presign(place: int, reference: Reference) -> str | None:
+    """What an operation takes the sign of, where that can be told."""
+    call = reference.innermost(place)
     if call is not None and is_quantizer(call.layer):
         return call.inputs[0]
-    node = reference.operation(operation)
+    node = reference.operation(place)
     if node.type in ("Select", "SelectV2"):
         node = node.inputs[0].op
     return str(node.inputs[0].name) if node.type in ("Sign", "Greater", "GreaterEqual") else None

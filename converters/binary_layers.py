@@ -1,17 +1,15 @@
-"""Which layers of a model are meant to be 1-bit, and the signs of their kernels."""
+"""Which layers of a model are meant to be 1-bit."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import larq as lq
-import numpy as np
-import tensorflow as tf
 
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.reference import Call, Reference
 
 KERNEL_QUANTIZERS = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
-_CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2", "Conv3D")
+CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2", "Conv3D")
 
 
 @dataclass(frozen=True)
@@ -30,30 +28,33 @@ class BinaryCall:
 
 def is_binary(layer: Any) -> bool:
     """Whether a layer binarizes its input and its kernel; quantizers without a precision are taken for 1-bit ones."""
-    kernels = [getattr(layer, name, None) for name in KERNEL_QUANTIZERS]
-    quantizers = [getattr(layer, "input_quantizer", None), *(kernel for kernel in kernels if kernel is not None)]
-    return len(quantizers) > 1 and all(_is_one_bit(quantizer) for quantizer in quantizers)
+    return has_binary_kernel(layer) and _is_one_bit(getattr(layer, "input_quantizer", None))
 
 
-def binary_layers(model: tf.keras.Model) -> list[Any]:
-    """The model's 1-bit layers, nested models' included, each once."""
-    return [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer) and is_binary(layer)]
+def has_binary_kernel(layer: Any) -> bool:
+    """Whether a layer binarizes its kernel, or both where it has two."""
+    quantizers = [getattr(layer, name) for name in KERNEL_QUANTIZERS if getattr(layer, name, None) is not None]
+    return bool(quantizers) and all(_is_one_bit(quantizer) for quantizer in quantizers)
 
 
 def binary_calls(reference: Reference) -> list[BinaryCall]:
-    """The uses of 1-bit layers in order of execution.
+    """The uses of layers that are meant to be 1-bit, in order of execution.
+
+    A binary kernel without an input quantizer is Larq's way for a network's first layer, which reads the real image;
+    anywhere else the layer is meant to read signs.
 
     Raises:
         ConversionError: one of them convolves nothing.
     """
-    found = [_binary_call(reference, call) for call in reference.calls if is_binary(call.layer)]
-    return sorted(found, key=lambda binary: binary.call.first)
+    found = [call for call in reference.calls if _is_meant(reference, call)]
+    return [_binary_call(reference, call) for call in sorted(found, key=lambda call: call.first)]
 
 
-def filters(kernel: np.ndarray) -> np.ndarray:
-    """Where a kernel `(kh, kw, C, filters)` or `(C, filters)` is negative, filters first as in LCE's files."""
-    negative = np.moveaxis(kernel < 0, -1, 0)
-    return negative if negative.ndim == 4 else negative.reshape(len(negative), 1, 1, -1)
+def _is_meant(reference: Reference, call: Call) -> bool:
+    if is_binary(call.layer):
+        return True
+    bare = has_binary_kernel(call.layer) and getattr(call.layer, "input_quantizer", None) is None
+    return bare and reference.depends_on(call.inputs[0], CONVOLUTIONS)
 
 
 def _is_one_bit(quantizer: Any) -> bool:
@@ -62,7 +63,7 @@ def _is_one_bit(quantizer: Any) -> bool:
 
 
 def _binary_call(reference: Reference, call: Call) -> BinaryCall:
-    convolutions = reference.operations(call, _CONVOLUTIONS)
+    convolutions = reference.operations(call, CONVOLUTIONS)
     if not convolutions:
         raise ConversionError(f"layer '{call.layer.name}' has a 1-bit kernel that nothing is convolved with: remove it")
     return BinaryCall(

@@ -1,22 +1,27 @@
 """Keras model -> bitpacked .tflite file, or the reason why not."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn import files, tables
-from kbnn.converters import flatbuffer, inspection, verification
+from kbnn.converters import inspection, verification
 from kbnn.converters.binary_layers import binary_calls
+from kbnn.converters.deploy import Options, deploy
+from kbnn.converters.deploy.graph import Graph
 from kbnn.converters.diagnosis import diagnose
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.flatbuffer import File
 from kbnn.converters.inspection import Audit
+from kbnn.converters.kernel_bits import find_packed
 from kbnn.converters.lowering import lower
 from kbnn.converters.precision import in_float32
 from kbnn.converters.reference import Reference, signature
-from kbnn.converters.verification import Images, Parity, match
+from kbnn.converters.verification import Images, Parity
+from kbnn.errors import unknown
 
 _IMAGES = 32
 
@@ -40,7 +45,14 @@ class Artifact:
         )
 
 
-def convert(model: tf.keras.Model, path: str | os.PathLike[str], images: Images | None = None) -> Artifact:
+def convert(
+    model: tf.keras.Model,
+    path: str | os.PathLike[str],
+    images: Images | None = None,
+    *,
+    kernel: str = "grouped",
+    allow_float: Sequence[str] = (),
+) -> Artifact:
     """Writes a model as a .tflite file whose every 1-bit layer is bitpacked and whose values are proven to be Keras's.
 
     Any Keras model with Larq layers will do. The file appears, by rename, when it has passed; else nothing is left.
@@ -49,26 +61,27 @@ def convert(model: tf.keras.Model, path: str | os.PathLike[str], images: Images 
         model: the trained Keras model.
         path: where to write the file.
         images: network input to verify on; 32 random images by default.
+        kernel: "grouped" keeps a grouped convolution one operator, which LCE's default kernel refuses; "portable"
+            makes it one convolution per group, which runs everywhere.
+        allow_float: names of 1-bit layers that may stay float.
 
     Raises:
         ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (each is named with the reason
             and the fix), the input has an unknown size, or the file computes something else than Keras.
+        UsageError: an unknown kernel, or a layer allowed to stay float that is no 1-bit layer of the model.
         KbnnError: the file cannot be written.
 
     Example:
         >>> artifact = kbnn.converters.convert(model, "model.tflite")
         >>> artifact.audit.binary_share, artifact.parity.median_abs_difference
     """
-    model = in_float32(model)
-    reference = Reference(model)
-    if not binary_calls(reference):
-        raise ConversionError(
-            f"model '{model.name}' has no 1-bit layer: received {len(model.layers)} layers without a binary input and "
-            f"kernel quantizer, build it with kbnn.layers.BinaryConv2D or a method of kbnn.methods"
-        )
-    file = flatbuffer.parse(lower(model), path)
-    _check_bitpacked(reference, file)
-    parity = verification.compare(model, file, random_images(model) if images is None else images, os.fspath(path))
+    options = Options(kernel=kernel, allow_float=tuple(allow_float))
+    reference = Reference(in_float32(model))
+    _check_binary(reference, options)
+    graph = deploy(reference, options)
+    file = lower(graph, options.to_json())
+    _check_bitpacked(reference, file, graph, options)
+    parity = verification.compare(reference, file, random_images(model) if images is None else images, os.fspath(path))
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
     files.write(path, file.data)
@@ -84,11 +97,23 @@ def random_images(model: tf.keras.Model) -> dict[str, np.ndarray]:
     }
 
 
-def _check_bitpacked(reference: Reference, file: File) -> None:
+def _check_binary(reference: Reference, options: Options) -> None:
+    model, names = reference.model, [call.name for call in binary_calls(reference)]
+    if not names:
+        raise ConversionError(
+            f"model '{model.name}' has no 1-bit layer: none of its {len(model.layers)} layers has a binary input and "
+            f"kernel quantizer, build it with kbnn.layers.BinaryConv2D or a method of kbnn.methods"
+        )
+    for name in options.allow_float:
+        if name not in names:
+            raise unknown("1-bit layer", name, names)
+
+
+def _check_bitpacked(reference: Reference, file: File, graph: Graph, options: Options) -> None:
     """Refuses a file in which a layer that is meant to be 1-bit is not."""
     calls = binary_calls(reference)
-    found = match(reference, file, calls)
-    missing = [call for k, call in enumerate(calls) if k not in found]
+    found = {part.call for part in find_packed(file, reference, graph)}
+    missing = [call for k, call in enumerate(calls) if k not in found and call.name not in options.allow_float]
     if missing:
         reasons = "; ".join(f"'{call.name}': {diagnose(reference, call)}" for call in missing)
         raise ConversionError(f"{len(missing)} of {len(calls)} 1-bit layers cannot be bitpacked: {reasons}")

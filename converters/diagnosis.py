@@ -13,7 +13,7 @@ _CHANNELS_PER_WORD = 32
 
 def diagnose(reference: Reference, binary: BinaryCall) -> str:
     """One clause: the reason, and after a colon the fix."""
-    operation = reference.operation(reference.index(binary.convolutions[0]) or 0)
+    operation = reference.operation(reference.order[binary.convolutions[0]])
     if operation.type == "MatMul":
         return "LCE has no binary dense operator: use kbnn.layers.BinaryDense, which runs as a 1x1 convolution"
     if operation.type != "Conv2D":
@@ -29,7 +29,7 @@ def _values(reference: Reference, binary: BinaryCall) -> tuple[np.ndarray, np.nd
     generator = np.random.default_rng(0)
     image = {name: generator.normal(size=spec.shape) for name, spec in reference.signature.items()}
     inputs = {name: value.astype(reference.signature[name].dtype.as_numpy_dtype) for name, value in image.items()}
-    operation = reference.operation(reference.index(binary.convolutions[0]) or 0)
+    operation = reference.operation(reference.order[binary.convolutions[0]])
     kernel, source = reference.values(inputs, [binary.kernels[0], operation.inputs[0].name])
     return kernel, source
 

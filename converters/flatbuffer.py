@@ -161,6 +161,16 @@ def pack(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
+def add_metadata(model: Any, name: str, data: bytes) -> None:
+    """Adds an entry to a tree's metadata, or replaces the one of the same name."""
+    buffer = lce.schema().BufferT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    entry = lce.schema().MetadataT()
+    entry.name, entry.buffer = name.encode(), len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [other for other in model.metadata or () if other.name != entry.name] + [entry]
+
+
 class _AlignedBuilder(flatbuffers.Builder):
     """Aligns byte vectors to 16, as the format wants constants; the generated writers forget it."""
 

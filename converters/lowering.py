@@ -1,17 +1,46 @@
-"""Keras model -> TFLite bytes, by Larq Compute Engine's converter."""
+"""Intermediate form -> TFLite file, by Larq Compute Engine's converter, under names that people know."""
 
+import json
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-from kbnn.converters import reference
+import kbnn
+from kbnn.converters import flatbuffer
+from kbnn.converters.deploy.graph import Graph, Node
+from kbnn.converters.deploy.operations import BinaryConvolution, Convolution, Dense, Input, Opaque
 from kbnn.converters.errors import ConversionError
+from kbnn.converters.flatbuffer import File, Operator, Tensor
+from kbnn.converters.inspection import data_input, is_convolution
+from kbnn.converters.kernel_bits import kernel_name
+from kbnn.converters.names import last_operation, operations
 from kbnn.converters.quiet import held_stderr
 
+# The metadata entry that says how kbnn made a file, so that `verify` can follow it.
+MADE_BY = "KBNN"
+_CONVOLVES = (BinaryConvolution, Convolution, Dense, Opaque)
 
-def lower(model: tf.keras.Model) -> bytes:
-    """The bitpacked flatbuffer of a model with a batch of 1, its inputs and outputs named as Keras names them.
+
+@dataclass(frozen=True)
+class Trace:
+    """The converter's input: a function of fixed shapes, which node made each operation, and whose value each is.
+
+    `order` numbers the operations by name; `nodes` are the nodes that made them; `values` those that they are the
+    value of; `keras` are the names that operations of opaque nodes have in Keras's own graph.
+    """
+
+    module: tf.Module
+    order: Mapping[str, int]
+    nodes: Mapping[int, Node]
+    values: Mapping[int, Node]
+    keras: Mapping[int, str]
+
+
+def lower(graph: Graph, options: Mapping[str, Any]) -> File:
+    """The file of a graph, with a batch of 1. Tensors are named after the graph's nodes, kernels after their layers.
 
     The converter's own `convert_keras_model` is not used: on any exception it falls back to another path, whose files
     differ, and only warns.
@@ -19,32 +48,127 @@ def lower(model: tf.keras.Model) -> bytes:
     Raises:
         ConversionError: the converter fails.
     """
-    with tempfile.TemporaryDirectory(prefix="kbnn-") as folder, held_stderr() as log:
-        try:
-            # Deferred: it loads a native library of 190 MB, and TensorFlow before it.
-            from larq_compute_engine import convert_saved_model
-
-            module = _serving(model)
-            tf.saved_model.save(module, folder, signatures=module.serve)
-            return convert_saved_model(folder)
-        except ConversionError:
-            raise
-        except Exception as error:
-            said = "; ".join(log.lines("error:")) or " ".join(str(error).split())
-            raise ConversionError(
-                f"LCE cannot convert model '{model.name}': {said[:400]}; replace the layer that it names"
-            ) from error
+    trace = serving(graph)
+    return _finished(flatbuffer.parse(_convert(trace)), trace, graph, options)
 
 
-def _serving(model: tf.keras.Model) -> Any:
-    """A module with one function, `serve`, of fixed shapes."""
-    specs = reference.signature(model)
+def serving(graph: Graph) -> Trace:
+    """A graph as a function of one sample, its inputs and outputs by name."""
+    values: dict[str, tf.Tensor] = {}
 
     def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        return reference.output_names(model, reference.call(model, {name: inputs[name] for name in specs}))
+        values.update(graph.run(inputs))
+        return {name: values[node] for name, node in graph.outputs.items()}
 
     module = tf.Module()
+    specs = {
+        node.name: tf.TensorSpec([1, *node.shape], node.operation.dtype, name=node.name)
+        for node in graph
+        if isinstance(node.operation, Input)
+    }
     module.serve = tf.function(serve, autograph=False).get_concrete_function(**specs)
-    # The variables alone: a Keras model as an attribute would have every one of its layers traced once more.
+    # The variables alone: a Keras layer as an attribute would be traced once more.
     module.captured = module.serve.graph.variables
-    return module
+    order = {operation.name: k for k, operation in enumerate(module.serve.graph.get_operations())}
+    scopes = {f"n{k}": node for k, node in enumerate(graph)}
+    made = {index: scopes[name.split("/")[0]] for name, index in order.items() if name.split("/")[0] in scopes}
+    tensors = {name: value for name, value in values.items() if tf.is_tensor(value)}
+    held = {order[value.op.name]: graph[name] for name, value in tensors.items()}
+    return Trace(module, order, made, held, _keras_names(made))
+
+
+def _keras_names(made: Mapping[int, Node]) -> dict[int, str]:
+    """What the operations of Keras layers that stay as they are were called in the model: they are made in order."""
+    names: dict[int, str] = {}
+    for node in {node.name: node for node in made.values()}.values():
+        if isinstance(node.operation, Opaque):
+            places = [place for place, maker in sorted(made.items()) if maker is node]
+            if len(places) == len(node.operation.operations):
+                names |= dict(zip(places, node.operation.operations, strict=True))
+    return names
+
+
+def _convert(trace: Trace) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="kbnn-") as folder, held_stderr() as log:
+        try:
+            # Deferred: it loads a native library of 190 MB.
+            from larq_compute_engine import convert_saved_model
+
+            tf.saved_model.save(trace.module, folder, signatures=trace.module.serve)
+            return convert_saved_model(folder)
+        except Exception as error:
+            said = "; ".join(log.lines("error:")) or " ".join(str(error).split())
+            raise ConversionError(f"LCE cannot convert the model: {said[:400]}; replace the layer it names") from error
+
+
+def _finished(file: File, trace: Trace, graph: Graph, options: Mapping[str, Any]) -> File:
+    """The file with names and with how it was made."""
+    model = flatbuffer.tree(file.data)
+    tensors = model.subgraphs[0].tensors
+    for index, name in _tensor_names(file, trace, graph).items():
+        tensors[index].name = name.encode()
+    returned = {tensor.index: _behind(graph, graph.outputs[name]) for name, tensor in file.outputs.items()}
+    for operator in file.operators:
+        if is_convolution(operator):
+            node = _convolving_node(operator, trace, returned.get(operator.outputs[0].index))
+            if node is not None:
+                _name_constants(operator, node, tensors)
+    made_by = {"version": kbnn.__version__, **options}
+    flatbuffer.add_metadata(model, MADE_BY, json.dumps(made_by, sort_keys=True).encode())
+    return flatbuffer.parse(flatbuffer.pack(model))
+
+
+def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
+    """Activations by the node whose value they are; those inside a node are numbered."""
+    names = {tensor.index: name for name, tensor in file.inputs.items()}
+    names |= {tensor.index: graph.outputs[name] for name, tensor in file.outputs.items()}
+    taken = set(names.values())
+    for operator in file.operators:
+        for tensor in operator.outputs:
+            if tensor.index not in names:
+                names[tensor.index] = _tensor_name(tensor, trace, taken)
+                taken.add(names[tensor.index])
+    return names
+
+
+def _tensor_name(tensor: Tensor, trace: Trace, taken: set[str]) -> str:
+    last = last_operation(tensor.name, trace.order)
+    if last is None:
+        return tensor.name
+    if last in trace.values and trace.values[last].name not in taken:
+        return trace.values[last].name
+    if last in trace.keras:
+        return trace.keras[last]
+    inside = trace.nodes[last].name if last in trace.nodes else tensor.name
+    return next(name for name in (f"{inside}/{k}" for k in range(len(taken) + 1)) if name not in taken)
+
+
+def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) -> Node | None:
+    """The node that a convolution operator came from: by what it writes, else by the sign that it reads.
+
+    The names of what the network returns tell nothing: `returned` is the node behind such a value.
+    """
+    written = sorted(operations(operator.outputs[0].name, trace.order))
+    for node in [*(trace.nodes.get(k) for k in written), returned]:
+        if node is not None and isinstance(node.operation, _CONVOLVES):
+            return node
+    read = last_operation(data_input(operator).name, trace.order)
+    sign = trace.values.get(read) if read is not None else None
+    readers = [node for node in trace.nodes.values() if sign is not None and sign.name in node.inputs]
+    return next((node for node in readers if isinstance(node.operation, BinaryConvolution)), None)
+
+
+def _behind(graph: Graph, name: str) -> Node:
+    """The node that convolves behind a value, if only operations of one input lie between."""
+    node = graph[name]
+    while not isinstance(node.operation, _CONVOLVES) and len(node.inputs) == 1:
+        node = graph[node.inputs[0]]
+    return node
+
+
+def _name_constants(operator: Operator, node: Node, tensors: Any) -> None:
+    kernel = kernel_name(node)
+    roles = ("kernel", "multiplier", "bias", "thresholds") if operator.name == "LceBconv2d" else ("kernel", "bias")
+    for tensor, role in zip(operator.inputs[1:], roles, strict=False):
+        if tensor is not None and tensor.data is not None:
+            tensors[tensor.index].name = kernel.replace("/kernel", f"/{role}").encode()

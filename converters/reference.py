@@ -1,7 +1,7 @@
 """What Keras computes, operation by operation: the model's traced graph, whose names the file's tensors still bear."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,20 +16,26 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one layer. The operations `first` to `last` (without) of the graph were made in it."""
+    """One call of one layer. The operations `first` to `last` (without) of the graph were made in it.
+
+    `arguments` are what it was called with, `(args, kwargs)`; `inputs` and `outputs` name the tensors among them.
+    `children` are the calls made within it, in order.
+    """
 
     layer: Any
     first: int
     last: int
+    arguments: Any
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
+    children: tuple["Call", ...]
 
     def __contains__(self, operation: int) -> bool:
         return self.first <= operation < self.last
 
 
 class Reference:
-    """The graph of `model(x, training=False)` and its values on images.
+    """The graph of `model(x, training=False)` and its values on images; `order` numbers its operations by name.
 
     Raises:
         ConversionError: the model has never been called, so that its input is unknown.
@@ -38,18 +44,21 @@ class Reference:
     def __init__(self, model: tf.keras.Model) -> None:
         self.model = model
         self.signature = signature(model)
-        calls: list[Call] = []
+        made: list[Call] = []
+        self.inputs: dict[str, str] = {}
 
         def observed(inputs: dict[str, tf.Tensor]) -> Any:
-            with _recording(calls), _functions_inline():
+            self.inputs.update({name: tensor.name for name, tensor in inputs.items()})
+            with _recording(made), _functions_inline():
                 return call(model, inputs)
 
         traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
-        self.function = traced
-        self.calls = calls
+        graph = traced.graph
+        self.root = made[0]
+        self.calls = list(_all_calls(self.root))
         self.outputs = {name: self._computed(tensor) for name, tensor in output_names(model, traced.outputs).items()}
-        self._operations = traced.graph.get_operations()
-        self._index = {operation.name: k for k, operation in enumerate(self._operations)}
+        self._operations = graph.get_operations()
+        self.order = {operation.name: k for k, operation in enumerate(self._operations)}
 
     def _specification(self) -> dict[str, tf.TensorSpec]:
         return {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in self.signature.items()}
@@ -61,16 +70,30 @@ class Reference:
             output = output.op.inputs[0]
         return str(output.name)
 
-    def index(self, operation: str) -> int | None:
-        """The place of a named operation in the order of execution."""
-        return self._index.get(operation)
-
     def operation(self, index: int) -> tf.Operation:
         return self._operations[index]
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """A named tensor's shape without the batch."""
+        name, _, output = tensor.partition(":")
+        return tuple(self._operations[self.order[name]].outputs[int(output)].shape[1:])
 
     def operations(self, within: Call, kinds: Sequence[str]) -> list[tf.Operation]:
         """The operations of some kinds that a call made."""
         return [operation for operation in self._operations[within.first : within.last] if operation.type in kinds]
+
+    def depends_on(self, tensor: str, kinds: Sequence[str]) -> bool:
+        """Whether operations of some kinds take part in computing a named tensor."""
+        waiting = [self._operations[self.order[tensor.split(":")[0]]]]
+        seen: set[str] = set()
+        while waiting:
+            operation = waiting.pop()
+            if operation.type in kinds:
+                return True
+            unseen = [value.op for value in operation.inputs if value.op.name not in seen]
+            seen.update(source.name for source in unseen)
+            waiting += unseen
+        return False
 
     def innermost(self, operation: int) -> Call | None:
         """The call that made an operation: the layer itself, not the model around it."""
@@ -85,7 +108,12 @@ class Reference:
                 return str(made.layer.name)
         return str(self._operations[operation].name)
 
-    def values(self, inputs: dict[str, np.ndarray], tensors: Sequence[str]) -> list[np.ndarray]:
+    def constants(self, tensors: Sequence[str]) -> list[np.ndarray]:
+        """The values of named tensors that depend on no input, such as binarized kernels."""
+        zeros = {name: np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for name, spec in self.signature.items()}
+        return self.values(zeros, tensors)
+
+    def values(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[str]) -> list[np.ndarray]:
         """The values of named tensors (`operation:0`) for a batch of inputs."""
 
         # The argument is named as in the first trace: it names the graph's placeholders.
@@ -152,6 +180,11 @@ def is_quantizer(layer: Any) -> bool:
     return isinstance(layer, lq.quantizers.Quantizer)
 
 
+def _names(values: Any) -> tuple[str, ...]:
+    """The names of all tensors in a nest, in order."""
+    return tuple(value.name for value in tf.nest.flatten(values) if tf.is_tensor(value))
+
+
 @contextlib.contextmanager
 def _functions_inline() -> Iterator[None]:
     """Traces the bodies of nested functions (Keras's grouped convolution is one) into the graph itself."""
@@ -163,19 +196,31 @@ def _functions_inline() -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
+def _all_calls(call: Call) -> Iterator[Call]:
+    """A call and all within it, in order of execution."""
+    yield call
+    for child in call.children:
+        yield from _all_calls(child)
+
+
 @contextlib.contextmanager
-def _recording(calls: list[Call]) -> Iterator[None]:
-    """Notes each call of each layer in the graph that is being traced."""
+def _recording(made: list[Call]) -> Iterator[None]:
+    """Notes each call of each layer in the graph that is being traced; calls within a call are its children."""
     original = tf.keras.layers.Layer.__call__
+    open_calls = [made]
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         graph = tf.compat.v1.get_default_graph()
         first = len(graph.get_operations())
-        outputs = original(self, *args, **kwargs)
-        tensors = [value for value in tf.nest.flatten(outputs) if tf.is_tensor(value)]
-        inputs = tuple(value.name for value in tf.nest.flatten(args) if tf.is_tensor(value))
-        if tensors:
-            calls.append(Call(self, first, len(graph.get_operations()), inputs, tensors[0].name))
+        children: list[Call] = []
+        open_calls.append(children)
+        try:
+            outputs = original(self, *args, **kwargs)
+        finally:
+            open_calls.pop()
+        last, arguments = len(graph.get_operations()), (args, kwargs)
+        call = Call(self, first, last, arguments, _names(arguments), _names(outputs), tuple(children))
+        open_calls[-1].append(call)
         return outputs
 
     tf.keras.layers.Layer.__call__ = __call__

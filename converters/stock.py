@@ -1,19 +1,19 @@
 """The same network as a stock TensorFlow Lite file, in float32 or int8: what a bitpacked file is measured against.
 
-Binary convolutions become ordinary convolutions of ±1 with ±1, their results unchanged, so the three files
-have the same layers and MACs; the runtime is TensorFlow Lite's own.
+Binary convolutions become ordinary convolutions of ±1 with ±1, their results unchanged, so the three files have the
+same layers and MACs; the runtime is TensorFlow Lite's own. What it takes to make float values signs is in these files
+too: for a float network without any, give the real-valued twin (method "float").
 """
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kbnn import files
-from kbnn.converters.binary_layers import binary_calls
+from kbnn.converters.deploy.lifting import lift
+from kbnn.converters.lowering import serving
 from kbnn.converters.precision import in_float32
 from kbnn.converters.quiet import held_stderr
 from kbnn.converters.reference import Reference
@@ -55,30 +55,8 @@ def export_int8(model: tf.keras.Model, path: str | os.PathLike[str], images: np.
 
 
 def _converter(model: tf.keras.Model) -> tf.lite.TFLiteConverter:
-    network = Reference(in_float32(model))
-    module = tf.Module()
-    module.serve = _with_constant_kernels(network)
+    module = serving(lift(Reference(in_float32(model)))).module
     return tf.lite.TFLiteConverter.from_concrete_functions([module.serve], module)
-
-
-def _with_constant_kernels(network: Reference) -> Any:
-    """The network as a function of one image, kernels binarized: the converter would leave that to each inference."""
-    names = [name for binary in binary_calls(network) for name in binary.kernels]
-    image = {name: np.zeros(spec.shape, np.float32) for name, spec in network.signature.items()}
-    kernels = dict(zip(names, network.values(image, names), strict=True))
-    frozen = convert_variables_to_constants_v2(network.function)
-    # A function's arguments are flattened in the order of their names.
-    placeholders = dict(zip(sorted(network.signature), frozen.inputs, strict=True))
-
-    def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        constants = {name: tf.constant(kernel) for name, kernel in kernels.items()}
-        fed = {placeholders[name].name: value for name, value in inputs.items()}
-        outputs = tf.graph_util.import_graph_def(
-            frozen.graph.as_graph_def(), {**constants, **fed}, list(network.outputs.values()), name=""
-        )
-        return dict(zip(network.outputs, outputs, strict=True))
-
-    return tf.function(serve, autograph=False).get_concrete_function(**network.signature)
 
 
 def _convert(converter: tf.lite.TFLiteConverter, model: tf.keras.Model) -> bytes:

@@ -19,6 +19,7 @@ _ROOMS = (
     "converters",
     "datasets",
     "errors",
+    "examples",
     "layers",
     "methods",
     "models",

@@ -1,6 +1,7 @@
 """Penalties on latent kernels and on their scales, as pure functions and as Keras regularizers."""
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -149,15 +150,32 @@ class Euclidean(Strength, tf.keras.regularizers.Regularizer):
 def binarized_kernels(model: tf.keras.layers.Layer) -> list[tf.Variable]:
     """The latent kernels of a model's 1-bit layers, Larq's own included: what weight decay usually leaves out.
 
-    L2 penalties are given to layers one by one, so that it is enough not to give them one. Decoupled decay takes
-    the list:
+    Example:
+        >>> optimizer = tf.keras.optimizers.AdamW(weight_decay=1e-4)  # decoupled decay: AdamW, SGD(weight_decay=...)
+        >>> optimizer.exclude_from_weight_decay(kbnn.regularizers.binarized_kernels(model))
+        >>> kbnn.regularizers.add_weight_decay(model, 1e-4)  # as an L2 penalty
+    """
+    return [weight for weight in model.trainable_weights if getattr(weight, "precision", None) == 1]
+
+
+def add_weight_decay(model: tf.keras.Model, weight_decay: float, exclude: Sequence[tf.Variable] | None = None) -> None:
+    """Adds the L2 penalty ½·weight_decay·Σw² to a model's losses, whose gradient is weight_decay·w.
+
+    It belongs to this model object and is not saved with it.
+
+    Args:
+        model: built.
+        weight_decay: the papers' "weight decay", not negative.
+        exclude: weights without a penalty; the binarized kernels by default, `()` for none.
+
+    Raises:
+        UsageError: a negative weight decay.
 
     Example:
-        >>> optimizer = tf.keras.optimizers.AdamW(weight_decay=1e-4)
-        >>> optimizer.exclude_from_weight_decay(kbnn.regularizers.binarized_kernels(model))
+        >>> kbnn.regularizers.add_weight_decay(model, 5e-4)  # SiMaN: not on binarized kernels
     """
-    return [weight for layer in model._flatten_layers() for weight in layer._trainable_weights if _is_binarized(weight)]
-
-
-def _is_binarized(weight: tf.Variable) -> bool:
-    return getattr(weight, "precision", None) == 1
+    if not weight_decay >= 0:
+        raise UsageError(f"weight_decay must not be negative, received {weight_decay}")
+    left_out = {id(weight) for weight in (binarized_kernels(model) if exclude is None else exclude)}
+    decayed = [weight for weight in model.trainable_weights if id(weight) not in left_out]
+    model.add_loss(lambda: weight_decay * tf.add_n([tf.nn.l2_loss(weight) for weight in decayed]))

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.analysis import figures
-from kbnn.analysis.observation import binary_layers, latent_kernel, observe, scale
+from kbnn.analysis.observation import Observation, binary_layers, latent_kernel, observe, scale
 from kbnn.analysis.report import summarise
 from kbnn.analysis.weight_history import WeightHistory
 
@@ -19,8 +19,8 @@ class Diagnostics(tf.keras.callbacks.Callback):
     """Records binary weights after each epoch and shows them, entropies, errors and flips in TensorBoard.
 
     Writes `FOLDER/weights.npz` (a `WeightHistory`, which `kbnn analyze` draws) and event files to `FOLDER/logs`:
-    scalars `analysis/MEASURE/LAYER`, histograms `analysis/weights/LAYER` and `analysis/scales/LAYER`, and pictures.
-    A resumed run goes on in the same file.
+    scalars `analysis/MEASURE/LAYER`, histograms `analysis/weights/LAYER` and `analysis/scales/LAYER`, and, when
+    training ends, pictures. A resumed run goes on in the same file.
 
     Args:
         folder: of the run.
@@ -38,6 +38,7 @@ class Diagnostics(tf.keras.callbacks.Callback):
         self.folder = Path(folder)
         self.images = images
         self.history = WeightHistory()
+        self._seen: list[Observation] = []
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         binary_layers(self.model)
@@ -71,9 +72,18 @@ class Diagnostics(tf.keras.callbacks.Callback):
         for layer in report.layers:
             for measure in MEASURES:
                 tf.summary.scalar(f"analysis/{measure}/{layer.name}", getattr(layer, measure))
-        for name, drawn in figures.of_networks({self.model.name: observations}, {self.model.name: report}).items():
-            image = tf.io.decode_png(drawn.png, channels=3)
-            tf.summary.image(f"analysis/{name}", image[None], description=drawn.caption)
+        self._seen = observations
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        if self._seen and self.images is not None:
+            with self._writer.as_default(step=int(self.history.epochs[-1])):
+                self._show_pictures(self._seen, len(self.images))
         self._writer.close()
+
+    def _show_pictures(self, observations: list[Observation], samples: int) -> None:
+        """Drawn once, at the end: drawing takes longer than an epoch of a small network."""
+        name = self.model.name
+        report = summarise(name, samples, observations)
+        for measure, drawn in figures.of_networks({name: observations}, {name: report}).items():
+            image = tf.io.decode_png(drawn.png, channels=3)
+            tf.summary.image(f"analysis/{measure}", image[None], description=drawn.caption)

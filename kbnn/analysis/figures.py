@@ -138,14 +138,13 @@ def entropy_deficits(reports: Mapping[str, Report]) -> Picture:
         panels[0].set_ylabel("1 - entropy (bits), lower is better")
         _legend_of(figure, reports)
 
-    samples = {report.samples for report in reports.values()}
     totals = "; ".join(
         f"{label} {report.weight_entropy:.4f} and {report.activation_entropy:.4f}" for label, report in reports.items()
     )
     most = measures.network_entropy([1.0] * len(next(iter(reports.values())).layers))
     caption = (
         f"Entropy that binary weights and activations lack per layer, logarithmic (cut at 1e-7), "
-        f"{' / '.join(map(str, sorted(samples)))} held-out images. Sums in log10 units (at most {most:.4f}) of weights "
+        f"{_samples(reports)} held-out images. Sums in log10 units (at most {most:.4f}) of weights "
         f"and activations: {totals}."
     )
     return picture(draw, caption, (8.0, 3.8))
@@ -173,7 +172,7 @@ def quantization_errors(reports: Mapping[str, Report]) -> Picture:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
 
-    samples = " / ".join(str(report.samples) for report in reports.values())
+    samples = _samples(reports)
     caption = (
         f"Share of the activations' power that two levels miss, mean((A - Â)²)/mean(A²), {samples} held-out images. "
         f"The second and third bar are what the same activations would lose under the other rules."
@@ -301,6 +300,10 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], capt
         figure.legend(loc="outside lower center", ncols=min(4, len(histories)))
 
     return picture(draw, caption, (9.0, 3.6 + 0.2 * (len(histories) // 4)))
+
+
+def _samples(reports: Mapping[str, Report]) -> str:
+    return " / ".join(dict.fromkeys(str(report.samples) for report in reports.values()))
 
 
 def _styles() -> list[dict[str, Any]]:

@@ -70,8 +70,9 @@ def milliseconds(report: Any) -> str:
     "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Folder."
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=60, show_default=True)
+@click.option("--model", help="A trained file that ships with kbnn, instead of training one; `list` names them.")
 @json_option
-def command(output: Path, epochs: int, as_json: bool) -> None:
+def command(output: Path, epochs: int, model: str | None, as_json: bool) -> None:
     """Train a small binary network on real digits, convert it, prove the file equal, measure it, write a report.
 
     Exit status 1 when a check falls short: top-1 under 97 %, a convolution that is not bitpacked, a file that does
@@ -81,7 +82,13 @@ def command(output: Path, epochs: int, as_json: bool) -> None:
     Example:
       kbnn demo
       kbnn demo --output /tmp/demo --json
+      kbnn demo --model tiny-bireal-digits
     """
+    if model is not None:
+        from kbnn.cli import demo_example
+
+        show(demo_example.listing() if model == "list" else demo_example.run(model, output), as_json)
+        return
     import_tensorflow()
     _clear(output)
     demo = _run(output, epochs)

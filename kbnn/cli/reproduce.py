@@ -12,7 +12,7 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from kbnn.reproduction import Accuracy, AccuracyTable, Row
+    from kbnn.reproduction import Accuracy, AccuracyTable, Drawing, Row
 
 
 @click.command(cls=Command)
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of each row.  [default: the recipe's]")
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each row.")
 @click.option("--rows", help="Only these rows, with commas between them.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the runs.  [default: runs/TABLE]")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Folder of runs or figures.  [default: runs/TABLE]"
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
@@ -45,7 +47,8 @@ def command(
     """Compute or train a table of the papers, and set it beside the printed one.
 
     Tables of storage, FLOPs, angles and shares are computed in full; status 1 if a cell is off. Accuracy tables train
-    their rows, for fewer epochs than the papers if you say so, and go on where they stopped when called again.
+    their rows, for fewer epochs than the papers if you say so, and go on where they stopped when called again. Figures
+    that follow from formulas are drawn; those of trained networks come from `kbnn analyze`.
 
     \b
     Example:
@@ -65,6 +68,9 @@ def command(
     if isinstance(found, reproduction.Accuracy):
         folder = output or Path("runs") / found.name
         show(_train(found, _chosen(found, rows), folder, epochs, seeds, precision, data_dir), as_json)
+        return
+    if isinstance(found, reproduction.Drawing):
+        show(_draw(found, output or Path("runs") / found.name), as_json)
         return
     from kbnn import models
 
@@ -96,8 +102,31 @@ class Listing:
 def _listing() -> Listing:
     from kbnn import reproduction
 
-    kinds = {reproduction.Analytic: "computed", reproduction.Accuracy: "trained"}
+    kinds = {reproduction.Analytic: "computed", reproduction.Accuracy: "trained", reproduction.Drawing: "drawn"}
     return Listing(tuple(Entry(found.name, kinds[type(found)], found.source) for found in reproduction.tables()))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure that was drawn, and what it shows."""
+
+    page: str
+    picture: str
+    caption: str
+
+    def __str__(self) -> str:
+        return f"{self.picture}\n{self.page}\n{self.caption}"
+
+
+def _draw(figure: "Drawing", folder: Path) -> Drawn:
+    from kbnn import files
+    from kbnn.analysis.page import Page, Section
+
+    picture = figure.draw()
+    page, image = folder / f"{figure.name}.html", folder / f"{figure.name}.png"
+    Page(figure.source, "", [Section("Drawn from the library's own functions", pictures=[picture])]).write(page)
+    files.write(image, picture.png)
+    return Drawn(str(page), str(image), picture.caption)
 
 
 def _chosen(table: "Accuracy", names: str | None) -> "list[Row]":

@@ -5,7 +5,7 @@
 
 from kbnn.reproduction.accuracy import AccuracyTable, Outcome, Row, reproduce, shortened
 from kbnn.reproduction.comparison import Cell, Comparison
-from kbnn.reproduction.registry import Accuracy, Analytic, get, tables
+from kbnn.reproduction.registry import Accuracy, Analytic, Drawing, get, tables
 
 __all__ = [
     "Accuracy",
@@ -13,6 +13,7 @@ __all__ = [
     "Analytic",
     "Cell",
     "Comparison",
+    "Drawing",
     "Outcome",
     "Row",
     "get",

@@ -58,6 +58,6 @@ class Comparison:
 
 def _row(cell: Cell) -> tuple[str, ...]:
     ours = "" if cell.ours is None else f"{cell.ours:.4g}"
-    deviation = "" if cell.deviation is None else f"{cell.deviation:+.2%}"
+    deviation = "" if cell.deviation is None or cell.tolerance is None else f"{cell.deviation:+.2%}"
     verdict = cell.note if cell.agrees else f"off by more than {cell.tolerance:.1%}; {cell.note}".rstrip("; ")
     return cell.row, cell.column, f"{cell.paper:.4g}", ours, deviation, verdict

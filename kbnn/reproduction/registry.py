@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kbnn.analysis.pictures import Picture
 from kbnn.errors import unknown
-from kbnn.reproduction import analytic
+from kbnn.reproduction import analytic, drawings
 from kbnn.reproduction.accuracy import Row
 from kbnn.reproduction.comparison import Cell, Comparison
 from kbnn.reproduction.ours import budget
@@ -32,13 +33,25 @@ class Accuracy:
     rows: Callable[[], Sequence[Row]]
 
 
-Table = Analytic | Accuracy
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that follows from formulas; those of trained networks are drawn by `kbnn analyze`."""
+
+    name: str
+    source: str
+    draw: Callable[[], Picture]
+
+
+Table = Analytic | Accuracy | Drawing
 
 _TABLES: tuple[Table, ...] = (
     Analytic("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", analytic.bireal_table_3),
     Analytic("bireal-capability", "Bi-Real Net, sections 3.1, 3.2 and figure 5", analytic.bireal_capability),
+    Analytic("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", analytic.mlbma_table_6),
     Analytic("mlbma-entropy", "ML+BMA, section 4.2: the largest entropy of ResNet-20", analytic.mlbma_entropy_bound),
     Analytic("siman-corollaries", "SiMaN, corollaries 2 and 3: shares of +1 and angles", analytic.siman_corollaries),
+    Drawing("bnnplus-figure4", "BNN+, figure 4: estimators and their derivatives", drawings.estimators),
+    Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", drawings.regularizers),
     Accuracy("cifar10-resnet20", "ours: eleven methods on ResNet-20, CIFAR-10, one common schedule", budget),
 )
 

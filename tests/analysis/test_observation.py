@@ -94,3 +94,31 @@ def test_report_adds_up():
     assert report.weight_entropy == pytest.approx(sum(x.weight_entropy for x in report.layers) * np.log10(2))
     assert all(x.quantization_error == x.quantization_error_sign for x in report.layers)
     assert all(x.name in str(report) for x in report.layers)
+
+
+def test_before_a_batch_median_the_real_activations_are_seen():
+    model = models.build("tiny", method="xnor+bma")
+    median = model.get_layer("block1_conv1_median")
+    median.moving_median.assign(0.25)
+    median.moving_positive_rms.assign(1.5)
+    median.beta.assign(np.linspace(-0.1, 0.1, 32))
+    seen = observe(model, IMAGES)[0]
+    stem = tf.keras.Model(model.inputs, median.input)(IMAGES).numpy()
+    np.testing.assert_allclose(seen.activations, stem, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(seen.signs, np.where(stem >= 0.25 - np.linspace(-0.1, 0.1, 32), 1, -1))
+    assert seen.binarization.scales == (1.5, 1.0)
+    np.testing.assert_allclose(seen.binarization.threshold, 0.25 - np.linspace(-0.1, 0.1, 32), rtol=1e-6)
+
+
+def test_a_batch_median_evens_out_the_signs_of_shifted_images():
+    images = 3.0 + IMAGES
+    inputs = tf.keras.Input((8, 8, 1))
+    model = tf.keras.Model(inputs, binary()(layers.BatchMedian(momentum=0.0, name="binary_median")(inputs)))
+    model(images, training=True)
+    (with_median,) = analysis.report(model, images).layers
+    (without,) = analysis.report(functional(binary()), images).layers
+    # The median's rank may be off by half a per cent.
+    assert with_median.activation_positive == pytest.approx(0.5, abs=0.01)
+    assert with_median.activation_entropy > 0.999 > without.activation_entropy
+    assert with_median.quantization_error == pytest.approx(with_median.quantization_error_median, rel=0.05)
+    assert with_median.quantization_error < 0.1

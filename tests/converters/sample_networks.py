@@ -1,8 +1,18 @@
 """Networks that the tests convert, of plain Larq layers, with random weights and batch statistics."""
 
+import warnings
+
 import larq as lq
+import larq_compute_engine
 import numpy as np
 import tensorflow as tf
+
+from kbnn.converters import flatbuffer
+from kbnn.converters.deploy import Options, deploy
+from kbnn.converters.lowering import lower
+from kbnn.converters.quiet import held_stderr
+from kbnn.converters.reference import Reference
+from kbnn.converters.verification import compare
 
 layers = tf.keras.layers
 
@@ -48,6 +58,10 @@ def plain(size=8, width=32, classes=10):
     return randomized(tf.keras.Model(image, layers.Dense(classes, name="logits")(x), name="plain"))
 
 
+def grouped(filters, groups, **changes):
+    return lq.layers.QuantConv2D(filters, 3, groups=groups, name="grouped", **{**BINARY, **changes})
+
+
 def single(layer, shape=(6, 6, 64)):
     """One layer between input and output."""
     image = tf.keras.Input(shape, name="image")
@@ -69,6 +83,24 @@ def randomized(model, seed=0):
                 ]
             )
     return model
+
+
+def raw(model):
+    """A file that LCE's own converter makes, without kbnn."""
+    with held_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return flatbuffer.parse(larq_compute_engine.convert_keras_model(model))
+
+
+def deployed(model, **options):
+    """The file that kbnn makes, without checks."""
+    graph = deploy(Reference(model), Options(**options))
+    return lower(graph, Options(**options).to_json())
+
+
+def parity(model, file):
+    """What `verify` finds for a file at hand."""
+    return compare(Reference(model), file, images(model))
 
 
 def images(model, count=32, seed=1):

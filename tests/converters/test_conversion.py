@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import kbnn
 from kbnn.converters import ConversionError, convert
-from kbnn.errors import KbnnError
+from kbnn.errors import KbnnError, UsageError
 
 layers = tf.keras.layers
 
@@ -92,10 +92,9 @@ def half(x):
         ({"input_quantizer": lq.quantizers.DoReFa(k_bit=1)}, r"its input is not a sign \(it holds 0\)"),
         ({"input_quantizer": tf.sign}, "does not recognise how its input is binarized"),
         ({"kernel_quantizer": per_input_channel}, "not ±s with one s per filter"),
-        ({"groups": 4}, "16 channels per group, not a multiple of 32"),
-        ({"pad_values": -1.0}, "it pads with -1.0: use pad_values=1.0"),
+        ({"pad_values": 0.5}, "it pads with 0.5: use pad_values=1.0"),
     ],
-    ids=["other values", "zero and one", "tf.sign", "scale per input channel", "channels per group", "padding"],
+    ids=["other values", "zero and one", "tf.sign", "scale per input channel", "padding"],
 )
 def test_each_reason_is_named_and_no_file_is_left(changes, reason, tmp_path):
     layer = lq.layers.QuantConv2D(64, 3, name="culprit", **{**sample_networks.BINARY, **changes})
@@ -104,35 +103,72 @@ def test_each_reason_is_named_and_no_file_is_left(changes, reason, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dead_filter_is_named(tmp_path):
-    layer = lq.layers.QuantConv2D(64, 3, name="culprit", **sample_networks.BINARY)
+@pytest.mark.parametrize(
+    "changes", [{"groups": 4}, {"pad_values": -1.0}, {"pad_values": 0.0}, {"padding": "valid"}, {"dilation_rate": 2}]
+)
+def test_what_deployment_can_rescue_exactly_is_converted(changes, tmp_path):
+    layer = lq.layers.QuantConv2D(64, 3, **{**sample_networks.BINARY, **changes})
+    artifact = convert(sample_networks.single(layer), tmp_path / "model.tflite")
+    assert artifact.audit.float_convolutions == []
+    assert artifact.parity.kernels[0].differing == 0
+
+
+@pytest.mark.parametrize("weight", [1e-9, 0.0])
+def test_a_dead_filter_is_rescued(weight, tmp_path):
+    layer = lq.layers.QuantConv2D(64, 3, **sample_networks.BINARY)
     model = sample_networks.single(layer)
     kernel = layer.get_weights()[0]
-    kernel[..., 7] = 1e-9
+    kernel[..., 7] = weight
     layer.set_weights([kernel])
-    with pytest.raises(ConversionError, match="'culprit': filter 7 of its kernel is dead"):
+    assert len(convert(model, tmp_path / "model.tflite").audit.binary_convolutions) == 1
+
+
+def test_dense_layers_are_convolutions_over_one_pixel(tmp_path):
+    image = tf.keras.Input((2, 2, 16), name="image")
+    x = layers.Flatten()(image)
+    for k in range(2):
+        x = lq.layers.QuantDense(
+            40, input_quantizer="ste_sign", kernel_quantizer="magnitude_aware_sign", name=f"dense{k}", use_bias=True
+        )(x)
+        x = layers.BatchNormalization(name=f"bn{k}")(x)
+    artifact = convert(sample_networks.randomized(tf.keras.Model(image, x)), tmp_path / "model.tflite")
+    assert [c.kernel for c in artifact.audit.binary_convolutions] == [(1, 1, 64, 40), (1, 1, 40, 40)]
+    assert artifact.audit.float_convolutions == []
+
+
+def test_a_layer_that_lce_does_not_have(tmp_path):
+    layer = lq.layers.QuantDepthwiseConv2D(
+        3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="culprit"
+    )
+    with pytest.raises(ConversionError, match="'culprit': LCE has no binary DepthwiseConv2dNative"):
+        convert(sample_networks.single(layer), tmp_path / "model.tflite")
+
+
+def test_a_layer_that_is_allowed_to_be_float(tmp_path):
+    image = tf.keras.Input((6, 6, 32), name="image")
+    x = sample_networks.convolution(image, 32, "packed")
+    x = sample_networks.convolution(x, 32, "floating", input_quantizer=half)
+    model = sample_networks.randomized(tf.keras.Model(image, x))
+    with pytest.raises(ConversionError, match="1 of 2 1-bit layers"):
         convert(model, tmp_path / "model.tflite")
+    with pytest.raises(UsageError, match="unknown 1-bit layer: received 'floatin'; did you mean floating"):
+        convert(model, tmp_path / "model.tflite", allow_float=["floatin"])
+    artifact = convert(model, tmp_path / "model.tflite", allow_float=["floating"])
+    assert [c.name for c in artifact.audit.binary_convolutions] == ["packed"]
+    assert [c.name for c in artifact.audit.float_convolutions] == ["floating"]
+    assert [kernel.name for kernel in artifact.parity.kernels] == ["packed"]
 
 
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [
-        (
-            lambda: lq.layers.QuantDense(8, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="culprit"),
-            "no binary dense operator: use kbnn.layers.BinaryDense",
-        ),
-        (
-            lambda: lq.layers.QuantDepthwiseConv2D(
-                3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="culprit"
-            ),
-            "no binary DepthwiseConv2dNative",
-        ),
-    ],
-    ids=["dense", "depthwise"],
-)
-def test_layers_that_lce_does_not_have(layer, reason, tmp_path):
-    with pytest.raises(ConversionError, match=f"'culprit': .*{reason}"):
-        convert(sample_networks.single(layer()), tmp_path / "model.tflite")
+def test_a_binary_kernel_on_a_real_input_is_refused_but_in_the_first_layer(tmp_path):
+    image = tf.keras.Input((6, 6, 3), name="image")
+    real = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
+    x = lq.layers.QuantConv2D(32, 3, name="first", **real)(image)
+    x = sample_networks.convolution(x, 32, "second")
+    first = tf.keras.Model(image, x)
+    assert len(convert(first, tmp_path / "first.tflite").audit.float_convolutions) == 1
+    hidden = tf.keras.Model(image, lq.layers.QuantConv2D(8, 3, name="third", **real)(x))
+    with pytest.raises(ConversionError, match="'third': its input is not a sign"):
+        convert(hidden, tmp_path / "hidden.tflite")
 
 
 def test_a_model_without_a_binary_layer(tmp_path):

@@ -9,9 +9,8 @@ import sample_networks
 import tensorflow as tf
 
 from kbnn.cli.command import to_json
-from kbnn.converters import flatbuffer, inspect
+from kbnn.converters import inspect
 from kbnn.converters.inspection import audit
-from kbnn.converters.lowering import lower
 from kbnn.converters.stock import export_float
 from kbnn.errors import KbnnError, UsageError
 
@@ -54,7 +53,7 @@ def test_prints_as_a_table_and_dumps_as_json(bireal_path):
 def test_groups_and_channels_that_do_not_fill_a_word(groups):
     channels = 40 if groups == 1 else 64
     layer = lq.layers.QuantConv2D(64, 3, groups=groups, **sample_networks.BINARY)
-    file = flatbuffer.parse(lower(sample_networks.single(layer, (6, 6, channels))))
+    file = sample_networks.raw(sample_networks.single(layer, (6, 6, channels)))
     (convolution,) = audit(file).binary_convolutions
     assert convolution.groups == groups
     assert convolution.kernel == (3, 3, channels // groups, 64)
@@ -88,7 +87,7 @@ def per_input_channel(kernel):
     ids=["scale per input channel", "dense", "depthwise", "tf.sign"],
 )
 def test_silent_fallbacks_are_found(layer, evidence):
-    found = audit(flatbuffer.parse(lower(sample_networks.single(layer()))))
+    found = audit(sample_networks.raw(sample_networks.single(layer())))
     assert found.binary_convolutions == []
     assert len(found.silent_fallbacks) == 1
     assert evidence in found.silent_fallbacks[0]
@@ -97,7 +96,7 @@ def test_silent_fallbacks_are_found(layer, evidence):
 def test_a_first_layer_with_a_binary_kernel_is_no_fallback():
     """Larq's networks give the real-valued image a 1-bit kernel."""
     layer = lq.layers.QuantConv2D(8, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")
-    found = audit(flatbuffer.parse(lower(sample_networks.single(layer, (6, 6, 3)))))
+    found = audit(sample_networks.raw(sample_networks.single(layer, (6, 6, 3))))
     assert found.silent_fallbacks == []
 
 

@@ -10,9 +10,7 @@ import tensorflow as tf
 
 from kbnn.cli.command import to_json
 from kbnn.converters import flatbuffer, verify
-from kbnn.converters.lowering import lower
 from kbnn.converters.stock import export_float
-from kbnn.converters.verification import compare
 from kbnn.errors import KbnnError, UsageError
 
 layers = tf.keras.layers
@@ -59,7 +57,7 @@ def test_one_flipped_kernel_bit_is_caught_and_its_layer_named(bireal, bireal_fil
     words = weights.value().copy()
     words[5, 1, 2, 0] ^= 1 << 17
     flipped = with_constant(bireal_file, weights, words)
-    parity = compare(bireal, flipped, sample_networks.images(bireal))
+    parity = sample_networks.parity(bireal, flipped)
     assert not parity.kernel_bits_equal
     assert {kernel.name: kernel.differing for kernel in parity.kernels} == {"conv1": 0, "conv2": 1}
     assert "layer 'conv2': 1 of 18432 kernel bits are not Keras's" in parity.failures
@@ -70,19 +68,19 @@ def test_a_wrong_multiplier_is_caught_and_its_layer_named(bireal, bireal_file):
     multiplier = next(operator for operator in bireal_file.operators if operator.name == "LceBconv2d").inputs[2]
     values = multiplier.value().copy()
     values[3] *= 1.01
-    parity = compare(bireal, with_constant(bireal_file, multiplier, values), sample_networks.images(bireal))
+    parity = sample_networks.parity(bireal, with_constant(bireal_file, multiplier, values))
     assert parity.kernel_bits_equal
     assert {layer.name for layer in parity.layers if not layer.passed} == {"conv1_bn"}
 
 
 def test_bits_between_convolutions_are_compared(tmp_path):
     model = sample_networks.plain()
-    file = flatbuffer.parse(lower(model))
-    assert compare(model, file, sample_networks.images(model)).passed
+    file = sample_networks.raw(model)
+    assert sample_networks.parity(model, file).passed
     thresholds = next(operator for operator in file.operators if operator.name == "LceBconv2d").inputs[4]
     values = thresholds.value().copy()
     values[0] += 40
-    parity = compare(model, with_constant(file, thresholds, values), sample_networks.images(model))
+    parity = sample_networks.parity(model, with_constant(file, thresholds, values))
     assert {layer.name for layer in parity.layers if not layer.passed} == {"conv2"}
     assert max(layer.flips for layer in parity.layers) > 0
 
@@ -93,7 +91,7 @@ def test_the_sign_of_a_shifted_sign_is_caught(tmp_path):
     x = layers.Lambda(lambda x: tf.sign(tf.sign(x) + 2.0), name="wrong")(image)
     x = lq.layers.QuantConv2D(32, 3, **{**sample_networks.BINARY, "input_quantizer": None}, name="conv")(x)
     model = tf.keras.Model(image, x)
-    parity = compare(model, flatbuffer.parse(lower(model)), sample_networks.images(model))
+    parity = sample_networks.parity(model, sample_networks.raw(model))
     assert not parity.passed
     assert {layer.name for layer in parity.layers if not layer.passed} == {"wrong"}
 
@@ -108,7 +106,7 @@ def test_a_constant_that_varies_over_the_image_is_caught(axis):
     x = layers.Lambda(lambda x: x + constant, name="varying")(x)
     x = lq.layers.QuantConv2D(32, 3, name="next", **sample_networks.BINARY)(x)
     model = tf.keras.Model(image, x)
-    parity = compare(model, flatbuffer.parse(lower(model)), sample_networks.images(model))
+    parity = sample_networks.parity(model, sample_networks.raw(model))
     assert not parity.passed
     assert "next" in {layer.name for layer in parity.layers if not layer.passed}
 
@@ -116,7 +114,7 @@ def test_a_constant_that_varies_over_the_image_is_caught(axis):
 def test_grouped_files_run_on_two_kernels():
     layer = lq.layers.QuantConv2D(64, 3, groups=2, **sample_networks.BINARY)
     model = sample_networks.single(layer)
-    parity = compare(model, flatbuffer.parse(lower(model)), sample_networks.images(model))
+    parity = sample_networks.parity(model, sample_networks.raw(model))
     assert parity.passed
     assert {run.kernel: run.refused is None for run in parity.runs} == {
         "default": False,
@@ -132,7 +130,7 @@ def test_disagreeing_images_are_listed_with_their_margins(bireal, bireal_file):
     weights = next(operator for operator in bireal_file.operators if operator.name == "FULLY_CONNECTED").inputs[1]
     file = with_constant(bireal_file, weights, -weights.value())
     images = sample_networks.images(bireal)
-    parity = compare(bireal, file, images)
+    parity = sample_networks.parity(bireal, file)
     logits = bireal.predict(images, verbose=0)
     assert len(parity.disagreements) == round(32 * (1 - parity.top1_agreement)) > 0
     for found in parity.disagreements:

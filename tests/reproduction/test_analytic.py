@@ -1,5 +1,6 @@
 """Every computed table agrees with the paper, and a wrong network would not."""
 
+import numpy as np
 import pytest
 
 from kbnn import models, reproduction
@@ -31,3 +32,22 @@ def test_names_are_unique_and_sourced():
     names = [table.name for table in reproduction.tables()]
     assert len(set(names)) == len(names)
     assert all(table.source for table in reproduction.tables())
+
+
+@pytest.mark.parametrize("name", ["bnnplus-figure4", "bnnplus-figure5"])
+def test_figures_of_formulas_are_drawn(name: str):
+    picture = reproduction.get(name).draw()
+    assert picture.png.startswith(b"\x89PNG")
+    assert picture.light != picture.dark
+
+
+def test_sign_swish_has_its_zero_where_the_paper_s_formula_has_it():
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    reproduction.get("bnnplus-figure4").draw().draw(figure)
+    forward, backward = figure.axes
+    labels = [line.get_label() for line in forward.lines]
+    x, slope = backward.lines[labels.index("sign_swish, β = 5") - 1].get_data()
+    crossings = x[:-1][np.diff(np.sign(slope)) != 0]
+    np.testing.assert_allclose(np.abs(crossings), 2.3994 / 5, atol=2e-3)

@@ -1,0 +1,43 @@
+"""How a network is deployed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kbnn.errors import unknown
+
+KERNELS = ("grouped", "portable")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `convert` was asked for. A file's metadata hold it, so that `verify` can follow.
+
+    `kernel`: "grouped" keeps a grouped binary convolution one operator; "portable" splits it for runtimes that cannot
+    run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float.
+
+    Raises:
+        UsageError: an unknown kernel.
+    """
+
+    kernel: str = "grouped"
+    allow_float: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise unknown("kernel", self.kernel, KERNELS)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> "Options":
+        """The options in a file's metadata; those of other versions of kbnn are ignored."""
+        # JSON knows no tuples.
+        given: dict[str, Any] = {
+            key: tuple(found[key]) if isinstance(found[key], list) else found[key] for key in _KNOWN if key in found
+        }
+        return Options(**given)
+
+
+_KNOWN = tuple(asdict(Options()))

@@ -1,0 +1,118 @@
+"""`kbnn demo --model`: a trained file that ships with kbnn, on images that ship with it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kbnn import tables
+from kbnn.analysis import pictures
+from kbnn.analysis.page import Page, Section, Table
+
+
+@dataclass(frozen=True)
+class ExampleDemo:
+    """What a shipped file did: `right` of `shown` sample images, and its accuracy on the whole test set."""
+
+    name: str
+    path: str
+    report: str
+    dataset: str
+    shown: int
+    right: int
+    test_top1: float
+    epochs: int
+    audit: Any
+    latencies: Any
+
+    def __str__(self) -> str:
+        from kbnn.cli.demo import milliseconds
+
+        (measured,) = self.latencies.reports
+        facts = [
+            ("file", f"{self.path}, {tables.size(self.audit.size_bytes)}"),
+            ("1-bit convolutions", f"{len(self.audit.binary_convolutions)}, {self.audit.binary_share:.1%} of all MACs"),
+            ("sample images", f"{self.right} of {self.shown} right"),
+            ("whole test set", f"{self.test_top1:.2%} of {self.dataset}, measured when it was made"),
+            ("training", f"{self.epochs} epochs"),
+            ("latency here (not ARM)", milliseconds(measured)),
+        ]
+        return f"{tables.render((self.name, ''), facts)}\n\nreport: {self.report}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files that ship."""
+
+    examples: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            (example.name, example.dataset, f"{example.test_top1:.2%}", tables.size(example.path.stat().st_size))
+            for example in self.examples
+        ]
+        return tables.render(("example", "data set", ">top-1", ">size"), rows)
+
+
+def listing() -> Listing:
+    """Every example."""
+    from kbnn import examples
+
+    return Listing(tuple(examples.get(name) for name in examples.names()))
+
+
+def run(name: str, output: Path) -> ExampleDemo:
+    """Runs the example, and writes a report into `output`.
+
+    Raises:
+        UsageError: an unknown example; near names are offered.
+        KbnnError: the file is damaged, or this platform has no interpreter for it.
+    """
+    from kbnn import converters, examples
+    from kbnn.converters import native
+    from kbnn.converters.benchmark import compare
+
+    example = examples.get(name)
+    samples = examples.samples(example.dataset)
+    predictions = native.run(example.path.read_bytes(), [samples.inputs])[0].argmax(-1)
+    demo = ExampleDemo(
+        name=name,
+        path=str(example.path),
+        report=str(output / "report.html"),
+        dataset=example.dataset,
+        shown=len(samples.labels),
+        right=int((predictions == samples.labels).sum()),
+        test_top1=example.test_top1,
+        epochs=example.epochs,
+        audit=converters.inspect(example.path),
+        latencies=compare([example.path], runs=200),
+    )
+    _page(demo, samples, predictions).write(demo.report)
+    return demo
+
+
+def _page(demo: ExampleDemo, samples: Any, predictions: np.ndarray) -> Page:
+    titles = [
+        samples.classes[seen] if seen == true else f"{samples.classes[seen]}?"
+        for seen, true in zip(predictions, samples.labels, strict=True)
+    ]
+    caption = (
+        f"What the file says to {demo.shown} test images, the first of each class; with a question mark where it is "
+        f"wrong ({demo.shown - demo.right} of {demo.shown})."
+    )
+    layers = [
+        (c.name, "1" if c.is_binary else str(c.bits), "x".join(map(str, c.kernel)), f"{c.macs:,}")
+        for c in [*demo.audit.binary_convolutions, *demo.audit.float_convolutions]
+    ]
+    return Page(
+        title=f"kbnn demo: {demo.name}",
+        summary=(
+            f"{tables.size(demo.audit.size_bytes)}, {len(demo.audit.binary_convolutions)} one-bit convolutions, "
+            f"{demo.test_top1:.2%} of the {demo.dataset} test set right after {demo.epochs} epochs of training."
+        ),
+        sections=(
+            Section("What it sees", pictures=[pictures.gallery(samples.images, titles, caption)]),
+            Section("The file", tables=[Table(("layer", ">bits", ">kernel", ">MACs"), layers, "Convolutions.")]),
+        ),
+    )

@@ -1,0 +1,45 @@
+"""Figures of the papers that follow from the library's quantizers and regularizers alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn import quantizers
+from kbnn import regularizers as penalties
+from kbnn.analysis import figures
+from kbnn.analysis.pictures import Picture
+
+
+def estimators() -> Picture:
+    """The surrogate gradients that can be told apart: `leaky_ste` adds 0.01 to `ste`, `ede` at t = 1 is `tanh`."""
+    chosen = {
+        "ste": quantizers.SteSign(),
+        "approx_sign": quantizers.ApproxSign(),
+        "tanh": quantizers.TanhSign(),
+        "sign_swish, β = 5": quantizers.SignSwish(5.0),
+        "sign_swish, β = 10": quantizers.SignSwish(10.0),
+        "ede, t = 10 (last epoch)": quantizers.EDESign(t=10.0, k=1.0),
+    }
+    return figures.estimators({name: figures.derivative_of(quantizer) for name, quantizer in chosen.items()})
+
+
+def regularizers() -> Picture:
+    """The Manhattan and the Euclidean penalty of one weight."""
+    return figures.regularizers(
+        {
+            "Manhattan: |α - |w||": _of_one_weight(penalties.manhattan),
+            "Euclidean: (α - |w|)²": _of_one_weight(penalties.euclidean),
+        }
+    )
+
+
+def _of_one_weight(
+    penalty: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+) -> Callable[[np.ndarray, float], np.ndarray]:
+    """A penalty, which sums over weights, of each weight alone."""
+
+    def each(weights: np.ndarray, alpha: float) -> np.ndarray:
+        return np.array([float(penalty(tf.constant([[w]]), tf.constant([alpha]))) for w in weights])
+
+    return each

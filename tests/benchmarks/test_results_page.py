@@ -1,0 +1,43 @@
+"""The page of results is what its rows say."""
+
+from pathlib import Path
+
+import pytest
+import record
+import results_page
+
+
+def rows(method: str, *accuracies: float, measure: str = "keras_top1") -> list[dict[str, str]]:
+    return [{"method": method, "seed": str(seed), measure: str(value)} for seed, value in enumerate(accuracies)]
+
+
+def test_the_committed_page_is_written_from_the_committed_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(results_page, "DOCS", tmp_path)
+    results_page.main()
+    assert (tmp_path / "results.md").read_text() == (record.ROOT / "docs" / "results.md").read_text()
+    drawn = {path.name for path in (tmp_path / "pictures").glob("*.png")}
+    assert drawn == {path.name for path in (record.ROOT / "docs" / "pictures").glob("resnet20-*.png")}
+
+
+@pytest.mark.parametrize(
+    ("treated", "plain", "falls", "verdict"),
+    [
+        ((0.60,), (0.50,), False, "holds, one seed"),
+        ((0.50,), (0.60,), False, "does not hold, one seed"),
+        ((0.50,), (0.60,), True, "holds, one seed"),
+        ((0.60, 0.62, 0.64), (0.50, 0.51, 0.52), False, "holds (± 0.0200)"),
+        ((0.50, 0.51, 0.52), (0.60, 0.62, 0.64), False, "does not hold (± 0.0200)"),
+        ((0.60, 0.62, 0.64), (0.60, 0.61, 0.62), False, "within the seeds' spread (± 0.0200)"),
+    ],
+)
+def test_a_claim_is_judged_against_the_spread_over_seeds(
+    treated: tuple[float, ...], plain: tuple[float, ...], falls: bool, verdict: str
+):
+    judged = results_page._verdict(rows("a", *treated), rows("b", *plain), "keras_top1", falls)
+    assert judged[-1] == verdict
+
+
+def test_methods_stand_in_the_order_of_the_table_with_ascending_seeds():
+    found = results_page._by_method([*rows("bireal", 0.5), *rows("float", 0.7), *reversed(rows("bnn", 0.4, 0.41))])
+    assert list(found) == ["float", "bnn", "bireal"]
+    assert [row["seed"] for row in found["bnn"]] == ["0", "1"]
