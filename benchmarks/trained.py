@@ -21,7 +21,7 @@ from kbnn.analysis.observation import images_of
 from kbnn.converters import convert, export_float
 from kbnn.converters.native import run as run_file
 from kbnn.converters.precision import in_float32
-from kbnn.reproduction import ours
+from kbnn.reproduction import get, ours
 from kbnn.training import Run
 from kbnn.training.evaluate import evaluate
 
@@ -107,8 +107,10 @@ _MEANS = ("quantization_error", "quantization_error_sign", "quantization_error_m
 def _training_command(run: Run, precision: str) -> str:
     recipe, model = run.recipe, run.recipe.model
     if recipe.stage == ours.recipe(model.name, model.method, recipe.epochs).stage:
+        table = "cifar10-resnet20" if model.name == "resnet20" else "cifar10-larger"
+        row = next(row.label for row in get(table).rows() if row.recipe.model == model)
         return (
-            f"kbnn reproduce cifar10-resnet20 --rows {model.method} --epochs {recipe.epochs} "
+            f"kbnn reproduce {table} --rows {row} --epochs {recipe.epochs} "
             f"--seeds {recipe.seed + 1} --precision {precision}"
         )
     return (

@@ -14,6 +14,7 @@ from kbnn.reproduction.comparison import Cell
 Build = Callable[..., Any]
 
 IMAGENET = {"input_shape": (224, 224, 3), "classes": 1000}
+CIFAR10 = {"input_shape": (32, 32, 3), "classes": 10}
 _ROUNDING = 0.004
 
 
@@ -128,3 +129,33 @@ def _optimal_share(beyond: Callable[[float], float], moment: Callable[[float], f
 
     found = minimize_scalar(lambda t: -moment(t) / math.sqrt(beyond(t)), bounds=(0.0, 3.0), method="bounded")
     return beyond(float(found.x))
+
+
+def presb_cost(build: Build) -> list[Cell]:
+    """FLOPs and storage of PresB-Net-18 against ResNet-18 and AresB-Net-18 at 32x32."""
+    resnet = accounting.count(build("resnet18", "float", **CIFAR10))
+    presb, ares = (
+        accounting.count(build(network, "bireal", **CIFAR10), rule="presb") for network in ("presb18", "aresb18")
+    )
+    plain = accounting.count(build("presb18", "bireal", **CIFAR10))
+    rule = "counts the stem's BN and 5 more multiplications per half-block output, see kbnn.accounting"
+    return [
+        Cell("ResNet-18 / PresB-Net-18", "FLOPs ratio", 36.8, resnet.flops / presb.flops, 0.01, rule),
+        Cell(
+            "ResNet-18 / PresB-Net-18",
+            "FLOPs ratio, Bi-Real's rule",
+            36.8,
+            resnet.flops / plain.flops,
+            None,
+            "other rule",
+        ),
+        Cell(
+            "AresB-Net-18 / PresB-Net-18",
+            "FLOPs ratio",
+            0.9,
+            ares.flops / presb.flops,
+            None,
+            "counted for another stem",
+        ),
+        Cell("PresB-Net-18 / ResNet-18", "storage ratio", 0.038, presb.storage_bits / resnet.storage_bits, 0.02),
+    ]

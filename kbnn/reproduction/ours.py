@@ -8,6 +8,7 @@ METHODS = (
     *("bireal", "irnet", "siman", "bnnplus_r1", "bnnplus_r2"),
 )
 EPOCHS = 20
+LARGER = (("bireal18", "bireal"), ("presb10", "presb"))
 
 
 def budget() -> list[Row]:
@@ -25,3 +26,8 @@ def recipe(model: str, method: str, epochs: int) -> Recipe:
             "stage": [{"epochs": epochs, "optimizer": "adam", "learning_rate": 2e-3, "schedule": "cosine"}],
         }
     )
+
+
+def larger() -> list[Row]:
+    """Two larger networks under the same schedule, for a hundred epochs: days on two cores."""
+    return [Row(f"{model}-{method}", recipe(model, method, 100)) for model, method in LARGER]

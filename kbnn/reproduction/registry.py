@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from kbnn.analysis.pictures import Picture
 from kbnn.errors import unknown
-from kbnn.reproduction import analytic, drawings
+from kbnn.reproduction import analytic, drawings, ours
 from kbnn.reproduction.accuracy import Row
 from kbnn.reproduction.comparison import Cell, Comparison
-from kbnn.reproduction.ours import budget
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,11 @@ _TABLES: tuple[Table, ...] = (
     Analytic("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", analytic.mlbma_table_6),
     Analytic("mlbma-entropy", "ML+BMA, section 4.2: the largest entropy of ResNet-20", analytic.mlbma_entropy_bound),
     Analytic("siman-corollaries", "SiMaN, corollaries 2 and 3: shares of +1 and angles", analytic.siman_corollaries),
+    Analytic("presb-cost", "PresB-Net, section on FLOPs and storage", analytic.presb_cost),
     Drawing("bnnplus-figure4", "BNN+, figure 4: estimators and their derivatives", drawings.estimators),
     Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", drawings.regularizers),
-    Accuracy("cifar10-resnet20", "ours: eleven methods on ResNet-20, CIFAR-10, one common schedule", budget),
+    Accuracy("cifar10-resnet20", "ours: eleven methods on ResNet-20, CIFAR-10, one common schedule", ours.budget),
+    Accuracy("cifar10-larger", "ours: Bi-Real-18 and PresB-Net-10, CIFAR-10, the same schedule", ours.larger),
 )
 
 
