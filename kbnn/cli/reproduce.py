@@ -148,21 +148,19 @@ def _train(
     precision: str,
     data_dir: Path | None,
 ) -> "AccuracyTable":
-    import tensorflow as tf
-
     from kbnn import reproduction, training
     from kbnn.cli.progress import Progress
-    from kbnn.training.evaluate import evaluate
-
-    tf.keras.mixed_precision.set_global_policy(precision)
 
     def train(recipe: Any, folder: Path) -> Any:
         click.echo(f"{table.name}: {recipe.name}, seed {recipe.seed}", err=True)
-        callbacks = [Progress(recipe.epochs), *_diagnostics(recipe, folder)]
-        return training.train(recipe, folder, resume=True, data_dir=data_dir, callbacks=callbacks)
+        with Progress(recipe.epochs) as progress:
+            callbacks = [progress, *_diagnostics(recipe, folder)]
+            return training.train(
+                recipe.changed({"policy": precision}), folder, resume=True, data_dir=data_dir, callbacks=callbacks
+            )
 
     def test(run: Any) -> float:
-        return 100 * evaluate(run.model(), run.dataset(data_dir)).top1
+        return 100 * training.result(run).top1
 
     return reproduction.reproduce(
         table.name, table.source, rows, folder, train, test, epochs=epochs, seeds=range(seeds)

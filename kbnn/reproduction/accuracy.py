@@ -1,17 +1,14 @@
 """Accuracy tables: recipes trained for as many epochs as one has time for, beside the paper's figures."""
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbnn import files, tables
+from kbnn import tables
 from kbnn.errors import KbnnError, UsageError
-from kbnn.training import Recipe, Run
-
-TEST = "test.json"
+from kbnn.training import InterruptedRunError, Recipe, Run
 
 
 @dataclass(frozen=True)
@@ -112,8 +109,7 @@ def reproduce(
 ) -> AccuracyTable:
     """Trains each row with each seed, or goes on where that stopped, and fills the table.
 
-    A run is `OUTPUT/LABEL-seedN`; it is evaluated once, when it has finished, and its result kept in `test.json`. A
-    row whose data is not there is reported and left out.
+    A run is `OUTPUT/LABEL-seedN`. A row whose data is not there is reported and left out.
 
     Args:
         name: of the table.
@@ -122,6 +118,9 @@ def reproduce(
         output: folder of the runs.
         train: trains a recipe into a folder, resuming what is there.
         evaluate: top-1 accuracy in per cent of a finished run on the test set.
+
+    Raises:
+        InterruptedRunError: SIGTERM or Ctrl-C came; what was trained is kept.
         epochs: epochs of each row in all; the recipe's own when not given.
         seeds: one run each.
     """
@@ -133,10 +132,12 @@ def reproduce(
         for seed in seeds:
             try:
                 run = train(recipe.model_copy(update={"seed": seed}), output / f"{_slug(row.label)}-seed{seed}")
+            except InterruptedRunError:
+                raise
             except KbnnError as error:
                 note = str(error)
                 break
-            done[seed] = _tested(run, evaluate)
+            done[seed] = evaluate(run)
         outcomes.append(
             Outcome(row.label, row.paper, tuple(done.values()), recipe.epochs, row.recipe.epochs, tuple(done), note)
         )
@@ -145,11 +146,3 @@ def reproduce(
 
 def _slug(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "+-._" else "-" for letter in label.lower())
-
-
-def _tested(run: Run, evaluate: Callable[[Run], float]) -> float:
-    """The run's accuracy on the test set, which is read once."""
-    kept = run.folder / TEST
-    if not kept.is_file():
-        files.write(kept, json.dumps({"top1": evaluate(run)}))
-    return float(json.loads(kept.read_text())["top1"])

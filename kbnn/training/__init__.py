@@ -5,6 +5,7 @@
 >>> run.model()
 """
 
+from kbnn.training.ede_schedule import EDESchedule
 from kbnn.training.evaluate import Evaluation, evaluate
 from kbnn.training.interruption import InterruptedRunError
 from kbnn.training.recipe import DataSettings, ModelSettings, Recipe, Stage
@@ -14,6 +15,7 @@ from kbnn.training.train import train
 
 __all__ = [
     "DataSettings",
+    "EDESchedule",
     "Evaluation",
     "InterruptedRunError",
     "ModelSettings",

@@ -8,6 +8,7 @@ import tensorflow as tf
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training.divergence import first_non_finite
+from kbnn.training.ede_schedule import EDESchedule
 from kbnn.training.interruption import Interruption
 from kbnn.training.keeper import Keeper
 from kbnn.training.networks import network
@@ -97,6 +98,7 @@ def _train_stage(
     if position.epoch or position.step:
         state.restore()
     keeper = Keeper(run, model, state, position, steps, interruption)
+    schedule = EDESchedule(stage.epochs, first=sum(earlier.epochs for earlier in recipe.stage[: position.stage]))
     while keeper.position.epoch < stage.epochs:
         begin, updates = keeper.position, int(trainer.optimizer.iterations)
         # Epochs count on from stage to stage; the rest of an interrupted one is a fit of its own, being shorter.
@@ -109,7 +111,7 @@ def _train_stage(
                 epochs=epoch + remaining,
                 steps_per_epoch=steps - begin.step,
                 validation_data=data.batches(data.validation, _VALIDATION_BATCH) if data.validation.size else None,
-                callbacks=[keeper, *callbacks],
+                callbacks=[keeper, schedule, *callbacks],
                 verbose=0,
             )
         except tf.errors.InvalidArgumentError as error:

@@ -1,5 +1,6 @@
-"""Accuracy tables: shortened recipes, runs that are trained and tested once, and rows whose data is missing."""
+"""Accuracy tables: shortened recipes, rows trained with every seed, interruptions, and rows whose data is missing."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from kbnn import reproduction, training
 from kbnn.errors import KbnnError, UsageError
 from kbnn.reproduction import Row
-from kbnn.training import Recipe, Run
+from kbnn.training import InterruptedRunError, Recipe, Run
 
 
 def recipe(*epochs: int) -> Recipe:
@@ -36,28 +37,29 @@ def test_fewer_epochs_than_stages_are_refused():
         reproduction.shortened(recipe(5, 5), 1)
 
 
-def test_rows_are_trained_tested_once_and_tabulated(tmp_path: Path):
-    tested = []
-
-    def test(run: Run) -> float:
-        tested.append(run.folder.name)
-        return 90.0 + run.recipe.seed
-
+def test_rows_are_trained_with_every_seed_and_tabulated(tmp_path: Path):
     def train(one: Recipe, folder: Path) -> Run:
         if one.name == "absent":
             raise KbnnError("data set 'imagenet2012' is not prepared")
-        return Run.open(folder) if folder.exists() else Run.create(folder, one)
+        return Run(folder, one)
 
     rows = [Row("A+b", recipe(400), 91.0), Row("c d", recipe(400).model_copy(update={"name": "absent"}), 60.0)]
-    arguments = ("t", "a paper", rows, tmp_path, train, test)
-    reproduction.reproduce(*arguments, epochs=2, seeds=(0,))
-    table = reproduction.reproduce(*arguments, epochs=2, seeds=(0, 1))
-    assert tested == ["a+b-seed0", "a+b-seed1"]
+    table = reproduction.reproduce(
+        "t", "a paper", rows, tmp_path, train, lambda run: 90.0 + run.recipe.seed, epochs=2, seeds=(0, 1)
+    )
     first, second = table.outcomes
     assert (first.top1, first.mean, first.deviation, first.seeds) == ((90, 91), 90.5, -0.5, (0, 1))
     assert (second.mean, second.deviation, second.note) == (None, None, "data set 'imagenet2012' is not prepared")
     assert "2 of 400" in str(table)
     assert "0.71" in str(table)
+
+
+def test_an_interruption_ends_the_table(tmp_path: Path):
+    def train(one: Recipe, folder: Path) -> Run:
+        raise InterruptedRunError("stopped", signal.SIGTERM)
+
+    with pytest.raises(InterruptedRunError):
+        reproduction.reproduce("t", "", [Row("a", recipe(1))], tmp_path, train, lambda run: 0.0)
 
 
 @pytest.mark.parametrize("label", [row.label for row in reproduction.get("cifar10-resnet20").rows()])
