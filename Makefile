@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c "$(SUPPORTED)" 2>/dev/null && { echo $$p; break; }; done)
 JOBS ?= 2
 
-.PHONY: demo install test test-fast lint types format wheel clean
+.PHONY: demo install test test-fast test-android lint types format wheel clean
 
 demo: $(VENV)/runtime
 	$(BIN)/kbnn demo --output runs/demo
@@ -40,6 +40,13 @@ test: lint types
 
 test-fast: install
 	$(BIN)/pytest -n $(JOBS) -m "not slow"
+
+# The Android app's sources against Android's and TensorFlow Lite's real classes, and its tests on a JVM. With
+# GOOGLE_MAVEN, the address of Google's Maven repository, also the activity's on a simulated Android.
+test-android:
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; \
+	then mvn -B -q -f android_demo/jvm/pom.xml test $(if $(GOOGLE_MAVEN),-Dgoogle.maven=$(GOOGLE_MAVEN)); \
+	else echo "skipped: test-android needs a JDK 17 or later, and Maven" >&2; fi
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -53,7 +53,7 @@ def read_program(path: Path) -> Program:
         )
     try:
         return _elf(path, content)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, ArithmeticError, LookupError, ValueError) as error:
         raise UsageError(f"'{path}' is cut off after {len(content)} bytes; download it again") from error
 
 

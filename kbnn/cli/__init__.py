@@ -8,8 +8,8 @@ import click
 
 import kbnn
 
-# Command name -> its one line of help; the module `kbnn.cli.NAME` holds a `command`. Listed here so that
-# `kbnn --help` imports none of them.
+# Command name -> its one line of help; the module `kbnn.cli.NAME` (dashes as underscores) holds a `command`. Listed
+# here so that `kbnn --help` imports none of them.
 COMMANDS = {
     "demo": "Train, convert, verify and benchmark a small network on real digits, then write a report.",
     "train": "Train a network, or go on with an interrupted run.",
@@ -17,7 +17,8 @@ COMMANDS = {
     "convert": "Turn a trained model into a bitpacked .tflite file, or say why that is not possible.",
     "inspect": "Audit a .tflite file: which convolutions are binary, which are not, what they cost.",
     "verify": "Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.",
-    "benchmark": "Measure the latency of .tflite files.",
+    "benchmark": "Measure the latency of .tflite files, on this machine or on a device.",
+    "export-android": "Write a trained model and what it is compared with as the Android app's assets.",
     "models": "List the networks.",
     "analyze": "Draw what a network's binary layers do: entropy, quantization error, weights, training.",
     "reproduce": "Compute or train a table of the papers, and set it beside the printed one.",
@@ -33,7 +34,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"kbnn.cli.{cmd_name}").command
+        return importlib.import_module(f"kbnn.cli.{cmd_name.replace('-', '_')}").command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         from kbnn.errors import unknown

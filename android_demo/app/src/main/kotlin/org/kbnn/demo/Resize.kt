@@ -1,0 +1,67 @@
+package org.kbnn.demo
+
+import kotlin.math.abs
+import kotlin.math.ceil
+import kotlin.math.floor
+import kotlin.math.max
+import kotlin.math.min
+
+/**
+ * One output coordinate of a resize: it is the sum of inputs from [first] on, times [weights].
+ *
+ * A triangle of half-width max(scale, 1), scale = input size / output size, around the output pixel's middle: bilinear
+ * interpolation when growing, and with no aliasing when shrinking. The same as `tf.image.resize(..., antialias=True)`.
+ */
+private class Span(val first: Int, val weights: FloatArray)
+
+private fun spans(inputSize: Int, outputSize: Int): List<Span> {
+    val scale = inputSize.toDouble() / outputSize
+    val radius = max(scale, 1.0)
+    return List(outputSize) { k ->
+        val middle = (k + 0.5) * scale
+        val first = max(0, ceil(middle - radius - 0.5).toInt())
+        val last = min(inputSize - 1, floor(middle + radius - 0.5).toInt())
+        val weights = DoubleArray(last - first + 1) { max(0.0, 1 - abs(first + it + 0.5 - middle) / radius) }
+        val sum = weights.sum()
+        Span(first, FloatArray(weights.size) { (weights[it] / sum).toFloat() })
+    }
+}
+
+/** One channel of a picture, row by row. */
+class Channel(val width: Int, val height: Int, val values: FloatArray) {
+    operator fun get(x: Int, y: Int): Float = values[y * width + x]
+
+    /** Resized to [newWidth] x [newHeight]; a copy when that is its size, exact to the bit. */
+    fun resized(newWidth: Int, newHeight: Int): Channel {
+        if (newWidth == width && newHeight == height) return Channel(width, height, values.copyOf())
+        return alongX(newWidth).alongY(newHeight)
+    }
+
+    private fun alongX(size: Int): Channel {
+        val spans = spans(width, size)
+        return filled(size, height) { x, y ->
+            val span = spans[x]
+            var sum = 0f
+            for (k in span.weights.indices) sum += span.weights[k] * this[span.first + k, y]
+            sum
+        }
+    }
+
+    private fun alongY(size: Int): Channel {
+        val spans = spans(height, size)
+        return filled(width, size) { x, y ->
+            val span = spans[y]
+            var sum = 0f
+            for (k in span.weights.indices) sum += span.weights[k] * this[x, span.first + k]
+            sum
+        }
+    }
+
+    companion object {
+        inline fun filled(width: Int, height: Int, value: (Int, Int) -> Float): Channel {
+            val values = FloatArray(width * height)
+            for (y in 0 until height) for (x in 0 until width) values[y * width + x] = value(x, y)
+            return Channel(width, height, values)
+        }
+    }
+}

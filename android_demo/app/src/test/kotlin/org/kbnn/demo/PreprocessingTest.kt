@@ -1,0 +1,65 @@
+package org.kbnn.demo
+
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
+import javax.imageio.ImageIO
+import kotlin.math.abs
+import org.json.JSONObject
+import org.junit.jupiter.api.Assertions.assertArrayEquals
+import org.junit.jupiter.api.Assertions.assertEquals
+import org.junit.jupiter.api.Assertions.assertTrue
+import org.junit.jupiter.api.Test
+import org.junit.jupiter.params.ParameterizedTest
+import org.junit.jupiter.params.provider.ValueSource
+
+/** The same pictures through Python (`make_vectors.py`) and through the app: pixels in, tensor out. */
+class PreprocessingTest {
+    @ParameterizedTest
+    @ValueSource(strings = ["digit0", "digit1", "digit2", "same_size"])
+    fun `pictures of the network's size become the training pipeline's tensor to the bit`(name: String) {
+        assertArrayEquals(expected(name), Preprocessing(spec(name)).tensor(picture(name)), 0f)
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = ["landscape_shrunk", "portrait_shrunk_and_cut", "grown", "colour_as_luma"])
+    fun `other pictures differ by no more than rounding`(name: String) {
+        val spec = spec(name)
+        val expected = expected(name)
+        val actual = Preprocessing(spec).tensor(picture(name))
+        assertEquals(expected.size, actual.size)
+        // A thousandth of a grey level.
+        val most = expected.indices.maxOf { abs(expected[it] - actual[it]) * spec.std[it % spec.channels] }
+        assertTrue(most < 1e-3f) { "grey levels differ by $most" }
+        assertTrue(expected.toSet().size > 10) { "the picture is flat: it shows nothing" }
+    }
+
+    @Test
+    fun `a picture of one colour stays so at any size`() {
+        val spec = InputSpec(32, 32, 3, 32, listOf(0f, 0f, 0f), listOf(1f, 1f, 1f))
+        for ((width, height) in listOf(640 to 480, 33 to 32, 3 to 5, 1 to 1)) {
+            val tensor = Preprocessing(spec).tensor(Picture(width, height, IntArray(width * height) { 0x204060 }))
+            for (k in tensor.indices) assertEquals(floatArrayOf(32f, 64f, 96f)[k % 3], tensor[k], 1e-4f)
+        }
+    }
+
+    private fun spec(name: String): InputSpec {
+        val input = JSONObject(String(bytes("$name.json")))
+        val index = JSONObject().put("format", 1).put("labels", listOf("any")).put("input", input)
+        val model = mapOf("name" to "any", "file" to "any.tflite", "size_bytes" to 1, "binary_share" to 0)
+        return Metadata.parse(index.put("models", listOf(model)).let { JSONObject(it.toMap()).toString() }).input
+    }
+
+    private fun JSONObject.toMap(): Map<String, Any> = keys().asSequence().associateWith { get(it) }
+
+    private fun expected(name: String): FloatArray {
+        val floats = ByteBuffer.wrap(bytes("$name.bin")).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
+        return FloatArray(floats.remaining()).also { floats.get(it) }
+    }
+
+    private fun picture(name: String): Picture {
+        val image = ImageIO.read(bytes("$name.png").inputStream())
+        return Picture(image.width, image.height, image.getRGB(0, 0, image.width, image.height, null, 0, image.width))
+    }
+
+    private fun bytes(file: String): ByteArray = javaClass.getResourceAsStream("/vectors/$file")!!.use { it.readBytes() }
+}

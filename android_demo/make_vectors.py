@@ -1,0 +1,47 @@
+"""Makes the pictures and tensors that the app's pre-processing is tested on: `python android_demo/make_vectors.py`.
+
+The pictures are real: scanned digits from the data set itself, and a photograph that comes with scikit-learn.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from kbnn import datasets
+from kbnn.converters import android
+from kbnn.converters.android import Input
+
+VECTORS = Path(__file__).parent / "app" / "src" / "test" / "resources" / "vectors"
+MEAN, STD = (125.31, 122.95, 113.87), (62.99, 62.09, 66.7)
+
+
+def cases() -> dict[str, tuple[np.ndarray, Input]]:
+    """Name -> a picture `(h, w, 3)` and how it is fed."""
+    digits = datasets.load("digits")
+    scans = {f"digit{k}": (np.repeat(digits.test.images[k], 3, axis=-1), android.input_of(digits)) for k in range(3)}
+    photograph = load_sample_image("china.jpg")
+    landscape, portrait = photograph[::4, ::4], photograph[100:300:2, 200:330:2]
+    return {
+        **scans,
+        "same_size": (photograph[200:232, 300:332], Input(32, 32, 3, 32, MEAN, STD)),
+        "landscape_shrunk": (landscape, Input(32, 32, 3, 32, MEAN, STD)),
+        "portrait_shrunk_and_cut": (portrait, Input(32, 36, 3, 40, MEAN, STD)),
+        "grown": (photograph[:9, :7], Input(16, 16, 3, 16, MEAN, STD)),
+        "colour_as_luma": (portrait, Input(8, 8, 1, 8, (77.89,), (95.87,))),
+    }
+
+
+def main() -> None:
+    VECTORS.mkdir(parents=True, exist_ok=True)
+    for name, (pixels, spec) in cases().items():
+        Image.fromarray(np.ascontiguousarray(pixels)).save(VECTORS / f"{name}.png", optimize=True)
+        android.prepare(pixels, spec).astype("<f4").tofile(VECTORS / f"{name}.bin")
+        (VECTORS / f"{name}.json").write_text(json.dumps(asdict(spec)) + "\n")
+
+
+if __name__ == "__main__":
+    main()

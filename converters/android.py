@@ -1,0 +1,141 @@
+"""A trained network as the assets of the Android app in android_demo/: files to compare, labels, how to feed them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn import files, tables
+from kbnn.converters.conversion import convert
+from kbnn.converters.inspection import inspect
+from kbnn.converters.stock import export_float, export_int8
+from kbnn.datasets import Dataset, Normalization
+from kbnn.errors import UsageError
+
+INDEX = "models.json"
+# What the app can read; another number is another layout of the index.
+FORMAT = 1
+_CALIBRATION_IMAGES = 200
+_VERIFICATION_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Input:
+    """How a picture becomes network input.
+
+    Its shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
+    each channel becomes `(pixel - mean) / std`; one channel is the luma of red, green and blue.
+    """
+
+    height: int
+    width: int
+    channels: int
+    shorter_side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AppModel:
+    """One file of the app; `binary_share` is the share of its MACs that are binary."""
+
+    name: str
+    file: str
+    sha256: str
+    size_bytes: int
+    binary_share: float
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What `export_android` wrote."""
+
+    folder: str
+    labels: tuple[str, ...]
+    input: Input
+    models: tuple[AppModel, ...]
+
+    def __str__(self) -> str:
+        rows = [(model.name, tables.size(model.size_bytes), f"{model.binary_share:.1%}") for model in self.models]
+        table = tables.render(("model", ">size", ">binary MACs"), rows)
+        return f"{self.folder}: {len(self.labels)} labels, input {_shape(self.input)}\n\n{table}"
+
+
+def _shape(spec: Input) -> str:
+    return f"{spec.height}x{spec.width}x{spec.channels}"
+
+
+def export_android(model: tf.keras.Model, data: Dataset, folder: str | os.PathLike[str], name: str) -> Assets:
+    """Writes `NAME.tflite` (bitpacked), its float32 and int8 twins, and the index that names them.
+
+    The index comes last, so that it never names a file that is not there whole.
+
+    Raises:
+        UsageError: the network's input is not the data set's.
+        ConversionError: a 1-bit layer cannot be bitpacked.
+        KbnnError: a file cannot be written.
+
+    Example:
+        >>> export_android(run.model(), run.dataset(), "android_demo/app/src/main/assets", "digits")
+    """
+    if tuple(model.input_shape[1:]) != data.input_shape:
+        raise UsageError(
+            f"model '{model.name}' and data set '{data.name}' do not fit: received input {model.input_shape[1:]} and "
+            f"images {data.input_shape}, name the data set it was trained on"
+        )
+    root = Path(folder)
+    calibration = data.inputs(data.train.take(np.arange(min(_CALIBRATION_IMAGES, data.train.size))))
+    test = data.inputs(data.test.take(np.arange(min(_VERIFICATION_IMAGES, data.test.size))))
+    writers: dict[str, Callable[[Path], Any]] = {
+        name: lambda path: convert(model, path, test),
+        f"{name}_float32": lambda path: export_float(model, path),
+        f"{name}_int8": lambda path: export_int8(model, path, calibration),
+    }
+    models = tuple(_write(title, root / f"{title}.tflite", write) for title, write in writers.items())
+    assets = Assets(os.fspath(root), data.classes, input_of(data), models)
+    content = {"format": FORMAT, "labels": assets.labels, "input": asdict(assets.input), "models": _entries(models)}
+    files.write(root / INDEX, json.dumps(content, indent=2) + "\n")
+    return assets
+
+
+def _write(title: str, path: Path, write: Callable[[Path], Any]) -> AppModel:
+    write(path)
+    content = path.read_bytes()
+    return AppModel(title, path.name, hashlib.sha256(content).hexdigest(), len(content), inspect(path).binary_share)
+
+
+def _entries(models: tuple[AppModel, ...]) -> list[dict[str, Any]]:
+    return [asdict(model) for model in models]
+
+
+def input_of(data: Dataset) -> Input:
+    """What the app must do to a picture for the network to see what it was trained on."""
+    height, width, channels = data.input_shape
+    return Input(height, width, channels, max(height, width), data.normalization.mean, data.normalization.std)
+
+
+def prepare(pixels: np.ndarray, spec: Input) -> np.ndarray:
+    """What the app does to a picture: network input `(H, W, C)` of uint8 pixels `(h, w, 3)`."""
+    height, width = pixels.shape[:2]
+    scale = spec.shorter_side / min(height, width)
+    size = (_rounded(height * scale), _rounded(width * scale))
+    levels = tf.cast(pixels, tf.float32) if spec.channels == 3 else _luma(pixels)
+    if size != (height, width):
+        levels = tf.image.resize(levels, size, antialias=True)
+    top, left = (size[0] - spec.height) // 2, (size[1] - spec.width) // 2
+    return Normalization(spec.mean, spec.std)(levels[top : top + spec.height, left : left + spec.width]).numpy()
+
+
+def _rounded(size: float) -> int:
+    return int(np.floor(size + 0.5))
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    """BT.601 in thousandths, so that a grey pixel keeps its level exactly."""
+    return (pixels.astype(np.int64) @ [299, 587, 114]).astype(np.float32)[..., None] / np.float32(1000)

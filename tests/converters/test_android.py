@@ -1,0 +1,103 @@
+"""The assets of the Android app, and the pictures on which the app's pre-processing is tested."""
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kbnn
+from kbnn import datasets
+from kbnn.converters import android, inspect
+from kbnn.errors import UsageError
+
+APP = Path(__file__).parents[2] / "android_demo"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return datasets.load("digits")
+
+
+@pytest.fixture(scope="module")
+def assets(digits, tmp_path_factory):
+    model = kbnn.models.build("tiny", "bireal", digits.input_shape, len(digits.classes))
+    with warnings.catch_warnings():
+        # Calibration images give the statistics; TensorFlow Lite's front end does not look at them.
+        warnings.filterwarnings("ignore", "Statistics for quantized inputs")
+        return android.export_android(model, digits, tmp_path_factory.mktemp("app") / "assets", "digits")
+
+
+@pytest.mark.slow
+def test_the_index_names_files_that_are_there(assets):
+    folder = Path(assets.folder)
+    index = json.loads((folder / "models.json").read_text())
+    assert [model["name"] for model in index["models"]] == ["digits", "digits_float32", "digits_int8"]
+    for model in index["models"]:
+        assert (folder / model["file"]).stat().st_size == model["size_bytes"]
+        assert model["binary_share"] == inspect(folder / model["file"]).binary_share
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["models.json", *(model["file"] for model in index["models"])]
+    )
+
+
+@pytest.mark.slow
+def test_only_the_first_file_is_binary(assets):
+    assert [model.binary_share > 0.9 for model in assets.models] == [True, False, False]
+    assert assets.models[0].size_bytes < assets.models[2].size_bytes < assets.models[1].size_bytes
+
+
+@pytest.mark.slow
+def test_the_index_says_how_to_feed_the_models(assets, digits):
+    index = json.loads((Path(assets.folder) / "models.json").read_text())
+    assert index["labels"] == list(digits.classes)
+    assert index["input"] == {
+        "height": 8,
+        "width": 8,
+        "channels": 1,
+        "shorter_side": 8,
+        "mean": list(digits.normalization.mean),
+        "std": list(digits.normalization.std),
+    }
+
+
+def test_another_data_set_is_refused(digits, tmp_path):
+    model = kbnn.models.build("tiny", "bireal", (16, 16, 3), 10)
+    with pytest.raises(UsageError, match="do not fit"):
+        android.export_android(model, digits, tmp_path / "assets", "digits")
+    assert not (tmp_path / "assets").exists()
+
+
+def test_pictures_are_prepared_as_training_prepares_them(digits):
+    images = digits.test.images[:20]
+    prepared = [android.prepare(np.repeat(image, 3, axis=-1), android.input_of(digits)) for image in images]
+    np.testing.assert_array_equal(prepared, digits.inputs(digits.test)[:20])
+
+
+def vectors():
+    spec = importlib.util.spec_from_file_location("make_vectors", APP / "make_vectors.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_apps_test_vectors_are_this_pipelines():
+    made = vectors()
+    cases = made.cases()
+    assert {path.stem for path in made.VECTORS.iterdir()} == set(cases)
+    for name, (_, spec) in cases.items():
+        pixels = np.asarray(Image.open(made.VECTORS / f"{name}.png"))
+        kept = np.fromfile(made.VECTORS / f"{name}.bin", "<f4").reshape(spec.height, spec.width, spec.channels)
+        np.testing.assert_allclose(android.prepare(pixels, spec), kept, atol=1e-5, err_msg=name)
+        kept_spec = json.loads((made.VECTORS / f"{name}.json").read_text())
+        assert android.Input(**{key: tuple(v) if isinstance(v, list) else v for key, v in kept_spec.items()}) == spec
+
+
+def test_digits_among_the_vectors_are_the_data_sets_own(digits):
+    made = vectors()
+    for k in range(3):
+        kept = np.fromfile(made.VECTORS / f"digit{k}.bin", "<f4").reshape(8, 8, 1)
+        np.testing.assert_array_equal(kept, digits.inputs(digits.test)[k])
