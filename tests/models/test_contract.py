@@ -2,16 +2,22 @@
 
 from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
+import small_networks as networks
 import tensorflow as tf
-from networks import CLASSES, Network
+from small_networks import CLASSES, Network, Turns
 
-from kbnn import accounting, converters, weights
+from kbnn import accounting, compiled, converters, weights
 from kbnn.layers import BinaryConv2D, BinaryDense
 
 PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
+
+
+@pytest.fixture(autouse=True)
+def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling each computation for each shape of each network takes longer than all else here."""
+    monkeypatch.setattr(compiled, "available", lambda: False)
 
 
 def binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
@@ -64,20 +70,29 @@ def test_the_real_valued_twin_has_the_same_kernels_by_name(network: Network):
     assert accounting.count(twin).binary_macs == 0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("network", "method"),
-    [pair for pair in PAIRS if pair[1] != "float"],
-    ids=lambda value: getattr(value, "name", value),
-)
-def test_converts_bitpacked_and_equal(network: Network, method: str, tmp_path: Path):
-    model = network.build(method)
+def convert(model: tf.keras.Model, path: Path) -> converters.Artifact:
+    """Converts a network as if trained; `convert` itself compares layers and kernel bits with Keras on every kernel."""
     networks.settle(model)
-    artifact = converters.convert(model, tmp_path / "model.tflite", networks.images(model, 32))
+    artifact = converters.convert(model, path, networks.images(model, 8))
     assert artifact.parity.passed
     assert artifact.parity.kernel_bits_equal
-    operators = artifact.audit.operators
-    assert operators["LceBconv2d"] == len(binary_layers(model))
-    assert operators.get("CONV_2D", 0) == len([x for x in model.layers if type(x) is tf.keras.layers.Conv2D])
-    assert "LceDequantize" not in operators
     assert artifact.audit.silent_fallbacks == []
+    return artifact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)
+def test_every_method_converts_bitpacked_in_every_network(network: Network, tmp_path: Path):
+    """The methods take turns, a layer each, in as many networks as that takes.
+
+    Whole networks, each with one method, are measured by benchmarks/conversion_matrix.py: that takes too long here.
+    """
+    pending = [name for name in networks.methods_of(network) if not name.startswith("float")]
+    while pending:
+        turns = Turns.of(pending)
+        model = network.build(turns)
+        operators = convert(model, tmp_path / "model.tflite").audit.operators
+        assert operators["LceBconv2d"] == len(binary_layers(model)) == len(turns.taken)
+        assert operators.get("CONV_2D", 0) == sum(type(layer) is tf.keras.layers.Conv2D for layer in model.layers)
+        assert "LceDequantize" not in operators
+        pending = pending[len(turns.taken) :]

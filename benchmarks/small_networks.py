@@ -1,6 +1,6 @@
 """Every registered network in its smallest form, which keeps every kind of layer and connection."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Network:
     name: str
     arguments: dict[str, Any]
 
-    def build(self, method: str | None = None, **options: Any) -> tf.keras.Model:
+    def build(self, method: str | methods.Method | None = None, **options: Any) -> tf.keras.Model:
         tf.keras.utils.set_random_seed(0)
         return models.build(self.name, method, classes=CLASSES, **{**self.arguments, **options})
 
@@ -77,3 +77,28 @@ def settle(model: tf.keras.Model) -> None:
             layer.gamma.assign(generator.uniform(0.5, 1.5, size=shape))
             layer.moving_mean.assign(generator.normal(size=shape, scale=0.3))
             layer.moving_variance.assign(generator.uniform(0.5, 1.5, size=shape))
+
+
+@dataclass(frozen=True)
+class Turns(methods.Method):
+    """Methods that take turns, a binary layer each, so that one network shows several of them in their places."""
+
+    methods: tuple[methods.Method, ...] = ()
+    taken: list[methods.Method] = field(default_factory=list)
+
+    @staticmethod
+    def of(names: list[str]) -> "Turns":
+        return Turns("turns", "turns", methods=tuple(methods.get(name) for name in names))
+
+    def convolution(self, *args: Any, **kwargs: Any) -> tf.Tensor:
+        return self._next().convolution(*args, **kwargs)
+
+    def dense(self, *args: Any, **kwargs: Any) -> tf.Tensor:
+        return self._next().dense(*args, **kwargs)
+
+    def activation(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
+        return self.taken[-1].activation(x, name=name) if self.taken else x
+
+    def _next(self) -> methods.Method:
+        self.taken.append(self.methods[len(self.taken) % len(self.methods)])
+        return self.taken[-1]
