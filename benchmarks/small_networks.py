@@ -83,12 +83,12 @@ def settle(model: tf.keras.Model) -> None:
 class Turns(methods.Method):
     """Methods that take turns, a binary layer each, so that one network shows several of them in their places."""
 
-    methods: tuple[methods.Method, ...] = ()
+    turns: tuple[methods.Method, ...] = ()
     taken: list[methods.Method] = field(default_factory=list)
 
     @staticmethod
     def of(names: list[str]) -> "Turns":
-        return Turns("turns", "turns", methods=tuple(methods.get(name) for name in names))
+        return Turns("turns", "turns", turns=tuple(methods.get(name) for name in names))
 
     def convolution(self, *args: Any, **kwargs: Any) -> tf.Tensor:
         return self._next().convolution(*args, **kwargs)
@@ -100,5 +100,5 @@ class Turns(methods.Method):
         return self.taken[-1].activation(x, name=name) if self.taken else x
 
     def _next(self) -> methods.Method:
-        self.taken.append(self.methods[len(self.taken) % len(self.methods)])
+        self.taken.append(self.turns[len(self.taken) % len(self.turns)])
         return self.taken[-1]
