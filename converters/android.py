@@ -93,7 +93,8 @@ def export_android(model: tf.keras.Model, data: Dataset, folder: str | os.PathLi
     calibration = data.inputs(data.train.take(np.arange(min(_CALIBRATION_IMAGES, data.train.size))))
     test = data.inputs(data.test.take(np.arange(min(_VERIFICATION_IMAGES, data.test.size))))
     writers: dict[str, Callable[[Path], Any]] = {
-        name: lambda path: convert(model, path, test),
+        # The released Android library has the default kernel alone, which refuses grouped convolutions.
+        name: lambda path: convert(model, path, test, kernel="portable"),
         f"{name}_float32": lambda path: export_float(model, path),
         f"{name}_int8": lambda path: export_int8(model, path, calibration),
     }

@@ -5,6 +5,7 @@ alone: TensorFlow's start would take longer than the measurement.
 """
 
 import argparse
+import contextlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -15,9 +16,12 @@ from typing import Any
 
 import numpy as np
 
+_MOST_MEMORY = 8 * 2**30
+
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
+    _limit_memory()
     try:
         interpreter = _interpreter(options)
         inputs = _inputs(options.input_layer_value_files, interpreter)
@@ -48,6 +52,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--input_layer_value_files", help="NAME:FILE, the raw bytes of the input")
     parser.add_argument("--output_filepath", type=Path, help="receives the raw bytes of the outputs")
     return parser.parse_args(arguments)
+
+
+def _limit_memory() -> None:
+    """A hostile file may ask for all the memory there is. Windows has no such limit."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
 
 
 def _interpreter(options: argparse.Namespace) -> Any:

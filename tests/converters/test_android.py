@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import kbnn
 from kbnn import datasets
-from kbnn.converters import android, inspect
+from kbnn.converters import android, inspect, native
 from kbnn.errors import UsageError
 
 APP = Path(__file__).parents[2] / "android_demo"
@@ -25,10 +26,14 @@ def digits():
 @pytest.fixture(scope="module")
 def assets(digits, tmp_path_factory):
     model = kbnn.models.build("tiny", "bireal", digits.input_shape, len(digits.classes))
+    return export(model, digits, tmp_path_factory.mktemp("app") / "assets")
+
+
+def export(model, data, folder):
     with warnings.catch_warnings():
         # Calibration images give the statistics; TensorFlow Lite's front end does not look at them.
         warnings.filterwarnings("ignore", "Statistics for quantized inputs")
-        return android.export_android(model, digits, tmp_path_factory.mktemp("app") / "assets", "digits")
+        return android.export_android(model, data, folder, "digits")
 
 
 @pytest.mark.slow
@@ -62,6 +67,18 @@ def test_the_index_says_how_to_feed_the_models(assets, digits):
         "mean": list(digits.normalization.mean),
         "std": list(digits.normalization.std),
     }
+
+
+@pytest.mark.slow
+def test_grouped_convolutions_run_on_the_default_kernel_which_is_the_released_librarys(digits, tmp_path):
+    layers = tf.keras.layers
+    inputs = layers.Input(digits.input_shape)
+    x = layers.BatchNormalization()(layers.Conv2D(64, 3, padding="same")(inputs))
+    x = kbnn.layers.BinaryConv2D(64, 3, groups=2, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(x)
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
+    assets = export(tf.keras.Model(inputs, layers.Dense(10)(x)), digits, tmp_path)
+    content = (tmp_path / assets.models[0].file).read_bytes()
+    assert native.run(content, [digits.inputs(digits.test)[:2]], kernel="default")[0].shape == (2, 10)
 
 
 def test_another_data_set_is_refused(digits, tmp_path):
