@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from kbnn import files
 from kbnn.errors import KbnnError, UsageError
+from kbnn.layers.binarized import Binarized
 
 # Which of a layer's settings a method decides.
 _SETTINGS = ("input_quantizer", "kernel_quantizer", "scale")
@@ -80,7 +81,8 @@ def transfer(
     """Starts a network from the weights of another one with the same layers, whatever its method.
 
     So a binary network starts from its real-valued twin (staged training). Weights are matched by the names of
-    layers and weights. What only the target has, such as learned scales, keeps its value.
+    layers and weights. What only the target has keeps its value, but for learned scales, which start from the kernels
+    that came.
 
     Args:
         source: a model or a file of weights.
@@ -103,6 +105,9 @@ def transfer(
             raise _another_network(name, known.what, in_model=True)
     for name in weights.keys() & known.arrays.keys():
         weights[name].assign(known.arrays[name])
+    for layer in target.layers:
+        if isinstance(layer, Binarized) and f"{layer.name}/alpha" in weights.keys() - known.arrays.keys():
+            layer.restart_scale()
     return tuple(name for name in weights if name not in known.arrays)
 
 

@@ -75,6 +75,24 @@ def test_the_real_valued_twin_starts_the_binary_network():
     np.testing.assert_array_equal(*kernels)
 
 
+@pytest.mark.parametrize(("method", "statistic"), [("siman", np.mean), ("bnnplus_r1", np.median)])
+def test_learned_scales_start_from_the_kernels_that_came(method: str, statistic: Callable[..., np.ndarray]):
+    twin, binary = build("tiny", method="float"), build("tiny", method=method)
+    kernel = twin.get_layer("block1_conv2").kernel
+    kernel.assign(100 * kernel)
+    left = weights.transfer(twin, binary)
+    assert "block1_conv2/alpha" in left
+    expected = statistic(np.abs(kernel.numpy()), axis=(0, 1, 2))
+    np.testing.assert_allclose(binary.get_layer("block1_conv2").alpha, expected, rtol=1e-5)
+
+
+def test_learned_scales_that_came_are_kept():
+    source, target = build("tiny", method="siman"), build("tiny", method="siman+ml")
+    source.get_layer("block1_conv2").alpha.assign(tf.fill([32], 7.0))
+    weights.transfer(source, target)
+    np.testing.assert_array_equal(target.get_layer("block1_conv2").alpha, 7.0)
+
+
 def test_transfer_from_a_file_can_leave_the_classifier_alone(model: tf.keras.Model, path: Path):
     other = build("tiny", classes=3)
     with pytest.raises(UsageError, match=r"skip=\('logits',\)"):

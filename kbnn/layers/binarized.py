@@ -89,6 +89,11 @@ class Binarized(tf.keras.layers.Layer):
         # A filter of zeros has no magnitude: its scale starts at the constraint's bound.
         return Positive()(tf.cast(statistic(kernel), dtype))
 
+    def restart_scale(self) -> None:
+        """Sets a learned scale from the kernel as it is now, as when the layer was built: after a kernel was loaded."""
+        if self.alpha is not None:
+            self.alpha.assign(self._initial_alpha(self.alpha.shape, self.alpha.dtype))
+
     def _scale_penalty(self) -> tf.Tensor:
         return self.scale_regularizer(tf.convert_to_tensor(self.latent_kernel), tf.convert_to_tensor(self.alpha))
 
