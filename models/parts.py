@@ -187,10 +187,10 @@ def stages(blocks: tuple[int, ...]) -> list[tuple[int, int, str]]:
     ]
 
 
-def classifier(x: tf.Tensor, classes: int) -> tf.Tensor:
-    """Global average pooling and a real dense layer that returns float32 logits."""
+def classifier(x: tf.Tensor, classes: int, features_norm: bool = False) -> tf.Tensor:
+    """Global average pooling, batch normalization if asked for, and a real dense layer that returns float32 logits."""
     x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    return logits(x, classes)
+    return logits(batch_normalization(x, name="pool_bn") if features_norm else x, classes)
 
 
 def logits(x: tf.Tensor, classes: int) -> tf.Tensor:

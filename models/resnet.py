@@ -19,6 +19,7 @@ def resnet(
     stem: parts.Stem | None = None,
     shortcuts: parts.Shortcuts = "bireal",
     shortcut_type: parts.ShortcutType = "B",
+    features_norm: bool = False,
 ) -> tf.Tensor:
     """Four stages of residual blocks at 64, 128, 256 and 512 channels; stem, shortcuts and classifier stay real.
 
@@ -32,6 +33,7 @@ def resnet(
         shortcuts: `bireal` (one per convolution), `res` (one per two convolutions) or `none`.
         shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `B` (average pool, real 1x1
             convolution, batch normalization) or `duplicate` (average pool, the channels again).
+        features_norm: batch normalization before the classifier, as in SiMaN's code.
 
     Source: Liu et al., Bi-Real Net, 2018, sections 3 and 4.2, figure 6.
     """
@@ -39,7 +41,7 @@ def resnet(
     for stage, strides, name in parts.stages(blocks):
         filters = parts.channels(64 * 2**stage, width)
         x = parts.residual_block(x, filters, strides, method, shortcuts, shortcut_type, name=name)
-    return parts.classifier(x, classes)
+    return parts.classifier(x, classes, features_norm)
 
 
 for _name, _depth, _shortcuts, _summary, _published in (

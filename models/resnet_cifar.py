@@ -24,6 +24,7 @@ def resnet_cifar(
     width: parts.Width = 1.0,
     shortcuts: parts.Shortcuts = "bireal",
     shortcut_type: parts.ShortcutType = "B",
+    features_norm: bool = False,
 ) -> tf.Tensor:
     """Three stages of `blocks` residual blocks at 16, 32 and 64 channels.
 
@@ -36,6 +37,7 @@ def resnet_cifar(
         shortcuts: `bireal` (one per convolution), `res` (one per two, XNOR-Net's pre-activation) or `none`.
         shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros; SiMaN, IR-Net), `B` (average
             pool, real 1x1 convolution, batch normalization) or `duplicate` (average pool, the channels again).
+        features_norm: batch normalization before the classifier, as in SiMaN's code.
 
     Source: He et al., Deep residual learning, 2016, section 4.2.
     """
@@ -49,4 +51,4 @@ def resnet_cifar(
     if shortcuts == "res":
         x = parts.batch_normalization(x, name="features_bn")
         x = tf.keras.layers.ReLU(name="features_relu")(x)
-    return parts.classifier(x, classes)
+    return parts.classifier(x, classes, features_norm)

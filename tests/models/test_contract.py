@@ -1,5 +1,6 @@
 """What every registered network does with every method that it takes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,24 @@ def test_every_name_trains_at_its_own_depth(network: Network):
     cost = accounting.count(model)
     assert cost.binary_macs > cost.real_macs / 100
     assert all("?" not in layer.name + str(layer.output_shape) for layer in cost.layers)
+
+
+@pytest.fixture
+def mixed_precision() -> Iterator[None]:
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    yield
+    tf.keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mixed_precision")
+@pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)
+def test_mixed_precision_trains_on_float32_weights_to_float32_logits(network: Network):
+    model = network.build()
+    assert np.isfinite(fit(model))
+    assert model.compute_dtype == "bfloat16"
+    assert model(networks.images(model)).dtype == tf.float32
+    assert {weight.dtype for weight in model.weights} == {tf.float32}
 
 
 @pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)

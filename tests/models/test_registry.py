@@ -22,6 +22,13 @@ def test_a_method_object_is_as_good_as_its_name():
     assert model.get_layer("block1_conv1").kernel_quantizer is None
 
 
+def test_networks_built_from_one_method_have_penalties_of_their_own():
+    method = methods.get("bireal+ml")
+    first, second = (models.build("tiny", method=method).get_layer("block1_conv1") for _ in range(2))
+    assert first.kernel_regularizer is not second.kernel_regularizer
+    assert first.kernel_regularizer.layers == 4
+
+
 def test_lists_and_text_become_what_the_option_takes():
     assert models.build("bireal18", input_shape=[32, 32, 3], blocks=[1, 1, 1, 1], width="0.125").get_layer("stem_bn")
 

@@ -103,3 +103,10 @@ def test_width_multiplies_every_channel_count():
 
 def test_channels_round_to_a_multiple():
     assert [parts.channels(64, width, multiple=4) for width in (1.0, 0.3, 0.01)] == [64, 20, 4]
+
+
+@pytest.mark.parametrize("name", ["bireal18", "resnet20"])
+def test_features_can_be_normalized_before_the_classifier(name: str):
+    model = build(name, features_norm=True, **SMALL)
+    assert model.get_layer("logits").inbound_nodes[0].parent_nodes[0].layer.name == "pool_bn"
+    assert "pool_bn" not in [layer.name for layer in build(name, **SMALL).layers]
