@@ -39,8 +39,8 @@ class Transport(abc.ABC):
         Raises:
             KbnnError: the place cannot be reached.
         """
-        self.open()
         try:
+            self.open()
             yield self
         finally:
             self.close()

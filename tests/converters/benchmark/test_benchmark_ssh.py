@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -177,10 +178,12 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, probe: Path, model: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_no_ssh_program(monkeypatch: pytest.MonkeyPatch, probe: Path, model: Path):
+def test_no_ssh_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, probe: Path, model: Path):
     monkeypatch.setenv("KBNN_SSH", "no-such-ssh")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(KbnnError, match="'no-such-ssh' is not installed"):
         benchmark(model, "ssh://127.0.0.1", probe)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
