@@ -52,6 +52,7 @@ def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
     return {
         "epochs": epochs,
         "accuracies": _accuracies(found),
+        "trained": len(found),
         "missing": [method for method in METHODS if method not in found],
         "curves": _curves(epochs, found),
         "layers": _layers(binary),
@@ -119,10 +120,12 @@ def _verdict(treated: Sequence[Row], plain: Sequence[Row], measure: str, falls: 
     difference = with_ - without
     spreads = [_spread(rows, measure) for rows in (treated, plain) if len(rows) > 1]
     holds = difference < 0 if falls else difference > 0
-    if spreads and abs(difference) < 2 * max(spreads):
+    if not spreads:
+        verdict = f"one seed, in the {'claimed' if holds else 'other'} direction"
+    elif abs(difference) < 2 * max(spreads):
         verdict = f"within the seeds' spread (± {max(spreads):.4f})"
     else:
-        verdict = ("holds" if holds else "does not hold") + (f" (± {max(spreads):.4f})" if spreads else ", one seed")
+        verdict = f"{'holds' if holds else 'does not hold'} (± {max(spreads):.4f})"
     return f"{with_:.4f}", f"{without:.4f}", f"{difference:+.4f}", verdict
 
 
