@@ -1,8 +1,9 @@
 """What the papers leave open, decided on CIFAR-10: SiMaN's gradient rules and the batch median's variants.
 
-    nice -n 10 .venv/bin/python benchmarks/variants.py [--epochs 2] [--threads 1]
+    nice .venv/bin/python benchmarks/variants.py [--epochs 2] [--width 0.5] [--threads 1]
 
-Short equal runs of ResNet-20: the same initial weights, order of images and schedule for all variants of a seed. The
+Short equal runs of ResNet-20 (half as wide: 8-16-32): the same initial weights, order of images and schedule for all
+variants of a seed. The
 last 5000 training images are held out and measured; the test set is not touched. A finished run has its row in
 results/variants.csv and is not run again, so that an interrupted series goes on where it stopped.
 """
@@ -116,12 +117,14 @@ def batches(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> Iterator[tu
             yield normalized(flipped), y[chosen]
 
 
-def train(method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, seed: int) -> dict[str, float]:
+def train(
+    method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, width: float, seed: int
+) -> dict[str, float]:
     import tensorflow as tf
 
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(seed)
-    model = kbnn.models.build("resnet20", method=method, input_shape=(32, 32, 3), classes=10)
+    model = kbnn.models.build("resnet20", method=method, input_shape=(32, 32, 3), classes=10, width=width)
     x, y = data
     steps = epochs * ((len(x) - HELD_OUT) // BATCH)
     model.compile(
@@ -138,6 +141,7 @@ def train(method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, seed
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
 
@@ -148,10 +152,11 @@ def main() -> None:
     data = images()
     for seed in SEEDS:
         for (study, variant), method in VARIANTS.items():
-            key = {"study": study, "variant": variant, "epochs": str(arguments.epochs), "seed": str(seed)}
+            settings = {"width": str(arguments.width), "epochs": str(arguments.epochs)}
+            key = {"study": study, "variant": variant, **settings, "seed": str(seed)}
             if any(key.items() <= row.items() for row in record.read("variants")):
                 continue
-            row = {**key, **train(method(), data, arguments.epochs, seed)}
+            row = {**key, **train(method(), data, arguments.epochs, arguments.width, seed)}
             del row["seed"]
             record.append("variants", [row], seed)
             print(seed, row, flush=True)

@@ -121,13 +121,13 @@ class Method:
             padding=padding,
             groups=groups,
             name=name,
-            **{**self._arguments(), **kwargs},
+            **{**self.layer_arguments(), **kwargs},
         )
         return layer(self._prepared(x, name))
 
     def dense(self, x: tf.Tensor, units: int, *, name: str, **kwargs: Any) -> tf.Tensor:
         """`(B, C)` to `(B, units)`, as `convolution`."""
-        return BinaryDense(units, name=name, **{**self._arguments(), **kwargs})(self._prepared(x, name))
+        return BinaryDense(units, name=name, **{**self.layer_arguments(), **kwargs})(self._prepared(x, name))
 
     def activation(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
         """What the method puts after the shortcut's addition: nothing, but for a few."""
@@ -138,7 +138,11 @@ class Method:
             x = step(x, name)
         return x
 
-    def _arguments(self) -> dict[str, Any]:
+    def layer_arguments(self) -> dict[str, Any]:
+        """The keyword arguments of one `BinaryConv2D` or `BinaryDense`, for models that are written by hand.
+
+        What the method puts before the sign and after the addition is not among them.
+        """
         return {
             "input_quantizer": self.input_quantizer and self.input_quantizer(),
             "kernel_quantizer": self.kernel_quantizer and self.kernel_quantizer(),

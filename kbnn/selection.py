@@ -1,14 +1,53 @@
 """Order statistics without sorting: the bits of a floating-point number, read as an integer, are in its order.
 
 A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data, exact.
-For kernels the passes are written out, without control flow, so that they fold to a constant at export; for
-activations, which are measured in training only, they are a loop, which compiles faster.
+For kernels the passes are written out, without control flow, so that they fold to a constant at export, and compiled a
+few at a time, which is the same code for all; for activations, which are measured in training only, they are a loop.
 benchmarks/selection.py compares it with sorting.
 """
 
 import tensorflow as tf
 
+from kbnn.compiled import compiled
+
 _BLOCK = 64
+_BITS_AT_ONCE = 4
+
+
+def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
+    """Marks exactly the k largest of each column of float32 magnitudes; among equal ones the first come first.
+
+    k is one number, or a tensor with one, at least 1, for each column.
+    """
+    if isinstance(k, int) and k == 0:
+        return tf.zeros_like(magnitude, tf.bool)
+    count = tf.convert_to_tensor(k, tf.int32)
+    threshold = tf.zeros(magnitude.shape[-1:], tf.int32)
+    for bit in range(30, -1, -_BITS_AT_ONCE):
+        threshold = _with_next_bits(magnitude, threshold, tf.constant(bit), count)
+    return _marked(magnitude, threshold, count)
+
+
+@compiled
+def _with_next_bits(magnitude: tf.Tensor, threshold: tf.Tensor, bit: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    key = _magnitude_key(magnitude)
+    for offset in range(_BITS_AT_ONCE):
+        # Below the lowest bit nothing is added.
+        by = tf.where(bit >= offset, tf.bitwise.left_shift(1, tf.maximum(bit - offset, 0)), 0)
+        threshold = _raised(key, threshold, by, k)
+    return threshold
+
+
+@compiled
+def _marked(magnitude: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    key = _magnitude_key(magnitude)
+    above = key > threshold
+    return above | _first(tf.equal(key, threshold), k - _count(above))
+
+
+def _magnitude_key(magnitude: tf.Tensor) -> tf.Tensor:
+    # -0.0 would be below every threshold as an integer.
+    return tf.maximum(tf.bitcast(magnitude, tf.int32), 0)
 
 
 def kth_largest(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
@@ -21,22 +60,6 @@ def kth_largest(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
 
     _, threshold = tf.while_loop(lambda bit, _: bit >= 0, refine, (30, threshold))
     return _unordered(threshold)
-
-
-def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
-    """Marks exactly the k largest of each column of float32 magnitudes; among equal ones the first come first.
-
-    k is one number, or a tensor with one, at least 1, for each column.
-    """
-    if isinstance(k, int) and k == 0:
-        return tf.zeros_like(magnitude, tf.bool)
-    # -0.0 would be below every threshold as an integer.
-    key = tf.maximum(tf.bitcast(magnitude, tf.int32), 0)
-    threshold = tf.zeros_like(key[0])
-    for bit in range(30, -1, -1):
-        threshold = _raised(key, threshold, 1 << bit, k)
-    above = key > threshold
-    return above | _first(tf.equal(key, threshold), k - _count(above))
 
 
 def median(x: tf.Tensor) -> tf.Tensor:

@@ -6,6 +6,7 @@
 import importlib
 from typing import Any
 
+from kbnn.analysis.angle import angle
 from kbnn.analysis.measures import (
     activation_entropy,
     batch_median,
@@ -26,6 +27,7 @@ __all__ = [
     "Report",
     "WeightHistory",
     "activation_entropy",
+    "angle",
     "batch_median",
     "entropy",
     "flip_ratio",

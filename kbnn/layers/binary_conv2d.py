@@ -8,6 +8,7 @@ import tensorflow as tf
 from kbnn.errors import UsageError
 from kbnn.layers.binarized import Binarized
 from kbnn.layers.channels import check_divides, known_channels
+from kbnn.layers.grouped_convolution import conv2d
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
@@ -94,7 +95,7 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
 
     def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self.padding == "valid" or self.pad_values == 0.0:
-            return tf.nn.conv2d(x, kernel, self.strides, self.padding.upper(), dilations=self.dilation_rate)
+            return conv2d(x, kernel, self.strides, self.padding.upper(), self.dilation_rate)
         if self.kernel_size != (1, 1):
             x = tf.pad(x, self._get_padding_same(x), constant_values=self.pad_values)
-        return tf.nn.conv2d(x, kernel, self.strides, "VALID", dilations=self.dilation_rate)
+        return conv2d(x, kernel, self.strides, "VALID", self.dilation_rate)

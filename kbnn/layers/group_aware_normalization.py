@@ -60,7 +60,12 @@ class GroupAwareNormalization(tf.keras.layers.Layer):
         )
         self.activation = self._activation(activation)
         self.batch_normalization = tf.keras.layers.BatchNormalization(
-            momentum=momentum, epsilon=epsilon, name="batch_normalization", dtype=self.dtype_policy
+            momentum=momentum,
+            epsilon=epsilon,
+            # Slower, and the same, where there is one replica.
+            synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
+            name="batch_normalization",
+            dtype=self.dtype_policy,
         )
 
     def _activation(self, identifier: Any) -> tf.keras.layers.Layer | None:

@@ -13,7 +13,6 @@ from kbnn.selection import kth_largest, largest
 SAMPLE = 65535
 
 
-@compiled
 def larger_half(magnitude: tf.Tensor) -> tf.Tensor:
     """Marks the ⌊n/2⌋ largest of each column's n magnitudes."""
     return largest(magnitude, magnitude.shape[0] // 2)
