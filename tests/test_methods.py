@@ -1,0 +1,160 @@
+"""Methods by name: what each puts where, how they compose, what they refuse."""
+
+import pytest
+import tensorflow as tf
+
+from kbnn import layers, methods, quantizers, regularizers
+from kbnn.errors import UsageError
+
+# Method -> input quantizer, kernel quantizer, scale, where the scale starts, the scale's penalty.
+TABLE = {
+    "bnn": ("SteSign", "SteSign", None, "mean", None),
+    "xnor": ("SteSign", "XNORSign", None, "mean", None),
+    "dorefa": ("SteSign", "DoReFaSign", None, "mean", None),
+    "bireal": ("ApproxSign", "MagnitudeAwareSign", None, "mean", None),
+    "irnet": ("EDESign", "LibraSign", None, "mean", None),
+    "siman": ("ApproxSign", "HalfHalf", "learned", "mean", None),
+    "bnnplus_r1": ("SignSwish", "SignSwish", "learned", "median", "Manhattan"),
+    "bnnplus_r2": ("SignSwish", "SignSwish", "learned", "mean", "Euclidean"),
+    "react": ("ApproxSign", "MagnitudeAwareSign", None, "mean", None),
+    "presb": ("LeakySteSign", "MagnitudeAwareSign", None, "mean", None),
+    "float": ("NoneType", "NoneType", None, "mean", None),
+}
+
+
+def network(name: str) -> tf.keras.Model:
+    method = methods.get(name)
+    inputs = tf.keras.Input((6, 6, 8))
+    x = method.activation(method.convolution(inputs, 8, 3, name="conv"), name="act")
+    return tf.keras.Model(inputs, method.dense(tf.keras.layers.Flatten()(x), 5, name="dense"))
+
+
+def names_of(model: tf.keras.Model) -> list[str]:
+    return [layer.name for layer in model.layers[1:] if layer.name != "flatten" and "flatten" not in layer.name]
+
+
+def kind(value: object) -> str:
+    return type(value).__name__
+
+
+def test_the_table_is_complete():
+    assert set(TABLE) == set(methods.names())
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_base_methods(name):
+    model = network(name)
+    for layer in (model.get_layer("conv"), model.get_layer("dense")):
+        received = (layer.input_quantizer, layer.kernel_quantizer, layer.scale_regularizer)
+        inputs, kernel, scale, start, penalty = TABLE[name]
+        assert tuple(map(kind, received)) == (inputs, kernel, penalty or "NoneType")
+        assert (layer.scale, layer.scale_initializer) == (scale, start)
+        assert layer.kernel_regularizer is None
+        assert (layer.kernel_constraint is not None) == (name == "bnn")
+    assert methods.get(name).is_binary == (name != "float")
+    assert methods.describe(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bireal", ["conv", "dense"]),
+        ("irnet", ["conv", "act", "dense"]),
+        ("react", ["conv_shift", "conv", "act", "dense_shift", "dense"]),
+        ("xnor+bma", ["conv_median", "conv", "dense_median", "dense"]),
+        ("react+bma", ["conv_median", "conv", "act", "dense_median", "dense"]),
+        ("float", ["conv_clip", "conv", "dense_clip", "dense"]),
+        ("float+relu", ["conv_relu", "conv", "dense_relu", "dense"]),
+        ("siman+code", ["conv_standardized", "conv", "act", "dense"]),
+    ],
+)
+def test_layers_and_their_names(name, expected):
+    assert names_of(network(name)) == expected
+
+
+def test_penalties_have_the_papers_strength():
+    assert float(methods.get("xnor+ml").kernel_regularizer.strength) == pytest.approx(1e-4)
+    for name in ("bnnplus_r1", "bnnplus_r2"):
+        assert float(methods.get(name).scale_regularizer.strength) == pytest.approx(5e-7)
+
+
+def test_median_loss_adds_only_the_loss():
+    plain, with_loss = network("xnor"), network("xnor+ml")
+    assert names_of(plain) == names_of(with_loss)
+    assert isinstance(with_loss.get_layer("conv").kernel_quantizer, quantizers.XNORSign)
+    assert with_loss.get_layer("conv").kernel_regularizer is with_loss.get_layer("dense").kernel_regularizer
+    assert (len(plain.losses), len(with_loss.losses)) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("xnor+std", "mean_abs"), ("bireal+std", "mean_abs"), ("bnn+std", None), ("siman+std", "learned")],
+)
+def test_standardized_kernels_keep_a_scale_on_the_output(name, scale):
+    layer = network(name).get_layer("conv")
+    assert isinstance(layer.kernel_quantizer, quantizers.StandardizedSign)
+    assert layer.scale == scale
+
+
+def test_order_of_modifiers_does_not_matter():
+    method = methods.get("xnor+bma+ml+std")
+    assert method.name == "xnor+std+ml+bma"
+    assert method.base == "xnor"
+
+
+def test_each_layer_has_quantizers_of_its_own():
+    model = network("bnnplus_r1")
+    conv, dense = model.get_layer("conv"), model.get_layer("dense")
+    assert len({id(q) for q in (conv.input_quantizer, conv.kernel_quantizer, dense.input_quantizer)}) == 3
+    assert conv.scale_regularizer is dense.scale_regularizer
+
+
+def test_fresh_methods_share_no_penalty():
+    method = methods.get("bnnplus_r1+ml")
+    fresh = method.fresh()
+    assert fresh.name == method.name
+    assert fresh.kernel_regularizer is not method.kernel_regularizer
+    assert fresh.scale_regularizer is not method.scale_regularizer
+    assert float(fresh.scale_regularizer.strength) == float(method.scale_regularizer.strength)
+
+
+def test_further_arguments_replace_the_methods():
+    method = methods.get("bireal")
+    inputs = tf.keras.Input((6, 6, 8))
+    model = tf.keras.Model(inputs, method.convolution(inputs, 8, 3, name="conv", input_quantizer=None, groups=2))
+    layer = model.get_layer("conv")
+    assert layer.input_quantizer is None
+    assert layer.groups == 2
+    assert isinstance(layer, layers.BinaryConv2D)
+
+
+def test_trainable_beta_and_penalty_reach_the_model():
+    model = network("bnnplus_r2")
+    leaves = [weight.name.rpartition("/")[2] for weight in model.trainable_weights]
+    assert leaves.count("beta:0") == 4
+    assert leaves.count("alpha:0") == 2
+    assert len(model.losses) == 2
+    assert isinstance(model.get_layer("conv").scale_regularizer, regularizers.Euclidean)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("xnr", "unknown method: received 'xnr'; did you mean xnor"),
+        ("bireal+mll", "unknown modifier of method bireal: received 'mll'; did you mean ml"),
+        ("", "unknown method"),
+        ("xnor+ml+ml", "names a modifier twice"),
+        ("float+ml", "it has no binary layers"),
+        ("bireal+relu", "it belongs to 'float'"),
+        ("xnor+code", "it belongs to 'siman'"),
+    ],
+)
+def test_says_what_is_wrong(name, message):
+    with pytest.raises(UsageError, match=message):
+        methods.get(name)
+
+
+def test_describes_modifiers_and_refuses_unknown_names():
+    assert all(methods.describe(f"+{name}") for name in methods.modifiers())
+    with pytest.raises(UsageError, match="unknown method"):
+        methods.describe("+nothing")
