@@ -10,7 +10,7 @@ from kbnn import methods, models
 
 # Builder -> the size of its images and a width; a builder that is not listed is tested at its own.
 SMALL: dict[str, dict[str, Any]] = {
-    "alexnet": {"input_shape": (15, 15, 3), "width": 1 / 32},
+    "alexnet": {"input_shape": (31, 31, 3), "width": 1 / 16},
     "dorefa_svhn": {"input_shape": (40, 40, 3), "width": 1 / 4},
     "aresb": {"input_shape": (8, 8, 3), "width": 1 / 2},
     "presb": {"input_shape": (8, 8, 3), "width": 1 / 2},
