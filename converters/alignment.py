@@ -1,6 +1,7 @@
 """Which tensor of a file is which value of Keras's, and the file taken apart at those tensors."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
     """
     found = {}
     for tensor in _computed(file):
-        aligned = _by_graph(tensor, graph) if graph is not None else None
+        aligned = _by_graph(tensor, graph, reference) if graph is not None else None
         aligned = aligned or _by_names(tensor, reference)
         if aligned is not None:
             found[tensor.index] = aligned
@@ -106,9 +107,13 @@ def _computed(file: File) -> list[Tensor]:
     ]
 
 
-def _by_graph(tensor: Tensor, graph: Graph) -> Aligned | None:
+def _by_graph(tensor: Tensor, graph: Graph, reference: Reference) -> Aligned | None:
     node = graph.nodes.get(tensor.name)
     if node is None or node.origin is None:
+        return None
+    # The converter takes the sign before a max-pool that it follows: the tensor of its name holds more places then.
+    value = reference.operation(reference.order[node.origin.value.split(":")[0]]).outputs[0]
+    if math.prod(value.shape[1:-1]) != math.prod(tensor.shape[1:-1]):
         return None
     return Aligned(tensor, node.origin.value, node.layer, node.origin.order, node.origin.shift)
 
