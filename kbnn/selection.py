@@ -3,7 +3,6 @@
 A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data, exact.
 For kernels the passes are written out, without control flow, so that they fold to a constant at export, and compiled a
 few at a time, which is the same code for all; for activations, which are measured in training only, they are a loop.
-benchmarks/selection.py compares it with sorting.
 """
 
 import tensorflow as tf

@@ -14,7 +14,7 @@ from kbnn.quantizers.base import power_of_two
 
 # The median of a layer's activations is that of at most about this many of them: every s-th position of the batch with
 # all its channels, s of the row strides below. None shares a factor with the usual widths of feature maps, so that
-# the sample runs through all columns. The rank error stays under 0.5 % (benchmarks/batch_median.py).
+# the sample runs through all columns. The rank error stays under 0.5 % (tested on correlated activations).
 SAMPLE = 65536
 STRIDES = np.array([1, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
 
