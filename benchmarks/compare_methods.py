@@ -1,0 +1,64 @@
+"""Trains, converts and measures our comparison of methods row by row, and goes on where it stopped.
+
+    python benchmarks/compare_methods.py runs/resnet20-20 --epochs 20
+    python benchmarks/compare_methods.py runs/resnet20-60 --epochs 60 --methods xnor xnor+ml+bma
+
+Each row is `kbnn reproduce cifar10-resnet20` and then `benchmarks/trained.py`, in processes of their own: a row that
+fails is reported and the next one begins. Started again, finished rows cost seconds and an interrupted one goes on from
+its last step. Ctrl-C or SIGTERM ends the queue with everything saved.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kbnn.reproduction.ours import EPOCHS, METHODS
+
+TABLE = "cifar10-resnet20"
+# How a process ends that SIGINT or SIGTERM stopped, with and without its own last word.
+INTERRUPTED = (-2, -15, 130, 143)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("output", type=Path, help="folder of the runs")
+    arguments.add_argument("--epochs", type=int, default=EPOCHS, help="of each row, the same schedule for all")
+    arguments.add_argument("--seeds", type=int, default=1, help="runs of each row")
+    arguments.add_argument(
+        "--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD", help="which rows"
+    )
+    arguments.add_argument("--precision", default="mixed_bfloat16", help="in which layers compute")
+    options = arguments.parse_args()
+    failed = [method for method in options.methods if not _row(method, options)]
+    print(f"failed: {', '.join(failed)}" if failed else f"all {len(options.methods)} rows are done", flush=True)
+    return 1 if failed else 0
+
+
+def _row(method: str, options: argparse.Namespace) -> bool:
+    begun = time.monotonic()
+    print(f"{time.strftime('%H:%M:%S')} {method}", flush=True)
+    train = [
+        *(_beside(sys.executable, "kbnn"), "reproduce", TABLE, "--rows", method, "--epochs", str(options.epochs)),
+        *("--seeds", str(options.seeds), "--precision", options.precision, "--output", str(options.output)),
+    ]
+    runs = [str(options.output / f"{method}-seed{seed}") for seed in range(options.seeds)]
+    done = _succeeds(train) and _succeeds([sys.executable, _beside(__file__, "trained.py"), *runs])
+    print(f"{method} {'done' if done else 'FAILED'} after {time.monotonic() - begun:.0f} s", flush=True)
+    return done
+
+
+def _beside(path: str, name: str) -> str:
+    return str(Path(path).with_name(name))
+
+
+def _succeeds(command: list[str]) -> bool:
+    status = subprocess.run(command).returncode
+    if status in INTERRUPTED:
+        raise SystemExit(130)
+    return status == 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
