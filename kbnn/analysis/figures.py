@@ -88,16 +88,12 @@ def regularizers(penalties: Mapping[str, Callable[[np.ndarray, float], np.ndarra
 def of_networks(networks: Networks, reports: Mapping[str, Report]) -> dict[str, Picture]:
     """Every picture of observed networks by a name for its file; several networks are overlaid or set side by side."""
     samples = next(iter(reports.values())).samples
-    histograms = {
-        f"weights-{label}" if len(networks) > 1 else "weights": weight_histograms(layers, label)
-        for label, layers in networks.items()
-    }
     return {
         "shares": positive_shares(networks, samples),
         "entropy": entropy_deficits(reports),
         "quantization-error": quantization_errors(reports),
         "optimal-code": optimal_proportions(networks),
-        **histograms,
+        "weights": weight_histograms(networks),
     }
 
 
@@ -108,8 +104,8 @@ def positive_shares(networks: Networks, samples: int) -> Picture:
         weights, activations = figure.subplots(2, 1, sharex=True)
         _layer_bars(weights, networks, lambda seen: measures.proportion_positive(seen.filters, axis=0))
         _layer_bars(activations, networks, lambda seen: measures.proportion_positive(_by_channel(seen.signs), axis=0))
-        weights.set(ylabel="+1 of weights", ylim=(0, 1))
-        activations.set(ylabel="+1 of activations", ylim=(0, 1), xlabel="binary layer, input to output")
+        weights.set(ylabel="share of +1, weights", ylim=(0, 1))
+        activations.set(ylabel="share of +1, inputs", ylim=(0, 1), xlabel="binary layer, input to output")
         for axes in (weights, activations):
             axes.axhline(0.5, color="0.5", linewidth=0.8, linestyle=":")
         _legend_of(figure, networks)
@@ -133,7 +129,8 @@ def entropy_deficits(reports: Mapping[str, Report]) -> Picture:
                     range(1, len(deficits) + 1), deficits, "o", **style, markersize=4, linewidth=1, label=label
                 )
             axes.set(xlabel="binary layer, input to output", title=attribute.replace("_entropy", "s"))
-            axes.set_xticks(range(1, len(next(iter(reports.values())).layers) + 1))
+            layers = max(len(report.layers) for report in reports.values())
+            axes.set_xticks(range(1, layers + 1, 1 + layers // 10))
             axes.grid(axis="y")
         panels[0].set_ylabel("1 - entropy (bits), lower is better")
         _legend_of(figure, reports)
@@ -199,32 +196,39 @@ def optimal_proportions(networks: Networks) -> Picture:
         panels[-1].set_xlabel("binary layer, input to output")
 
     caption = (
-        "Share of a filter's latent weights that SiMaN's optimal code marks: one dot per filter, the layer's mean as a "
-        "line. Dotted: what Laplacian (0.37) and Gaussian (0.54) weights give."
+        "Share of +1 in SiMaN's optimal {0, 1} code of a filter's latent weights: one dot per filter, the layer's mean "
+        "as a line. Dotted: what Laplacian (0.37) and Gaussian (0.54) weights give."
     )
     return picture(draw, caption, (8.0, 1.0 + 2.4 * len(networks)))
 
 
-def weight_histograms(layers: Sequence[Observation], label: str) -> Picture:
-    """Latent weights of every binary layer, in units of the layer's mean magnitude."""
+def weight_histograms(networks: Networks) -> Picture:
+    """Latent weights of every binary layer, in units of the layer's mean magnitude; outlines of several networks."""
+    layers = max(networks.values(), key=len)
+    columns = 6 if len(layers) > 8 else 4
+    lines = -(-len(layers) // columns)
+    kind = "step" if len(networks) > 1 else "stepfilled"
 
     def draw(figure: Any) -> None:
-        columns = 6 if len(layers) > 8 else 4
-        panels = np.ravel(figure.subplots(-(-len(layers) // columns), columns, sharex=True, sharey=True, squeeze=False))
+        panels = np.ravel(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False))
         for axes in panels[len(layers) :]:
             axes.set_axis_off()
+        for (label, observed), style in zip(networks.items(), _styles(), strict=False):
+            for axes, seen in zip(panels, observed, strict=False):
+                unit = np.abs(seen.latent).mean() or 1.0
+                inner = np.clip(seen.latent.ravel() / unit, -4, 4)
+                axes.hist(inner, 61, range=(-4, 4), density=True, histtype=kind, **style, label=label)
         for axes, seen, place in zip(panels, layers, itertools.count(1), strict=False):
-            unit = np.abs(seen.latent).mean() or 1.0
-            axes.hist(np.clip(seen.latent.ravel() / unit, -4, 4), 61, range=(-4, 4), density=True, color=COLOURS[0])
             axes.set_title(f"{place}: {seen.latent.size:,}", fontsize=8)
             axes.set_yticks([])
         figure.supxlabel("w / mean |w|", fontsize=10)
+        _legend_of(figure, networks)
 
     caption = (
-        f"{label}: density of the latent weights of each binary layer (number of weights above it), in units of the "
-        f"layer's mean magnitude; the outermost bins hold everything beyond ±4."
+        "Density of the latent weights of each binary layer, all panels on one scale (above: layer and number of "
+        "weights), in units of the layer's mean magnitude; the outermost bins hold everything beyond ±4."
     )
-    return picture(draw, caption, (9.0, 1.0 + 1.4 * -(-len(layers) // 6)))
+    return picture(draw, caption, (9.0, 1.0 + 1.4 * lines + (0.3 if len(networks) > 1 else 0)))
 
 
 def histograms_over_epochs(
@@ -288,11 +292,12 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], capt
         accuracy, loss = figure.subplots(1, 2)
         for (label, history), style in zip(histories.items(), _styles(), strict=False):
             epochs = [row["epoch"] for row in history]
-            key = "val_accuracy" if "val_accuracy" in history[0] else "accuracy"
-            accuracy.plot(epochs, [100 * row[key] for row in history], **style, label=label)
+            held_out = "val_accuracy" in history[0]
+            values = [100 * row["val_accuracy" if held_out else "accuracy"] for row in history]
+            accuracy.plot(epochs, values, **style, label=label if held_out else f"{label} (training images)")
             loss.plot(epochs, [row["loss"] for row in history], **style)
-        accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
-        loss.set(xlabel="epoch", ylabel="training loss")
+        accuracy.set(xlabel="epoch", ylabel="held-out accuracy (%)")
+        loss.set(xlabel="epoch", ylabel="training loss (nats)")
         loss.set_ylim(bottom=0)
         for axes in (accuracy, loss):
             axes.grid(axis="y")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ PAGE = "analysis.html"
 
 @dataclass(frozen=True)
 class Subject:
-    """One network under study: its name, its model, and from its run, if it has one, how training went."""
+    """One network under study: its name, its model, and from its run, if it has one, how training went.
+
+    `origin` goes under every picture: seed, epochs and data.
+    """
 
     name: str
     model: Any
+    origin: str = ""
     history: Sequence[Mapping[str, float]] = ()
     weights: WeightHistory | None = None
 
@@ -80,7 +84,7 @@ class _Part:
 def _sections(
     subjects: Sequence[Subject], networks: dict[str, list[Observation]], reports: dict[str, Report]
 ) -> list[_Part]:
-    drawn = figures.of_networks(networks, reports)
+    drawn = _with_origins(figures.of_networks(networks, reports), subjects)
     tables = tuple(_table(name, report) for name, report in reports.items())
     return [
         _Part(
@@ -107,15 +111,26 @@ def _training(subjects: Sequence[Subject]) -> Iterator[_Part]:
     histories = {subject.name: subject.history for subject in subjects if subject.history}
     pictures: dict[str, Picture] = {}
     if histories:
-        pictures["curves"] = figures.training_curves(histories, "Training loss and validation accuracy of each epoch.")
+        caption = "Accuracy on held-out images after each epoch, and training loss (nats) in it."
+        pictures["curves"] = figures.training_curves(histories, caption)
     recorded = {subject.name: subject.weights for subject in subjects if subject.weights}
     if recorded:
         ratios = {name: (weights.epochs, weights.mean_flips) for name, weights in recorded.items()}
-        pictures["flips"] = figures.flip_ratios(ratios, "Share of all binary weights that changed sign in each epoch.")
+        caption = "Share of all binary weights that changed sign within each epoch."
+        pictures["flips"] = figures.flip_ratios(ratios, caption)
     for name, weights in recorded.items():
         pictures |= _over_epochs(name if len(subjects) > 1 else "", weights)
     if pictures:
-        yield _Part("Training", "How the network came to this.", pictures)
+        yield _Part("Training", "How the network came to this.", _with_origins(pictures, subjects))
+
+
+def _with_origins(pictures: Mapping[str, Picture], subjects: Sequence[Subject]) -> dict[str, Picture]:
+    """Pictures whose captions also say which runs they are of."""
+    known = {subject.name: subject.origin for subject in subjects if subject.origin}
+    alike = len(known) == len(subjects) and len(set(known.values())) == 1
+    origins = [subjects[0].origin] if alike else [f"{name}: {origin}" for name, origin in known.items()]
+    text = f" Runs: {'; '.join(origins)}." if origins else ""
+    return {name: replace(drawn, caption=drawn.caption + text) for name, drawn in pictures.items()}
 
 
 def _over_epochs(label: str, weights: WeightHistory) -> dict[str, Picture]:

@@ -5,26 +5,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument
+from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.errors import UsageError
 
 if TYPE_CHECKING:
     from kbnn.analysis.study import Subject
+    from kbnn.training import Run
 
 
 @click.command(cls=Command)
-@model_argument
-@click.option(
-    "--compare", type=click.Path(path_type=Path), multiple=True, help="A further run or model to lay over it; repeat."
-)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--compare", is_flag=True, help="Lay several runs or models over each other.")
 @dataset_option
 @data_dir_option
 @click.option("--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Held-out images to use.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder.  [default: analysis in the run]")
 @json_option
 def command(
-    model: Path,
-    compare: tuple[Path, ...],
+    models: tuple[Path, ...],
+    compare: bool,
     dataset: str | None,
     data_dir: Path | None,
     samples: int,
@@ -33,22 +33,25 @@ def command(
 ) -> None:
     """Draw what a network's binary layers do: entropy, quantization error, weights, training.
 
-    MODEL is the folder of a run or a .keras file. Writes PNGs and one self-contained page, analysis.html; held-out
-    images are taken from the training set's validation split.
+    MODEL is the folder of a run or a .keras file. Writes PNGs and one self-contained page, analysis.html, into the
+    first run; held-out images are taken from the training set's validation split.
 
     \b
     Example:
       kbnn analyze runs/resnet20-bireal-cifar10
-      kbnn analyze runs/xnor --compare runs/xnor+ml --compare runs/xnor+bma -o comparison
-      kbnn analyze model.keras --dataset cifar10 --json
+      kbnn analyze --compare runs/xnor runs/xnor+ml runs/xnor+bma -o comparison
+      kbnn analyze model.keras --data cifar10 --json
     """
+    if len(models) > 1 and not compare:
+        raise UsageError(f"analyze takes one model, or several with --compare: received {len(models)}")
     import_tensorflow()
     from kbnn.analysis.observation import images_of
     from kbnn.analysis.study import study
 
-    images = images_of(load_dataset(model, dataset, data_dir), samples)
-    folder = output or (model / "analysis" if model.is_dir() else Path(f"{model.stem}-analysis"))
-    show(study(_subjects((model, *compare)), images, folder), as_json)
+    first = models[0]
+    images = images_of(load_dataset(first, dataset, data_dir), samples)
+    folder = output or (first / "analysis" if first.is_dir() else Path(f"{first.stem}-analysis"))
+    show(study(_subjects(models), images, folder), as_json)
 
 
 def _subjects(paths: tuple[Path, ...]) -> "list[Subject]":
@@ -68,5 +71,13 @@ def _subject(name: str, path: Path) -> "Subject":
     model = load_model(path)
     if not path.is_dir():
         return Subject(name, model)
+    run = Run.open(path)
     weights = WeightHistory.read(path / FILE) if (path / FILE).is_file() else None
-    return Subject(name, model, Run.open(path).history(), weights)
+    return Subject(name, model, _origin(run), run.history(), weights)
+
+
+def _origin(run: "Run") -> str:
+    recipe = run.recipe
+    data = recipe.data.name or Path(str(recipe.data.folder)).name
+    held_out = f"{recipe.data.validation:.0%} of the training images held out"
+    return f"seed {recipe.seed}, {len(run.history())} epochs on {data}, {held_out}"

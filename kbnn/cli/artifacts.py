@@ -8,7 +8,13 @@ import click
 from kbnn.errors import UsageError
 
 model_argument = click.argument("model", type=click.Path(path_type=Path))
-dataset_option = click.option("--dataset", help="Data set by name; a run knows its own.")
+dataset_option = click.option(
+    "--dataset",
+    "--data",
+    "dataset",
+    metavar="NAME|FOLDER",
+    help="Data set by name, or folder of images with a sub-folder per class; a run knows its own.",
+)
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), help="tensorflow-datasets' data folder.")
 
 
@@ -24,6 +30,9 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
     from kbnn import datasets
     from kbnn.training.run import Run
 
+    if name and name not in datasets.names() and Path(name).is_dir():
+        side = load_model(path).input_shape[1]
+        return datasets.load_folder(name, transform=datasets.Transform(resize=round(side * 8 / 7), size=side))
     if name:
         return datasets.load(name, data_dir=data_dir)
     if path.is_dir():

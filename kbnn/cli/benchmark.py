@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from kbnn.cli import fail
-from kbnn.cli.artifacts import data_dir_option, dataset_option
+from kbnn.cli.artifacts import data_dir_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 
 
@@ -35,7 +35,7 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
     type=click.Choice(["default", "indirect", "reference"]),
     help="Binary convolution kernel. [default: the tool's; indirect for python]",
 )
-@dataset_option
+@click.option("--dataset", help="Data set by name.")
 @data_dir_option
 @click.option(
     "--images",

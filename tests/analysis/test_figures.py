@@ -25,17 +25,20 @@ def networks() -> dict[str, list]:
     return {name: observe(models.build("tiny", method=name), IMAGES) for name in ("bireal", "xnor")}
 
 
-def test_every_picture_of_two_networks_is_drawn_in_all_three_forms(networks: dict[str, list]):
+def test_every_picture_of_two_networks_says_how_much_it_shows(networks: dict[str, list]):
     reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
     pictures = figures.of_networks(networks, reports)
-    assert {"shares", "entropy", "quantization-error", "optimal-code", "weights-bireal", "weights-xnor"} == set(
-        pictures
-    )
+    assert set(pictures) == {"shares", "entropy", "quantization-error", "optimal-code", "weights"}
     for picture in pictures.values():
-        assert picture.png.startswith(b"\x89PNG")
-        assert b"<svg" in picture.light
-        assert picture.light != picture.dark
-        assert "mean" in picture.caption or "4 held-out images" in picture.caption
+        assert any(size in picture.caption for size in ("4 held-out images", "number of weights", "one dot per filter"))
+
+
+def test_a_picture_has_a_form_for_light_pages_one_for_dark_ones_and_a_png():
+    picture = figures.flip_ratios({"run": (np.arange(3), np.array([np.nan, 0.1, 0.05]))}, "")
+    assert picture.png.startswith(b"\x89PNG")
+    assert b"<svg" in picture.light
+    assert b"<svg" in picture.dark
+    assert picture.light != picture.dark
 
 
 def test_bars_start_at_zero_and_have_the_measured_heights(networks: dict[str, list]):
@@ -51,6 +54,13 @@ def test_bars_start_at_zero_and_have_the_measured_heights(networks: dict[str, li
         for kind in ("", "_sign", "_median")
     ]
     np.testing.assert_allclose(heights, sorted(expected))
+
+
+def test_weights_of_several_networks_are_outlined_in_one_panel_per_layer(networks: dict[str, list]):
+    panels = drawn(figures.weight_histograms(networks)).axes[:4]
+    assert [len(axes.patches) for axes in panels] == [2, 2, 2, 2]
+    assert [axes.get_title() for axes in panels] == ["1: 9,216", "2: 9,216", "3: 18,432", "4: 36,864"]
+    assert {axes.get_ylim() for axes in panels} == {panels[0].get_ylim()}
 
 
 def test_a_derivative_is_the_quantizer_s_own():
@@ -76,6 +86,7 @@ def test_curves_of_several_runs_lie_over_each_other():
     history = [{"epoch": 1.0, "loss": 2.0, "accuracy": 0.3}, {"epoch": 2.0, "loss": 1.0, "accuracy": 0.5}]
     with_validation = [{**row, "val_accuracy": row["accuracy"] / 2} for row in history]
     accuracy, loss = drawn(figures.training_curves({"a": history, "b": with_validation}, "")).axes
+    assert [line.get_label() for line in accuracy.lines] == ["a (training images)", "b"]
     assert [line.get_ydata()[-1] for line in accuracy.lines] == [50, 25]
     assert [line.get_ydata()[0] for line in loss.lines] == [2, 2]
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner, Result
 
 from kbnn import analysis, datasets, models, training
 from kbnn.cli import main
+from kbnn.cli.artifacts import load_dataset
 
 
 def analyze(*arguments: object) -> Result:
@@ -33,17 +35,35 @@ def test_a_run_gets_a_self_contained_page_and_pictures(run: Path):
     assert "prefers-color-scheme: dark" in page
     assert not any(reference in page for reference in ('src="http', "src='http", "url(", "<link", "<script"))
     assert "16 held-out images" in page
+    assert "seed 0, 1 epochs on digits, 10% of the training images held out" in page
 
 
 def test_comparison_overlays_runs_and_models_as_json(run: Path, tmp_path: Path):
     other = tmp_path / "other.keras"
     models.build("tiny", method="xnor").save(other)
-    done = analyze(run, "--compare", other, "--samples", 8, "-o", tmp_path / "out", "--json")
+    done = analyze("--compare", run, other, "--samples", 8, "-o", tmp_path / "out", "--json")
     assert done.exit_code == 0, done.output
     study = json.loads(done.stdout)
     assert list(study["reports"]) == ["one", "other"]
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in study["pictures"])
     assert np.isfinite(study["reports"]["other"]["quantization_error"])
+
+
+def test_several_models_are_compared_only_when_asked_to():
+    done = analyze("runs/a", "runs/b")
+    assert done.exit_code == 2
+    assert "several with --compare: received 2" in done.output
+
+
+def test_a_model_is_shown_images_of_a_folder_in_its_own_size(tmp_path: Path):
+    for name in ("black", "white"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for k in range(10):
+            pixels = np.full((9, 9, 3), 255 * (name == "white"), np.uint8)
+            (tmp_path / "images" / name / f"{k}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    models.build("tiny", method="xnor", input_shape=(8, 8, 3)).save(tmp_path / "m.keras")
+    data = load_dataset(tmp_path / "m.keras", str(tmp_path / "images"), None)
+    assert (data.input_shape, data.classes, data.test.size) == ((8, 8, 3), ("black", "white"), 4)
 
 
 def test_a_model_file_must_name_its_data(tmp_path: Path):
