@@ -17,6 +17,7 @@ from kbnn.converters.inspection import Audit, inspect
 # These need TensorFlow, which is imported when one is asked for.
 _HOMES = {
     "Artifact": "conversion",
+    "Description": "description",
     "Parity": "verification",
     "convert": "conversion",
     "export_float": "stock",

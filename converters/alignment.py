@@ -11,7 +11,7 @@ import tensorflow as tf
 from kbnn.converters import flatbuffer
 from kbnn.converters.deploy.graph import Graph
 from kbnn.converters.flatbuffer import File, Tensor
-from kbnn.converters.names import operations
+from kbnn.converters.names import operations, value_name
 from kbnn.converters.reference import Reference, is_quantizer
 
 _WORD = 32
@@ -49,8 +49,9 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
     """
     found = {}
     for tensor in _computed(file):
+        name = tensor.name if graph is not None else value_name(file, tensor)
         aligned = _by_graph(tensor, graph, reference) if graph is not None else None
-        aligned = aligned or _by_names(tensor, reference)
+        aligned = aligned or _by_names(tensor, name, reference)
         if aligned is not None:
             found[tensor.index] = aligned
     for name, tensor in file.outputs.items():
@@ -111,15 +112,14 @@ def _by_graph(tensor: Tensor, graph: Graph, reference: Reference) -> Aligned | N
     node = graph.nodes.get(tensor.name)
     if node is None or node.origin is None:
         return None
-    # The converter takes the sign before a max-pool that it follows: the tensor of its name holds more places then.
-    value = reference.operation(reference.order[node.origin.value.split(":")[0]]).outputs[0]
-    if math.prod(value.shape[1:-1]) != math.prod(tensor.shape[1:-1]):
+    # Files of earlier versions give the name to the sign before a max-pool, which holds more places.
+    if math.prod(reference.shape(node.origin.value)[:-1]) != math.prod(tensor.shape[1:-1]):
         return None
     return Aligned(tensor, node.origin.value, node.layer, node.origin.order, node.origin.shift)
 
 
-def _by_names(tensor: Tensor, reference: Reference) -> Aligned | None:
-    places = [place for place in operations(tensor.name, reference.order) if _fits(tensor, reference, place)]
+def _by_names(tensor: Tensor, name: str, reference: Reference) -> Aligned | None:
+    places = [place for place in operations(name, reference.order) if _fits(tensor, reference, place)]
     return _aligned(tensor, max(places), reference) if places else None
 
 

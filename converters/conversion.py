@@ -2,25 +2,28 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
+import kbnn
 from kbnn import files, tables
-from kbnn.converters import inspection, verification
+from kbnn.converters import flatbuffer, inspection, verification
 from kbnn.converters.binary_layers import binary_calls
 from kbnn.converters.deploy import Options, deploy
 from kbnn.converters.deploy.graph import Graph
+from kbnn.converters.description import Description, with_metadata
 from kbnn.converters.diagnosis import diagnose
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.flatbuffer import File
 from kbnn.converters.inspection import Audit
+from kbnn.converters.int8_weights import stored_as_int8
 from kbnn.converters.kernel_bits import find_packed
 from kbnn.converters.lowering import lower
 from kbnn.converters.precision import in_float32
 from kbnn.converters.reference import Reference, signature
-from kbnn.converters.verification import Images, Parity
+from kbnn.converters.verification import Images, Parity, reference_for
 from kbnn.errors import unknown
 
 _IMAGES = 32
@@ -52,6 +55,8 @@ def convert(
     *,
     kernel: str = "grouped",
     allow_float: Sequence[str] = (),
+    weights: str = "float32",
+    description: Description | None = None,
 ) -> Artifact:
     """Writes a model as a .tflite file whose every 1-bit layer is bitpacked and whose values are proven to be Keras's.
 
@@ -64,6 +69,9 @@ def convert(
         kernel: "grouped" keeps a grouped convolution one operator, which LCE's default kernel refuses; "portable"
             makes it one convolution per group, which runs everywhere.
         allow_float: names of 1-bit layers that may stay float.
+        weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits with one scale per output
+            channel; activations stay float. The file is then compared with Keras with its weights rounded so.
+        description: what an app has to know, such as labels and normalization; it becomes the file's metadata.
 
     Raises:
         ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (each is named with the reason
@@ -75,13 +83,19 @@ def convert(
         >>> artifact = kbnn.converters.convert(model, "model.tflite")
         >>> artifact.audit.binary_share, artifact.parity.median_abs_difference
     """
-    options = Options(kernel=kernel, allow_float=tuple(allow_float))
-    reference = Reference(in_float32(model))
-    _check_binary(reference, options)
+    options = Options(kernel=kernel, allow_float=tuple(allow_float), weights=weights)
+    keras = Reference(in_float32(model))
+    _check_binary(keras, options)
+    reference = reference_for(keras, options)
     graph = deploy(reference, options)
-    file = lower(graph, options.to_json())
+    described = replace(description or Description(), model=(description and description.model) or reference.model.name)
+    file = lower(graph, {**described.to_json(), **options.to_json()})
     _check_bitpacked(reference, file, graph, options)
-    parity = verification.compare(reference, file, random_images(model) if images is None else images, os.fspath(path))
+    if options.weights == "int8":
+        file = stored_as_int8(file)
+    file = flatbuffer.parse(with_metadata(file, described, kbnn.__version__))
+    given = random_images(model) if images is None else images
+    parity = verification.compare(keras, file, given, os.fspath(path), graph)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
     files.write(path, file.data)

@@ -139,6 +139,28 @@ def weights(file: File, operator: Operator) -> Tensor:
     return stored or tensor
 
 
+def convolution(file: File, operator: Operator) -> Convolution:
+    """The shapes and costs of a convolution or dense operator."""
+    source, stored, output = data_input(operator), weights(file, operator), operator.outputs[0]
+    is_binary = operator.name == "LceBconv2d"
+    channels = operator.options["channels_in"] if is_binary else source.shape[-1]
+    kernel = _kernel(operator.name, stored.shape, channels)
+    groups = 1 if operator.name == "DEPTHWISE_CONV_2D" else channels // kernel[2]
+    positions = source.shape if operator.name == "TRANSPOSE_CONV" else output.shape
+    return Convolution(
+        name=layer_name(file, operator),
+        operator=operator.name,
+        input=(*source.shape[:-1], channels),
+        kernel=kernel,
+        strides=_strides(operator),
+        groups=channels if operator.name == "DEPTHWISE_CONV_2D" else groups,
+        bits=1 if is_binary else np.dtype(stored.dtype).itemsize * 8,
+        macs=math.prod(positions[:-1]) * math.prod(kernel),
+        weight_bytes=stored.size_bytes + sum(tensor.size_bytes for tensor in operator.inputs[2:] if tensor is not None),
+        output="bitpacked" if is_binary and output.dtype == "int32" else output.dtype,
+    )
+
+
 def layer_name(file: File, operator: Operator) -> str:
     """The Keras layer that a convolution was, as far as the file's names tell."""
     kernel = weights(file, operator).name
@@ -161,7 +183,7 @@ def _inside_model(path: str) -> str:
 
 
 def _audit(file: File, path: str) -> Audit:
-    convolutions = [_convolution(file, operator) for operator in file.operators if is_convolution(operator)]
+    convolutions = [convolution(file, operator) for operator in file.operators if is_convolution(operator)]
     binary = [c for c in convolutions if c.is_binary]
     others = [c for c in convolutions if not c.is_binary]
     binary_macs, float_macs = sum(c.macs for c in binary), sum(c.macs for c in others)
@@ -178,27 +200,6 @@ def _audit(file: File, path: str) -> Audit:
         pairs=sum(operator.name == "LceDequantize" for operator in file.operators),
         inputs={name: tensor.shape for name, tensor in file.inputs.items()},
         outputs={name: tensor.shape for name, tensor in file.outputs.items()},
-    )
-
-
-def _convolution(file: File, operator: Operator) -> Convolution:
-    source, stored, output = data_input(operator), weights(file, operator), operator.outputs[0]
-    is_binary = operator.name == "LceBconv2d"
-    channels = operator.options["channels_in"] if is_binary else source.shape[-1]
-    kernel = _kernel(operator.name, stored.shape, channels)
-    groups = 1 if operator.name == "DEPTHWISE_CONV_2D" else channels // kernel[2]
-    positions = source.shape if operator.name == "TRANSPOSE_CONV" else output.shape
-    return Convolution(
-        name=layer_name(file, operator),
-        operator=operator.name,
-        input=(*source.shape[:-1], channels),
-        kernel=kernel,
-        strides=_strides(operator),
-        groups=channels if operator.name == "DEPTHWISE_CONV_2D" else groups,
-        bits=1 if is_binary else np.dtype(stored.dtype).itemsize * 8,
-        macs=math.prod(positions[:-1]) * math.prod(kernel),
-        weight_bytes=stored.size_bytes + sum(tensor.size_bytes for tensor in operator.inputs[2:] if tensor is not None),
-        output="bitpacked" if is_binary and output.dtype == "int32" else output.dtype,
     )
 
 

@@ -13,10 +13,10 @@ from kbnn.converters import flatbuffer
 from kbnn.converters.deploy.graph import Graph, Node
 from kbnn.converters.deploy.operations import BinaryConvolution, Convolution, Dense, Input, Opaque
 from kbnn.converters.errors import ConversionError
-from kbnn.converters.flatbuffer import File, Operator, Tensor
+from kbnn.converters.flatbuffer import File, Operator
 from kbnn.converters.inspection import data_input, is_convolution
 from kbnn.converters.kernel_bits import kernel_name
-from kbnn.converters.names import last_operation, operations
+from kbnn.converters.names import last_operation, operations, value_name
 from kbnn.converters.quiet import held_stderr
 
 # The metadata entry that says how kbnn made a file, so that `verify` can follow it.
@@ -126,21 +126,21 @@ def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
     for operator in file.operators:
         for tensor in operator.outputs:
             if tensor.index not in names:
-                names[tensor.index] = _tensor_name(tensor, trace, taken)
+                names[tensor.index] = _tensor_name(value_name(file, tensor), trace, taken)
                 taken.add(names[tensor.index])
     return names
 
 
-def _tensor_name(tensor: Tensor, trace: Trace, taken: set[str]) -> str:
-    last = last_operation(tensor.name, trace.order)
+def _tensor_name(name: str, trace: Trace, taken: set[str]) -> str:
+    last = last_operation(name, trace.order)
     if last is None:
-        return tensor.name
+        return next(other for other in (f"unnamed/{k}" for k in range(len(taken) + 1)) if other not in taken)
     if last in trace.values and trace.values[last].name not in taken:
         return trace.values[last].name
     if last in trace.keras:
         return trace.keras[last]
-    inside = trace.nodes[last].name if last in trace.nodes else tensor.name
-    return next(name for name in (f"{inside}/{k}" for k in range(len(taken) + 1)) if name not in taken)
+    inside = trace.nodes[last].name
+    return next(other for other in (f"{inside}/{k}" for k in range(len(taken) + 1)) if other not in taken)
 
 
 def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) -> Node | None:

@@ -6,6 +6,8 @@ where they repeat.
 
 from collections.abc import Mapping
 
+from kbnn.converters.flatbuffer import File, Tensor
+
 
 def operations(name: str, order: Mapping[str, int]) -> list[int]:
     """The places, in the order of execution, of the operations in a tensor's name."""
@@ -16,6 +18,18 @@ def operations(name: str, order: Mapping[str, int]) -> list[int]:
 def last_operation(name: str, order: Mapping[str, int]) -> int | None:
     """The place of the operation whose value a tensor holds; None when its name does not tell."""
     return max(operations(name, order), default=None)
+
+
+def value_name(file: File, tensor: Tensor) -> str:
+    """The name that tells what a tensor holds.
+
+    The converter takes the sign before it pools, but leaves the names in the order they were in: the pooled bits are
+    what the unpooled ones are called, and those are what nothing is called.
+    """
+    if any(reader.name == "LceBMaxPool2d" for reader in file.consumers[tensor.index]):
+        return ""
+    producer = file.producers.get(tensor.index)
+    return producer.operands[0].name if producer is not None and producer.name == "LceBMaxPool2d" else tensor.name
 
 
 def _find(piece: str, order: Mapping[str, int]) -> int | None:

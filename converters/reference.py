@@ -1,6 +1,8 @@
 """What Keras computes, operation by operation: the model's traced graph, whose names the file's tensors still bear."""
 
 import contextlib
+import copy
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import larq as lq
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from kbnn.converters.errors import ConversionError
 
@@ -52,12 +55,14 @@ class Reference:
             with _recording(made), _functions_inline():
                 return call(model, inputs)
 
-        traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
-        graph = traced.graph
+        self._traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
+        self._constants: dict[str, np.ndarray] = {}
+        self._replaced: dict[str, np.ndarray] = {}
+        outputs = output_names(model, self._traced.outputs)
+        self.outputs = {name: self._computed(tensor) for name, tensor in outputs.items()}
         self.root = made[0]
         self.calls = list(_all_calls(self.root))
-        self.outputs = {name: self._computed(tensor) for name, tensor in output_names(model, traced.outputs).items()}
-        self._operations = graph.get_operations()
+        self._operations = self._traced.graph.get_operations()
         self.order = {operation.name: k for k, operation in enumerate(self._operations)}
 
     def _specification(self) -> dict[str, tf.TensorSpec]:
@@ -84,16 +89,29 @@ class Reference:
 
     def depends_on(self, tensor: str, kinds: Sequence[str]) -> bool:
         """Whether operations of some kinds take part in computing a named tensor."""
+        return any(operation.type in kinds for operation in self._ancestors(tensor))
+
+    def is_constant(self, tensor: str) -> bool:
+        """Whether a named tensor depends on no input."""
+        inputs = {name.split(":")[0] for name in self.inputs.values()}
+        return not any(operation.name in inputs for operation in self._ancestors(tensor))
+
+    def _ancestors(self, tensor: str) -> Iterator[tf.Operation]:
         waiting = [self._operations[self.order[tensor.split(":")[0]]]]
-        seen: set[str] = set()
+        seen = {waiting[0].name}
         while waiting:
             operation = waiting.pop()
-            if operation.type in kinds:
-                return True
+            yield operation
             unseen = [value.op for value in operation.inputs if value.op.name not in seen]
             seen.update(source.name for source in unseen)
             waiting += unseen
-        return False
+
+    def with_constants(self, values: Mapping[str, np.ndarray]) -> "Reference":
+        """What Keras computes with other values in the place of named constants."""
+        other = copy.copy(self)
+        other._replaced = {**self._replaced, **values}
+        other._constants = {}
+        return other
 
     def innermost(self, operation: int) -> Call | None:
         """The call that made an operation: the layer itself, not the model around it."""
@@ -110,31 +128,35 @@ class Reference:
 
     def constants(self, tensors: Sequence[str]) -> list[np.ndarray]:
         """The values of named tensors that depend on no input, such as binarized kernels."""
-        zeros = {name: np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for name, spec in self.signature.items()}
-        return self.values(zeros, tensors)
+        missing = [name for name in dict.fromkeys(tensors) if name not in self._constants]
+        if missing:
+            self._constants |= dict(zip(missing, self._fetch({}, missing), strict=True))
+        return [self._constants[name] for name in tensors]
 
     def values(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[str]) -> list[np.ndarray]:
         """The values of named tensors (`operation:0`) for a batch of inputs."""
-
-        # The argument is named as in the first trace: it names the graph's placeholders.
-        def fetched(inputs: dict[str, tf.Tensor]) -> list[tf.Tensor]:
-            with _functions_inline():
-                call(self.model, inputs)
-            graph = tf.compat.v1.get_default_graph()
-            return [graph.get_tensor_by_name(name) for name in tensors]
-
-        run = tf.function(fetched, autograph=False).get_concrete_function(self._specification())
         size = len(next(iter(inputs.values())))
-        parts = []
-        for k in range(0, size, _BATCH):
-            batch = {name: tf.constant(array[k : k + _BATCH]) for name, array in inputs.items()}
-            parts.append([part.numpy() for part in run(batch)])
-        return [_joined(list(part)) for part in zip(*parts, strict=True)]
+        batches = [{name: array[k : k + _BATCH] for name, array in inputs.items()} for k in range(0, size, _BATCH)]
+        parts = [self._fetch(batch, tensors) for batch in batches]
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
+    def logits(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name for a batch of inputs."""
+        return dict(zip(self.outputs, self.values(inputs, list(self.outputs.values())), strict=True))
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Activations of all batches; a constant has no batch and is the same in all."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    def _fetch(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[str]) -> list[np.ndarray]:
+        """Runs the part of the graph that the tensors need."""
+        fed = {self.inputs[name]: array for name, array in inputs.items()}
+        return self._session.run(list(tensors), {**self._replaced, **fed})
+
+    @functools.cached_property
+    def _session(self) -> Any:
+        """The graph with its variables as constants. A session runs any part of it; a function would copy it first."""
+        frozen = convert_variables_to_constants_v2(self._traced).graph.as_graph_def()
+        graph = tf.Graph()
+        with graph.as_default():
+            tf.graph_util.import_graph_def(frozen, name="")
+        return tf.compat.v1.Session(graph=graph)
 
 
 def signature(model: tf.keras.Model) -> dict[str, tf.TensorSpec]:

@@ -17,18 +17,19 @@ from kbnn import tables
 from kbnn.converters import flatbuffer, native
 from kbnn.converters.alignment import align
 from kbnn.converters.deploy import Options, deploy
+from kbnn.converters.deploy.graph import Graph
 from kbnn.converters.flatbuffer import File
+from kbnn.converters.int8_weights import rounded
 from kbnn.converters.kernel_bits import KernelBits, compare_bits, find_packed
 from kbnn.converters.layer_parity import LayerParity, compare_layers
 from kbnn.converters.lowering import MADE_BY
 from kbnn.converters.precision import in_float32
-from kbnn.converters.reference import Reference, call, output_names
+from kbnn.converters.reference import Reference
 from kbnn.errors import KbnnError, UsageError
 
 # Of the range of the logits, for the median image.
 LOGIT_TOLERANCE = 1e-2
 _LAYER_IMAGES = 4
-_BATCH = 32
 
 Images = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
@@ -56,11 +57,21 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """What rounding the weights to int8 did to Keras's outputs on the same images, whatever the file."""
+
+    top1_agreement: float
+    max_abs_difference: float
+    median_abs_difference: float
+
+
+@dataclass(frozen=True)
 class Parity:
     """What `verify` finds. The figures are the worst of all kernels that run the file.
 
     `max_abs_difference`, `mean_abs_difference` and `median_abs_difference` are taken over images of the largest
-    difference of a logit; `logit_range` is Keras's.
+    difference of a logit; `logit_range` is Keras's. A file with int8 weights is compared with Keras with its weights
+    rounded so, and `rounding` says what that did.
     """
 
     path: str
@@ -77,6 +88,7 @@ class Parity:
     layers: list[LayerParity]
     runs: list[Run]
     disagreements: list[Disagreement]
+    rounding: Rounding | None = None
 
     def __str__(self) -> str:
         bits = sum(kernel.bits for kernel in self.kernels)
@@ -92,6 +104,11 @@ class Parity:
             f"layers, each fed with Keras's own input: {len({layer.name for layer in self.layers})}",
             f"largest difference of a layer: {worst:.1e} of its range, {flips} flipped signs",
         ]
+        if self.rounding is not None:
+            lines.append(
+                f"rounding the weights to int8: {self.rounding.top1_agreement:.2%} of the images stay in their class, "
+                f"logits of the median image move by {self.rounding.median_abs_difference:.1e}"
+            )
         if self.disagreements:
             rows = [(d.image, d.keras, d.file, f"{d.margin:.4f}") for d in self.disagreements]
             lines += ["", tables.render((">image", ">Keras's class", ">file's class", ">Keras's margin"), rows)]
@@ -128,12 +145,14 @@ def verify(model: tf.keras.Model, path: str | os.PathLike[str], images: Images) 
     return compare(Reference(in_float32(model)), file, images, os.fspath(path))
 
 
-def compare(reference: Reference, file: File, images: Images, path: str = "the file") -> Parity:
-    """`verify` for a file at hand."""
+def compare(keras: Reference, file: File, images: Images, path: str = "the file", graph: Graph | None = None) -> Parity:
+    """`verify` for a file at hand; `graph` is what it was made of, if that is at hand too."""
     options = options_of(file)
-    graph = deploy(reference, options) if options is not None else None
+    reference = keras if options is None else reference_for(keras, options)
+    if options is not None and graph is None:
+        graph = deploy(reference, options)
     inputs = _inputs(reference, file, images)
-    logits = _logits(reference.model, inputs)
+    logits = _side_by_side(reference.logits(inputs))
     tried = [_run(file, inputs, logits, kernel) for kernel in native.KERNELS]
     runs = [run for run, _ in tried]
     ran, predictions = [run for run in runs if run.refused is None], [made for _, made in tried if made is not None]
@@ -159,7 +178,13 @@ def compare(reference: Reference, file: File, images: Images, path: str = "the f
         layers=layers,
         runs=runs,
         disagreements=_disagreements(logits, predictions[0]),
+        rounding=None if reference is keras else _rounding(_side_by_side(keras.logits(inputs)), logits),
     )
+
+
+def reference_for(keras: Reference, options: Options) -> Reference:
+    """What a file of these options has to compute."""
+    return rounded(keras) if options.weights == "int8" else keras
 
 
 def options_of(file: File) -> Options | None:
@@ -197,18 +222,9 @@ def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.nd
     return {name: given[name].astype(reference.signature[name].dtype.as_numpy_dtype) for name in order}
 
 
-def _logits(model: tf.keras.Model, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """All outputs of Keras side by side, by name: `(B, values)`."""
-    parts = []
-    for k in range(0, len(next(iter(inputs.values()))), _BATCH):
-        batch = {name: tf.constant(array[k : k + _BATCH]) for name, array in inputs.items()}
-        outputs = output_names(model, call(model, batch))
-        parts.append(_side_by_side([outputs[name].numpy() for name in sorted(outputs)]))
-    return np.concatenate(parts)
-
-
-def _side_by_side(outputs: Sequence[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.reshape(output, (len(output), -1)) for output in outputs], axis=1)
+def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """All outputs in the order of their names: `(B, values)`."""
+    return np.concatenate([np.reshape(outputs[name], (len(outputs[name]), -1)) for name in sorted(outputs)], axis=1)
 
 
 def _run(file: File, inputs: dict[str, np.ndarray], logits: np.ndarray, kernel: str) -> tuple[Run, np.ndarray | None]:
@@ -217,18 +233,24 @@ def _run(file: File, inputs: dict[str, np.ndarray], logits: np.ndarray, kernel: 
         outputs = native.run(file.data, list(inputs.values()), kernel=kernel)
     except native.UnsupportedKernelError as error:
         return Run(kernel, str(error), 0.0, 0.0, 0.0, 0.0), None
-    order = sorted(range(len(outputs)), key=list(file.outputs).__getitem__)
-    predicted = _side_by_side([outputs[k] for k in order])
+    predicted = _side_by_side(dict(zip(file.outputs, outputs, strict=True)))
     if predicted.shape != logits.shape:
         raise KbnnError(
             f"the file was made of another model: it has {predicted.shape[1]} outputs, the model {logits.shape[1]}"
         )
-    largest = np.abs(predicted - logits).max(1)
-    # A file that yields NaN agrees with nothing.
+    # A file that yields NaN or infinity agrees with nothing.
+    with np.errstate(invalid="ignore"):
+        largest = np.abs(predicted.astype(np.float64) - logits).max(1)
     largest = np.where(np.isfinite(largest), largest, np.inf)
     agreement = float((predicted.argmax(1) == logits.argmax(1)).mean())
     figures = (float(largest.max()), float(largest.mean()), float(np.median(largest)))
     return Run(kernel, None, agreement, *figures), predicted
+
+
+def _rounding(exact: np.ndarray, logits: np.ndarray) -> Rounding:
+    largest = np.abs(logits - exact).max(1)
+    agreement = float((logits.argmax(1) == exact.argmax(1)).mean())
+    return Rounding(agreement, float(largest.max()), float(np.median(largest)))
 
 
 def _disagreements(logits: np.ndarray, predicted: np.ndarray) -> list[Disagreement]:

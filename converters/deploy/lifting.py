@@ -7,6 +7,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from kbnn.converters.binary_layers import binary_calls, is_binary
+from kbnn.converters.deploy import rules_binary, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
 from kbnn.converters.deploy.graph import Graph, Node, Origin, build
 from kbnn.converters.deploy.operations import Input, Opaque, Part, Shape, Sign
 from kbnn.converters.deploy.rules import Context, Step, rule_for
@@ -80,12 +81,13 @@ class _Lifted:
         shape = self._reference.shape(call.outputs[0])
         for k, (suffix, operation, step_shape) in enumerate(steps):
             is_last = k == len(steps) - 1
-            name = call.layer.name if is_last else f"{call.layer.name}/{suffix}"
-            origin = Origin.of(call.outputs[0], shape[-1]) if is_last else None
+            is_value = is_last and len(call.outputs) == 1
+            name = call.layer.name if is_value else f"{call.layer.name}/{suffix}"
+            origin = Origin.of(call.outputs[0], shape[-1]) if is_value else None
             if isinstance(operation, Sign):
                 origin = self._presign(call, step_shape or shape)
             inputs = (self._add(Node(name, operation, inputs, step_shape or shape, call.layer.name, origin)),)
-        self._values[call.outputs[0]] = inputs[0]
+        self._give(call, inputs[0])
 
     def _presign(self, call: Call, shape: Shape) -> Origin | None:
         """What Keras takes the sign of: the layer's input, unless it is padded before."""
@@ -93,21 +95,28 @@ class _Lifted:
         return Origin.of(call.inputs[0], shape[-1]) if math.prod(keras) == math.prod(shape) else None
 
     def opaque(self, call: Call) -> None:
+        """A layer as it is."""
         inputs = tuple(self._value(tensor) for tensor in call.inputs)
         operations = [self._reference.operation(k).name for k in range(call.first, call.last)]
         operation = Opaque(call.layer, call.arguments, call.inputs, operations)
-        shapes = [self._reference.shape(output) for output in call.outputs]
+        is_value = len(call.outputs) == 1
+        shape, origin = self._value_of(call.outputs[0]) if is_value else ((), None)
+        name = call.layer.name if is_value else f"{call.layer.name}/all"
+        self._give(call, self._add(Node(name, operation, inputs, shape, call.layer.name, origin)))
+
+    def _give(self, call: Call, name: str) -> None:
+        """Notes that a node is what a call returns, or holds all that it returns."""
         if len(call.outputs) == 1:
-            origin = Origin.of(call.outputs[0], shapes[0][-1]) if shapes[0] else None
-            node = Node(call.layer.name, operation, inputs, shapes[0], call.layer.name, origin)
-            self._values[call.outputs[0]] = self._add(node)
+            self._values[call.outputs[0]] = name
             return
-        whole = self._add(Node(f"{call.layer.name}/all", operation, inputs, (), call.layer.name))
-        for k, (output, shape) in enumerate(zip(call.outputs, shapes, strict=True)):
-            origin = Origin.of(output, shape[-1]) if shape else None
-            self._values[output] = self._add(
-                Node(f"{call.layer.name}/{k}", Part(k), (whole,), shape, call.layer.name, origin)
-            )
+        for k, output in enumerate(call.outputs):
+            shape, origin = self._value_of(output)
+            part = Node(f"{call.layer.name}/{k}", Part(k), (name,), shape, call.layer.name, origin)
+            self._values[output] = self._add(part)
+
+    def _value_of(self, tensor: str) -> tuple[Shape, Origin | None]:
+        shape = self._reference.shape(tensor)
+        return shape, Origin.of(tensor, shape[-1]) if shape else None
 
     def _add(self, node: Node) -> str:
         candidates = (node.name if k == 1 else f"{node.name}_{k}" for k in range(1, len(self._nodes) + 2))

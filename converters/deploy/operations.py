@@ -79,6 +79,7 @@ class Convolution(Operation):
     strides: tuple[int, int]
     dilations: tuple[int, int]
     padding: str
+    groups: int = 1
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         kernel = tf.constant(self.kernel, tf.float32)
@@ -126,6 +127,53 @@ class PReLU(Operation):
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         slope = tf.constant(self.slope.reshape(1, 1, -1), tf.float32)
         return tf.nn.relu(x) + -slope * tf.nn.relu(-x)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalize(Operation):
+    """(x - mean)/√(var + ε)·scale_c + offset_c, mean and variance over height, width and a group's channels.
+
+    With a = scale/√(mean(x²) - mean² + ε) it is x·a + (offset - mean·a): two passes over the values, all else is per
+    channel. Means are taken in two stages, which the runtime has fast code for.
+    """
+
+    groups: int
+    epsilon: float
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        mean, square = _mean(x, self.groups), _mean(x * x, self.groups)
+        factor = tf.math.rsqrt(square - mean * mean + self.epsilon)
+        scale = _per_channel(factor, self.scale, self.groups)
+        shift = _per_channel(mean, np.ones(len(self.scale)), self.groups) * scale
+        return x * scale + (tf.constant(self.offset, tf.float32) - shift) if np.any(self.offset) else x * scale - shift
+
+
+@dataclass(frozen=True, eq=False)
+class Centre(Operation):
+    """x - mean over height, width and a group's channels: what of a normalization a sign can see."""
+
+    groups: int
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return x - _per_channel(_mean(x, self.groups), np.ones(x.shape[-1]), self.groups)
+
+
+def _mean(x: tf.Tensor, groups: int) -> tf.Tensor:
+    """The mean of each group: `(B, 1, 1, 1)`, or `(B, 1, groups, 1)`."""
+    pixels = tf.reduce_mean(x, [1, 2], keepdims=True)
+    if groups > 1:
+        pixels = tf.reshape(pixels, [-1, 1, groups, x.shape[-1] // groups])
+    return tf.reduce_mean(pixels, 3, keepdims=True)
+
+
+def _per_channel(value: tf.Tensor, factors: np.ndarray, groups: int) -> tf.Tensor:
+    """Each group's value times the factors of its channels, in a shape that broadcasts to `(B, H, W, C)`."""
+    if groups == 1:
+        return value if np.all(factors == 1.0) else value * tf.constant(factors, tf.float32)
+    by_group = tf.constant(factors.reshape(1, 1, groups, -1), tf.float32)
+    return tf.reshape(value * by_group, [-1, 1, 1, len(factors)])
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Any
 from kbnn.errors import unknown
 
 KERNELS = ("grouped", "portable")
+WEIGHTS = ("float32", "int8")
 
 
 @dataclass(frozen=True)
@@ -14,18 +15,22 @@ class Options:
     """What `convert` was asked for. A file's metadata hold it, so that `verify` can follow.
 
     `kernel`: "grouped" keeps a grouped binary convolution one operator; "portable" splits it for runtimes that cannot
-    run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float.
+    run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float. `weights`: how those of
+    real-valued layers are stored.
 
     Raises:
-        UsageError: an unknown kernel.
+        UsageError: an unknown kernel or type of weights.
     """
 
     kernel: str = "grouped"
     allow_float: tuple[str, ...] = ()
+    weights: str = "float32"
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise unknown("kernel", self.kernel, KERNELS)
+        if self.weights not in WEIGHTS:
+            raise unknown("type of weights", self.weights, WEIGHTS)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

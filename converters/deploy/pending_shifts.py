@@ -42,7 +42,7 @@ def settle_shifts(graph: Graph) -> Graph:
 
 
 def _settled(graph: Graph, node: Node) -> Graph:
-    for attempt in (_moved_up, _moved_down):
+    for attempt in (_moved_up, _moved_down, _moved_before):
         try:
             return attempt(graph, node)
         except _NoPlaceError:
@@ -72,6 +72,28 @@ def _moved_down(graph: Graph, node: Node) -> Graph:
         edits.make_up(reader, node.name, -_offset(node))
     origin = node.origin and replace(node.origin, shift=node.origin.shift - _offset(node))
     return edits.graph().without(node, origin)
+
+
+def _moved_before(graph: Graph, node: Node) -> Graph:
+    """The shift of a shuffled or pooled value is one of the value before, if that has a place for it."""
+    moving = graph[node.inputs[0]]
+    if not isinstance(moving.operation, Shuffle | Pool) or graph.is_output(moving.name):
+        raise _NoPlaceError
+    shift = _offset(node)
+    edits = _Edits(graph)
+    for reader in graph.consumers(moving.name):
+        if reader.name != node.name:
+            edits.make_up(reader, moving.name, shift)
+    source = graph[moving.inputs[0]]
+    before = shift[_inverse(moving.operation, len(shift))]
+    name = graph.unused(f"{node.name}/before")
+    first = Node(name, Affine(np.ones(len(shift)), before), (source.name,), source.shape, node.layer)
+    origin = moving.origin and replace(moving.origin, shift=moving.origin.shift + shift)
+    moved = edits.graph().with_nodes(first, replace(moving, inputs=(name,), origin=origin))
+    settled = _settled(moved.without(moved[node.name], node.origin), first)
+    if name in settled.nodes:
+        raise _NoPlaceError
+    return settled
 
 
 class _Edits:
@@ -111,7 +133,7 @@ class _Edits:
         if isinstance(operation, Affine):
             self._set(reader, replace(operation, offset=operation.offset - operation.scale * surplus))
         elif isinstance(operation, Convolution) and operation.padding == "valid":
-            self._set(reader, replace(operation, bias=operation.bias - _convolved(operation.kernel, surplus)))
+            self._set(reader, replace(operation, bias=operation.bias - _convolved(operation, surplus)))
         elif isinstance(operation, Dense):
             self._set(reader, replace(operation, bias=operation.bias - surplus @ operation.kernel))
         elif isinstance(operation, Add):
@@ -154,7 +176,7 @@ class _Edits:
             ends = np.cumsum([self._before[name].channels for name in node.inputs])[:-1]
             yield from zip(node.inputs, np.split(shift, ends), strict=True)
         elif isinstance(operation, Shuffle):
-            yield node.inputs[0], shift[np.argsort(operation.order(len(shift)))]
+            yield node.inputs[0], shift[_inverse(operation, len(shift))]
         elif isinstance(operation, Pool) or self._before[node.inputs[0]].channels == len(shift):
             yield node.inputs[0], shift
         else:
@@ -180,10 +202,15 @@ def _offset(node: Node) -> np.ndarray:
     return node.operation.offset
 
 
-def _convolved(kernel: np.ndarray, surplus: np.ndarray) -> np.ndarray:
+def _inverse(operation: Operation, channels: int) -> np.ndarray:
+    """Which output channel each input channel is, of a shuffle or of what leaves channels where they are."""
+    return np.argsort(operation.order(channels)) if isinstance(operation, Shuffle) else np.arange(channels)
+
+
+def _convolved(convolution: Convolution, surplus: np.ndarray) -> np.ndarray:
     """What a constant image of `surplus` adds to each output channel."""
-    groups = len(surplus) // kernel.shape[2]
-    summed = kernel.sum((0, 1)).reshape(kernel.shape[2], groups, -1)
+    groups = convolution.groups
+    summed = convolution.kernel.sum((0, 1)).reshape(len(surplus) // groups, groups, -1)
     return np.einsum("gc,cgf->gf", surplus.reshape(groups, -1), summed).ravel()
 
 

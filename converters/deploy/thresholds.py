@@ -2,6 +2,7 @@
 
 sign(f(x)) = sign(x - t), f(t) = 0, for each channel's f that is made of shifts, positive scales (batch normalization,
 the batch median's) and PReLUs of positive slope (RPReLU, the batch median's two sides). tanh and clipping keep signs.
+Of a layer normalization only the mean matters.
 """
 
 from dataclasses import replace
@@ -11,7 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.deploy.graph import Graph, Node
-from kbnn.converters.deploy.operations import Affine, BinaryConvolution, Function, Operation, PReLU, Sign
+from kbnn.converters.deploy.operations import (
+    Affine,
+    BinaryConvolution,
+    Centre,
+    Function,
+    Normalize,
+    Operation,
+    PReLU,
+    Sign,
+)
 
 _KEEP_SIGNS = (lq.activations.hard_tanh, tf.keras.activations.tanh, tf.keras.activations.softsign)
 
@@ -32,6 +42,8 @@ def _as_threshold(graph: Graph, sign: Node) -> Graph:
         if moved is None or _folds(graph, source):
             break
         threshold, source = moved, graph[source.inputs[0]]
+    if isinstance(source.operation, Normalize) and not np.any(threshold):
+        return _centred(graph, sign, source)
     if source.name == sign.inputs[0]:
         return graph
     if not np.any(threshold):
@@ -44,6 +56,18 @@ def _as_threshold(graph: Graph, sign: Node) -> Graph:
         sign.layer,
     )
     return graph.with_nodes(shift, replace(sign, inputs=(shift.name,)))
+
+
+def _centred(graph: Graph, sign: Node, source: Node) -> Graph:
+    """The sign of a normalization without offset is that of the distance from the mean."""
+    normalize = source.operation
+    assert isinstance(normalize, Normalize)  # noqa: S101  (for mypy)
+    if np.any(normalize.offset) or not np.all(normalize.scale > 0):
+        return graph
+    centre = Node(
+        graph.unused(f"{sign.layer}/centre"), Centre(normalize.groups), source.inputs, source.shape, sign.layer
+    )
+    return graph.with_nodes(centre, replace(sign, inputs=(centre.name,)))
 
 
 def _before(operation: Operation, threshold: np.ndarray) -> np.ndarray | None:

@@ -15,34 +15,76 @@ _IMAGES = 64
 @click.command(cls=Command)
 @model_argument
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The .tflite file to write.")
+@click.option(
+    "--kernel",
+    type=click.Choice(["grouped", "portable"]),
+    default="grouped",
+    show_default=True,
+    help="Grouped convolutions as one operator, or as one per group, which LCE's default kernel needs.",
+)
+@click.option("--allow-float", multiple=True, metavar="LAYER", help="A 1-bit layer that may stay float; repeatable.")
+@click.option(
+    "--weights",
+    type=click.Choice(["float32", "int8"]),
+    default="float32",
+    show_default=True,
+    help="How the weights of real-valued layers are stored.",
+)
 @dataset_option
 @data_dir_option
 @json_option
-def command(model: Path, output: Path, dataset: str | None, data_dir: Path | None, as_json: bool) -> None:
+def command(
+    model: Path,
+    output: Path,
+    weights: str,
+    kernel: str,
+    allow_float: tuple[str, ...],
+    dataset: str | None,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
     """Turn a trained model into a bitpacked .tflite file, or say why that is not possible.
 
     The file appears when it has been proven to compute what Keras computes, on test images of the data set that is
-    given or that the run was trained on, else on random images.
+    given or that the run was trained on, else on random images. It holds the data set's labels and normalization.
 
     \b
     Example:
       kbnn convert runs/resnet20-bireal-cifar10 -o resnet20.tflite
-      kbnn convert model.keras -o model.tflite --json
+      kbnn convert runs/resnet20-bireal-cifar10 -o small.tflite --weights int8
+      kbnn convert model.keras -o model.tflite --dataset cifar10 --json
     """
     import_tensorflow()
     from kbnn import converters
 
     loaded = load_model(model)
-    show(converters.convert(loaded, output, _images(model, dataset, data_dir)), as_json)
+    data = _data(model, dataset, data_dir)
+    artifact = converters.convert(
+        loaded,
+        output,
+        None if data is None else data.inputs(data.test.take(slice(_IMAGES))),
+        kernel=kernel,
+        allow_float=allow_float,
+        weights=weights,
+        description=_description(model, loaded.name, data),
+    )
+    show(artifact, as_json)
 
 
-def _images(model: Path, dataset: str | None, data_dir: Path | None) -> Any:
-    """Test images, or None where neither a data set is named nor a run's is at hand."""
+def _data(model: Path, dataset: str | None, data_dir: Path | None) -> Any:
+    """The data set that is named or that a run was trained on; None where neither is at hand."""
     try:
-        data = load_dataset(model, dataset, data_dir)
+        return load_dataset(model, dataset, data_dir)
     except KbnnError as error:
         if dataset:
             raise
-        click.echo(f"verifying on random images ({error})", err=True)
+        click.echo(f"verifying on random images, without labels in the file ({error})", err=True)
         return None
-    return data.inputs(data.test.take(slice(_IMAGES)))
+
+
+def _description(model: Path, name: str, data: Any) -> Any:
+    from kbnn.converters import Description
+    from kbnn.training import Run
+
+    recipe = Run.open(model).recipe.name if model.is_dir() else ""
+    return Description(model=name, recipe=recipe) if data is None else Description.of(data, recipe, name)

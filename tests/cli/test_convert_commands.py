@@ -30,9 +30,8 @@ def converted(tiny):
     path = tiny.with_suffix(".tflite")
     done = run("convert", tiny, "-o", path, "--json")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == (
-        f"verifying on random images ('{tiny}' does not say which data it was trained on: give --dataset)\n"
-    )
+    assert done.stderr.startswith("verifying on random images, without labels in the file (")
+    assert done.stderr.count("\n") == 1
     return path, json.loads(done.stdout)
 
 

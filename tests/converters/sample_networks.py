@@ -85,6 +85,22 @@ def randomized(model, seed=0):
     return model
 
 
+def shaken(model, seed=0):
+    """Every parameter and statistic somewhere else than where it starts; what has to be positive stays so."""
+    generator = np.random.default_rng(seed)
+    for variable in model.variables:
+        name = variable.name.split("/")[-1].split(":")[0]
+        if name in ("kernel", "strength"):
+            continue
+        if name in ("bias", "beta", "moving_mean", "moving_median", "zeta") or "relu" in variable.name:
+            variable.assign(generator.normal(size=variable.shape, scale=0.5))
+        else:
+            variable.assign(generator.uniform(0.3, 1.5, size=variable.shape))
+        if name in ("slope", "alpha"):
+            variable.assign(generator.uniform(0.1, 0.6, size=variable.shape))
+    return model
+
+
 def raw(model):
     """A file that LCE's own converter makes, without kbnn."""
     with held_stderr(), warnings.catch_warnings():

@@ -87,7 +87,7 @@ def test_a_grouped_real_convolution_makes_up_for_a_shift():
     b = Builder()
     x = stem(b)
     kernel = b.random.normal(size=(3, 3, 16, 8))
-    valid = Convolution(kernel, np.zeros(8), (1, 1), (1, 1), "valid")
+    valid = Convolution(kernel, np.zeros(8), (1, 1), (1, 1), "valid", groups=2)
     graph = b.graph(b.convolution("conv", b.shift("rsign", x)), b.add("grouped", valid, x, shape=(4, 4, 8)))
     rewritten = settled(graph)
     assert additions(rewritten) == 0
