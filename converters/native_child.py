@@ -1,8 +1,17 @@
-"""The program that `native` starts: FOLDER KERNEL INPUTS RUNTIME. It imports NumPy and the native runtime, no more."""
+"""The program that `native` starts: RUNTIME. It imports NumPy and the native runtime, no more.
+
+Each line on stdin is a request to run a file, `{"folder", "kernel", "inputs", "timeout"}`; each is answered on stdout
+with an exit status, negative for a signal. Where the system can fork, each run is a process of its own, so that what a
+file does to it is not there when the next one runs; elsewhere a run that fails is this process's last.
+"""
 
 import contextlib
+import functools
 import importlib.machinery
 import importlib.util
+import json
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,36 +19,77 @@ from typing import Any
 import numpy as np
 
 _MOST_MEMORY = 8 * 2**30
+_FAILED = 1
 
 
-def main(folder: str, kernel: str, inputs: str, runtime: str) -> None:
-    """Runs `model.tflite` on the samples of `input*.npy` and writes `output*.npy`."""
-    _limit_memory()
-    root = Path(folder)
-    arrays = [np.load(root / f"input{k}.npy") for k in range(int(inputs))]
-    interpreter = _interpreter((root / "model.tflite").read_bytes(), kernel, Path(runtime))
-    samples = [interpreter.predict([array[k : k + 1] for array in arrays]) for k in range(len(arrays[0]))]
-    for k, outputs in enumerate(zip(*samples, strict=True)):
-        np.save(root / f"output{k}.npy", np.concatenate(outputs))
+def serve(runtime: str) -> None:
+    """Answers requests until stdin ends."""
+    _limit_resources()
+    # An interrupt is for the process that asks; this one ends in silence.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Loaded here once, for all runs; if that fails, each run says why.
+    with contextlib.suppress(Exception):
+        _module(runtime)
+    for line in sys.stdin:
+        request = json.loads(line)
+        status = _forked(request, runtime) if hasattr(os, "fork") else _attempt(request, runtime)
+        print(status, flush=True)  # noqa: T201
+        if status and not hasattr(os, "fork"):
+            return
 
 
-def _limit_memory() -> None:
-    # Windows has no such limit; there a hostile file meets the machine's own.
+def _limit_resources() -> None:
+    # Windows has no such limits; there a hostile file meets the machine's own.
     with contextlib.suppress(ImportError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _interpreter(data: bytes, kernel: str, runtime: Path) -> Any:
-    loader = importlib.machinery.ExtensionFileLoader("interpreter_wrapper_lite", str(runtime))
-    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(loader.name, loader, origin=str(runtime)))
+def _forked(request: dict[str, Any], runtime: str) -> int:
+    process = os.fork()
+    if process:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    status = _FAILED
+    try:
+        # By default the signal ends the process, whatever its native code is doing.
+        signal.setitimer(signal.ITIMER_REAL, request["timeout"])
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = _attempt(request, runtime)
+    finally:
+        os._exit(status)
+
+
+def _attempt(request: dict[str, Any], runtime: str) -> int:
+    """Runs a file; what goes wrong is told in `log`, beside what the native code has to say."""
+    folder = Path(request["folder"])
+    os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT), 2)
+    try:
+        _run(folder, request["kernel"], request["inputs"], runtime)
+    except Exception as error:
+        os.write(2, str(error).encode())
+        return _FAILED
+    return 0
+
+
+def _run(folder: Path, kernel: str, inputs: int, runtime: str) -> None:
+    """Runs `model.tflite` on the samples of `input*.npy` and writes `output*.npy`."""
+    arrays = [np.load(folder / f"input{k}.npy") for k in range(inputs)]
+    data = (folder / "model.tflite").read_bytes()
+    interpreter = _module(runtime).LiteInterpreter(data, 1, kernel == "reference", kernel == "indirect", False)
+    samples = [interpreter.predict([array[k : k + 1] for array in arrays]) for k in range(len(arrays[0]))]
+    for k, outputs in enumerate(zip(*samples, strict=True)):
+        np.save(folder / f"output{k}.npy", np.concatenate(outputs))
+
+
+@functools.cache
+def _module(runtime: str) -> Any:
+    loader = importlib.machinery.ExtensionFileLoader("interpreter_wrapper_lite", runtime)
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(loader.name, loader, origin=runtime))
     loader.exec_module(module)
-    return module.LiteInterpreter(data, 1, kernel == "reference", kernel == "indirect", False)
+    return module
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except Exception as error:
-        sys.exit(str(error))
+    serve(sys.argv[1])

@@ -1,0 +1,163 @@
+"""Damaged and hostile files cost an error, never the process, and never much time."""
+
+import struct
+
+import numpy as np
+import pytest
+import sample_networks
+
+from kbnn.converters import benchmark, flatbuffer, inspection, native, verification
+from kbnn.converters.reference import Reference
+from kbnn.errors import KbnnError
+
+_LONGEST = 1.0
+
+
+def mutated(data, generator):
+    """Bytes flipped, cut out, repeated, overwritten or cut off."""
+    changed = bytearray(data)
+    for _ in range(generator.integers(1, 8)):
+        place = int(generator.integers(len(changed)))
+        kind = generator.choice(6, p=[0.3, 0.25, 0.2, 0.05, 0.05, 0.15])
+        if kind == 0:
+            changed[place] ^= 1 << int(generator.integers(8))
+        elif kind == 1:
+            changed[place] = int(generator.integers(256))
+        elif kind == 2:
+            changed[place : place + 4] = struct.pack("<I", int(generator.integers(2**32)))
+        elif kind == 3:
+            del changed[place : place + int(generator.integers(1, 64))]
+        elif kind == 4:
+            changed[place:place] = changed[place : place + int(generator.integers(1, 64))]
+        else:
+            changed[place : place + 4] = struct.pack("<i", int(generator.choice([-1, 0, 2**31 - 1, -(2**31)])))
+    return bytes(changed[: int(generator.integers(8, len(changed)))] if generator.random() < 0.1 else changed)
+
+
+@pytest.fixture(scope="module")
+def mutants(bireal_path):
+    data, generator = bireal_path.read_bytes(), np.random.default_rng(0)
+    return [mutated(data, generator) for _ in range(1000)]
+
+
+def refusals(function, cases):
+    """The errors of calls, each of one line; None for those that work. Any other error fails the test."""
+    found = []
+    for case in cases:
+        try:
+            function(case)
+            found.append(None)
+        except KbnnError as error:
+            found.append(str(error))
+    assert not any("\n" in message for message in found if message)
+    return found
+
+
+def test_a_thousand_mutated_files_are_audited_or_refused(mutants):
+    found = refusals(lambda data: str(inspection.audit(flatbuffer.parse(data))), mutants)
+    assert 50 < found.count(None) < 950
+
+
+@pytest.mark.slow
+def test_the_interpreter_runs_or_refuses_a_thousand_mutated_files(mutants, bireal, bireal_path):
+    images = [sample_networks.images(bireal, 1)]
+    found = refusals(lambda data: native.run(data, images, timeout=_LONGEST), mutants)
+    assert found.count(None) > 50
+    assert sum("it died of signal" in message for message in found if message) > 50
+    # What the damaged ones did is not there when a sound one runs.
+    np.testing.assert_allclose(native.run(bireal_path.read_bytes(), images)[0], bireal(images[0]), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_verify_survives_mutated_files(mutants, bireal):
+    reference, images = Reference(bireal), sample_networks.images(bireal, 2)
+    found = refusals(lambda data: verification.compare(reference, flatbuffer.parse(data), images), mutants[::20])
+    assert None in found
+
+
+@pytest.mark.slow
+def test_benchmark_survives_mutated_files(mutants, tmp_path):
+    path = tmp_path / "mutant.tflite"
+
+    def measure(data):
+        path.write_bytes(data)
+        benchmark(path, runs=1, warmup=0, repeats=1)
+
+    assert any(refusals(measure, mutants[::125]))
+
+
+def shared_tables(count):
+    """A small file whose subgraph, claimed `count` times, is one table: unpacked naively it has no end."""
+    import flatbuffers
+
+    builder = flatbuffers.Builder(1024)
+    builder.StartObject(5)
+    operator = builder.EndObject()
+    builder.StartVector(4, count, 4)
+    for _ in range(count):
+        builder.PrependUOffsetTRelative(operator)
+    operators = builder.EndVector()
+    builder.StartObject(5)
+    builder.PrependUOffsetTRelativeSlot(3, operators, 0)
+    subgraph = builder.EndObject()
+    builder.StartVector(4, count, 4)
+    for _ in range(count):
+        builder.PrependUOffsetTRelative(subgraph)
+    subgraphs = builder.EndVector()
+    builder.StartObject(8)
+    builder.PrependUOffsetTRelativeSlot(2, subgraphs, 0)
+    builder.Finish(builder.EndObject(), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_shared_tables_are_refused_before_they_are_unpacked():
+    with pytest.raises(KbnnError, match="it claims more parts than it has room for"):
+        flatbuffer.parse(shared_tables(20_000))
+
+
+def test_a_file_that_is_too_large(tmp_path, monkeypatch):
+    path = tmp_path / "large.tflite"
+    with path.open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(KbnnError, match="more than the format's 2 GB"):
+        flatbuffer.read(path)
+
+
+def child_that(monkeypatch, folder, program):
+    """Replaces the process that runs files by another program."""
+    path = folder / "child.py"
+    path.write_text(program)
+    child = native.Child(path)
+    monkeypatch.setattr(native, "_CHILD", child)
+    return child
+
+
+def test_a_child_that_dies_is_an_error_and_started_again(monkeypatch, tmp_path, bireal_file, bireal):
+    child = child_that(monkeypatch, tmp_path, "import os, signal\ninput()\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    for _ in range(2):
+        with pytest.raises(KbnnError, match="it died of signal 11"):
+            native.run(bireal_file.data, [sample_networks.images(bireal, 1)])
+    child.end()
+
+
+def test_a_child_that_hangs_is_an_error(monkeypatch, tmp_path, bireal_file, bireal):
+    child = child_that(monkeypatch, tmp_path, "import time\ntime.sleep(60)\n")
+    monkeypatch.setattr(native, "_GRACE", 0.1)
+    with pytest.raises(KbnnError, match="did not finish within 1 s"):
+        native.run(bireal_file.data, [sample_networks.images(bireal, 1)], timeout=1)
+    child.end()
+
+
+def test_a_child_that_is_interrupted_does_not_answer_the_next_request(bireal_file, bireal, monkeypatch):
+    images = [sample_networks.images(bireal, 1)]
+    process = native._CHILD._started()
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native._CHILD, "_answer", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            native.run(bireal_file.data, images)
+    assert process.wait(10) != 0
+    assert native.run(bireal_file.data, images)[0].shape == (1, 10)
