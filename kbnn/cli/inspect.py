@@ -10,8 +10,9 @@ from kbnn.errors import KbnnError
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with the network drawn, coloured by bits.")
 @json_option
-def command(file: Path, as_json: bool) -> None:
+def command(file: Path, html: Path | None, as_json: bool) -> None:
     """Audit a .tflite file: which convolutions are binary, which are not, what they cost.
 
     Exit status 1 when no convolution is binary, or one that looks 1-bit silently became float.
@@ -19,12 +20,17 @@ def command(file: Path, as_json: bool) -> None:
     \b
     Example:
       kbnn inspect resnet20.tflite
+      kbnn inspect resnet20.tflite --html resnet20.html
       kbnn inspect resnet20.tflite --json
     """
     from kbnn.converters import inspect
 
     audit = inspect(file)
     show(audit, as_json)
+    if html is not None:
+        from kbnn.converters.inspection_page import write_page
+
+        write_page(file, html)
     if audit.silent_fallbacks:
         raise KbnnError(
             f"{len(audit.silent_fallbacks)} layers of '{file}' look 1-bit and are float: "
