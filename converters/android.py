@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from kbnn import files, tables
 from kbnn.converters.conversion import convert
+from kbnn.converters.description import Description
 from kbnn.converters.inspection import inspect
 from kbnn.converters.stock import export_float, export_int8
 from kbnn.datasets import Dataset, Normalization
@@ -27,7 +28,7 @@ _VERIFICATION_IMAGES = 64
 
 @dataclass(frozen=True)
 class Input:
-    """How a picture becomes network input.
+    """How a picture becomes network input; a file's metadata say the same but for `shorter_side`, see `description`.
 
     Its shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
     each channel becomes `(pixel - mean) / std`; one channel is the luma of red, green and blue.
@@ -71,10 +72,13 @@ def _shape(spec: Input) -> str:
     return f"{spec.height}x{spec.width}x{spec.channels}"
 
 
-def export_android(model: tf.keras.Model, data: Dataset, folder: str | os.PathLike[str], name: str) -> Assets:
+def export_android(
+    model: tf.keras.Model, data: Dataset, folder: str | os.PathLike[str], name: str, recipe: str = ""
+) -> Assets:
     """Writes `NAME.tflite` (bitpacked), its float32 and int8 twins, and the index that names them.
 
-    The index comes last, so that it never names a file that is not there whole.
+    Each file holds labels, normalization and input size as metadata. The index comes last, so that it never names a
+    file that is not there whole.
 
     Raises:
         UsageError: the network's input is not the data set's.
@@ -92,11 +96,12 @@ def export_android(model: tf.keras.Model, data: Dataset, folder: str | os.PathLi
     root = Path(folder)
     calibration = data.inputs(data.train.take(np.arange(min(_CALIBRATION_IMAGES, data.train.size))))
     test = data.inputs(data.test.take(np.arange(min(_VERIFICATION_IMAGES, data.test.size))))
+    described = Description.of(data, recipe, name)
     writers: dict[str, Callable[[Path], Any]] = {
         # The released Android library has the default kernel alone, which refuses grouped convolutions.
-        name: lambda path: convert(model, path, test, kernel="portable"),
-        f"{name}_float32": lambda path: export_float(model, path),
-        f"{name}_int8": lambda path: export_int8(model, path, calibration),
+        name: lambda path: convert(model, path, test, kernel="portable", description=described),
+        f"{name}_float32": lambda path: export_float(model, path, described),
+        f"{name}_int8": lambda path: export_int8(model, path, calibration, described),
     }
     models = tuple(_write(title, root / f"{title}.tflite", write) for title, write in writers.items())
     assets = Assets(os.fspath(root), data.classes, input_of(data), models)

@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-import kbnn
 from kbnn import files, tables
 from kbnn.converters import flatbuffer, inspection, verification
 from kbnn.converters.binary_layers import binary_calls
@@ -88,12 +87,12 @@ def convert(
     _check_binary(keras, options)
     reference = reference_for(keras, options)
     graph = deploy(reference, options)
-    described = replace(description or Description(), model=(description and description.model) or reference.model.name)
+    described = (description or Description()).of_model(reference.model.name)
     file = lower(graph, {**described.to_json(), **options.to_json()})
     _check_bitpacked(reference, file, graph, options)
     if options.weights == "int8":
         file = stored_as_int8(file)
-    file = flatbuffer.parse(with_metadata(file, described, kbnn.__version__))
+    file = flatbuffer.parse(with_metadata(file, described))
     given = random_images(model) if images is None else images
     parity = verification.compare(keras, file, given, os.fspath(path), graph)
     if not parity.passed:

@@ -7,12 +7,13 @@ ZIP archive of the files that the entry names: here `labels.txt`.
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import flatbuffers
 import numpy as np
 
+import kbnn
 from kbnn.converters import flatbuffer
 from kbnn.converters.flatbuffer import File, Tensor
 
@@ -44,14 +45,18 @@ class Description:
             model, recipe, data.name, tuple(data.classes), tuple(normalization.mean), tuple(normalization.std)
         )
 
+    def of_model(self, name: str) -> "Description":
+        """With a model's own name, unless it has another."""
+        return replace(self, model=self.model or name)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def with_metadata(file: File, description: Description, version: str) -> bytes:
+def with_metadata(file: File, description: Description) -> bytes:
     """The file with metadata, and with its labels packed behind it."""
     model = flatbuffer.tree(file.data)
-    flatbuffer.add_metadata(model, ENTRY, _entry(file, description, version))
+    flatbuffer.add_metadata(model, ENTRY, _entry(file, description))
     data = flatbuffer.pack(model)
     return _with_archive(data, {LABELS: "\n".join(description.labels)}) if description.labels else data
 
@@ -74,8 +79,12 @@ def _with_archive(data: bytes, contents: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-def _entry(file: File, description: Description, version: str) -> bytes:
-    about = [description.recipe and f"recipe {description.recipe}", description.dataset and f"on {description.dataset}"]
+def _entry(file: File, description: Description) -> bytes:
+    about = [
+        "binary network",
+        description.recipe and f"recipe {description.recipe}",
+        description.dataset and f"trained on {description.dataset}",
+    ]
     graph = _Table(
         {
             0: description.model,
@@ -86,8 +95,8 @@ def _entry(file: File, description: Description, version: str) -> bytes:
     root = _Table(
         {
             0: description.model,
-            1: " ".join(["binary network", *filter(None, about)]),
-            2: f"kbnn {version}",
+            1: ", ".join(filter(None, about)),
+            2: f"kbnn {kbnn.__version__}",
             3: [graph],
             7: _MIN_PARSER_VERSION,
         }

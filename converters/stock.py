@@ -6,13 +6,16 @@ too: for a float network without any, give the real-valued twin (method "float")
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn import files
+from kbnn.converters import flatbuffer
 from kbnn.converters.deploy.lifting import lift
+from kbnn.converters.description import Description, with_metadata
 from kbnn.converters.lowering import serving
 from kbnn.converters.precision import in_float32
 from kbnn.converters.quiet import held_stderr
@@ -20,18 +23,22 @@ from kbnn.converters.reference import Reference
 from kbnn.errors import KbnnError, UsageError
 
 
-def export_float(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
-    """Writes the network in float32.
+def export_float(model: tf.keras.Model, path: str | os.PathLike[str], description: Description | None = None) -> None:
+    """Writes the network in float32; `description` becomes the file's metadata, as in `convert`.
 
     Raises:
         ConversionError: the input has an unknown size.
         KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
     """
-    files.write(path, _convert(_converter(model), model))
+    _write(path, _convert(_converter(model), model), model, description)
 
 
-def export_int8(model: tf.keras.Model, path: str | os.PathLike[str], images: np.ndarray) -> None:
+def export_int8(
+    model: tf.keras.Model, path: str | os.PathLike[str], images: np.ndarray, description: Description | None = None
+) -> None:
     """Writes the network in int8 throughout, input and output too, with ranges from calibration images `(B, ...)`.
+
+    `description` becomes the file's metadata, as in `convert`.
 
     Raises:
         ConversionError: the input has an unknown size.
@@ -51,7 +58,12 @@ def export_int8(model: tf.keras.Model, path: str | os.PathLike[str], images: np.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    files.write(path, _convert(converter, model))
+    _write(path, _convert(converter, model), model, description)
+
+
+def _write(path: str | os.PathLike[str], data: bytes, model: tf.keras.Model, description: Description | None) -> None:
+    described = (description or Description()).of_model(model.name)
+    files.write(path, with_metadata(flatbuffer.parse(data), described))
 
 
 def _converter(model: tf.keras.Model) -> tf.lite.TFLiteConverter:
@@ -61,7 +73,9 @@ def _converter(model: tf.keras.Model) -> tf.lite.TFLiteConverter:
 
 def _convert(converter: tf.lite.TFLiteConverter, model: tf.keras.Model) -> bytes:
     try:
-        with held_stderr():
+        with held_stderr(), warnings.catch_warnings():
+            # Calibration images give the statistics; TensorFlow Lite's front end does not look at them.
+            warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
             return converter.convert()
     except Exception as error:
         reason = " ".join(str(error).split())[:300]

@@ -25,6 +25,13 @@ def load_model(path: Path) -> Any:
     return Run.open(path).model() if path.is_dir() else load_model(path)
 
 
+def recipe_name(path: Path) -> str:
+    """The recipe that a run trained by; nothing for a .keras file."""
+    from kbnn.training.run import Run
+
+    return Run.open(path).recipe.name if path.is_dir() else ""
+
+
 def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
     """The data set named on the command line, or the one that the run at `path` trained on."""
     from kbnn import datasets

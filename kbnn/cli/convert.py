@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument
+from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument, recipe_name
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError
 
@@ -84,7 +84,6 @@ def _data(model: Path, dataset: str | None, data_dir: Path | None) -> Any:
 
 def _description(model: Path, name: str, data: Any) -> Any:
     from kbnn.converters import Description
-    from kbnn.training import Run
 
-    recipe = Run.open(model).recipe.name if model.is_dir() else ""
+    recipe = recipe_name(model)
     return Description(model=name, recipe=recipe) if data is None else Description.of(data, recipe, name)

@@ -123,9 +123,10 @@ def _run(output: Path, epochs: int) -> Demo:
     images = data.inputs(data.test)
     paths = [output / f"{name}.tflite" for name in ("binary", "float32", "int8")]
     click.echo("converting, and verifying on all test images", err=True)
-    artifact = converters.convert(model, paths[0], images)
-    converters.export_float(model, paths[1])
-    converters.export_int8(model, paths[2], data.inputs(data.train)[:200])
+    description = converters.Description.of(data, recipe.name, recipe.model.name)
+    artifact = converters.convert(model, paths[0], images, description=description)
+    converters.export_float(model, paths[1], description)
+    converters.export_int8(model, paths[2], data.inputs(data.train)[:200], description)
     click.echo("measuring latencies", err=True)
     latencies = compare(paths, runs=2000)
     predictions = native.run(flatbuffer.read(paths[0]).data, [images])[0].argmax(-1)

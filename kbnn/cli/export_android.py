@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument
+from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument, recipe_name
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 
 
@@ -34,4 +34,4 @@ def command(model: Path, output: Path, dataset: str | None, data_dir: Path | Non
 
     loaded = load_model(model)
     data = load_dataset(model, dataset, data_dir)
-    show(export_android(loaded, data, output, model.stem), as_json)
+    show(export_android(loaded, data, output, model.stem, recipe_name(model)), as_json)

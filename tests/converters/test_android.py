@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 
 import kbnn
 from kbnn import datasets
-from kbnn.converters import android, inspect, native
+from kbnn.converters import android, description, flatbuffer, inspect, native
 from kbnn.errors import UsageError
 
 APP = Path(__file__).parents[2] / "android_demo"
@@ -30,10 +29,7 @@ def assets(digits, tmp_path_factory):
 
 
 def export(model, data, folder):
-    with warnings.catch_warnings():
-        # Calibration images give the statistics; TensorFlow Lite's front end does not look at them.
-        warnings.filterwarnings("ignore", "Statistics for quantized inputs")
-        return android.export_android(model, data, folder, "digits")
+    return android.export_android(model, data, folder, "digits", "my-recipe")
 
 
 @pytest.mark.slow
@@ -67,6 +63,14 @@ def test_the_index_says_how_to_feed_the_models(assets, digits):
         "mean": list(digits.normalization.mean),
         "std": list(digits.normalization.std),
     }
+
+
+@pytest.mark.slow
+def test_every_file_says_itself_how_to_feed_it(assets, digits):
+    for model in assets.models:
+        file = flatbuffer.read(Path(assets.folder) / model.file)
+        assert description.labels(file) == list(digits.classes)
+        assert b"recipe my-recipe, trained on digits" in file.metadata["TFLITE_METADATA"]
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_the_entry_is_what_the_schema_says(path):
     assert data[4:8] == b"M001"
     root = Table(data, struct.unpack_from("<I", data)[0])
     assert root.text(0) == "bireal"
-    assert root.text(1) == "binary network recipe my-recipe on pets"
+    assert root.text(1) == "binary network, recipe my-recipe, trained on pets"
     assert root.text(2) == f"kbnn {kbnn.__version__}"
     (graph,) = root.tables(3)
     (image,) = graph.tables(2)
@@ -119,10 +119,3 @@ def test_of_a_data_set():
     assert found.labels == tuple(data.classes)
     assert found.mean == data.normalization.mean
     assert np.shape(found.std) == (1,)
-
-
-def test_tensorflow_lites_own_tool_reads_it(path):
-    metadata = pytest.importorskip("tflite_support", reason="tflite-support has no wheel for this Python").metadata
-    shown = metadata.MetadataDisplayer.with_model_file(str(path))
-    assert json.loads(shown.get_metadata_json())["name"] == "bireal"
-    assert shown.get_packed_associated_file_list() == ["labels.txt"]
