@@ -1,5 +1,6 @@
 """How binary weights moved during training, epoch by epoch, in one small file."""
 
+import io
 import os
 import zipfile
 from dataclasses import dataclass, field
@@ -94,8 +95,10 @@ class WeightHistory:
             **{_SCALE + name: alpha.astype(np.float32) for name, alpha in self.scales.items()},
             **{_SIGNS + str(epoch): bits for epoch, bits in self.signs.items()},
         }
-        with files.replacing(path) as temporary:
-            np.savez_compressed(temporary, **arrays)
+        # By way of memory: an archive that a full disk cuts short complains once more when it is forgotten.
+        archive = io.BytesIO()
+        np.savez_compressed(archive, **arrays)
+        files.write(path, archive.getvalue())
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> "WeightHistory":

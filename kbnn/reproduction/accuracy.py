@@ -91,7 +91,7 @@ def _share(recipe: Recipe, epochs: int) -> tuple[Any, ...]:
     for place, stage in enumerate(recipe.stage):
         following = len(recipe.stage) - place - 1
         count = min(max(1, round(left * stage.epochs / planned)), left - following)
-        stages.append(stage.model_copy(update={"epochs": count}))
+        stages.append(stage.shortened(count))
         left, planned = left - count, planned - stage.epochs
     return tuple(stages)
 

@@ -5,21 +5,29 @@
 >>> run.model()
 """
 
-from kbnn.training.ede_schedule import EDESchedule
+from kbnn.training.batch_norm_retraining import BatchNormRetraining
 from kbnn.training.evaluate import Evaluation, evaluate
+from kbnn.training.flip_ratio import FlipRatio
 from kbnn.training.interruption import InterruptedRunError
-from kbnn.training.recipe import DataSettings, ModelSettings, Recipe, Stage
+from kbnn.training.recipe import DataSettings, Distillation, ModelSettings, Recipe, Stage
 from kbnn.training.result import Result, result
 from kbnn.training.run import Run
+from kbnn.training.schedules import BetaSchedule, EDESchedule, PercentileSchedule, RegularizationWarmup
 from kbnn.training.train import train
 
 __all__ = [
+    "BatchNormRetraining",
+    "BetaSchedule",
     "DataSettings",
+    "Distillation",
     "EDESchedule",
     "Evaluation",
+    "FlipRatio",
     "InterruptedRunError",
     "ModelSettings",
+    "PercentileSchedule",
     "Recipe",
+    "RegularizationWarmup",
     "Result",
     "Run",
     "Stage",

@@ -15,7 +15,7 @@ from kbnn.training.state import Position, TrainingState
 # A checkpoint is written at least this often, also in the middle of an epoch.
 SECONDS = 600.0
 
-_COLUMNS = ("loss", "penalty", "accuracy", "val_loss", "val_accuracy", "learning_rate")
+_COLUMNS = ("loss", "penalty", "accuracy", "val_loss", "val_accuracy", "flip_ratio", "learning_rate")
 
 
 class Keeper(tf.keras.callbacks.Callback):
@@ -28,14 +28,14 @@ class Keeper(tf.keras.callbacks.Callback):
         state: TrainingState,
         position: Position,
         steps: int,
-        interruption: Interruption,
+        interruption: Interruption | None,
     ) -> None:
         super().__init__()
         self.position = position
+        self.steps = steps
         self._run = run
         self._network = network
         self._state = state
-        self._steps = steps
         self._interruption = interruption
         self._saved_at = time.monotonic()
 
@@ -52,7 +52,8 @@ class Keeper(tf.keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.position = self._begun.after(batch + 1)
-        if self.position.step == self._steps:
+        # Saving reads what is summed over workers: only where there is one process can it do so on its own.
+        if self.position.step == self.steps or self._interruption is None:
             return
         if self._interruption.received or time.monotonic() - self._saved_at > SECONDS:
             self._checkpoint()
@@ -70,6 +71,16 @@ class Keeper(tf.keras.callbacks.Callback):
                 self._run.save(self._network, "best")
         self._checkpoint()
         self._stop_if_asked()
+        if self.out_of_patience():
+            self.model.stop_training = True
+
+    def out_of_patience(self) -> bool:
+        """Whether so many epochs of the stage as its patience is have not been better than the best before them."""
+        patience = self._run.recipe.stage[self.position.stage].patience
+        validated = _validated(self._run.history(), self.position.stage)
+        if patience is None or len(validated) <= patience:
+            return False
+        return max(validated[-patience:])[0] <= max(validated[:-patience])[0]
 
     def _checkpoint(self) -> None:
         with self._saving():
@@ -88,7 +99,7 @@ class Keeper(tf.keras.callbacks.Callback):
             ) from error
 
     def _stop_if_asked(self) -> None:
-        received = self._interruption.received
+        received = None if self._interruption is None else self._interruption.received
         if received:
             raise InterruptedRunError(
                 f"stopped by {received.name} after step {self.position.total}: run '{self._run.folder}' is saved, "
@@ -99,10 +110,16 @@ class Keeper(tf.keras.callbacks.Callback):
 
 def best_epoch(history: History, stage: int) -> int | None:
     """The epoch of a stage (counted from 0) that validated best; the last one among equals."""
-    rows = [row for row in history if row["stage"] == stage + 1 and "val_accuracy" in row]
-    return int(max(rows, key=lambda row: (row["val_accuracy"], row["epoch"]))["epoch"]) if rows else None
+    validated = _validated(history, stage)
+    return max(validated)[1] if validated else None
+
+
+def _validated(history: History, stage: int) -> list[tuple[float, int]]:
+    """Validation accuracy and epoch of each epoch of a stage."""
+    rows = (row for row in history if row["stage"] == stage + 1 and "val_accuracy" in row)
+    return [(row["val_accuracy"], int(row["epoch"])) for row in rows]
 
 
 def _learning_rate(optimizer: tf.keras.optimizers.Optimizer) -> float:
     rate = optimizer.learning_rate
-    return float(rate(optimizer.iterations) if callable(rate) else rate)
+    return float(tf.convert_to_tensor(rate(optimizer.iterations) if callable(rate) else rate))

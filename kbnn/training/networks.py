@@ -1,46 +1,154 @@
-"""A recipe's network, from whichever installed package registers its name."""
+"""A stage's network, from whichever installed package registers its name."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
+from kbnn import methods, quantizers, weights
 from kbnn.datasets import Dataset
-from kbnn.training.recipe import ModelSettings, Recipe
+from kbnn.errors import unknown
+from kbnn.layers.binarized import Binarized
+from kbnn.methods import Method
+from kbnn.training.recipe import ModelSettings, Recipe, Stage
+from kbnn.training.run import Run, load_model
 
 # A package that is named there has `names()` and `build(name, method, input_shape, classes, **options)`.
 GROUP = "kbnn.architectures"
 
+Make = Callable[[], Any]
 
-def network(recipe: Recipe, data: Dataset) -> tf.keras.Model:
-    """The recipe's network for a data set, under its mixed-precision policy.
+ACTIVATIONS: dict[str, Make] = {
+    **quantizers.ESTIMATORS,
+    "sign_swish_5": partial(quantizers.SignSwish, 5.0),
+    "sign_swish_10": partial(quantizers.SignSwish, 10.0),
+    "sign_swish_trainable": partial(quantizers.SignSwish, 5.0, trainable_beta=True),
+}
+KERNELS: dict[str, Make] = {
+    **ACTIVATIONS,
+    "dorefa": quantizers.DoReFaSign,
+    "half_half": quantizers.HalfHalf,
+    "half_half_identity": partial(quantizers.HalfHalf, "identity"),
+    "libra": quantizers.LibraSign,
+    "magnitude_aware": quantizers.MagnitudeAwareSign,
+    "optimal_magnitude": quantizers.OptimalMagnitude,
+    "optimal_magnitude_identity": partial(quantizers.OptimalMagnitude, "identity"),
+    "standardized": quantizers.StandardizedSign,
+    "xnor": quantizers.XNORSign,
+}
+
+
+def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Model | None = None) -> tf.keras.Model:
+    """A stage's network for a data set, with the weights of the previous stage's where layers have the same names.
 
     Raises:
-        UsageError: an unknown architecture, method or option.
+        UsageError: an unknown architecture, method, option or quantizer, or weights that do not fit.
     """
+    settings = recipe.model
     with _policy(recipe.policy), _random_state_in_variables():
-        return build(recipe.model, data)
+        model = build(
+            settings.name,
+            method(settings, stage),
+            input_shape=data.input_shape,
+            classes=len(data.classes),
+            **{**settings.options, **stage.options},
+        )
+    if settings.initializer is not None:
+        initialize(model, settings.initializer)
+    if previous is not None:
+        weights.transfer(previous, model)
+    elif settings.weights is not None:
+        _load(settings.weights, model)
+    return model
 
 
-def build(settings: ModelSettings, data: Dataset) -> tf.keras.Model:
-    """A network for the data's shape and classes."""
+def build(name: str, method: Method, **kwargs: Any) -> tf.keras.Model:
+    """A network by name."""
     package = None
     for entry in importlib.metadata.entry_points(group=GROUP):
         package = entry.load()
-        if settings.name in package.names():
+        if name in package.names():
             break
     if package is None:
         raise RuntimeError(f"no installed package registers '{GROUP}'")
-    return package.build(
-        settings.name, settings.method, input_shape=data.input_shape, classes=len(data.classes), **settings.options
+    return package.build(name, method, **kwargs)
+
+
+def method(settings: ModelSettings, stage: Stage) -> Method:
+    """The method of a stage: the recipe's, with what the recipe and the stage put in the place of its parts.
+
+    Raises:
+        UsageError: an unknown method or quantizer; near names are offered.
+    """
+    result = methods.get(stage.method or settings.method)
+    if not result.is_binary:
+        return result
+    if settings.activations is not None:
+        result = dataclasses.replace(result, input_quantizer=_known("activations", settings.activations, ACTIVATIONS))
+    if settings.kernels is not None:
+        result = dataclasses.replace(result, kernel_quantizer=_known("kernels", settings.kernels, KERNELS))
+    if settings.scale is not None:
+        scale = None if settings.scale == "none" else settings.scale
+        penalty = result.scale_regularizer if scale == "learned" else None
+        result = dataclasses.replace(result, scale=scale, scale_regularizer=penalty)
+    if settings.penalty is not None:
+        for penalty in filter(None, (result.kernel_regularizer, result.scale_regularizer)):
+            penalty.strength.assign(settings.penalty)
+    return _with_real_kernels(result) if stage.kernels == "real" else result
+
+
+def _known(kind: str, name: str, known: dict[str, Make]) -> Make:
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
+
+
+def _with_real_kernels(result: Method) -> Method:
+    return dataclasses.replace(
+        result,
+        kernel_quantizer=None,
+        kernel_constraint=None,
+        kernel_regularizer=None,
+        scale=None,
+        scale_regularizer=None,
     )
 
 
+def initialize(model: tf.keras.Model, name: str) -> None:
+    """Draws every kernel anew, and starts learned scales from them."""
+    for layer in model.layers:
+        kernel = getattr(layer, "latent_kernel", getattr(layer, "kernel", None))
+        if kernel is not None:
+            seed = tf.random.uniform([], maxval=tf.int32.max, dtype=tf.int32)
+            kernel.assign(tf.keras.initializers.get({"class_name": name, "config": {"seed": int(seed)}})(kernel.shape))
+        if isinstance(layer, Binarized):
+            layer.restart_scale()
+
+
+def load_source(path: str) -> tf.keras.Model | Path:
+    """The model of a run's folder or of a .keras file; any other path as it is."""
+    source = Path(path)
+    if source.is_dir():
+        return Run.open(source).model()
+    return load_model(source) if source.suffix == ".keras" else source
+
+
+def _load(path: str, model: tf.keras.Model) -> None:
+    """Starts from a run, a .keras file or a file of weights; another number of classes gets a new classifier."""
+    source = load_source(path)
+    other_classes = isinstance(source, tf.keras.Model) and source.output_shape != model.output_shape
+    weights.transfer(source, model, skip=(model.layers[-1].name,) if other_classes else ())
+
+
 @contextlib.contextmanager
-def _policy(name: str) -> Iterator[None]:
+def _policy(name: str | None) -> Iterator[None]:
     before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(name)
+    tf.keras.mixed_precision.set_global_policy(name or before)
     try:
         yield
     finally:

@@ -53,32 +53,110 @@ class DataSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """`[model]`: the architecture, the method, the architecture's options, and weights to start from."""
+    """`[model]`: the architecture, the method, the architecture's options, and weights to start from.
+
+    `activations`, `kernels`, `scale` and `penalty` (λ) take the place of the method's own, as in the papers'
+    ablations; see `kbnn.training.networks`. `initializer` is drawn from by every kernel anew. `weights` is a run's
+    folder, a .keras file or a file of weights; a classifier for other classes starts anew.
+    """
 
     name: str
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
+    activations: str | None = None
+    kernels: str | None = None
+    scale: Literal["none", "mean_abs", "learned"] | None = None
+    penalty: NotNegative | None = None
+    initializer: Literal["glorot_uniform", "he_normal"] | None = None
     weights: str | None = None
 
 
+class Distillation(Settings):
+    """`[stage.distillation]`: a teacher's softened outputs as a second target.
+
+    Loss: (1 - share)·cross-entropy + share·T²·KL(softmax(teacher/T), softmax(student/T)).
+    """
+
+    teacher: str
+    share: float = Field(0.5, gt=0, le=1)
+    temperature: Positive = 1.0
+
+
 class Stage(Settings):
-    """`[[stage]]`: epochs under one optimizer and one schedule."""
+    """`[[stage]]`: epochs under one optimizer and one schedule.
+
+    Args:
+        epochs: how long.
+        method: in the place of the model's, such as "float" for real-valued pre-training.
+        options: of the architecture, in the place of the model's.
+        kernels: "real" leaves kernels as they are while activations are signs (ReActNet's first stage).
+        train: "all", or "batch_norm" alone, with kernels that are ±1 from then on (Bi-Real Net's last stage).
+        optimizer: "sgd" with momentum, or "adam".
+        learning_rate: the largest one.
+        momentum: of "sgd".
+        schedule: "constant"; "cosine" or "linear" to 0 at the end; "steps": times `factor` at each of `boundaries`.
+        boundaries: epochs.
+        factor: see `schedule`.
+        warmup: epochs in which the learning rate rises linearly, before its schedule starts.
+        weight_decay: λ of the penalty λ/2·Σw² on every trained weight but binarized kernels.
+        decay_binarized: binarized kernels, too.
+        label_smoothing: share of the target that is spread over all classes.
+        penalty_warmup: epochs in which the method's penalty rises linearly to its strength.
+        ede: Tmin and Tmax of IR-Net's estimator.
+        beta: first and last β of SignSwish estimators that are not trained.
+        percentile: first percentile of SiMaN's clamp, which falls to 0.
+        patience: stop after so many epochs without a better validation accuracy.
+        distillation: a teacher.
+    """
 
     epochs: int = Field(ge=1)
+    method: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    kernels: Literal["binary", "real"] = "binary"
+    train: Literal["all", "batch_norm"] = "all"
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 5e-3
     momentum: Share = 0.9
     schedule: Literal["constant", "cosine", "linear", "steps"] = "cosine"
+    boundaries: tuple[Annotated[int, Field(ge=1)], ...] = Field((), strict=False)
+    factor: Positive = 0.1
+    warmup: int = Field(0, ge=0)
+    weight_decay: NotNegative = 0.0
+    decay_binarized: bool = False
+    label_smoothing: Share = 0.0
+    penalty_warmup: int = Field(0, ge=0)
+    ede: tuple[Positive, Positive] = Field((1e-3, 10.0), strict=False)
+    beta: tuple[Positive, Positive] | None = Field(None, strict=False)
+    percentile: float = Field(15.0, ge=0, lt=50)
+    patience: int | None = Field(None, ge=1)
+    distillation: Distillation | None = None
+
+    @model_validator(mode="after")
+    def _steps_have_boundaries(self) -> "Stage":
+        if (self.schedule == "steps") != bool(self.boundaries):
+            raise ValueError("schedule 'steps' and boundaries go together: give both, or neither")
+        return self
+
+    def shortened(self, epochs: int) -> "Stage":
+        """The stage in another number of epochs, its boundaries and warm-ups in proportion."""
+        share = epochs / self.epochs
+        scaled = {"epochs": epochs, "boundaries": tuple(max(1, round(share * epoch)) for epoch in self.boundaries)}
+        warmups = {name: round(share * getattr(self, name)) for name in ("warmup", "penalty_warmup")}
+        return self.model_copy(update={**scaled, **warmups})
 
 
 class Recipe(Settings):
-    """A whole recipe."""
+    """A whole recipe.
+
+    `source` and `paper` say which row of which paper's table it is, and its top-1 in percent. `policy` is the
+    mixed-precision policy; Keras's global one when not given.
+    """
 
     name: str
     source: str | None = None
     paper: float | None = None
     seed: int = 0
-    policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
     steps_per_execution: int = Field(8, ge=1)
     data: DataSettings
     model: ModelSettings
@@ -258,6 +336,7 @@ _TABLES: dict[tuple[str, ...], type[Settings]] = {
     ("data",): DataSettings,
     ("model",): ModelSettings,
     ("stage",): Stage,
+    ("stage", "distillation"): Distillation,
 }
 
 

@@ -107,17 +107,18 @@ class Run:
         return datasets.load(str(settings.name), validation=settings.validation, data_dir=data_dir, transform=transform)
 
     def history(self) -> History:
-        """One row for each finished epoch."""
+        """One row for each finished epoch; a stage may lack what another one has."""
         path = self.folder / "history.csv"
         if not path.is_file():
             return []
         with path.open(newline="") as file:
-            return [{key: _number(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
+            return [{key: _number(key, value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
     def write_history(self, rows: History) -> None:
         """Writes `history.csv`, by rename."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        columns = dict.fromkeys(column for row in rows for column in row)
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         files.write(self.folder / "history.csv", text.getvalue())

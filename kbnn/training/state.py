@@ -73,13 +73,12 @@ class TrainingState:
             self._discard(position.total)
             raise
 
-    def restore(self) -> None:
-        """Goes back to the last checkpoint.
+    def restore(self, path: str) -> None:
+        """Goes back to a checkpoint.
 
         Raises:
             KbnnError: it is damaged, or of another network.
         """
-        path = self._manager.latest_checkpoint
         try:
             self._manager.checkpoint.restore(path).assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:

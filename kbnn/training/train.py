@@ -1,27 +1,23 @@
 """Training from a recipe, so that a run goes on where it was interrupted."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import tensorflow as tf
 
-from kbnn.datasets import Dataset
-from kbnn.errors import KbnnError, UsageError
-from kbnn.training.divergence import first_non_finite
-from kbnn.training.ede_schedule import EDESchedule
+from kbnn.errors import UsageError
+from kbnn.training.distribution import is_chief, synchronize
 from kbnn.training.interruption import Interruption
-from kbnn.training.keeper import Keeper
 from kbnn.training.networks import network
-from kbnn.training.optimizers import optimizer
 from kbnn.training.recipe import Recipe
 from kbnn.training.result import conclude
 from kbnn.training.run import Run
-from kbnn.training.state import Position, TrainingState, latest
-from kbnn.training.trainer import NOT_FINITE, Trainer
-
-Callbacks = Sequence[tf.keras.callbacks.Callback]
-
-_VALIDATION_BATCH = 500
+from kbnn.training.stage import Callbacks, Session
+from kbnn.training.state import latest
 
 
 def train(
@@ -31,6 +27,7 @@ def train(
     resume: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     callbacks: Callbacks = (),
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Run:
     """Trains the recipe's network and leaves a run in the folder `output`.
 
@@ -45,6 +42,8 @@ def train(
         resume: go on where the run was interrupted; a run that does not exist yet is started.
         data_dir: where tensorflow-datasets keeps its prepared data.
         callbacks: further Keras callbacks; epochs count from 0 on through all stages.
+        strategy: of `tf.distribute`, for several devices or machines; they share each batch, batch normalization
+            takes the statistics of all of it, and one of them writes the run.
 
     Raises:
         UsageError: the folder is in use, or resuming with other settings.
@@ -54,18 +53,37 @@ def train(
     Example:
         >>> run = kbnn.training.train(kbnn.training.Recipe.of("tiny", "bireal", "digits"), "runs/digits")
     """
-    run = _run(recipe, output, resume)
+    strategy = strategy or tf.distribute.get_strategy()
+    run = _run(recipe, output, resume) if is_chief(strategy) else Run(Path(output), recipe)
     data = run.dataset(data_dir)
     data.steps(recipe.data.batch)
-    _, position = latest(run.checkpoints)
-    with Interruption() as interruption:
+    checkpoint, position = latest(run.checkpoints)
+    with Interruption() as interruption, _writable(run, strategy) as written:
+        session = Session(written, data, strategy, interruption, callbacks)
+        model: tf.keras.Model | None = None
         while position.stage < len(recipe.stage):
             tf.keras.utils.set_random_seed(recipe.seed + position.stage)
-            model = network(recipe, data)
-            run.write_config()
-            position = _train_stage(run, data, model, position, interruption, callbacks).next_stage()
-    conclude(run, data)
+            with strategy.scope():
+                model = network(recipe, recipe.stage[position.stage], data, model)
+                synchronize(model, strategy)
+            written.write_config()
+            position = session.train(model, position, checkpoint).next_stage()
+            checkpoint = None
+    if is_chief(strategy):
+        conclude(run, data)
     return run
+
+
+@contextlib.contextmanager
+def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
+    """The run, or a scratch copy of its history for a worker that takes part in saving but does not write the run."""
+    if is_chief(strategy):
+        yield run
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        if run.history():
+            shutil.copy(run.folder / "history.csv", scratch)
+        yield Run(Path(scratch), run.recipe)
 
 
 def _run(recipe: Recipe, output: str | os.PathLike[str], resume: bool) -> Run:
@@ -79,55 +97,3 @@ def _run(recipe: Recipe, output: str | os.PathLike[str], resume: bool) -> Run:
             f"resume it with its own, or start a new one in another folder"
         )
     return run
-
-
-def _train_stage(
-    run: Run,
-    data: Dataset,
-    model: tf.keras.Model,
-    position: Position,
-    interruption: Interruption,
-    callbacks: Callbacks,
-) -> Position:
-    """Trains from a position to the end of its stage, and returns the position reached."""
-    recipe = run.recipe
-    stage, steps = recipe.stage[position.stage], data.steps(recipe.data.batch)
-    trainer = Trainer(model, stage)
-    trainer.compile(optimizer=optimizer(stage, steps), steps_per_execution=min(recipe.steps_per_execution, steps))
-    state = TrainingState(run.checkpoints, model, trainer)
-    if position.epoch or position.step:
-        state.restore()
-    keeper = Keeper(run, model, state, position, steps, interruption)
-    schedule = EDESchedule(stage.epochs, first=sum(earlier.epochs for earlier in recipe.stage[: position.stage]))
-    while keeper.position.epoch < stage.epochs:
-        begin, updates = keeper.position, int(trainer.optimizer.iterations)
-        # Epochs count on from stage to stage; the rest of an interrupted one is a fit of its own, being shorter.
-        epoch = begin.total // steps
-        remaining = 1 if begin.step else stage.epochs - begin.epoch
-        try:
-            trainer.fit(
-                data.epochs(recipe.data.batch, seed=recipe.seed, first=begin.total),
-                initial_epoch=epoch,
-                epochs=epoch + remaining,
-                steps_per_epoch=steps - begin.step,
-                validation_data=data.batches(data.validation, _VALIDATION_BATCH) if data.validation.size else None,
-                callbacks=[keeper, schedule, *callbacks],
-                verbose=0,
-            )
-        except tf.errors.InvalidArgumentError as error:
-            if NOT_FINITE not in str(error):
-                raise
-            raise _diverged(run, data, model, begin.total + int(trainer.optimizer.iterations) - updates) from error
-    return keeper.position
-
-
-def _diverged(run: Run, data: Dataset, model: tf.keras.Model, step: int) -> KbnnError:
-    """What is known about a step, counted from 0, whose loss was not finite; the weights are those before it."""
-    recipe = run.recipe
-    images, _ = next(iter(data.epochs(recipe.data.batch, seed=recipe.seed, first=step)))
-    path, position = latest(run.checkpoints)
-    kept = f"the last good checkpoint is '{path}' (step {position.total})" if path else "no checkpoint was written yet"
-    return KbnnError(
-        f"the loss is not finite in step {step + 1} (epoch {step // data.steps(recipe.data.batch) + 1}): "
-        f"{first_non_finite(model, images)}; {kept}; start a new run with a lower learning rate"
-    )

@@ -1,7 +1,10 @@
 """Runs of a small network."""
 
+from collections.abc import Callable
+
 import pytest
 import sample_runs
+import tensorflow as tf
 
 from kbnn.training import Recipe, Run, train
 
@@ -9,6 +12,11 @@ from kbnn.training import Recipe, Run, train
 @pytest.fixture(scope="session")
 def recipe() -> Recipe:
     return sample_runs.recipe()
+
+
+@pytest.fixture(scope="session")
+def network() -> Callable[..., tf.keras.Model]:
+    return sample_runs.network
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kbnn import methods
+from kbnn.methods import Method
 from kbnn.training import Recipe, Run
 
 
@@ -18,13 +18,13 @@ def recipe(**changes: Any) -> Recipe:
     return small.changed({"steps_per_execution": 2, **changes})
 
 
-def network(settings: Any, data: Any) -> tf.keras.Model:
-    """What a stage's settings and a data set ask for, but with one binary layer, batch normalization and dropout."""
-    inputs = tf.keras.Input(data.input_shape, name="image")
-    x = methods.get(settings.method).convolution(inputs, 8, 3, strides=2, name="conv")
+def network(_: str, method: Method, *, input_shape: Any, classes: int, **__: Any) -> tf.keras.Model:
+    """Of any method, with one binary layer, batch normalization and dropout."""
+    inputs = tf.keras.Input(input_shape, name="image")
+    x = method.convolution(inputs, 8, 3, strides=2, name="conv")
     x = tf.keras.layers.BatchNormalization(momentum=0.9, name="bn")(x)
     x = tf.keras.layers.Dropout(0.2, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
-    return tf.keras.Model(inputs, tf.keras.layers.Dense(len(data.classes), name="logits")(x))
+    return tf.keras.Model(inputs, tf.keras.layers.Dense(classes, name="logits")(x))
 
 
 class AtStep(tf.keras.callbacks.Callback):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn.training import Stage
-from kbnn.training.trainer import NOT_FINITE, Trainer
+from kbnn import methods
+from kbnn.training import Distillation, Stage
+from kbnn.training.trainer import NOT_FINITE, Trainer, cross_entropy, distilled
 
 
 def linear(regularizer: tf.keras.regularizers.Regularizer | None = None) -> tf.keras.Model:
@@ -67,3 +68,64 @@ def test_evaluation_reports_the_same_figures():
     network = linear()
     figures = trainer(network).evaluate(X, Y, verbose=0, return_dict=True)
     assert set(figures) == {"loss", "penalty", "accuracy"}
+
+
+def numbers(classes: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, classes, 5), *rng.normal(size=(2, 5, classes)).astype(np.float32)
+
+
+def log_softmax(z: np.ndarray) -> np.ndarray:
+    z = z.astype(np.float64)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def test_label_smoothing_is_cross_entropy_with_a_spread_target():
+    labels, logits, _ = numbers()
+    target = 0.9 * np.eye(4)[labels] + 0.1 / 4
+    np.testing.assert_allclose(
+        cross_entropy(tf.constant(labels), logits, 0.1), -(target * log_softmax(logits)).sum(-1), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        cross_entropy(tf.constant(labels), logits), -log_softmax(logits)[np.arange(5), labels], rtol=1e-5
+    )
+
+
+def test_distillation_is_a_divergence_of_softened_outputs():
+    _, student, teacher = numbers()
+    losses = np.arange(5.0, dtype=np.float32)
+    expected, received = log_softmax(teacher / 3), log_softmax(student / 3)
+    divergence = (np.exp(expected) * (expected - received)).sum(-1)
+    settings = Distillation(teacher="runs/float", share=0.25, temperature=3.0)
+    np.testing.assert_allclose(
+        distilled(losses, student, teacher, settings), 0.75 * losses + 0.25 * 9 * divergence, rtol=1e-5
+    )
+
+
+def test_the_teacher_is_not_trained_and_not_part_of_the_model():
+    student, teacher = linear(), linear()
+    before = teacher.get_weights()
+    stage = Stage(epochs=1, distillation=Distillation(teacher="runs/float", share=1.0))
+    training = Trainer(student, stage, teacher)
+    training.compile(tf.keras.optimizers.legacy.SGD(0.5))
+    losses = [training.train_on_batch(X, Y, return_dict=True)["loss"] for _ in range(30)]
+    assert losses[-1] < 0.2 * losses[0]
+    np.testing.assert_array_equal(before[0], teacher.get_weights()[0])
+    assert len(training.variables) - len(training.metrics) * 2 == len(student.variables)
+    # It is judged by the labels alone.
+    assert training.test_on_batch(X, Y, return_dict=True)["loss"] != pytest.approx(losses[-1], rel=0.1)
+
+
+@pytest.mark.parametrize("decay_binarized", [False, True])
+def test_weight_decay_is_an_l2_penalty_that_leaves_binarized_kernels_out(decay_binarized: bool):
+    inputs = tf.keras.Input((4, 4, 2))
+    x = methods.get("bnn").convolution(inputs, 3, 3, name="conv")
+    x = tf.keras.layers.BatchNormalization(name="bn")(x)
+    network = tf.keras.Model(inputs, tf.keras.layers.Dense(4)(tf.keras.layers.Flatten()(x)))
+    training = Trainer(network, Stage(epochs=1, weight_decay=0.1, decay_binarized=decay_binarized))
+    training.compile(tf.keras.optimizers.legacy.SGD(0.0))
+    decayed = [weight for weight in network.trainable_weights if decay_binarized or "conv" not in weight.name]
+    assert len(decayed) == 4 + decay_binarized
+    expected = 0.05 * sum((weight.numpy() ** 2).sum() for weight in decayed)
+    figures = training.train_on_batch(np.ones((2, 4, 4, 2), np.float32), Y, return_dict=True)
+    assert figures["penalty"] == pytest.approx(expected, rel=1e-5)

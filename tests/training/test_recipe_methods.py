@@ -1,0 +1,107 @@
+"""What a recipe and its stages put in the place of a method's parts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn import quantizers
+from kbnn.datasets import Arrays, Dataset, Normalization
+from kbnn.errors import UsageError
+from kbnn.training import ModelSettings, Recipe, Stage
+from kbnn.training.networks import ACTIVATIONS, KERNELS, method, network
+
+
+def settings(name: str = "bnnplus_r2", **changes: Any) -> ModelSettings:
+    return ModelSettings(name="tiny", method=name, **changes)
+
+
+STAGE = Stage(epochs=1)
+
+
+def test_nothing_changed_is_the_method():
+    found = method(settings("bireal"), STAGE)
+    assert isinstance(found.input_quantizer(), quantizers.ApproxSign)
+    assert isinstance(found.kernel_quantizer(), quantizers.MagnitudeAwareSign)
+
+
+def test_parts_are_replaced():
+    found = method(settings(activations="tanh", kernels="sign_swish_10", scale="mean_abs"), STAGE)
+    assert isinstance(found.input_quantizer(), quantizers.TanhSign)
+    assert found.kernel_quantizer().beta == 10
+    assert found.scale == "mean_abs"
+    assert found.scale_regularizer is None
+
+
+def test_the_strength_of_the_penalty():
+    assert float(method(settings(penalty=1e-3), STAGE).scale_regularizer.strength) == pytest.approx(1e-3)
+    assert float(method(settings("xnor+ml", penalty=1e-2), STAGE).kernel_regularizer.strength) == pytest.approx(1e-2)
+
+
+def test_real_kernels():
+    found = method(settings("react"), Stage(epochs=1, kernels="real"))
+    assert isinstance(found.input_quantizer(), quantizers.ApproxSign)
+    assert found.kernel_quantizer is None
+
+
+def test_a_stage_has_its_own_method():
+    assert method(settings("bireal", kernels="xnor"), Stage(epochs=1, method="float")).base == "float"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activations": "tahn"}, "unknown activations: received 'tahn'; did you mean tanh?"),
+        ({"kernels": "half"}, "unknown kernels: received 'half'; did you mean half_half"),
+    ],
+)
+def test_unknown_parts(changes: dict[str, str], message: str):
+    with pytest.raises(UsageError) as caught:
+        method(settings(**changes), STAGE)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [*ACTIVATIONS.values()], ids=[*ACTIVATIONS])
+def test_every_activation_is_a_sign(make: Any):
+    assert make()(tf.constant([-2.0, -0.0, 0.0, 0.3])).numpy().tolist() == [-1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("make", [*KERNELS.values()], ids=[*KERNELS])
+def test_every_kernel_has_two_levels(make: Any):
+    kernel = make()(tf.random.stateless_normal([3, 3, 4, 2], [1, 2])).numpy()
+    assert all(len(np.unique(np.abs(kernel[..., k]))) == 1 for k in range(2))
+
+
+@pytest.fixture
+def data() -> Dataset:
+    arrays = Arrays(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4, dtype=np.int32))
+    return Dataset("four", tuple("abcd"), Normalization((0.0,), (1.0,)), arrays, arrays.take(np.array([], int)), arrays)
+
+
+def test_learned_scales_start_from_the_kernels_that_are_handed_over(data: Dataset):
+    recipe = Recipe.of("tiny", "bnnplus_r1", "digits")
+    real = network(recipe, Stage(epochs=1, method="float"), data)
+    kernel = real.get_layer("block1_conv1").get_weights()[0]
+    real.get_layer("block1_conv1").set_weights([3 * kernel])
+    binary = network(recipe, STAGE, data, previous=real).get_layer("block1_conv1")
+    np.testing.assert_array_equal(binary.latent_kernel, 3 * kernel)
+    np.testing.assert_allclose(binary.alpha, np.median(np.abs(3 * kernel).reshape(-1, 32), 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "variance"), [("glorot_uniform", 2 / (9 * 32 + 9 * 32)), ("he_normal", 2 / (9 * 32))])
+def test_kernels_are_drawn_as_asked_for(data: Dataset, name: str, variance: float):
+    tf.keras.utils.set_random_seed(3)
+    recipe = Recipe.of("tiny", "bnnplus_r1", "digits").changed({"model.initializer": name})
+    layer = network(recipe, STAGE, data).get_layer("block1_conv1")
+    assert np.var(layer.latent_kernel) == pytest.approx(variance, rel=0.1)
+    other = network(recipe, STAGE, data).get_layer("block1_conv1")
+    assert (np.array(other.latent_kernel) != np.array(layer.latent_kernel)).any()
+
+
+def test_the_policy_is_that_of_the_recipe_and_of_nothing_else(data: Dataset):
+    recipe = Recipe.of("tiny", "bireal", "digits").changed({"policy": "mixed_bfloat16"})
+    built = network(recipe, STAGE, data)
+    assert built.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert built.output.dtype == tf.float32
+    assert tf.keras.mixed_precision.global_policy().name == "float32"

@@ -1,0 +1,107 @@
+"""Schedules as callbacks of `model.fit`."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn import layers, quantizers, regularizers
+from kbnn.errors import UsageError
+from kbnn.training import BetaSchedule, EDESchedule, PercentileSchedule, RegularizationWarmup
+from kbnn.training.schedules import Schedule
+
+
+class Watch(tf.keras.callbacks.Callback):
+    """Notes something of the model in every epoch."""
+
+    def __init__(self, look: Any) -> None:
+        super().__init__()
+        self.look = look
+        self.seen: list[Any] = []
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.seen.append(self.look())
+
+
+def model(**arguments: Any) -> tf.keras.Model:
+    inputs = tf.keras.Input((4, 4, 2))
+    x = layers.BinaryConv2D(4, 3, name="conv", **arguments)(inputs)
+    built = tf.keras.Model(inputs, tf.keras.layers.GlobalAveragePooling2D()(x))
+    built.compile("sgd", "mse")
+    return built
+
+
+def watched(network: tf.keras.Model, schedule: Schedule, look: Any, epochs: int, initial: int = 0) -> list[Any]:
+    watch = Watch(look)
+    x, y = np.ones((2, 4, 4, 2), np.float32), np.ones((2, 4), np.float32)
+    network.fit(x, y, epochs=epochs, initial_epoch=initial, callbacks=[schedule, watch], verbose=0)
+    return watch.seen
+
+
+def test_ede_sharpens_on_both_sides():
+    network = model(
+        input_quantizer=quantizers.EDESign(), kernel_quantizer=quantizers.LibraSign(gradient=quantizers.EDESign())
+    )
+    conv = network.get_layer("conv")
+    found = [conv.input_quantizer, conv.kernel_quantizer.estimator]
+
+    seen = watched(network, EDESchedule(), lambda: [(float(q.t), float(q.k)) for q in found], epochs=4)
+
+    t = [1e-3 * 1e4 ** (e / 4) for e in range(4)]
+    expected = [[(value, max(1 / value, 1))] * 2 for value in t]
+    np.testing.assert_allclose(seen, expected, rtol=1e-5)
+
+
+def test_a_schedule_that_starts_late_or_goes_on_sets_the_values_of_its_epoch():
+    network = model(input_quantizer=quantizers.EDESign())
+    quantizer = network.get_layer("conv").input_quantizer
+    schedule = EDESchedule(epochs=4, first=2, lowest=1.0, highest=16.0)
+    seen = watched(network, schedule, lambda: float(quantizer.t), epochs=6, initial=3)
+    np.testing.assert_allclose(seen, [2.0, 4.0, 8.0], rtol=1e-6)
+
+
+def test_beta_reaches_its_end_and_leaves_trained_ones_alone():
+    network = model(
+        input_quantizer=quantizers.SignSwish(5.0), kernel_quantizer=quantizers.SignSwish(5.0, trainable_beta=True)
+    )
+    conv = network.get_layer("conv")
+    seen = watched(network, BetaSchedule(5.0, 20.0), lambda: float(conv.input_quantizer.beta), epochs=3)
+    np.testing.assert_allclose(seen, [5.0, 10.0, 20.0], rtol=1e-6)
+    assert float(conv.kernel_quantizer.beta) == pytest.approx(5.0, abs=1)
+
+
+def test_the_percentile_falls():
+    network = model(input_quantizer="ste_sign", kernel_quantizer=quantizers.HalfHalf("magnitude", percentile=15.0))
+    quantizer = network.get_layer("conv").kernel_quantizer
+    seen = watched(network, PercentileSchedule(), lambda: float(quantizer.percentile), epochs=3)
+    np.testing.assert_allclose(seen, [15.0, 10.0, 5.0], rtol=1e-6)
+
+
+def test_a_penalty_rises_to_its_strength():
+    network = model(kernel_quantizer="ste_sign", kernel_regularizer=regularizers.MedianLoss(0.4))
+    strength = network.get_layer("conv").kernel_regularizer.strength
+    seen = watched(network, RegularizationWarmup(4), lambda: float(strength), epochs=6)
+    np.testing.assert_allclose(seen, [0.1, 0.2, 0.3, 0.4, 0.4, 0.4], rtol=1e-6)
+
+
+def test_penalties_of_scales_rise_too():
+    network = model(kernel_quantizer="ste_sign", scale="learned", scale_regularizer=regularizers.Euclidean(1.0))
+    strength = network.get_layer("conv").scale_regularizer.strength
+    seen = watched(network, RegularizationWarmup(2, strength=0.5), lambda: float(strength), epochs=2)
+    np.testing.assert_allclose(seen, [0.25, 0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EDESchedule(0),
+        lambda: EDESchedule(lowest=0.0),
+        lambda: BetaSchedule(-1.0, 2.0),
+        lambda: RegularizationWarmup(0),
+        lambda: PercentileSchedule(epochs=0),
+    ],
+)
+def test_what_cannot_be(make: Any):
+    with pytest.raises(UsageError):
+        make()

@@ -1,0 +1,167 @@
+"""Runs of several stages: weights handed over, batch normalization retrained, schedules, teachers, patience."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from sample_runs import AtStep, assert_equal, send
+
+from kbnn.errors import KbnnError, UsageError
+from kbnn.training import InterruptedRunError, Recipe, Run, train
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
+@pytest.fixture(scope="module")
+def three_stages(recipe: Recipe) -> Recipe:
+    """Bi-Real Net's: real-valued, binary, batch normalization with ±1 kernels."""
+    tables = recipe.tables()
+    real = {"epochs": 1, "method": "float", "schedule": "constant"}
+    retrained = {"epochs": 1, "train": "batch_norm", "learning_rate": 1e-3}
+    return Recipe.parse({**tables, "stage": [real, {"epochs": 2, "penalty_warmup": 2}, retrained]})
+
+
+@pytest.fixture(scope="module")
+def whole(three_stages: Recipe, tmp_path_factory: pytest.TempPathFactory, network: Any) -> Run:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("kbnn.training.networks.build", network)
+        return train(three_stages, tmp_path_factory.mktemp("runs") / "stages")
+
+
+def test_epochs_count_on_through_the_stages(whole: Run):
+    history = whole.history()
+    assert [(row["stage"], row["epoch"]) for row in history] == [(1, 1), (2, 2), (2, 3), (3, 4)]
+    assert "flip_ratio" not in history[0]
+    assert history[3]["flip_ratio"] == 0
+    assert history[1]["learning_rate"] == pytest.approx(5e-3 * 0.5)
+
+
+def test_the_binary_network_starts_from_the_real_one(three_stages: Recipe, tmp_path: Path):
+    """With a learning rate of nearly nothing, the second stage's kernels are the first one's."""
+    seen: dict[int, np.ndarray] = {}
+
+    class Look(tf.keras.callbacks.Callback):
+        def on_train_begin(self, logs: Any = None) -> None:
+            seen[len(seen)] = self.model.get_layer("conv").get_weights()[0]
+
+        def on_train_end(self, logs: Any = None) -> None:
+            seen[len(seen)] = self.model.get_layer("conv").get_weights()[0]
+
+    train(three_stages, tmp_path / "run", callbacks=[Look()])
+    before, after_real, begin_binary, after_binary, signs, end = (seen[k] for k in range(6))
+    assert (before != after_real).any()
+    np.testing.assert_array_equal(after_real, begin_binary)
+    assert (begin_binary != after_binary).any()
+    np.testing.assert_array_equal(signs, np.where(after_binary >= 0, 1, -1))
+    np.testing.assert_array_equal(signs, end)
+
+
+@pytest.mark.parametrize("step", [3, 5, 12, 16])
+def test_a_run_goes_on_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: Path, step: int):
+    """Interrupted in the first, at the end of the first, in the second and in the third stage."""
+    stage_step = {3: 3, 5: 5, 12: 7, 16: 1}[step]
+
+    class InStage(AtStep):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if int(self.model.metrics[0].count) and self.stage_of(step) == self.stage:
+                super().on_train_batch_end(batch, logs)
+
+        stage = 0
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.stage += 1
+
+        def stage_of(self, total: int) -> int:
+            return 1 if total <= 5 else 2 if total <= 15 else 3
+
+    output = tmp_path / "run"
+    with pytest.raises(InterruptedRunError):
+        train(three_stages, output, callbacks=[InStage(stage_step, send(signal.SIGTERM))])
+    assert_equal(train(three_stages, output, resume=True), whole)
+
+
+def test_ede_is_scheduled_without_being_asked_for(recipe: Recipe, tmp_path: Path):
+    seen = []
+
+    class Look(tf.keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            seen.append(float(self.model.get_layer("conv").input_quantizer.t))
+
+    train(recipe.changed({"model.method": "irnet", "stage.1.ede": [1.0, 8.0]}), tmp_path / "run", callbacks=[Look()])
+    np.testing.assert_allclose(seen, [1.0, 2.0, 4.0], rtol=1e-6)
+
+
+def test_a_penalty_that_warms_up_goes_on_to_its_full_strength(recipe: Recipe, tmp_path: Path):
+    warm = recipe.changed({"model.method": "xnor+ml", "model.penalty": 0.3, "stage.1.penalty_warmup": 3})
+    whole = train(warm, tmp_path / "whole")
+    with pytest.raises(InterruptedRunError):
+        train(warm, tmp_path / "parts", callbacks=[AtStep(6, send(signal.SIGTERM))])
+    assert_equal(train(warm, tmp_path / "parts", resume=True), whole)
+    assert whole.history()[-1]["penalty"] > 0
+
+
+def test_training_stops_when_patience_runs_out(recipe: Recipe, tmp_path: Path):
+    run = train(recipe.changed({"stage.1.epochs": 40, "stage.1.patience": 2}), tmp_path / "run")
+    accuracies = [row["val_accuracy"] for row in run.history()]
+    improvements = [accuracy > max([0, *accuracies[:k]]) for k, accuracy in enumerate(accuracies)]
+    assert 3 <= len(accuracies) < 40
+    assert improvements[-2:] == [False, False]
+    assert all(any(improvements[k : k + 2]) for k in range(len(improvements) - 2))
+    assert train(run.recipe, run.folder, resume=True).history() == run.history()
+
+
+def test_patience_needs_images_to_validate_on(recipe: Recipe, tmp_path: Path):
+    with pytest.raises(UsageError, match="patience=2 needs images to validate on"):
+        train(recipe.changed({"stage.1.patience": 2, "data.validation": 0.0}), tmp_path / "run")
+
+
+def test_a_teacher_helps_to_train(finished: Run, recipe: Recipe, tmp_path: Path):
+    taught = recipe.changed({"stage.1.distillation": {"teacher": str(finished.folder), "share": 1.0}})
+    run = train(taught, tmp_path / "run")
+    assert run.history()[-1]["loss"] < 0.7 * run.history()[0]["loss"]
+
+
+def test_a_teacher_of_other_images(recipe: Recipe, tmp_path: Path):
+    inputs = tf.keras.Input((4, 4, 1))
+    outputs = tf.keras.layers.Dense(10)(tf.keras.layers.Flatten()(inputs))
+    tf.keras.Model(inputs, outputs).save(tmp_path / "teacher.keras")
+    taught = recipe.changed({"stage.1.distillation": {"teacher": str(tmp_path / "teacher.keras")}})
+    with pytest.raises(UsageError, match=r"does not fit data set 'digits': received input \(4, 4, 1\) and 10 classes"):
+        train(taught, tmp_path / "run")
+
+
+def test_a_run_starts_from_the_weights_of_another(finished: Run, recipe: Recipe, tmp_path: Path):
+    still = {"stage.1.epochs": 1, "stage.1.learning_rate": 1e-9}
+    started = recipe.changed({"model.weights": str(finished.folder), **still})
+    figures = train(started, tmp_path / "run").history()[0]
+    assert figures["val_loss"] == pytest.approx(finished.history()[-1]["val_loss"], rel=0.05)
+
+
+def test_weights_that_do_not_exist(recipe: Recipe, tmp_path: Path):
+    with pytest.raises(KbnnError, match="no file of weights at"):
+        train(recipe.changed({"model.weights": str(tmp_path / "nothing.h5")}), tmp_path / "run")
+
+
+def test_tensorboard_has_scalars_and_histograms(whole: Run):
+    tags: dict[str, set[str]] = {}
+    for path in whole.logs.rglob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                tags.setdefault(value.metadata.plugin_data.plugin_name, set()).add(value.tag)
+    assert tags["scalars"] >= {
+        "epoch_loss",
+        "epoch_accuracy",
+        "epoch_learning_rate",
+        "epoch_flip_ratio/conv",
+        "epoch_weight_entropy/conv",
+    }
+    assert any("conv/" in tag for tag in tags["histograms"])
+
+
+def test_without_validation_images_there_is_no_best_model(recipe: Recipe, tmp_path: Path):
+    run = train(recipe.changed({"data.validation": 0.0, "stage.1.epochs": 1}), tmp_path / "run")
+    assert not run.has("best")
+    assert "val_loss" not in run.history()[0]
