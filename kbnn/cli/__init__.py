@@ -13,6 +13,8 @@ import kbnn
 COMMANDS = {
     "demo": "Train, convert, verify and benchmark a small network on real digits, then write a report.",
     "train": "Train a network, or go on with an interrupted run.",
+    "recipes": "List the recipes of the papers' tables with the figures printed there.",
+    "sweep": "Train every recipe of a grid, or go on, and tabulate.",
     "evaluate": "Accuracy of a trained run or model on the held-out test set.",
     "convert": "Turn a trained model into a bitpacked .tflite file, or say why that is not possible.",
     "inspect": "Audit a .tflite file: which convolutions are binary, which are not, what they cost.",
@@ -75,5 +77,6 @@ def main() -> None:
     Example:
       kbnn demo
       kbnn train --model resnet20 --method bireal --dataset cifar10 --epochs 2
+      kbnn train siman-resnet20-cifar10
       kbnn convert runs/resnet20-bireal-cifar10 -o resnet20.tflite
     """

@@ -7,74 +7,96 @@ import click
 
 from kbnn.cli.artifacts import data_dir_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.cli.settings import parsed, set_option
 from kbnn.errors import UsageError
 
 
 @click.command(cls=Command)
+@click.argument("recipe", required=False)
 @click.option("--model", help="Network, see `kbnn models`.")
-@click.option("--method", default="bireal", show_default=True, help="What makes it binary.")
+@click.option("--method", help="What makes it binary.  [default: bireal]")
 @click.option("--dataset", help="Data set by name, such as digits or cifar10.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of your own images, one sub-folder per class.")
 @click.option("--size", type=click.IntRange(min=1), help="Side of the images that the network sees.  [default: 224]")
 @click.option("--unreadable", type=click.Choice(["refuse", "skip"]), help="What to do about images that are damaged.")
-@click.option("--epochs", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting: stage.1.epochs=30")
+@click.option("--epochs", type=click.IntRange(min=1), help="Of all stages together.  [default: 60, or the recipe's]")
+@click.option("--batch", type=click.IntRange(min=1), help="Images of a step.  [default: 128, or the recipe's]")
+@click.option("--seed", type=int, help="[default: 0, or the recipe's]")
+@set_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--resume", is_flag=True, help="Go on where the run was interrupted.")
 @data_dir_option
 @json_option
 def command(
-    model: str | None,
-    method: str,
-    dataset: str | None,
-    data: Path | None,
-    size: int | None,
+    recipe: str | None,
     unreadable: str | None,
-    epochs: int,
-    batch: int,
-    seed: int,
     settings: tuple[str, ...],
     output: Path | None,
     resume: bool,
     data_dir: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Train a network, or go on with an interrupted run.
 
+    RECIPE is the name of a recipe, see `kbnn recipes`, or a TOML file; options change it. With TF_CONFIG in the
+    environment, several machines train together; several GPUs of one machine do in any case.
+
     \b
     Example:
+      kbnn train siman-resnet20-cifar10
+      kbnn train presb18-cifar100 --epochs 20 --set stage.2.learning_rate=1e-3
       kbnn train --model resnet20 --method bireal --dataset cifar10 --epochs 2
-      kbnn train --model bireal18 --data photos/ --size 64 --set stage.1.learning_rate=1e-3
+      kbnn train --model bireal18 --data photos/ --size 64
       kbnn train --output runs/resnet20-bireal-cifar10 --resume
     """
     import_tensorflow()
     from kbnn import training
     from kbnn.cli.progress import Progress
+    from kbnn.training import distribution
 
-    if model and (dataset or data):
-        recipe = training.Recipe.of(
-            model, method, dataset, folder=data, size=size, epochs=epochs, batch=batch, seed=seed
-        )
-    elif resume and output:
-        recipe = training.Run.open(output).recipe
+    if recipe is None and resume and output and not options["model"]:
+        wanted = training.Run.open(output).recipe
     else:
-        raise UsageError("what to train is not clear: give --model and --dataset or --data, or --output RUN --resume")
-    changes = {**({"data.unreadable": unreadable} if unreadable else {}), **_parsed(settings)}
-    recipe = recipe.changed(changes)
-    folder = output or Path("runs") / recipe.name
-    with Progress(recipe.epochs) as progress:
-        run = training.train(recipe, folder, resume=resume, data_dir=data_dir, callbacks=[progress])
-    show(training.result(run), as_json)
+        wanted = _recipe(recipe, **options)
+    changes = {"data.unreadable": unreadable} if unreadable else {}
+    wanted = wanted.changed({**changes, **parsed(settings)})
+    folder = output or Path("runs") / wanted.name
+    strategy = distribution.choose()
+    with Progress(wanted.epochs) as progress:
+        run = training.train(wanted, folder, resume=resume, data_dir=data_dir, callbacks=[progress], strategy=strategy)
+    if distribution.is_chief(strategy):
+        show(training.result(run), as_json)
 
 
-def _parsed(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Settings by key; a value is TOML, or a plain word."""
-    from kbnn.training.recipe import parse_value
+def _recipe(
+    name: str | None,
+    model: str | None,
+    method: str | None,
+    dataset: str | None,
+    data: Path | None,
+    size: int | None,
+    epochs: int | None,
+    batch: int | None,
+    seed: int | None,
+) -> Any:
+    """The recipe that is asked for."""
+    from kbnn.reproduction import shortened
+    from kbnn.training import Recipe, catalog
 
-    pairs = [setting.partition("=") for setting in settings]
-    for key, equals, _ in pairs:
-        if not equals:
-            raise UsageError(f"cannot set '{key}': give KEY=VALUE, as in --set stage.1.epochs=30")
-    return {key.strip(): parse_value(value.strip()) for key, _, value in pairs}
+    if name is None:
+        if not model or not (dataset or data):
+            raise UsageError(
+                "what to train is not clear: give RECIPE, --model and --dataset or --data, or --output RUN --resume"
+            )
+        given = _given(epochs=epochs, batch=batch, seed=seed)
+        return Recipe.of(model, method or "bireal", dataset, folder=data, size=size, **given)
+    recipe = catalog.find(name)
+    if dataset or data or size:
+        recipe = recipe.on(dataset, folder=data, size=size)
+    changes = {"model.name": model, "model.method": method, "data.batch": batch, "seed": seed}
+    return shortened(recipe.changed(_given(**changes)), epochs)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}

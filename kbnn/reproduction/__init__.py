@@ -6,6 +6,7 @@
 from kbnn.reproduction.accuracy import AccuracyTable, Outcome, Row, reproduce, shortened
 from kbnn.reproduction.comparison import Cell, Comparison
 from kbnn.reproduction.registry import Accuracy, Analytic, Drawing, get, tables
+from kbnn.reproduction.sweep import Sweep
 
 __all__ = [
     "Accuracy",
@@ -16,6 +17,7 @@ __all__ = [
     "Drawing",
     "Outcome",
     "Row",
+    "Sweep",
     "get",
     "reproduce",
     "shortened",

@@ -3,11 +3,14 @@
 >>> recipe = kbnn.training.Recipe.of(model="tiny", method="bireal", dataset="digits", epochs=30)
 >>> run = kbnn.training.train(recipe, output="runs/digits")
 >>> run.model()
+>>> kbnn.training.train(kbnn.training.catalog.find("siman-resnet20-cifar10"), output="runs/siman")
 """
 
+from kbnn.training import catalog
 from kbnn.training.batch_norm_retraining import BatchNormRetraining
 from kbnn.training.evaluate import Evaluation, evaluate
 from kbnn.training.flip_ratio import FlipRatio
+from kbnn.training.grid import Axis, Grid
 from kbnn.training.interruption import InterruptedRunError
 from kbnn.training.recipe import DataSettings, Distillation, ModelSettings, Recipe, Stage
 from kbnn.training.result import Result, result
@@ -16,6 +19,7 @@ from kbnn.training.schedules import BetaSchedule, EDESchedule, PercentileSchedul
 from kbnn.training.train import train
 
 __all__ = [
+    "Axis",
     "BatchNormRetraining",
     "BetaSchedule",
     "DataSettings",
@@ -23,6 +27,7 @@ __all__ = [
     "EDESchedule",
     "Evaluation",
     "FlipRatio",
+    "Grid",
     "InterruptedRunError",
     "ModelSettings",
     "PercentileSchedule",
@@ -31,6 +36,7 @@ __all__ = [
     "Result",
     "Run",
     "Stage",
+    "catalog",
     "evaluate",
     "result",
     "train",

@@ -10,7 +10,7 @@ import tensorflow as tf
 from kbnn.errors import KbnnError
 from kbnn.training.interruption import InterruptedRunError, Interruption
 from kbnn.training.run import History, Run
-from kbnn.training.state import Position, TrainingState
+from kbnn.training.state import Position, TrainingState, latest
 
 # A checkpoint is written at least this often, also in the middle of an epoch.
 SECONDS = 600.0
@@ -93,9 +93,10 @@ class Keeper(tf.keras.callbacks.Callback):
             yield
         except (OSError, tf.errors.OpError, KbnnError) as error:
             reason = " ".join(str(error).split())[:300]
+            path, saved = latest(self._run.checkpoints)
+            kept = f"step {saved.total} is safe there, make room and go on with --resume" if path else "nothing was yet"
             raise KbnnError(
-                f"cannot save run '{self._run.folder}' after step {self.position.total} ({reason}): "
-                f"what was saved before is safe there, make room and go on with --resume"
+                f"cannot save run '{self._run.folder}' after step {self.position.total} ({reason}): {kept}"
             ) from error
 
     def _stop_if_asked(self) -> None:

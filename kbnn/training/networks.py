@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -77,6 +78,12 @@ def build(name: str, method: Method, **kwargs: Any) -> tf.keras.Model:
     if package is None:
         raise RuntimeError(f"no installed package registers '{GROUP}'")
     return package.build(name, method, **kwargs)
+
+
+def places() -> list[Path]:
+    """The folders of the packages that register networks, which may hold recipes for them."""
+    specs = (importlib.util.find_spec(entry.value) for entry in importlib.metadata.entry_points(group=GROUP))
+    return [Path(folder) for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
 
 
 def method(settings: ModelSettings, stage: Stage) -> Method:

@@ -4,9 +4,10 @@ import copy
 import difflib
 import os
 import sys
+import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -148,12 +149,13 @@ class Stage(Settings):
 class Recipe(Settings):
     """A whole recipe.
 
-    `source` and `paper` say which row of which paper's table it is, and its top-1 in percent. `policy` is the
-    mixed-precision policy; Keras's global one when not given.
+    `source`, `table` and `paper` say which row of which paper it is, of which tables by name, and its top-1 there in
+    percent. `policy` is the mixed-precision policy; Keras's global one when not given.
     """
 
     name: str
     source: str | None = None
+    table: tuple[str, ...] = Field((), strict=False)
     paper: float | None = None
     seed: int = 0
     policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
@@ -211,10 +213,7 @@ class Recipe(Settings):
         Raises:
             UsageError: a key is unknown (near ones are offered), missing, or has a wrong type or value.
         """
-        try:
-            return Recipe.model_validate(values)
-        except ValidationError as error:
-            raise UsageError(_explain(error)) from error
+        return parse(Recipe, values)
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> "Recipe":
@@ -246,6 +245,20 @@ class Recipe(Settings):
         for key, value in settings.items():
             _set(tables, key, value)
         return Recipe.parse(tables)
+
+    def on(
+        self,
+        dataset: str | None = None,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        size: int | None = None,
+    ) -> "Recipe":
+        """The recipe on other images, or its own at another size, augmented as `of` does; see there."""
+        if dataset is None and folder is None:
+            dataset, folder = self.data.name, self.data.folder
+        kept = self.data.model_dump(include={"batch", "validation", "unreadable"})
+        data = {**kept, **_source(dataset, folder), **_augmentation(dataset, size)}
+        return Recipe.parse({**self.tables(), "data": data})
 
     def differences(self, other: "Recipe") -> list[str]:
         """What another recipe has changed, as `key: this -> other`."""
@@ -331,25 +344,46 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _flat(item, f"{prefix}.{key}" if prefix else key)
 
 
-_TABLES: dict[tuple[str, ...], type[Settings]] = {
-    (): Recipe,
-    ("data",): DataSettings,
-    ("model",): ModelSettings,
-    ("stage",): Stage,
-    ("stage", "distillation"): Distillation,
-}
+Kind = TypeVar("Kind", bound=Settings)
 
 
-def _explain(error: ValidationError) -> str:
+def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """Settings from plain tables.
+
+    Raises:
+        UsageError: a key is unknown (near ones are offered), missing, or has a wrong type or value.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_explain(kind, error)) from error
+
+
+def _explain(kind: type[Settings], error: ValidationError) -> str:
     # A key that is misspelt may also be missing: the misspelling says more.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-    place, kind, reason = first["loc"], first["type"], first["msg"].removeprefix("Value error, ")
+    place, wrong, reason = first["loc"], first["type"], first["msg"].removeprefix("Value error, ")
     key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in place)
-    if kind == "extra_forbidden":
-        table = _TABLES[tuple(part for part in place[:-1] if isinstance(part, str))]
-        near = difflib.get_close_matches(str(place[-1]), table.model_fields, n=2, cutoff=0.5)
-        offer = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(table.model_fields)}"
+    if wrong == "extra_forbidden":
+        known = _table(kind, [part for part in place[:-1] if isinstance(part, str)]).model_fields
+        near = difflib.get_close_matches(str(place[-1]), known, n=2, cutoff=0.5)
+        offer = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}"
         return f"unknown key of a recipe: received '{key}'; {offer}"
-    if kind == "missing":
+    if wrong == "missing":
         return f"key '{key}' of the recipe is missing: {reason.lower()}"
-    return f"key '{key}' of the recipe: received {first['input']!r}; {reason[:1].lower()}{reason[1:]}"
+    of_key = f"key '{key}' of the recipe: received {first['input']!r}; " if key else ""
+    return f"{of_key}{reason[:1].lower()}{reason[1:]}"
+
+
+def _table(kind: type[Settings], path: list[str]) -> type[Settings]:
+    """The settings that a table inside of others holds."""
+    for key in path:
+        kind = next(_settings_in(kind.model_fields[key].annotation))
+    return kind
+
+
+def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _settings_in(argument)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kbnn import files
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError
+from kbnn.training import catalog
 from kbnn.training.evaluate import evaluate
 from kbnn.training.run import Run
 
@@ -15,7 +16,10 @@ _FILE = "result.json"
 
 @dataclass(frozen=True)
 class Result:
-    """Top-1 accuracies on the test set: of the last epoch, of the one that validated best, and the paper's."""
+    """Top-1 accuracies on the test set: of the last epoch, of the one that validated best, and the paper's.
+
+    `changes` are the settings that were others than those of the shipped recipe of that name.
+    """
 
     run: str
     recipe: str
@@ -27,6 +31,7 @@ class Result:
     best_top1: float | None
     paper: float | None
     source: str | None
+    changes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         best = "" if self.best_top1 is None else f"; {self.best_top1:.2%} of the epoch that validated best"
@@ -37,6 +42,8 @@ class Result:
         if self.paper is not None:
             away = 100 * self.top1 - self.paper
             lines.append(f"paper: {self.paper:.2f} % ({self.source or 'no source given'}), {away:+.2f} points from it")
+        if self.paper is not None and self.changes:
+            lines.append(f"with other settings than the paper's: {'; '.join(self.changes)}")
         return "\n".join(lines)
 
 
@@ -55,6 +62,7 @@ def conclude(run: Run, data: Dataset) -> Result:
         best,
         run.recipe.paper,
         run.recipe.source,
+        tuple(catalog.deviations(run.recipe)),
     )
     files.write(run.folder / _FILE, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
     return result
@@ -69,4 +77,5 @@ def result(run: Run) -> Result:
     path = run.folder / _FILE
     if not path.is_file():
         raise KbnnError(f"run '{run.folder}' has not finished: go on with kbnn train --output {run.folder} --resume")
-    return Result(**json.loads(path.read_text()))
+    values = json.loads(path.read_text())
+    return Result(**{**values, "changes": tuple(values.get("changes", ()))})

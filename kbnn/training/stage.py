@@ -62,6 +62,8 @@ class Session:
         with self.strategy.scope():
             trainer = Trainer(network, stage, _teacher(stage, self.data))
             trainer.compile(optimizer(stage, steps), steps_per_execution=min(recipe.steps_per_execution, steps))
+        # Only now that nothing is left to refuse is there a run.
+        self.run.write_config()
         state = TrainingState(self.run.checkpoints, network, trainer)
         callbacks = _callbacks(network, stage, first=position.total // steps - position.epoch)
         if checkpoint is not None:

@@ -45,6 +45,8 @@ def train(
         strategy: of `tf.distribute`, for several devices or machines; they share each batch, batch normalization
             takes the statistics of all of it, and one of them writes the run.
 
+    A run that fails before its first checkpoint leaves nothing behind.
+
     Raises:
         UsageError: the folder is in use, or resuming with other settings.
         KbnnError: the data set is absent, the folder cannot be written, the loss is not finite (the step, the layer
@@ -58,7 +60,7 @@ def train(
     data = run.dataset(data_dir)
     data.steps(recipe.data.batch)
     checkpoint, position = latest(run.checkpoints)
-    with Interruption() as interruption, _writable(run, strategy) as written:
+    with Interruption() as interruption, _writable(run, strategy) as written, _removed_if_in_vain(written):
         session = Session(written, data, strategy, interruption, callbacks)
         model: tf.keras.Model | None = None
         while position.stage < len(recipe.stage):
@@ -66,12 +68,22 @@ def train(
             with strategy.scope():
                 model = network(recipe, recipe.stage[position.stage], data, model)
                 synchronize(model, strategy)
-            written.write_config()
             position = session.train(model, position, checkpoint).next_stage()
             checkpoint = None
     if is_chief(strategy):
         conclude(run, data)
     return run
+
+
+@contextlib.contextmanager
+def _removed_if_in_vain(run: Run) -> Iterator[None]:
+    """Takes a run's folder away when an error comes before there is anything to go on from."""
+    try:
+        yield
+    except Exception:
+        if not tf.train.latest_checkpoint(str(run.checkpoints)):
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -1,0 +1,41 @@
+"""A grid of recipes that was trained, as a table with a column for each value of its last axis."""
+
+from dataclasses import dataclass
+
+from kbnn import tables
+from kbnn.reproduction.accuracy import AccuracyTable, Outcome
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What the variants of a grid came to; a variant is called by its values on the axes, with `/` between them."""
+
+    name: str
+    source: str
+    axes: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """The variants without a result."""
+        return tuple(outcome for outcome in self.outcomes if outcome.mean is None)
+
+    def __str__(self) -> str:
+        listed = str(AccuracyTable(self.name, self.source, self.outcomes))
+        return listed if len(self.axes) == 1 else f"{listed}\n\n{self._matrix()}"
+
+    def _matrix(self) -> str:
+        """Ours beside the paper's in brackets."""
+        cells = {outcome.row: _cell(outcome) for outcome in self.outcomes}
+        rows = list(dict.fromkeys(label.rpartition("/")[0] for label in cells))
+        columns = list(dict.fromkeys(label.rpartition("/")[2] for label in cells))
+        return tables.render(
+            ("/".join(self.axes[:-1]), *(f">{column}" for column in columns)),
+            [(row, *(cells.get(f"{row}/{column}", "") for column in columns)) for row in rows],
+            title=f"top-1 (%) by {self.axes[-1]}, the paper's in brackets",
+        )
+
+
+def _cell(outcome: Outcome) -> str:
+    ours = "-" if outcome.mean is None else f"{outcome.mean:.2f}"
+    return ours if outcome.paper is None else f"{ours} ({outcome.paper:.2f})"

@@ -1,0 +1,116 @@
+"""The recipes that ship with kbnn: a TOML file for each row of a paper's table, or for a grid of rows.
+
+>>> catalog.names("siman*")
+>>> catalog.find("presb18-cifar100").paper
+>>> catalog.of_table("mlbma-table3")
+"""
+
+import fnmatch
+import functools
+import os
+from pathlib import Path
+
+from kbnn.errors import KbnnError, UsageError, unknown
+from kbnn.training import networks
+from kbnn.training.grid import Grid, is_grid, not_one
+from kbnn.training.recipe import Recipe, parse, read_toml
+
+_FOLDER = "recipes"
+_ENDING = ".toml"
+
+
+def names(pattern: str = "*") -> list[str]:
+    """The recipes and grids whose names match a shell pattern, sorted; variants of grids as GRID/VARIANT."""
+    every = [*_shipped(), *(f"{name}/{label}" for name in grids() for label in grid(name).labels)]
+    return sorted(fnmatch.filter(every, pattern))
+
+
+def grids() -> list[str]:
+    """The names that are grids."""
+    return [name for name, content in _shipped().items() if isinstance(content, Grid)]
+
+
+def grid(name: str | os.PathLike[str]) -> Grid:
+    """A grid by its name, or from a TOML file.
+
+    Raises:
+        UsageError: an unknown name (near ones are offered), a recipe, or a file that cannot be read.
+    """
+    content = _read(Path(name)) if _is_file(name) else _shipped().get(str(name))
+    if isinstance(content, Recipe):
+        raise UsageError(
+            f"'{name}' is one recipe, not a grid: train it with kbnn train, or say what to vary with --over"
+        )
+    if content is None:
+        raise unknown("grid", str(name), grids())
+    return content
+
+
+def find(name: str | os.PathLike[str]) -> Recipe:
+    """A recipe by its name (GRID/VARIANT for a variant of a grid), or from a TOML file.
+
+    Raises:
+        UsageError: an unknown name (near ones are offered), a grid, or a file that cannot be read.
+    """
+    content = _read(Path(name)) if _is_file(name) else _shipped().get(str(name))
+    if isinstance(content, Recipe):
+        return content
+    if content is not None:
+        raise not_one(name)
+    of_grid, _, label = str(name).partition("/")
+    if label and of_grid in grids():
+        return grid(of_grid).variant(label)
+    raise unknown("recipe", str(name), names())
+
+
+def deviations(recipe: Recipe) -> list[str]:
+    """What a recipe has changed against the shipped one of its name; nothing when there is none."""
+    return find(recipe.name).differences(recipe) if recipe.name in names() else []
+
+
+def tables() -> list[str]:
+    """The papers' tables that have rows here, sorted."""
+    rows = [content if isinstance(content, Recipe) else content.recipe for content in _shipped().values()]
+    return sorted({table for row in rows for table in row.table})
+
+
+def of_table(table: str) -> list[Recipe]:
+    """A table's rows, those of grids included; each has the paper's figure and what it is in words (`source`).
+
+    Raises:
+        UsageError: an unknown name; near names are offered.
+    """
+    if table not in tables():
+        raise unknown("table", table, tables())
+    rows: list[Recipe] = []
+    for content in _shipped().values():
+        if isinstance(content, Recipe):
+            rows += [content] if table in content.table else []
+        elif table in content.recipe.table:
+            rows += content.variants().values()
+    return rows
+
+
+@functools.cache
+def _shipped() -> dict[str, Recipe | Grid]:
+    """Everything by name, in the order of names."""
+    found = {}
+    for path in sorted(file for folder in networks.places() for file in (folder / _FOLDER).glob(f"*{_ENDING}")):
+        content = _read(path)
+        name = (content if isinstance(content, Recipe) else content.recipe).name
+        if name != path.name.removesuffix(_ENDING):
+            raise KbnnError(f"recipe '{path}' calls itself '{name}': name both alike")
+        found[name] = content
+    return found
+
+
+def _read(path: Path) -> Recipe | Grid:
+    values = read_toml(path)
+    try:
+        return parse(Grid, values) if is_grid(values) else parse(Recipe, values)
+    except UsageError as error:
+        raise UsageError(f"recipe '{path}': {error}") from error
+
+
+def _is_file(name: str | os.PathLike[str]) -> bool:
+    return isinstance(name, os.PathLike) or str(name).endswith(_ENDING)

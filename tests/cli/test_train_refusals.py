@@ -1,0 +1,69 @@
+"""What `kbnn train`, `kbnn sweep` and `kbnn recipes` refuse: one line, a status, nothing written."""
+
+from pathlib import Path
+
+import pytest
+
+from kbnn.cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("train --model tinny --dataset digits", 2, "unknown model: received 'tinny'; did you mean tiny?"),
+        ("train --model tiny --method bireel --dataset digits", 2, "did you mean bireal"),
+        ("train --model tiny --dataset digits --set stage.1.epoch=3", 2, "'stage.1.epoch'; did you mean epochs?"),
+        ("train --model tiny --dataset digits --set stage.1.epochs=0", 2, "key 'stage.1.epochs' of the recipe: receiv"),
+        (
+            "train --model tiny --dataset digits --set stage.1.epochs=ten",
+            2,
+            "received 'ten'; input should be a valid i",
+        ),
+        ("train --model tiny --dataset digits --epochs 0", 2, "Invalid value for '--epochs': 0 is not in the range"),
+        (
+            "train --model tiny --dataset digits --batch 5000",
+            2,
+            "batch size does not fit data set 'digits': received 5",
+        ),
+        (
+            "train --model tiny --dataset digits --set stage.1.patience=3 --set data.validation=0",
+            2,
+            "needs images to v",
+        ),
+        ("train --model tiny --dataset digits --set model.weights=none.h5", 1, "no file of weights at 'none.h5'"),
+        ("train --model tiny --data nowhere", 2, "no folder of images at "),
+        ("train --model tiny --dataset digits --data photos", 2, "give either name, of a known data set, or folder"),
+        ("train --model tiny --dataset digits -o /proc/kbnn", 1, "cannot write '/proc/kbnn/config.toml'"),
+        ("train --model tiny --dataset digits -o taken", 2, "'taken' exists and is not a run"),
+        ("train -o taken --resume", 2, "'taken' is not a run"),
+        ("train", 2, "what to train is not clear"),
+        ("train siman-resnet20-cifer10", 2, "unknown recipe: received 'siman-resnet20-cifer10'; did you mean siman-r"),
+        ("train mlbma-table2", 2, "'mlbma-table2' is a grid of recipes: train all with kbnn sweep"),
+        ("train mlbma-table2/1e-9", 2, "unknown variant of mlbma-table2: received '1e-9'; did you mean 1e-"),
+        ("train nothing.toml", 2, "cannot read recipe 'nothing.toml': No such file"),
+        ("sweep siman-resnet20-cifar10", 2, "is one recipe, not a grid: train it with kbnn train"),
+        ("sweep mlbma-table2 --only r2/*", 2, "no variant of mlbma-table2 matches: received 'r2/*'"),
+        ("sweep siman-resnet20-cifar10 --over seed", 2, "cannot set 'seed': give KEY=VALUE"),
+        ("recipes siman-vgg*x", 2, "no recipe's name matches: received 'siman-vgg*x'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: str,
+    status: int,
+    message: str,
+):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "notes.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    printed, errors = capfd.readouterr()
+    assert caught.value.code == status, errors
+    assert printed == ""
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1, errors
+    assert message in errors
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "notes.txt"]

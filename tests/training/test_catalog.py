@@ -1,0 +1,187 @@
+"""Recipes that ship: all of them parse and build, one of each kind takes a step in each of its stages."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn import datasets
+from kbnn.datasets import Arrays, Dataset, Normalization
+from kbnn.errors import UsageError
+from kbnn.training import Grid, Recipe, catalog
+from kbnn.training.networks import method, network
+from kbnn.training.optimizers import optimizer
+from kbnn.training.recipe import read_toml
+from kbnn.training.trainer import Trainer
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000}
+
+# The least that each network can be, so that a test builds dozens.
+SMALLEST: dict[str, dict[str, Any]] = {
+    "alexnet": {"width": 0.05},
+    "dorefa_svhn": {"width": 0.1},
+    "vgg_small": {"width": 0.05},
+    "resnet20": {"width": 0.5, "blocks": 1},
+}
+RESIDUAL = {"width": 0.125, "blocks": [1, 1, 1, 1]}
+
+
+def smallest(recipe: Recipe) -> Recipe:
+    options = {**recipe.model.options, **SMALLEST.get(recipe.model.name, RESIDUAL)}
+    return recipe.changed({"model.options": options})
+
+
+def images(recipe: Recipe, size: int | None = None) -> Dataset:
+    """Four images of noise, as the recipe's data set would give them, or smaller."""
+    classes, data = CLASSES[str(recipe.data.name)], recipe.data
+    stored = 32 if classes <= 100 else 256
+    settings = data.model_dump(include={"pad", "flip", "resize", "square", "size", "scale"}, exclude_unset=True)
+    transform = datasets.Transform() if size else datasets.Transform(**settings)
+    pixels = np.random.default_rng(0).integers(0, 256, (4, size or stored, size or stored, 3), np.uint8)
+    arrays = Arrays(pixels, np.arange(4, dtype=np.int32))
+    names = tuple(map(str, range(classes)))
+    return Dataset("noise", names, Normalization((128.0,) * 3, (64.0,) * 3), arrays, arrays, arrays, transform)
+
+
+NAMES = [name for name in catalog.names() if name not in catalog.grids()]
+# Networks that differ in depth alone are one and the same when they are smallest.
+DISTINCT = {
+    (recipe.model.name[:5], recipe.model.method, str(recipe.model.options), recipe.data.name): recipe.name
+    for recipe in map(catalog.find, NAMES)
+    if "/" not in recipe.name
+}
+
+
+def test_every_row_is_there():
+    assert {table: len(catalog.of_table(table)) for table in catalog.tables()} == {
+        "bireal-table1": 48,
+        "bnnplus-table1": 48,
+        "bnnplus-table2": 18,
+        "mlbma-table1": 3,
+        "mlbma-table2": 5,
+        "mlbma-table3": 4,
+        "mlbma-table4": 4,
+        "mlbma-table5": 8,
+        "presb-table2": 6,
+        "presb-table3": 6,
+        "presb-table4": 1,
+        "presb-table5": 7,
+        "siman-table1": 4,
+        "siman-table2": 3,
+        "siman-table3": 2,
+    }
+
+
+@pytest.mark.parametrize("name", catalog.grids())
+def test_every_variant_of_a_grid_has_the_papers_figure(name: str):
+    grid = catalog.grid(name)
+    assert set(grid.paper) == set(grid.labels)
+    assert len({str(recipe.tables()) for recipe in grid.variants().values()}) == len(grid.labels)
+
+
+def test_every_row_has_the_papers_figure_and_source():
+    assert [name for name in NAMES if not catalog.find(name).paper or not catalog.find(name).source] == []
+
+
+def test_every_method_is_known():
+    for recipe in map(catalog.find, NAMES):
+        for stage in recipe.stage:
+            method(recipe.model, stage)
+
+
+@pytest.mark.parametrize("name", DISTINCT.values())
+def test_every_network_builds(name: str):
+    recipe = smallest(catalog.find(name))
+    data = images(recipe)
+    built = network(recipe, recipe.stage[-1], data)
+    assert built.output_shape == (None, CLASSES[str(recipe.data.name)])
+    seen = data.transform.training(tf.constant(data.train.images[:1]), tf.constant([1, 2]))
+    assert built.input_shape == (None, *seen.shape[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bireal-table1/relu/original/original/plain18",
+        "bireal18-imagenet",
+        "bnnplus-table1-dorefa/none/htanh",
+        "bnnplus-table1-dorefa/r1/sst",
+        "bnnplus-table1-dorefa/xnor/bireal",
+        "mlbma-bireal18-irnet-cifar10",
+        "mlbma-resnet20-xnor+std-cifar10",
+        "presb18-cifar100",
+        "react10-cifar100",
+        "siman-resnet20-cifar10",
+        "siman-resnet20-cifar10-code",
+    ],
+)
+def test_a_step_in_each_stage(name: str):
+    recipe = smallest(catalog.find(name))
+    data, model = images(recipe, 40 if recipe.model.name == "dorefa_svhn" else 16), None
+    inputs, labels = data.inputs(data.train), data.train.labels
+    for stage in recipe.stage:
+        model = network(recipe, stage, data, model)
+        trainer = Trainer(model, stage)
+        trainer.compile(optimizer(stage, 1), run_eagerly=True)
+        before = [weight.numpy() for weight in model.trainable_weights]
+        figures = trainer.train_on_batch(inputs, labels, return_dict=True)
+        assert np.isfinite(list(figures.values())).all()
+        moved = [(old != new.numpy()).any() for old, new in zip(before, model.trainable_weights, strict=True)]
+        assert sum(moved) > len(moved) / 2
+
+
+def test_a_file_is_a_recipe_too(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    recipe = catalog.find("siman-resnet20-cifar10").changed({"name": "mine"})
+    recipe.write(path)
+    assert catalog.find(path) == catalog.find(str(path)) == recipe
+    path.write_text(path.read_text().replace("batch", "bacth"))
+    with pytest.raises(UsageError, match=r"recipe '.*mine\.toml': unknown key .* 'data.bacth'; did you mean batch\?"):
+        catalog.find(path)
+
+
+def test_what_a_recipe_has_changed():
+    recipe = catalog.find("mlbma-table2/1e-3").changed({"stage.1.epochs": 4})
+    assert catalog.deviations(recipe) == ["stage.1.epochs: 400 -> 4"]
+    assert catalog.deviations(Recipe.of("tiny", "bireal", "digits")) == []
+
+
+def grid_tables(**changes: Any) -> dict[str, Any]:
+    recipe = Recipe.of("tiny", "bireal", "digits").tables()
+    axis = [{"name": "seed", "values": {"a": {"seed": 1}, "b": {"seed": 2}}}]
+    return {"recipe": recipe, "axis": axis, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"paper": {"a": 1.0, "c": 2.0}}, "paper has a figure of 'c', which no combination of the axes is called"),
+        ({"axis": [{"name": "seed", "valeus": {}}]}, "unknown key of a recipe: received 'axis.1.valeus'; did you mean"),
+        ({"recipe": {"sead": 1}}, "unknown key of a recipe: received 'recipe.sead'; did you mean seed?"),
+    ],
+)
+def test_a_wrong_grid(tmp_path: Path, changes: dict[str, Any], message: str):
+    import tomli_w
+
+    (tmp_path / "grid.toml").write_text(tomli_w.dumps(grid_tables(**changes)))
+    with pytest.raises(UsageError) as caught:
+        Grid.read(tmp_path / "grid.toml")
+    assert message in str(caught.value)
+
+
+def test_a_recipe_over_several_values():
+    recipe = catalog.find("siman-resnet20-cifar10")
+    grid = Grid.of(recipe, {"data.batch": [64, 128], "model.options": [{"shortcut_type": "A"}, {"shortcut_type": "B"}]})
+    assert len(grid.labels) == 4
+    first = grid.variant(grid.labels[0])
+    assert (first.data.batch, first.model.options, first.paper) == (64, {"shortcut_type": "A"}, None)
+    assert len(set(grid.variants())) == 4
+
+
+def test_the_files_are_data_of_the_package():
+    packaged = read_toml("pyproject.toml")["tool"]["setuptools"]
+    assert packaged["package-dir"]["kbnn.models.recipes"] == "models/recipes"
+    assert "*.toml" in packaged["package-data"]["*"]
