@@ -118,9 +118,8 @@ class Binarized(tf.keras.layers.Layer):
     def _binarized_input(self, inputs: tf.Tensor) -> tf.Tensor:
         return _quantize(self.input_quantizer, inputs)
 
-    def _finish(self, outputs: tf.Tensor) -> tf.Tensor:
+    def _finish(self, outputs: tf.Tensor, scale: tf.Tensor | None) -> tf.Tensor:
         """Scale, bias and activation of the accumulated products."""
-        scale = self.output_scale()
         if scale is not None:
             outputs = outputs * tf.cast(scale, outputs.dtype)
         if self.use_bias:

@@ -6,6 +6,7 @@ import larq as lq
 import tensorflow as tf
 
 from kbnn.errors import UsageError
+from kbnn.layers import fused
 from kbnn.layers.binarized import Binarized
 from kbnn.layers.channels import check_divides, known_channels
 from kbnn.layers.grouped_convolution import conv2d
@@ -88,10 +89,31 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         check_divides(self.name, self.groups, known_channels(self, shape), "input channels")
         super().build(input_shape)
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if training is True and self._is_fusible(inputs):
+            return self._train(inputs)
         x = self._binarized_input(inputs)
         kernel = tf.cast(self.binarized_kernel(), x.dtype)
-        return self._finish(self._convolve(x, kernel))
+        return self._finish(self._convolve(x, kernel), self.output_scale())
+
+    def _is_fusible(self, inputs: tf.Tensor) -> bool:
+        pads_ones = self.padding == "valid" or self.pad_values == 1.0
+        return pads_ones and self.dilation_rate == (1, 1) and fused.takes(self.input_quantizer, inputs)
+
+    def _train(self, x: tf.Tensor) -> tf.Tensor:
+        kernel, scale = self.binarized_kernel(), self.output_scale()
+        if scale is not None and x.dtype != tf.float32:
+            # The sums of a half-precision convolution are float32: whole multiples of the rounded scale, exactly.
+            kernel, scale = kernel * scale, None
+        kernel = tf.cast(kernel, x.dtype)
+        return self._finish(fused.convolution(x, kernel, self.input_quantizer, self.strides, self._ones(x)), scale)
+
+    def _ones(self, x: tf.Tensor) -> fused.Padding | None:
+        """How many rows and columns of ones "same" padding adds; None if none."""
+        if self.padding == "valid":
+            return None
+        rows, columns = self._get_padding_same(x)[1:3]
+        return (rows, columns) if any((*rows, *columns)) else None
 
     def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if self.padding == "valid" or self.pad_values == 0.0:

@@ -41,4 +41,4 @@ class BinaryDense(Binarized, lq.layers.QuantDense):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = self._binarized_input(tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]]))
         kernel = tf.reshape(tf.cast(self.binarized_kernel(), x.dtype), [1, 1, -1, self.units])
-        return tf.reshape(self._finish(tf.nn.conv2d(x, kernel, 1, "VALID")), [-1, self.units])
+        return tf.reshape(self._finish(tf.nn.conv2d(x, kernel, 1, "VALID"), self.output_scale()), [-1, self.units])

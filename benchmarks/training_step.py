@@ -1,0 +1,110 @@
+"""How fast 1-bit networks train on a CPU: ratios of whole `model.fit` calls, in alternating runs.
+
+    .venv/bin/python benchmarks/training_step.py resnet20
+    .venv/bin/python benchmarks/training_step.py bireal18 --steps 4 --variants kbnn linear
+
+The same architecture in plain Larq layers (float32), which everything is compared with; in kbnn's; and real-valued
+("linear": nothing in the place of the sign, "relu", "clip": kbnn's real-valued twin). All have the same optimizer, and
+see one constant batch. A round runs each variant once, beginning with another one each time, and gives one ratio per
+variant; the median over the rounds and the quartiles are told, and added to results/training_speed.csv.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import record
+import training_variants
+from training_variants import Variant
+
+Times = dict[Variant, list[float]]
+
+
+def measure(models: dict[Variant, Any], data: Any, steps: int, rounds: int) -> Times:
+    """Seconds per step of each variant in each round."""
+    order = list(models)
+    times: Times = {variant: [] for variant in order}
+    for turn in range(rounds):
+        first = turn % len(order)
+        for variant in order[first:] + order[:first]:
+            start = time.perf_counter()
+            models[variant].fit(data, steps_per_epoch=steps, verbose=0)
+            times[variant].append((time.perf_counter() - start) / steps)
+        print(f"round {turn + 1}/{rounds}", flush=True)
+    return times
+
+
+def ratios(times: Times, reference: Variant) -> dict[Variant, tuple[float, float, float]]:
+    """How many times faster than the reference: the quartiles over the rounds, the median in the middle."""
+    quartiles = {}
+    for variant, seconds in times.items():
+        pairs = [theirs / mine for theirs, mine in zip(times[reference], seconds, strict=True)]
+        low, middle, high = statistics.quantiles(pairs, n=4, method="inclusive")
+        quartiles[variant] = (low, middle, high)
+    return quartiles
+
+
+def rows(times: Times, reference: Variant, **settings: object) -> list[dict[str, object]]:
+    """What is kept of a run."""
+    return [
+        {
+            **training_variants.fields(variant),
+            **settings,
+            "ratio": round(middle, 3),
+            "ratio_low": round(low, 3),
+            "ratio_high": round(high, 3),
+            "ratio_of_fastest": round(min(times[reference]) / min(times[variant]), 3),
+            "fastest_ms": round(1000 * min(times[variant]), 1),
+            "median_ms": round(1000 * statistics.median(times[variant]), 1),
+        }
+        for variant, (low, middle, high) in ratios(times, reference).items()
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", choices=list(training_variants.BATCHES))
+    parser.add_argument("--variants", nargs="*", default=[], help="parts of variants' names, such as kbnn or float32")
+    parser.add_argument("--cores", type=int, nargs="*", default=[0, 1], help="which cores to use")
+    parser.add_argument("--steps", type=int, default=8, help="steps of a run")
+    parser.add_argument("--steps-per-execution", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--dry", action="store_true", help="do not add to results/training_speed.csv")
+    options = parser.parse_args(arguments)
+
+    training_variants.use_cores(options.cores)
+    variants = list(training_variants.chosen(options.variants))
+    models = {
+        variant: training_variants.compiled_model(options.network, variant, options.steps_per_execution)
+        for variant in variants
+    }
+    data = training_variants.constant_data(training_variants.BATCHES[options.network])
+    for variant, model in models.items():
+        model.fit(data, steps_per_epoch=2 * options.steps_per_execution, verbose=0)
+        print(f"warm: {variant}", flush=True)
+    times = measure(models, data, options.steps, options.rounds)
+
+    measured = rows(
+        times,
+        variants[0],
+        network=options.network,
+        batch=training_variants.BATCHES[options.network],
+        rounds=options.rounds,
+        steps=options.steps,
+        steps_per_execution=options.steps_per_execution,
+    )
+    for row in measured:
+        name, spread = f"{row['layers']}, {row['policy']}", f"({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
+        print(
+            f"{name:24}{row['ratio']:7.3f} {spread}, fastest {row['ratio_of_fastest']:.3f}, {row['median_ms']:.1f} ms"
+        )
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}")
+    if not options.dry:
+        print(f"added to {record.append('training_speed', measured)}")
+
+
+if __name__ == "__main__":
+    main()
