@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import selection
-from kbnn.compiled import compiled, narrow, widen
+from kbnn.compiled import Sums, compiled, narrow, partial_sums, total, widen
 from kbnn.constraints import Positive
-from kbnn.layers.channels import known_channels, parametric_relu, sum_to_channels
+from kbnn.layers.channels import known_channels, parametric_relu
 from kbnn.quantizers.base import power_of_two
 
 # The median of a layer's activations is that of at most about this many of them: every s-th position of the batch with
@@ -47,18 +47,20 @@ def _moved(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor) ->
 
 
 @compiled
-def _side_sums(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor) -> tf.Tensor:
-    """Σ m₊², n₊, Σ m₋², n₋."""
-    m = _moved(x, beta, median, unit)
-    zero = tf.zeros_like(m)
-    return tf.stack(
-        [
-            tf.reduce_sum(tf.where(m > 0, m * m, zero)),
-            tf.reduce_sum(tf.cast(m > 0, tf.float32)),
-            tf.reduce_sum(tf.where(m < 0, m * m, zero)),
-            tf.reduce_sum(tf.cast(m < 0, tf.float32)),
-        ]
-    )
+def _side_sums(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor) -> Sums:
+    """Partial sums of m₊², n₊, m₋², n₋."""
+
+    def terms(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        m = _moved(x, beta, median, unit)
+        squares = m * m
+        return (
+            tf.where(m > 0, squares, 0.0),
+            tf.cast(m > 0, tf.float32),
+            tf.where(m < 0, squares, 0.0),
+            tf.cast(m < 0, tf.float32),
+        )
+
+    return partial_sums(terms, x)
 
 
 def _scales(sums: tf.Tensor, unit: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -80,18 +82,16 @@ def _normalized(
 @compiled
 def _gamma_gradients(
     x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor, sums: tf.Tensor
-) -> tf.Tensor:
-    """Σ dy·m/s of the positive and of the negative entries, per channel: `(2, C)`."""
-    m = _moved(x, beta, median, unit)
+) -> Sums:
+    """Partial sums of dy·m/s, of the positive and of the negative entries."""
     positive, negative = _scales(sums, unit)
-    product = widen(dy) * m
-    zero = tf.zeros_like(m)
-    return tf.stack(
-        [
-            sum_to_channels(tf.where(m > 0, product, zero)) / positive,
-            sum_to_channels(tf.where(m < 0, product, zero)) / negative,
-        ]
-    )
+
+    def terms(x: tf.Tensor, dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        m = _moved(x, beta, median, unit)
+        product = widen(dy) * m
+        return tf.where(m > 0, product * (1 / positive), 0.0), tf.where(m < 0, product * (1 / negative), 0.0)
+
+    return partial_sums(terms, x, dy)
 
 
 @compiled
@@ -104,7 +104,7 @@ def _input_gradient(
     unit: tf.Tensor,
     sums: tf.Tensor,
     through_scales: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tf.Tensor:
     m = _moved(x, beta, median, unit)
     positive, negative = _scales(sums, unit)
     # What the scales' own gradient takes away, m/s·(Σ γ·dy·m/s)/n of the side.
@@ -115,8 +115,12 @@ def _input_gradient(
         (dy_wide - m * (share[1] / negative)) * (1 / negative),
         (dy_wide - m * (share[0] / positive)) * (1 / positive),
     )
-    dx = dm / unit
-    return narrow(dx, dy.dtype), sum_to_channels(dx)
+    return narrow(dm / unit, dy.dtype)
+
+
+@compiled
+def _beta_gradient(dx: tf.Tensor) -> Sums:
+    return partial_sums(widen, dx)
 
 
 def _summed_over_replicas(x: tf.Tensor) -> tf.Tensor:
@@ -141,15 +145,16 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
     """
     sample = _gathered_over_replicas(tf.stop_gradient(sample_rows(x)))
     median, unit = tf.unstack(_median_and_unit(sample, tf.stop_gradient(beta)))
-    sums = _summed_over_replicas(_side_sums(tf.stop_gradient(x), tf.stop_gradient(beta), median, unit))
+    by_channel = total(_side_sums(tf.stop_gradient(x), tf.stop_gradient(beta), median, unit))
+    sums = _summed_over_replicas(tf.reduce_sum(tf.stack(by_channel), 1))
 
     @tf.custom_gradient
     def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dgamma = _gamma_gradients(x, dy, beta, median, unit, sums)
+            dgamma = tf.stack(total(_gamma_gradients(x, dy, beta, median, unit, sums)))
             through_scales = _summed_over_replicas(tf.reduce_sum(gamma * dgamma, 1))
-            dx, dbeta = _input_gradient(x, dy, gamma, beta, median, unit, sums, through_scales)
-            return dx, tf.reduce_sum(dgamma, 0), dbeta
+            dx = _input_gradient(x, dy, gamma, beta, median, unit, sums, through_scales)
+            return dx, tf.reduce_sum(dgamma, 0), total(_beta_gradient(dx))
 
         return _normalized(x, gamma, beta, median, unit, sums), gradient
 

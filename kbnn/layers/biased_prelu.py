@@ -4,22 +4,25 @@ from typing import Any
 
 import tensorflow as tf
 
-from kbnn.compiled import compiled, narrow, widen
-from kbnn.layers.channels import check_divides, known_channels, parametric_relu, sum_to_channels
+from kbnn.compiled import Sums, compiled, narrow, partial_sums, total, widen
+from kbnn.layers.channels import check_divides, known_channels, parametric_relu
 
 
 @compiled
-def _prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-    return narrow(parametric_relu(widen(x) - bias, slope), x.dtype)
+def _prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor | None) -> tf.Tensor:
+    y = parametric_relu(widen(x) - bias, slope)
+    return narrow(y if offset is None else y + offset, x.dtype)
 
 
 @compiled
-def _prelu_gradients(
-    x: tf.Tensor, dy: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    u, dy_wide = widen(x) - bias, widen(dy)
-    dx = tf.where(u > 0, dy_wide, slope * dy_wide)
-    return narrow(dx, dy.dtype), -sum_to_channels(dx), sum_to_channels(dy_wide * tf.minimum(u, 0.0))
+def _prelu_gradients(x: tf.Tensor, dy: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, Sums]:
+    """dL/dx, and partial sums of dL/dx, dy·min(u, 0) and dy."""
+
+    def terms(x: tf.Tensor, dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        u, dy = widen(x) - bias, widen(dy)
+        return tf.where(u > 0, dy, slope * dy), dy * tf.minimum(u, 0.0), dy
+
+    return narrow(terms(x, dy)[0], dy.dtype), partial_sums(terms, x, dy)
 
 
 @tf.custom_gradient
@@ -28,7 +31,25 @@ def biased_prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
 
     dL/dx = dy·(1 where u > 0, else slope_c), dL/dbias_c = -Σ dL/dx, dL/dslope_c = Σ dy·min(u, 0) of the channel.
     """
-    return _prelu(x, bias, slope), lambda dy: _prelu_gradients(x, dy, bias, slope)
+
+    def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        dx, sums = _prelu_gradients(x, dy, bias, slope)
+        sum_dx, dslope, _ = total(sums)
+        return dx, -sum_dx, dslope
+
+    return _prelu(x, bias, slope, None), gradients
+
+
+@tf.custom_gradient
+def rprelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor) -> tf.Tensor:
+    """`biased_prelu` + offset_c; dL/doffset_c = Σ dy of the channel."""
+
+    def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        dx, sums = _prelu_gradients(x, dy, bias, slope)
+        sum_dx, dslope, doffset = total(sums)
+        return dx, -sum_dx, dslope, doffset
+
+    return _prelu(x, bias, slope, offset), gradients
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")

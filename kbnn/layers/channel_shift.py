@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from kbnn.compiled import compiled, narrow, widen
-from kbnn.layers.channels import known_channels, sum_to_channels
+from kbnn.compiled import compiled, narrow, partial_sums, total, widen
+from kbnn.layers.channels import known_channels
 
 
 @compiled
@@ -13,13 +13,13 @@ def _shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 @compiled
 def _bias_gradient(dy: tf.Tensor) -> tf.Tensor:
-    return sum_to_channels(widen(dy))
+    return partial_sums(widen, dy)
 
 
 @tf.custom_gradient
 def channel_shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """x + b_c, `bias` in float32; dL/dx = dy, dL/db_c = Σ dy of the channel."""
-    return _shift(x, bias), lambda dy: (dy, _bias_gradient(dy))
+    return _shift(x, bias), lambda dy: (dy, total(_bias_gradient(dy)))
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")

@@ -23,11 +23,6 @@ def check_divides(layer: str, groups: int, number: int, what: str) -> None:
         raise UsageError(f"{layer}: {number} {what} cannot be split into groups={groups}; choose a divisor")
 
 
-def sum_to_channels(x: tf.Tensor) -> tf.Tensor:
-    """Σ over all axes but the last."""
-    return tf.reduce_sum(x, list(range(len(x.shape) - 1)))
-
-
 def parametric_relu(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
     """x where x > 0, else slope·x, `slope` a scalar or per channel: in the one form that converts to PRELU."""
     slopes = tf.broadcast_to(slope, [1] * (len(x.shape) - 2) + [x.shape[-1]])

@@ -2,8 +2,7 @@
 
 import tensorflow as tf
 
-from kbnn.layers.biased_prelu import biased_prelu
-from kbnn.layers.channel_shift import channel_shift
+from kbnn.layers.biased_prelu import rprelu
 from kbnn.layers.channels import known_channels
 
 
@@ -32,5 +31,4 @@ class RPReLU(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        y = biased_prelu(inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.slope))
-        return channel_shift(y, tf.convert_to_tensor(self.zeta))
+        return rprelu(inputs, *(tf.convert_to_tensor(value) for value in (self.gamma, self.slope, self.zeta)))

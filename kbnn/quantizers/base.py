@@ -14,6 +14,8 @@ from kbnn.errors import UsageError
 # nothing but the rounding of its mean is left.
 _NEGLIGIBLE = 1e-30
 _FLAT_VARIANCE = 2.0**-40
+# exp(-80) is the smallest exponential that is taken: no formula here can overflow or divide by zero by it.
+LARGEST_EXPONENT = 80.0
 
 
 def sign(x: tf.Tensor) -> tf.Tensor:
@@ -37,14 +39,9 @@ def times(dy: tf.Tensor, derivative: tf.Tensor) -> tf.Tensor:
     return narrow(widen(dy) * derivative, dy.dtype)
 
 
-def decaying_exponential(z: tf.Tensor) -> tf.Tensor:
-    """exp(-abs(z)), no smaller than exp(-80), from which no formula here can overflow or divide by zero."""
-    return tf.exp(-tf.minimum(tf.abs(z), 80.0))
-
-
 def sech_squared(x: tf.Tensor) -> tf.Tensor:
     """1 - tanh²(x) = 4e/(1 + e)², e = exp(-2·abs(x)), without the cancellation."""
-    e = decaying_exponential(2 * x)
+    e = tf.exp(-tf.minimum(tf.abs(2 * x), LARGEST_EXPONENT))
     return 4 * e / tf.square(1 + e)
 
 

@@ -4,36 +4,50 @@ from typing import Any
 
 import tensorflow as tf
 
-from kbnn.compiled import compiled, widen
+from kbnn.compiled import compiled, partial_sums, widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import Estimator, decaying_exponential, sign, times
-
-
-def _derivative(z: tf.Tensor) -> tf.Tensor:
-    """SS'_β(x)/β = (2 - z·tanh(z/2))/(1 + cosh(z)) at z = βx, with 1/(1 + cosh(z)) = 2e/(1 + e)², e = exp(-abs(z))."""
-    e = decaying_exponential(z)
-    return (2 - tf.minimum(tf.abs(z), 80.0) * (1 - e) / (1 + e)) * 2 * e / tf.square(1 + e)
+from kbnn.quantizers.base import LARGEST_EXPONENT, Estimator, sign, times
 
 
 def gradient(x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """dy·SS'_β(x)."""
-    return times(dy, beta * _derivative(beta * widen(x)))
+    """dy·SS'_β(x), SS'_β(x) = β(2 - z·tanh(z/2))/(1 + cosh(z)), z = βx.
+
+    tanh(abs(z)/2) = (1 - e)/(1 + e) and 1/(1 + cosh(z)) = 2e/(1 + e)², e = exp(-abs(z)): exact, and never infinite.
+    """
+    z = tf.minimum(tf.abs(beta * widen(x)), LARGEST_EXPONENT)
+    e = tf.exp(-z)
+    inverse = 1 / (1 + e)
+    return times(dy, 2 * beta * e * inverse * inverse * (2 - z * (1 - e) * inverse))
 
 
-def beta_gradient(x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """Σ dy·x·SS'_β(x)/β: the derivative of SS_β(x) = 2σ(βx)·(1 + βx·(1 - σ(βx))) - 1 with respect to β."""
-    z = tf.clip_by_value(beta * widen(x), -80.0, 80.0)
-    return tf.reduce_sum(widen(dy) * z * _derivative(z)) / beta
+def beta_gradient(x: tf.Tensor, dx: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """Σ x·dx/β, dx = dy·SS'_β(x): Σ dy times the derivative of SS_β(x) = 2σ(βx)·(1 + βx·(1 - σ(βx))) - 1 by β."""
+    return tf.reduce_sum(_partial_beta_gradient(x, dx, beta))
 
 
 _gradient = compiled(gradient)
-_beta_gradient = compiled(beta_gradient)
+
+
+@compiled
+def _partial_beta_gradient(x: tf.Tensor, dx: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    furthest = LARGEST_EXPONENT / beta
+
+    def term(x: tf.Tensor, dx: tf.Tensor) -> tf.Tensor:
+        # Beyond, dx is as good as zero, but x need not be small enough for the product to be.
+        return widen(dx) * tf.clip_by_value(widen(x), -furthest, furthest) / beta
+
+    return partial_sums(term, x, dx)
 
 
 @tf.custom_gradient
 def sign_swish(x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
     """sign(x); its gradients are `gradient` and `beta_gradient`."""
-    return sign(x), lambda dy: (_gradient(x, dy, beta), _beta_gradient(x, dy, beta))
+
+    def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        dx = _gradient(x, dy, beta)
+        return dx, beta_gradient(x, dx, beta)
+
+    return sign(x), gradients
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
