@@ -25,8 +25,7 @@ def network(name: str) -> tf.keras.Model:
         x = layers.GroupAwareNormalization(2, name="norm")(x)
     else:
         method = methods.get(name)
-        x = method.activation(method.convolution(x, 8, 3, name="conv"), name="act")
-        x = method.convolution(x, 8, 3, groups=2, name="conv2")
+        x = method.activation(method.convolution(x, 8, 3, groups=2, name="conv"), name="act")
     x = tf.keras.layers.GlobalAveragePooling2D()(x)
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(5, name="out")(x))
     model.compile(tf.keras.optimizers.SGD(0.01, momentum=0.9), "mse")
