@@ -222,7 +222,7 @@ def weight_histograms(networks: Networks) -> Picture:
             axes.set_title(f"{place}: {seen.latent.size:,}", fontsize=8)
             axes.set_yticks([])
         figure.supxlabel("w / mean |w|", fontsize=10)
-        _legend_of(figure, networks)
+        _legend_of(figure, networks, "outside upper center")
 
     caption = (
         "Density of the latent weights of each binary layer, all panels on one scale (above: layer and number of "
@@ -334,7 +334,7 @@ def _layer_bars(axes: Any, networks: Networks, shares_of: Callable[[Observation]
     axes.set_xticks(range(1, max(map(len, networks.values())) + 1))
 
 
-def _legend_of(figure: Any, shown: Mapping[str, Any]) -> None:
+def _legend_of(figure: Any, shown: Mapping[str, Any], place: str = "outside lower center") -> None:
     if len(shown) > 1:
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(shown)))
+        figure.legend(handles, labels, loc=place, ncols=min(4, len(shown)))

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
-    default="float32",
-    show_default=True,
-    help="In which layers compute.",
+    help="In which layers compute.  [default: the recipe's, or float32]",
 )
 @data_dir_option
 @json_option
@@ -40,20 +38,22 @@ def command(
     seeds: int,
     rows: str | None,
     output: Path | None,
-    precision: str,
+    precision: str | None,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Compute or train a table of the papers, and set it beside the printed one.
 
     Tables of storage, FLOPs, angles and shares are computed in full; status 1 if a cell is off. Accuracy tables train
-    their rows, for fewer epochs than the papers if you say so, and go on where they stopped when called again. Figures
-    that follow from formulas are drawn; those of trained networks come from `kbnn analyze`.
+    their rows, for fewer epochs than the papers if you say so, and go on where they stopped when called again; status 1
+    if a row could not be trained. Figures that follow from formulas are drawn; those of trained networks come from
+    `kbnn analyze`.
 
     \b
     Example:
       kbnn reproduce --list
       kbnn reproduce bireal-table3
+      kbnn reproduce siman-table2 --epochs 20
       kbnn reproduce cifar10-resnet20 --epochs 20 --rows xnor,xnor+ml --precision mixed_bfloat16
     """
     if not listing and table is None:
@@ -67,7 +67,13 @@ def command(
     found = reproduction.get(table)
     if isinstance(found, reproduction.Accuracy):
         folder = output or Path("runs") / found.name
-        show(_train(found, _chosen(found, rows), folder, epochs, seeds, precision, data_dir), as_json)
+        filled = _train(found, _chosen(found, rows), folder, epochs, seeds, precision, data_dir)
+        show(filled, as_json)
+        if filled.failed:
+            failed = filled.failed[0]
+            raise KbnnError(
+                f"{len(filled.failed)} of {len(filled.outcomes)} rows lack a result: {failed.row}: {failed.note}"
+            )
         return
     if isinstance(found, reproduction.Drawing):
         show(_draw(found, output or Path("runs") / found.name), as_json)
@@ -82,10 +88,11 @@ def command(
 
 @dataclass(frozen=True)
 class Entry:
-    """One table that can be reproduced."""
+    """One table that can be reproduced; `rows` are those that are trained."""
 
     name: str
     kind: str
+    rows: int | None
     source: str
 
 
@@ -96,14 +103,22 @@ class Listing:
     tables: tuple[Entry, ...]
 
     def __str__(self) -> str:
-        return tables.render(("table", "", "what"), [(entry.name, entry.kind, entry.source) for entry in self.tables])
+        rows = [(entry.name, entry.kind, entry.rows or "", entry.source) for entry in self.tables]
+        return tables.render(("table", "", ">rows", "what"), rows)
 
 
 def _listing() -> Listing:
     from kbnn import reproduction
 
     kinds = {reproduction.Analytic: "computed", reproduction.Accuracy: "trained", reproduction.Drawing: "drawn"}
-    return Listing(tuple(Entry(found.name, kinds[type(found)], found.source) for found in reproduction.tables()))
+    entries = [Entry(found.name, kinds[type(found)], _size(found), found.source) for found in reproduction.tables()]
+    return Listing(tuple(entries))
+
+
+def _size(table: Any) -> int | None:
+    from kbnn import reproduction
+
+    return len(table.rows()) if isinstance(table, reproduction.Accuracy) else None
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,7 @@ def _train(
     folder: Path,
     epochs: int | None,
     seeds: int,
-    precision: str,
+    precision: str | None,
     data_dir: Path | None,
 ) -> "AccuracyTable":
     from kbnn import reproduction, training
@@ -153,11 +168,10 @@ def _train(
 
     def train(recipe: Any, folder: Path) -> Any:
         click.echo(f"{table.name}: {recipe.name}, seed {recipe.seed}", err=True)
+        if precision:
+            recipe = recipe.changed({"policy": precision})
         with Progress(recipe.epochs) as progress:
-            callbacks = [progress, *_diagnostics(recipe, folder)]
-            return training.train(
-                recipe.changed({"policy": precision}), folder, resume=True, data_dir=data_dir, callbacks=callbacks
-            )
+            return training.train(recipe, folder, resume=True, data_dir=data_dir, callbacks=[progress])
 
     def test(run: Any) -> float:
         return 100 * training.result(run).top1
@@ -165,10 +179,3 @@ def _train(
     return reproduction.reproduce(
         table.name, table.source, rows, folder, train, test, epochs=epochs, seeds=range(seeds)
     )
-
-
-def _diagnostics(recipe: Any, folder: Path) -> list[Any]:
-    """The record that `kbnn analyze` draws, for networks that have something binary to record."""
-    from kbnn import analysis, methods
-
-    return [analysis.Diagnostics(folder)] if methods.get(recipe.model.method).is_binary else []

@@ -53,6 +53,11 @@ class AccuracyTable:
     source: str
     outcomes: tuple[Outcome, ...]
 
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        """Rows that lack a result; their notes say why."""
+        return tuple(outcome for outcome in self.outcomes if outcome.note)
+
     def __str__(self) -> str:
         columns = ("row", ">paper (%)", ">ours (%)", ">± over seeds", ">deviation", ">epochs", "seeds", "")
         rows = [_cells(outcome) for outcome in self.outcomes]
@@ -118,11 +123,11 @@ def reproduce(
         output: folder of the runs.
         train: trains a recipe into a folder, resuming what is there.
         evaluate: top-1 accuracy in per cent of a finished run on the test set.
+        epochs: epochs of each row in all; the recipe's own when not given.
+        seeds: one run each.
 
     Raises:
         InterruptedRunError: SIGTERM or Ctrl-C came; what was trained is kept.
-        epochs: epochs of each row in all; the recipe's own when not given.
-        seeds: one run each.
     """
     outcomes = []
     for row in rows:

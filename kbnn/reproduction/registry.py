@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from kbnn.analysis.pictures import Picture
 from kbnn.errors import unknown
-from kbnn.reproduction import analytic, drawings, ours
+from kbnn.reproduction import analytic, drawings, ours, trained
 from kbnn.reproduction.accuracy import Row
 from kbnn.reproduction.comparison import Cell, Comparison
 
@@ -43,23 +44,46 @@ class Drawing:
 
 Table = Analytic | Accuracy | Drawing
 
+# Accuracy tables whose rows are recipes that name them.
+_OF_RECIPES = {
+    "bireal-table1": "Bi-Real Net, table 1: shortcuts, estimators, weight updates and initializations on ImageNet",
+    "bnnplus-table1": "BNN+, table 1: penalties and estimators, AlexNet and DoReFa's SVHN network on CIFAR-10",
+    "bnnplus-table2": "BNN+, table 2: penalties and estimators, AlexNet and ResNet-18 on ImageNet",
+    "mlbma-table1": "ML+BMA, table 1: standardized weights and the median loss, ResNet-20 on CIFAR-10",
+    "mlbma-table2": "ML+BMA, table 2: the median loss's λ, ResNet-20 on CIFAR-10",
+    "mlbma-table3": "ML+BMA, table 3: XNOR-Net with ML and BMA, ResNet-20 on CIFAR-10",
+    "mlbma-table4": "ML+BMA, table 4: IR-Net with ML and BMA, Bi-Real-18 on CIFAR-10",
+    "mlbma-table5": "ML+BMA, table 5: Bi-Real Net and IR-Net with ML and BMA on ImageNet",
+    "presb-table2": "PresB-Net, table 2: depths on CIFAR-10 and CIFAR-100",
+    "presb-table3": "PresB-Net, table 3: ReActNet and AresB-Net on CIFAR-100",
+    "presb-table4": "PresB-Net, table 4: PresB-Net-18 on ImageNet",
+    "presb-table5": "PresB-Net, table 5: activations and normalizations left out, CIFAR-100",
+    "siman-table1": "SiMaN, table 1: L2 and the half-half code, ResNet-18 on ImageNet",
+    "siman-table2": "SiMaN, table 2: ResNet-18, ResNet-20 and VGG-small on CIFAR-10",
+    "siman-table3": "SiMaN, table 3: ResNet-18 and ResNet-34 on ImageNet",
+}
+
 _TABLES: tuple[Table, ...] = (
-    Analytic("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", analytic.bireal_table_3),
     Analytic("bireal-capability", "Bi-Real Net, sections 3.1, 3.2 and figure 5", analytic.bireal_capability),
-    Analytic("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", analytic.mlbma_table_6),
+    Analytic("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", analytic.bireal_table_3),
     Analytic("mlbma-entropy", "ML+BMA, section 4.2: the largest entropy of ResNet-20", analytic.mlbma_entropy_bound),
-    Analytic("siman-corollaries", "SiMaN, corollaries 2 and 3: shares of +1 and angles", analytic.siman_corollaries),
+    Analytic("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", analytic.mlbma_table_6),
     Analytic("presb-cost", "PresB-Net, section on FLOPs and storage", analytic.presb_cost),
+    Analytic("siman-corollaries", "SiMaN, corollaries 2 and 3: shares of +1 and angles", analytic.siman_corollaries),
     Drawing("bnnplus-figure4", "BNN+, figure 4: estimators and their derivatives", drawings.estimators),
     Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", drawings.regularizers),
+    *(Accuracy(name, source, partial(trained.of_recipes, name)) for name, source in _OF_RECIPES.items()),
+    Accuracy("bireal-table2", "Bi-Real Net, table 2: Bi-Real-18 and -34 on ImageNet", trained.bireal_table_2),
+    Accuracy("bnnplus-table3", "BNN+, table 3: the best of table 2", trained.bnnplus_table_3),
+    Accuracy("presb-table1", "PresB-Net, table 1: real-valued initialization, CIFAR-100", trained.presb_table_1),
     Accuracy("cifar10-resnet20", "ours: eleven methods on ResNet-20, CIFAR-10, one common schedule", ours.budget),
     Accuracy("cifar10-larger", "ours: Bi-Real-18 and PresB-Net-10, CIFAR-10, the same schedule", ours.larger),
 )
 
 
 def tables() -> tuple[Table, ...]:
-    """All tables."""
-    return _TABLES
+    """All tables, by name."""
+    return tuple(sorted(_TABLES, key=lambda table: table.name))
 
 
 def get(name: str) -> Table:

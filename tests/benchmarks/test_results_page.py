@@ -33,8 +33,27 @@ def test_the_committed_page_is_written_from_the_committed_rows(monkeypatch: pyte
 def test_a_claim_is_judged_against_the_spread_over_seeds(
     treated: tuple[float, ...], plain: tuple[float, ...], falls: bool, verdict: str
 ):
-    judged = results_page._verdict(rows("a", *treated), rows("b", *plain), "keras_top1", falls)
-    assert judged[-1] == verdict
+    judged = results_page.judge(rows("a", *treated), rows("b", *plain), "keras_top1", falls)
+    assert judged.text == verdict
+
+
+@pytest.mark.parametrize(
+    ("images", "verdict"),
+    [
+        ("100", "one seed, within the test set's noise (± 0.0698)"),
+        ("10000", "one seed, in the claimed direction (± 0.0070)"),
+    ],
+)
+def test_one_seed_is_judged_against_the_size_of_the_test_set(images: str, verdict: str):
+    treated, plain = ({**row, "test_images": images} for row in (*rows("a", 0.60), *rows("b", 0.55)))
+    assert results_page.judge([treated], [plain], "keras_top1", False).text == verdict
+
+
+def test_claims_are_sorted_by_outcome_and_those_without_runs_are_named():
+    claims = [("A raises it", "a", "b", "keras_top1", False), ("C raises it", "c", "b", "keras_top1", False)]
+    judged = results_page._judged(claims, {"a": rows("a", 0.6), "b": rows("b", 0.5)}, "verdict")
+    assert judged["outcomes"] == {"one seed, in the claimed direction": ["A raises it"]}
+    assert judged["open"] == ["C raises it"]
 
 
 def test_methods_stand_in_the_order_of_the_table_with_ascending_seeds():

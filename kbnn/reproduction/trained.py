@@ -1,0 +1,49 @@
+"""The papers' accuracy tables, row by row as recipes.
+
+Rows that a paper quotes from other papers are left out: nothing is said about how they were trained.
+"""
+
+from kbnn.reproduction.accuracy import Row
+from kbnn.training import catalog
+
+# PresB-Net, table 1: the recipes whose first stage is the table's real-valued initialization, and its top-1.
+_INITIALIZATIONS = {
+    "aresb18-cifar100": 71.98,
+    "react18-cifar100": 70.76,
+    "presb10-cifar100": 67.4,
+    "presb18-cifar100": 72.3,
+    "presb34-cifar100": 73.3,
+}
+_RESNET_18 = 75.61
+
+
+def of_recipes(table: str) -> list[Row]:
+    """The rows of a table that recipes were written for."""
+    return [Row(recipe.name, recipe, recipe.paper) for recipe in catalog.of_table(table)]
+
+
+def bireal_table_2() -> list[Row]:
+    """Bi-Real Net's own columns."""
+    return _named("bireal18-imagenet", "bireal34-imagenet")
+
+
+def bnnplus_table_3() -> list[Row]:
+    """The best rows of table 2."""
+    return _named("bnnplus-table2-alexnet/r1/ss5", "bnnplus-table2-resnet18/r2/ss5")
+
+
+def presb_table_1() -> list[Row]:
+    """Networks after their real-valued stage alone, and ResNet-18 trained in the same way."""
+    rows = []
+    for name, paper in _INITIALIZATIONS.items():
+        recipe = catalog.find(name)
+        alone = recipe.model_copy(update={"name": f"{name}/real", "stage": recipe.stage[:1], "paper": paper})
+        rows.append(Row(alone.name, alone, paper))
+    presb = {row.label: row.recipe for row in rows}["presb18-cifar100/real"]
+    settings = {"name": "resnet18", "method": "float", "options": {}}
+    resnet = presb.changed({"name": "resnet18-cifar100/real", "model": settings, "paper": _RESNET_18})
+    return [Row(resnet.name, resnet, _RESNET_18), *rows]
+
+
+def _named(*names: str) -> list[Row]:
+    return [Row(name, recipe, recipe.paper) for name, recipe in ((name, catalog.find(name)) for name in names)]
