@@ -139,7 +139,8 @@ def presb(
             authors' code; it stays a real convolution on the device), `real`, or `none` at all.
         output_norm: batch normalization after each block, as in the authors' code.
         estimator: the sign's gradient, `ste` (paper) or `leaky_ste` (code), in the place of the method's.
-        twin_activation: what method `float` has for the sign: `none` (paper), `sign` (code) or `clip`.
+        twin_activation: what method `float` has for the sign: `none` (paper), `sign` (code) or `clip`; `float+relu`
+            has ReLU.
 
     Source: Shin and Kim, PresB-Net, 2022, section "Proposed BNN model", figures 7 to 9, table 5.
     Deviates from the paper: "layer normalization for each group" (introduction) and "over the entire channels"
@@ -207,7 +208,7 @@ def _method(method: Method, estimator: str | None, twin_activation: TwinActivati
     sign = {"ste": quantizers.SteSign, "leaky_ste": quantizers.LeakySteSign, None: None}[estimator]
     if method.is_binary:
         return method if sign is None else replace(method, input_quantizer=sign)
-    if twin_activation == "clip":
+    if twin_activation == "clip" or method.name != "float":
         return method
     if twin_activation == "none":
         return replace(method, before=())

@@ -171,6 +171,7 @@ def test_what_the_twin_has_for_the_sign():
     }
     assert ["conv1_clip" in twin for twin in twins.values()] == [False, False, True]
     assert all(twin["conv1"].kernel_quantizer is None for twin in twins.values())
+    assert "conv1_relu" in names(build("presb10", "float+relu", **SMALL))
 
 
 def test_aresb_net_is_without_layer_normalization_and_biased_prelu():
