@@ -1,10 +1,12 @@
-"""What every network of the zoo costs, measured: `results/zoo.csv`, and the tables in the networks' docstrings.
+"""What every network of the zoo costs, measured: `results/zoo.csv`, the networks' docstrings and `docs/networks.md`.
 
 .venv/bin/python benchmarks/zoo.py              # measure all networks, then write the tables
 .venv/bin/python benchmarks/zoo.py "presb*"     # measure these anew
+.venv/bin/python benchmarks/zoo.py --check      # measure nothing, list what differs from the rows; the status is 1 then
 """
 
 import inspect
+import os
 import re
 import sys
 import tempfile
@@ -13,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import record
+import small_networks
 
 from kbnn import files, tables
 
 IMAGENET = ((224, 224, 3), 1000)
 HEADING = "Networks (results/zoo.csv; parameters and MACs are binary + real):"
+# Enough to see that the file is the network's; `convert` compares it with Keras.
+IMAGES = 2
 COUNTS = ("binary_weights", "real_parameters", "binary_macs", "real_macs", "storage_bits")
 
 
@@ -31,28 +36,39 @@ def sizes(architecture: Any) -> Iterator[tuple[tuple[int, int, int], int]]:
         yield IMAGENET
 
 
-def measure(architecture: Any) -> Iterator[dict[str, object]]:
-    """A row per size; the file is that of untrained weights, which has the size of any."""
+def measure(architecture: Any, shape: tuple[int, int, int], classes: int) -> dict[str, object]:
+    """One row; the file is that of untrained weights, which has the size of any."""
+    from kbnn.converters import convert
+
+    model = build(architecture, shape, classes)
+    small_networks.settle(model)
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = convert(model, Path(folder) / "model.tflite", small_networks.images(model, IMAGES))
+    return {
+        "network": architecture.name,
+        "input": "x".join(map(str, shape)),
+        "classes": classes,
+        "method": architecture.method,
+        **counts(model),
+        "tflite_bytes": artifact.size_bytes,
+    }
+
+
+def build(architecture: Any, shape: tuple[int, int, int], classes: int) -> Any:
     import tensorflow as tf
 
-    from kbnn import accounting
-    from kbnn.converters import convert
-    from kbnn.models import build
+    from kbnn import models
 
-    for shape, classes in sizes(architecture):
-        tf.keras.utils.set_random_seed(0)
-        model = build(architecture.name, input_shape=shape, classes=classes)
-        cost = accounting.count(model)
-        with tempfile.TemporaryDirectory() as folder:
-            artifact = convert(model, Path(folder) / "model.tflite")
-        yield {
-            "network": architecture.name,
-            "input": "x".join(map(str, shape)),
-            "classes": classes,
-            "method": architecture.method,
-            **{count: getattr(cost, count) for count in COUNTS},
-            "tflite_bytes": artifact.size_bytes,
-        }
+    tf.keras.utils.set_random_seed(0)
+    return models.build(architecture.name, input_shape=shape, classes=classes)
+
+
+def counts(model: Any) -> dict[str, int]:
+    """What a row says about a network before it is converted."""
+    from kbnn import accounting
+
+    cost = accounting.count(model)
+    return {count: getattr(cost, count) for count in COUNTS}
 
 
 def table(builder: Any) -> str:
@@ -60,8 +76,7 @@ def table(builder: Any) -> str:
     from kbnn.models import architectures
 
     own = {architecture.name: architecture for architecture in architectures() if architecture.builder is builder}
-    measured = sorted(record.read("zoo"), key=lambda row: (row["network"], int(row["storage_bits"])))
-    rows = [_cells(row, own[row["network"]]) for row in measured if row["network"] in own]
+    rows = [_cells(row, own[row["network"]]) for row in _sorted(record.read("zoo")) if row["network"] in own]
     columns = ("network", "input", ">parameters", ">MACs", ">storage", ">.tflite", "published top-1")
     return tables.render(columns, rows)
 
@@ -89,29 +104,87 @@ def _short(count: str) -> str:
     return count
 
 
-def write_table(builder: Any) -> None:
-    """Puts the table below its heading in the builder's docstring."""
+def written() -> Iterator[tuple[Path, str]]:
+    """The files that hold the measured rows, and what they should hold: the networks' sources, and the page."""
+    from kbnn.models import architectures
+
+    for builder in dict.fromkeys(architecture.builder for architecture in architectures()):
+        yield Path(inspect.getsourcefile(builder) or ""), with_table(builder)
+    yield record.ROOT / "docs" / "networks.md", page()
+
+
+def with_table(builder: Any) -> str:
+    """The source of a builder, with the table below its heading in the docstring."""
     path = Path(inspect.getsourcefile(builder) or "")
     body = "".join(f"    {line}\n" for line in table(builder).splitlines())
-    source, written = re.subn(
-        rf"(    {re.escape(HEADING)}\n\n)(?:     .*\n)*", lambda match: match[1] + body, path.read_text()
+    heading = rf"(    {re.escape(HEADING)}\n\n)(?:     .*\n)*"
+    source, found = re.subn(heading, lambda match: match[1] + body, path.read_text())
+    if found != 1:
+        raise SystemExit(f"error: {path.name}: found {found} headings '{HEADING}', put one into the docstring")
+    return source
+
+
+def page() -> str:
+    """`docs/networks.md`, from the same rows as the docstrings."""
+    import jinja2
+
+    from kbnn.models import architectures
+
+    known = {architecture.name: architecture for architecture in architectures()}
+    groups: dict[Any, list[tuple[str, ...]]] = {}
+    for row in _sorted(record.read("zoo")):
+        network, size, *rest = _cells(row, known[row["network"]])
+        cells = (f"`{network}`", size, row["classes"], f"`{row['method']}`", *rest)
+        groups.setdefault(known[row["network"]].builder, []).append(cells)
+    template = Path(__file__).with_name("networks.md.j2").read_text()
+    environment = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701, it makes Markdown
+    return (
+        environment.from_string(template).render(
+            networks=[{"title": _title(builder), "rows": rows} for builder, rows in groups.items()],
+            options=[row for builder in groups for row in _options(builder)],
+        )
+        + "\n"
     )
-    if written != 1:
-        raise SystemExit(f"error: {path.name}: found {written} headings '{HEADING}', put one into the docstring")
-    files.write(path, source)
+
+
+def _sorted(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return sorted(rows, key=lambda row: (row["network"], int(row["storage_bits"])))
+
+
+def _title(builder: Any) -> str:
+    """The first line of the docstring of the builder's module."""
+    return (inspect.getmodule(builder).__doc__ or "").splitlines()[0].rstrip(".")
+
+
+def _options(builder: Any) -> Iterator[tuple[str, str, object]]:
+    from kbnn.models import architectures
+
+    of_builder = [architecture for architecture in architectures() if architecture.builder is builder]
+    names = ", ".join(f"`{architecture.name}`" for architecture in of_builder)
+    for option, default in of_builder[0].options().items():
+        fixed = {repr(architecture.options()[option]) for architecture in of_builder}
+        yield names, option, repr(default) if len(fixed) == 1 else "by the name"
+
+
+def check() -> None:
+    differing = [path for path, content in written() if not path.exists() or path.read_text() != content]
+    if differing:
+        names = ", ".join(os.path.relpath(path, record.ROOT) for path in differing)
+        raise SystemExit(f"error: not what results/zoo.csv says: {names}; run benchmarks/zoo.py")
 
 
 def main(pattern: str) -> None:
     from kbnn.models import architectures
 
     for architecture in architectures(pattern):
-        rows = list(measure(architecture))
+        rows = [measure(architecture, *size) for size in sizes(architecture)]
         kept = [row for row in record.read("zoo") if row["network"] != architecture.name]
         record.replace("zoo", rows, seed=0, kept=kept)
         print(*rows, sep="\n", flush=True)
-    for builder in {architecture.builder for architecture in architectures()}:
-        write_table(builder)
+    for path, content in written():
+        files.write(path, content)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "*")
+    argument = sys.argv[1] if len(sys.argv) > 1 else "*"
+    check() if argument == "--check" else main(argument)
