@@ -70,10 +70,8 @@ def command(
         filled = _train(found, _chosen(found, rows), folder, epochs, seeds, precision, data_dir)
         show(filled, as_json)
         if filled.failed:
-            failed = filled.failed[0]
-            raise KbnnError(
-                f"{len(filled.failed)} of {len(filled.outcomes)} rows lack a result: {failed.row}: {failed.note}"
-            )
+            failed = ", ".join(outcome.row for outcome in filled.failed)
+            raise KbnnError(f"rows without a result, for the reasons given: {failed}; call again to go on")
         return
     if isinstance(found, reproduction.Drawing):
         show(_draw(found, output or Path("runs") / found.name), as_json)

@@ -1,6 +1,8 @@
 """Data sets by name."""
 
+import contextlib
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -110,7 +112,9 @@ def prepared(name: str, data_dir: object) -> Any:
 def _prepare(builder: Any) -> None:
     try:
         _reach(builder)
-        builder.download_and_prepare()
+        # tensorflow-datasets prints on stdout, where a command's result belongs.
+        with contextlib.redirect_stdout(sys.stderr):
+            builder.download_and_prepare()
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise KbnnError(

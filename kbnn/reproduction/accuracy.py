@@ -24,7 +24,7 @@ class Row:
 class Outcome:
     """What a row came to: top-1 accuracies in per cent on the held-out test set, one for each seed that finished.
 
-    `epochs` were trained of the recipe's `planned`; `note` says why there are fewer results than asked for.
+    `epochs` were trained for each, of the recipe's `planned`; `note` says why there are fewer results than asked for.
     """
 
     row: str
@@ -59,22 +59,29 @@ class AccuracyTable:
         return tuple(outcome for outcome in self.outcomes if outcome.note)
 
     def __str__(self) -> str:
-        columns = ("row", ">paper (%)", ">ours (%)", ">± over seeds", ">deviation", ">epochs", "seeds", "")
+        columns = ("row", ">paper (%)", ">ours (%)", ">± over seeds", ">deviation", ">epochs", "seeds")
         rows = [_cells(outcome) for outcome in self.outcomes]
-        return tables.render(columns, rows, title=f"{self.name}: {self.source}; top-1 on the test set")
+        filled = tables.render(columns, rows, title=f"{self.name}: {self.source}; top-1 on the test set")
+        reasons = dict.fromkeys(outcome.note for outcome in self.failed)
+        notes = [f"{_rows_of(reason, self.failed)}: {reason}" for reason in reasons]
+        return "\n".join([filled, *notes])
+
+
+def _rows_of(reason: str, failed: Sequence[Outcome]) -> str:
+    return ", ".join(outcome.row for outcome in failed if outcome.note == reason)
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:
     spread = f"{statistics.stdev(outcome.top1):.2f}" if len(outcome.top1) > 1 else ""
+    epochs = outcome.epochs if outcome.top1 else 0
     return (
         outcome.row,
         "" if outcome.paper is None else f"{outcome.paper:.2f}",
         "" if outcome.mean is None else f"{outcome.mean:.2f}",
         spread,
         "" if outcome.deviation is None else f"{outcome.deviation:+.2f}",
-        f"{outcome.epochs} of {outcome.planned}" if outcome.epochs != outcome.planned else str(outcome.epochs),
+        f"{epochs} of {outcome.planned}" if epochs != outcome.planned else str(epochs),
         " ".join(map(str, outcome.seeds)),
-        outcome.note,
     )
 
 

@@ -50,8 +50,11 @@ def test_rows_are_trained_with_every_seed_and_tabulated(tmp_path: Path):
     first, second = table.outcomes
     assert (first.top1, first.mean, first.deviation, first.seeds) == ((90, 91), 90.5, -0.5, (0, 1))
     assert (second.mean, second.deviation, second.note) == (None, None, "data set 'imagenet2012' is not prepared")
+    assert table.failed == (second,)
     assert "2 of 400" in str(table)
+    assert "0 of 400" in str(table)
     assert "0.71" in str(table)
+    assert str(table).endswith("\nc d: data set 'imagenet2012' is not prepared")
 
 
 def test_an_interruption_ends_the_table(tmp_path: Path):
