@@ -158,10 +158,9 @@ def _optimal_share(beyond: Callable[[float], float], moment: Callable[[float], f
 def presb_cost(build: Build) -> list[Cell]:
     """FLOPs and storage of PresB-Net-18 against ResNet-18 and AresB-Net-18 at 32x32."""
     resnet = accounting.count(build("resnet18", "float", **CIFAR10))
-    presb, ares = (
-        accounting.count(build(network, "bireal", **CIFAR10), rule="presb") for network in ("presb18", "aresb18")
-    )
-    plain = accounting.count(build("presb18", "bireal", **CIFAR10))
+    network = build("presb18", "bireal", **CIFAR10)
+    presb, plain = accounting.count(network, rule="presb"), accounting.count(network)
+    ares = accounting.count(build("aresb18", "bireal", **CIFAR10), rule="presb")
     rule = "counts the stem's BN and 5 more multiplications per half-block output, see kbnn.accounting"
     return [
         Cell("ResNet-18 / PresB-Net-18", "FLOPs ratio", 36.8, resnet.flops / presb.flops, 0.01, rule),

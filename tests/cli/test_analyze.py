@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner, Result
 
-from kbnn import analysis, datasets, models, training
+from kbnn import models, training
 from kbnn.cli import main
 from kbnn.cli.artifacts import load_dataset
 
@@ -17,36 +17,29 @@ def analyze(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["analyze", *map(str, arguments)])
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    images = datasets.load("digits").inputs(datasets.load("digits").validation)[:8]
-    recipe = training.Recipe.of("tiny", "bireal", "digits", epochs=1)
-    training.train(recipe, folder, callbacks=[analysis.Diagnostics(folder, images)])
-    return folder
-
-
-def test_a_run_gets_a_self_contained_page_and_pictures(run: Path):
-    done = analyze(run, "--samples", 16)
+@pytest.mark.slow
+def test_runs_and_models_are_compared_on_one_self_contained_page(tmp_path: Path):
+    run, other = tmp_path / "one", tmp_path / "other.keras"
+    training.train(training.Recipe.of("tiny", "bireal", "digits", epochs=1), run)
+    models.build("tiny", method="xnor").save(other)
+    done = analyze("--compare", run, other, "--samples", 16, "--json")
     assert done.exit_code == 0, done.output
-    assert "block2_conv2" in done.stdout
+
+    study = json.loads(done.stdout)
+    assert list(study["reports"]) == ["one", "other"]
+    assert np.isfinite(study["reports"]["other"]["quantization_error"])
+    assert {Path(path).name for path in study["pictures"]} == {
+        *("shares.png", "entropy.png", "quantization-error.png", "optimal-code.png", "weights.png"),
+        *("curves.png", "flips.png", "weights-over-epochs-one.png"),
+    }
+    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in study["pictures"])
+
     page = (run / "analysis" / "analysis.html").read_text()
-    assert page.count("<figure") == len(list((run / "analysis").glob("*.png"))) == 8
+    assert page.count("<figure") == len(study["pictures"])
     assert "prefers-color-scheme: dark" in page
     assert not any(reference in page for reference in ('src="http', "src='http", "url(", "<link", "<script"))
     assert "16 held-out images" in page
-    assert "seed 0, 1 epochs on digits, 10% of the training images held out" in page
-
-
-def test_comparison_overlays_runs_and_models_as_json(run: Path, tmp_path: Path):
-    other = tmp_path / "other.keras"
-    models.build("tiny", method="xnor").save(other)
-    done = analyze("--compare", run, other, "--samples", 8, "-o", tmp_path / "out", "--json")
-    assert done.exit_code == 0, done.output
-    study = json.loads(done.stdout)
-    assert list(study["reports"]) == ["one", "other"]
-    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in study["pictures"])
-    assert np.isfinite(study["reports"]["other"]["quantization_error"])
+    assert "one: seed 0, 1 epochs on digits, 10% of the training images held out" in page
 
 
 def test_several_models_are_compared_only_when_asked_to():

@@ -73,6 +73,7 @@ def test_our_own_rows_have_one_schedule(label: str):
     assert rows[label].model.method == label
 
 
+@pytest.mark.slow
 def test_a_table_of_real_runs_resumes(tmp_path: Path):
     def train(one: Recipe, folder: Path) -> Run:
         return training.train(one, folder, resume=True)
