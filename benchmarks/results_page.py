@@ -45,8 +45,16 @@ def main() -> None:
         budgets=[_budget(epochs, rows) for epochs in sorted({int(row["epochs"]) for row in rows})],
         files=_files(record.read("trained")),
         tested=_tested_claims(record.read("claims")),
+        best=_best(rows),
     )
     files.write(DOCS / "results.md", page + "\n")
+
+
+def _best(rows: Sequence[Row]) -> list[str]:
+    """What to train longer: the two binary methods that validated best, and the pair that ML+BMA compares."""
+    binary = sorted((row for row in rows if row["weight_entropy"]), key=lambda row: -float(row["validation_top1"]))
+    two = list(dict.fromkeys(row["method"] for row in binary))[:2]
+    return list(dict.fromkeys([*two, "xnor", "xnor+ml+bma"]))
 
 
 def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
@@ -198,7 +206,12 @@ def _tested_claims(rows: Sequence[Row]) -> dict[str, object]:
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["setting"], []).append(row)
-    return {**_judged(TESTED, found, "verdict"), "seeds": sorted({row["seed"] for row in rows})}
+    wanted = dict.fromkeys(setting for _, treated, plain, _, _ in TESTED for setting in (treated, plain))
+    return {
+        **_judged(TESTED, found, "verdict"),
+        "seeds": sorted({row["seed"] for row in rows}),
+        "missing": [setting for setting in wanted if setting not in found],
+    }
 
 
 def _curves(epochs: int, found: ByMethod) -> list[str]:
