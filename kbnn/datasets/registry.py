@@ -1,8 +1,8 @@
 """Data sets by name."""
 
 import contextlib
+import io
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -112,11 +112,11 @@ def prepared(name: str, data_dir: object) -> Any:
 def _prepare(builder: Any) -> None:
     try:
         _reach(builder)
-        # tensorflow-datasets prints on stdout, where a command's result belongs.
-        with contextlib.redirect_stdout(sys.stderr):
+        # It announces itself on standard output, which is for results; its progress bars are on standard error.
+        with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise KbnnError(
             f"data set '{builder.name}' is not prepared in '{builder.data_dir}' and cannot be downloaded "
             f"({reason}): connect to the network, or put a prepared folder there or in --data-dir"

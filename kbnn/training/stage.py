@@ -62,6 +62,8 @@ class Session:
         with self.strategy.scope():
             trainer = Trainer(network, stage, _teacher(stage, self.data))
             trainer.compile(optimizer(stage, steps), steps_per_execution=min(recipe.steps_per_execution, steps))
+            # As Keras does when it loads a model: a step that finds all its variables made is traced once, not twice.
+            trainer.optimizer._create_all_weights(trainer.trainable_variables)
         # Only now that nothing is left to refuse is there a run.
         self.run.write_config()
         state = TrainingState(self.run.checkpoints, network, trainer)

@@ -36,11 +36,16 @@ def test_no_validation():
     assert data.inputs(data.validation).shape == (0, 8, 8, 1)
 
 
-def test_a_data_set_that_is_not_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+# One that is downloaded, and one that is fetched by hand.
+@pytest.mark.parametrize("name", ["cifar100", "imagenet2012"])
+def test_a_data_set_that_is_not_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+):
     for variable in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")
-    with pytest.raises(KbnnError, match=r"data set 'cifar100' is not prepared in .* and cannot be downloaded"):
-        datasets.load("cifar100", data_dir=tmp_path)
+    with pytest.raises(KbnnError, match=rf"data set '{name}' is not prepared in .* and cannot be downloaded"):
+        datasets.load(name, data_dir=tmp_path)
+    assert capsys.readouterr().out == ""
 
 
 @needs_cifar10
