@@ -7,7 +7,7 @@ import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -16,8 +16,9 @@ import record
 from kbnn import files
 from kbnn.analysis import figures
 from kbnn.analysis.diagnostics import FILE as WEIGHTS
+from kbnn.analysis.over_epochs import over_epochs
 from kbnn.analysis.pictures import Picture
-from kbnn.analysis.weight_history import EDGES, WeightHistory
+from kbnn.analysis.weight_history import WeightHistory
 from kbnn.reproduction.ours import METHODS
 
 DOCS = record.ROOT / "docs"
@@ -239,19 +240,11 @@ def _histories(epochs: int, found: ByMethod) -> list[str]:
     pictures = [_picture(f"resnet20-{epochs}-flips", figures.flip_ratios(flips, caption))]
     for method in ("bnn", "bnnplus_r1"):
         if method in recorded:
-            pictures.append(_weights(epochs, method, recorded[method]))
+            run = f"Seed {found[method][0]['seed']}, {epochs} epochs on CIFAR-10."
+            for name, drawn in over_epochs(recorded[method], method).items():
+                picture = replace(drawn, caption=f"{drawn.caption} {run}")
+                pictures.append(_picture(f"resnet20-{epochs}-{name}", picture))
     return pictures
-
-
-def _weights(epochs: int, method: str, weights: WeightHistory) -> str:
-    layer = weights.layers.index("stage2_block2_conv1")
-    caption = (
-        f"{method}, seed 0: the {weights.histograms[0, layer].sum():,} latent weights of stage2_block2_conv1 after "
-        f"each epoch, in units of their mean magnitude; 0 is the untrained network."
-    )
-    counts = weights.histograms[:, layer]
-    drawn = figures.histograms_over_epochs(weights.epochs, counts, EDGES, "w / mean |w|", caption)
-    return _picture(f"resnet20-{epochs}-{method}-weights", drawn)
 
 
 def _files(rows: Sequence[Row]) -> str:

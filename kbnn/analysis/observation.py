@@ -58,6 +58,11 @@ def binary_layers(model: Any) -> list[Any]:
     return found
 
 
+def is_binary(model: Any) -> bool:
+    """Whether a model has binary layers."""
+    return any(_is_binary(layer) for layer in _layers(model))
+
+
 def _layers(model: Any) -> list[Any]:
     return list(model._flatten_layers(include_self=False, recursive=True))
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from kbnn import files
 from kbnn.analysis import figures
-from kbnn.analysis.observation import Observation, observe
+from kbnn.analysis.observation import Observation, is_binary, observe
+from kbnn.analysis.over_epochs import over_epochs
 from kbnn.analysis.page import Page, Section, Table
 from kbnn.analysis.pictures import Picture
 from kbnn.analysis.report import Report, summarise
-from kbnn.analysis.weight_history import EDGES, WeightHistory
+from kbnn.analysis.weight_history import WeightHistory
 
 PAGE = "analysis.html"
 
@@ -48,18 +49,19 @@ def study(subjects: Sequence[Subject], images: Any, folder: str | os.PathLike[st
     """Observes networks on the same images and writes PNGs and a self-contained page.
 
     Args:
-        subjects: one network, or several to lay over each other.
+        subjects: one network, or several to lay over each other; of real-valued ones only the training is shown.
         images: network inputs `(N, H, W, C)`.
         folder: receives `analysis.html` and `NAME.png` for each picture.
 
     Raises:
-        UsageError: a model has no binary layer.
+        UsageError: no model has a binary layer.
         KbnnError: the folder cannot be written.
     """
-    networks = {subject.name: observe(subject.model, images) for subject in subjects}
+    binary = [subject for subject in subjects if is_binary(subject.model)] or subjects
+    networks = {subject.name: observe(subject.model, images) for subject in binary}
     reports = {name: summarise(name, len(images), layers) for name, layers in networks.items()}
-    sections = _sections(subjects, networks, reports)
-    title = "Analysis of " + ", ".join(reports)
+    sections = [*_sections(binary, networks, reports), *_training(subjects)]
+    title = "Analysis of " + ", ".join(subject.name for subject in subjects)
     written = []
     for name, drawn in ((name, drawn) for section in sections for name, drawn in section.pictures.items()):
         path = Path(folder) / f"{name}.png"
@@ -103,7 +105,6 @@ def _sections(
             "The real-valued weights behind the signs, and the share that SiMaN's optimal {0, 1} code would mark.",
             drawn,
         ),
-        *_training(subjects),
     ]
 
 
@@ -119,7 +120,7 @@ def _training(subjects: Sequence[Subject]) -> Iterator[_Part]:
         caption = "Share of all binary weights that changed sign within each epoch."
         pictures["flips"] = figures.flip_ratios(ratios, caption)
     for name, weights in recorded.items():
-        pictures |= _over_epochs(name if len(subjects) > 1 else "", weights)
+        pictures |= over_epochs(weights, name if len(subjects) > 1 else "")
     if pictures:
         yield _Part("Training", "How the network came to this.", _with_origins(pictures, subjects))
 
@@ -131,44 +132,6 @@ def _with_origins(pictures: Mapping[str, Picture], subjects: Sequence[Subject]) 
     origins = [subjects[0].origin] if alike else [f"{name}: {origin}" for name, origin in known.items()]
     text = f" Runs: {'; '.join(origins)}." if origins else ""
     return {name: replace(drawn, caption=drawn.caption + text) for name, drawn in pictures.items()}
-
-
-def _over_epochs(label: str, weights: WeightHistory) -> dict[str, Picture]:
-    """Latent weights, and scales if there are any, of the middle binary layer."""
-    middle = len(weights.layers) // 2
-    layer, suffix = weights.layers[middle], f"-{label}" if label else ""
-    of = f"{label}: " if label else ""
-    chosen = _spread(len(weights.epochs))
-    drawn = {
-        f"weights-over-epochs{suffix}": figures.histograms_over_epochs(
-            weights.epochs[chosen],
-            weights.histograms[chosen, middle],
-            EDGES,
-            "w / mean |w|",
-            f"{of}latent weights of {layer} ({weights.histograms[0, middle].sum():,}) after each epoch, in units of "
-            f"their mean magnitude; 0 is the untrained network.",
-        )
-    }
-    if layer in weights.scales:
-        drawn[f"scales-over-epochs{suffix}"] = _scales(of, layer, weights, chosen)
-    return drawn
-
-
-def _scales(of: str, layer: str, weights: WeightHistory, chosen: list[int]) -> Picture:
-    import numpy as np
-
-    alphas = weights.scales[layer][chosen]
-    edges = np.linspace(0, 1.05 * alphas.max(), 41)
-    counts = np.stack([np.histogram(alpha, edges)[0] for alpha in alphas])
-    caption = f"{of}learned scales α of the {alphas.shape[1]} filters of {layer} after each epoch."
-    return figures.histograms_over_epochs(weights.epochs[chosen], counts, edges, "α", caption)
-
-
-def _spread(count: int, most: int = 16) -> list[int]:
-    """Up to `most` of the indices 0..count-1, evenly, first and last among them."""
-    if count <= most:
-        return list(range(count))
-    return sorted({round(k * (count - 1) / (most - 1)) for k in range(most)})
 
 
 def _table(name: str, report: Report) -> Table:

@@ -19,10 +19,11 @@ def analyze(*arguments: object) -> Result:
 
 @pytest.mark.slow
 def test_runs_and_models_are_compared_on_one_self_contained_page(tmp_path: Path):
-    run, other = tmp_path / "one", tmp_path / "other.keras"
+    run, other, real = tmp_path / "one", tmp_path / "other.keras", tmp_path / "real.keras"
     training.train(training.Recipe.of("tiny", "bireal", "digits", epochs=1), run)
     models.build("tiny", method="xnor").save(other)
-    done = analyze("--compare", run, other, "--samples", 16, "--json")
+    models.build("tiny", method="float").save(real)
+    done = analyze("--compare", run, other, real, "--samples", 16, "--json")
     assert done.exit_code == 0, done.output
 
     study = json.loads(done.stdout)
@@ -35,11 +36,19 @@ def test_runs_and_models_are_compared_on_one_self_contained_page(tmp_path: Path)
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in study["pictures"])
 
     page = (run / "analysis" / "analysis.html").read_text()
+    assert "Analysis of one, other, real" in page
     assert page.count("<figure") == len(study["pictures"])
     assert "prefers-color-scheme: dark" in page
     assert not any(reference in page for reference in ('src="http', "src='http", "url(", "<link", "<script"))
     assert "16 held-out images" in page
     assert "one: seed 0, 1 epochs on digits, 10% of the training images held out" in page
+
+
+def test_a_model_without_a_binary_layer_is_refused(tmp_path: Path):
+    models.build("tiny", method="float").save(tmp_path / "real.keras")
+    done = analyze(tmp_path / "real.keras", "--data", "digits")
+    assert done.exit_code == 2
+    assert "no binary layer to analyse" in done.output
 
 
 def test_several_models_are_compared_only_when_asked_to():
