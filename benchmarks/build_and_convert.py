@@ -1,4 +1,4 @@
-"""How long the largest networks take to build and to convert at 224x224.
+"""How long the largest networks take to build and to convert at 224x224, and how large their files are.
 
     taskset -c 0,1 .venv/bin/python benchmarks/build_and_convert.py [NAME...]
 
@@ -15,12 +15,13 @@ from pathlib import Path
 
 import record
 
-NETWORKS = ("bireal34", "presb34")
+NETWORKS = ("bireal18", "bireal34", "presb34")
 
 
 def measure(name: str) -> dict[str, object]:
-    """Seconds to build and to convert, and the process's peak memory."""
+    """Seconds to build and to convert, the process's peak memory, and the bytes of files against the papers' count."""
     import kbnn
+    from kbnn import accounting
     from kbnn.converters import convert
 
     start = time.perf_counter()
@@ -28,13 +29,18 @@ def measure(name: str) -> dict[str, object]:
     built = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         artifact = convert(model, Path(folder) / f"{name}.tflite")
-    done = time.perf_counter()
+        done = time.perf_counter()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        small = convert(model, Path(folder) / f"{name}-int8.tflite", weights="int8")
+    storage = accounting.count(model).storage_bits / 8
     return {
         "network": name,
         "build_seconds": round(built - start, 2),
         "convert_seconds": round(done - built, 2),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_memory_mb": peak,
         "tflite_bytes": artifact.size_bytes,
+        "tflite_over_counted_storage": round(artifact.size_bytes / storage, 4),
+        "int8_weights_tflite_bytes": small.size_bytes,
     }
 
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kbnn.converters import flatbuffer
 from kbnn.converters.deploy.graph import Graph
+from kbnn.converters.deploy.operations import Sign
 from kbnn.converters.flatbuffer import File, Tensor
 from kbnn.converters.names import operations, value_name
 from kbnn.converters.reference import Reference, is_quantizer
@@ -21,7 +22,7 @@ _WORD = 32
 class Aligned:
     """A tensor of the file and what it holds: `keras[..., order] + shift` of the graph's tensor `value`.
 
-    A bitpacked tensor holds the signs of it.
+    A bitpacked tensor holds the signs of it, one in int8 the nearest of levels that lie `step` apart.
     """
 
     tensor: Tensor
@@ -29,6 +30,7 @@ class Aligned:
     layer: str
     order: np.ndarray | None = None
     shift: np.ndarray | None = None
+    step: float = 0.0
 
     @property
     def is_bitpacked(self) -> bool:
@@ -58,6 +60,20 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
         value = _output(name, file, reference)
         if graph is None and value is not None:
             found[tensor.index] = _aligned(tensor, value, reference)
+    return found
+
+
+def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
+    """`align` for a file in int8: what its tensors hold are the graph's values, not Keras's."""
+    found = {}
+    for tensor in _computed(file):
+        node = graph.nodes.get(tensor.name)
+        if node is None:
+            continue
+        source = graph[node.inputs[0]] if isinstance(node.operation, Sign) else node
+        step = (node.limits[1] - node.limits[0]) / 255 if node.limits is not None else 0.0
+        if math.prod(source.shape[:-1]) == math.prod(tensor.shape[1:-1]):
+            found[tensor.index] = Aligned(tensor, source.name, node.layer, step=step)
     return found
 
 
@@ -98,13 +114,24 @@ def unpack_signs(words: np.ndarray, channels: int) -> np.ndarray:
     return np.unpackbits(octets, axis=-1, bitorder="little")[..., :channels].astype(bool)
 
 
+def to_int8(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+    """Values as a tensor in int8 holds them: the nearest of its levels."""
+    levels = np.round(values / tensor.scales[0]) + tensor.zero_points[0]
+    return np.clip(levels, -128, 127).astype(np.int8)
+
+
+def from_int8(tensor: Tensor, levels: np.ndarray) -> np.ndarray:
+    """The values that a tensor in int8 holds."""
+    return (levels.astype(np.float64) - tensor.zero_points[0]) * tensor.scales[0]
+
+
 def _computed(file: File) -> list[Tensor]:
     """What the file's operators write, of the kinds that Keras has."""
     return [
         tensor
         for operator in file.operators
         for tensor in operator.outputs
-        if tensor.dtype == "float32" or operator.name.startswith("Lce")
+        if tensor.dtype in ("float32", "int8") or operator.name.startswith("Lce")
     ]
 
 

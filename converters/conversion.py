@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,7 @@ from kbnn.converters import flatbuffer, inspection, verification
 from kbnn.converters.binary_layers import binary_calls
 from kbnn.converters.deploy import Options, deploy
 from kbnn.converters.deploy.graph import Graph
+from kbnn.converters.deploy.int8 import calibrated, in_int8
 from kbnn.converters.description import Description, with_metadata
 from kbnn.converters.diagnosis import diagnose
 from kbnn.converters.errors import ConversionError
@@ -22,8 +23,9 @@ from kbnn.converters.kernel_bits import find_packed
 from kbnn.converters.lowering import lower
 from kbnn.converters.precision import in_float32
 from kbnn.converters.reference import Reference, signature
-from kbnn.converters.verification import Images, Parity, reference_for
-from kbnn.errors import unknown
+from kbnn.converters.simulation import batches
+from kbnn.converters.verification import Images, Parity, inputs_by_name, reference_for
+from kbnn.errors import UsageError, unknown
 
 _IMAGES = 32
 
@@ -39,11 +41,13 @@ class Artifact:
 
     def __str__(self) -> str:
         audit, parity = self.audit, self.parity
+        rounded = " rounded to int8" if parity.in_int8 else ""
         return (
             f"{self.path}: {tables.size(self.size_bytes)}, {len(audit.binary_convolutions)} binary convolutions "
-            f"({audit.binary_share:.2%} of all MACs), equal to Keras: kernel bits all, "
+            f"({audit.binary_share:.2%} of all MACs), equal to Keras{rounded}: kernel bits all, "
             f"layers within {max((layer.difference for layer in parity.layers), default=0):.0e} of their range, "
-            f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}"
+            f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}, "
+            f"{parity.top1_agreement:.1%} of the images in its class"
         )
 
 
@@ -55,6 +59,7 @@ def convert(
     kernel: str = "grouped",
     allow_float: Sequence[str] = (),
     weights: str = "float32",
+    calibration: Images | None = None,
     description: Description | None = None,
 ) -> Artifact:
     """Writes a model as a .tflite file whose every 1-bit layer is bitpacked and whose values are proven to be Keras's.
@@ -70,12 +75,15 @@ def convert(
         allow_float: names of 1-bit layers that may stay float.
         weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits with one scale per output
             channel; activations stay float. The file is then compared with Keras with its weights rounded so.
+        calibration: network input like the images that the file will see; everything real-valued then becomes int8,
+            activations too, in the ranges that these images give. The file is compared with its graph rounded so.
         description: what an app has to know, such as labels and normalization; it becomes the file's metadata.
 
     Raises:
         ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (each is named with the reason
             and the fix), the input has an unknown size, or the file computes something else than Keras.
-        UsageError: an unknown kernel, or a layer allowed to stay float that is no 1-bit layer of the model.
+        UsageError: an unknown kernel, a layer allowed to stay float that is no 1-bit layer of the model, images of
+            another shape, or both int8 weights and calibration, which makes the weights int8 itself.
         KbnnError: the file cannot be written.
 
     Example:
@@ -83,10 +91,15 @@ def convert(
         >>> artifact.audit.binary_share, artifact.parity.median_abs_difference
     """
     options = Options(kernel=kernel, allow_float=tuple(allow_float), weights=weights)
+    if calibration is not None and weights != "float32":
+        raise UsageError(f"calibration makes weights int8 too: received weights='{weights}' with it, leave that out")
     keras = Reference(in_float32(model))
     _check_binary(keras, options)
     reference = reference_for(keras, options)
     graph = deploy(reference, options)
+    if calibration is not None:
+        options = replace(options, limits=calibrated(graph, batches(inputs_by_name(reference, calibration))))
+        graph = in_int8(graph, options.limits)
     described = (description or Description()).of_model(reference.model.name)
     file = lower(graph, {**described.to_json(), **options.to_json()})
     _check_bitpacked(reference, file, graph, options)

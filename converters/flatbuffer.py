@@ -38,7 +38,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """`data` is the constant's bytes, or None for an activation; `scales` are those of int8 tensors."""
+    """`data` is the constant's bytes, None for an activation; `scales` and `zero_points` are those of int8 tensors."""
 
     index: int
     name: str
@@ -46,6 +46,7 @@ class Tensor:
     dtype: str
     data: np.ndarray | None = dataclasses.field(default=None, repr=False)
     scales: tuple[float, ...] = ()
+    zero_points: tuple[int, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -219,14 +220,15 @@ def _tensor(index: int, tensor: Any, model: Any) -> Tensor:
     if any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
         raise ValueError(f"a tensor of shape {shape}")
     names = {value: name for name, value in vars(lce.schema().TensorType).items() if isinstance(value, int)}
-    scales = tensor.quantization.scale if tensor.quantization is not None else None
+    quantization = tensor.quantization
     return Tensor(
         index=index,
         name=(tensor.name or b"").decode(),
         shape=shape,
         dtype=_DTYPES.get(names[tensor.type], names[tensor.type].lower()),
         data=_constant(_at(model.buffers, tensor.buffer)),
-        scales=tuple(float(scale) for scale in _values(scales)),
+        scales=tuple(float(scale) for scale in _values(quantization and quantization.scale)),
+        zero_points=tuple(int(point) for point in _values(quantization and quantization.zeroPoint)),
     )
 
 

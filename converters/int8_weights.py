@@ -24,7 +24,7 @@ def rounded(reference: Reference) -> Reference:
     names = _real_kernels(reference)
     kernels = dict(zip(names, reference.constants(names), strict=True))
     return reference.with_constants(
-        {name: _rounded(kernel) for name, kernel in kernels.items() if kernel.nbytes >= _SMALLEST_BYTES}
+        {name: rounded_kernel(kernel) for name, kernel in kernels.items() if kernel.nbytes >= _SMALLEST_BYTES}
     )
 
 
@@ -49,7 +49,8 @@ def _real_kernels(reference: Reference) -> list[str]:
     return [name for name in kernels if name not in binary and reference.is_constant(name)]
 
 
-def _rounded(kernel: np.ndarray) -> np.ndarray:
+def rounded_kernel(kernel: np.ndarray) -> np.ndarray:
+    """A kernel `(..., filters)` rounded to int8, one scale per filter."""
     scales = _scales(kernel, axis=-1)
     return (np.round(kernel / scales) * scales).astype(np.float32)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 import kbnn
 from kbnn.converters import flatbuffer
 from kbnn.converters.deploy.graph import Graph, Node
-from kbnn.converters.deploy.operations import BinaryConvolution, Convolution, Dense, Input, Opaque
+from kbnn.converters.deploy.operations import BinaryConvolution, Convolution, Dense, Input, Opaque, Part
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.flatbuffer import File, Operator
 from kbnn.converters.inspection import data_input, is_convolution
@@ -74,6 +74,9 @@ def serving(graph: Graph) -> Trace:
     made = {index: scopes[name.split("/")[0]] for name, index in order.items() if name.split("/")[0] in scopes}
     tensors = {name: value for name, value in values.items() if tf.is_tensor(value)}
     held = {order[value.op.name]: graph[name] for name, value in tensors.items()}
+    # A tensor in int8 is named after the value before it is rounded; the parts of a split one all after the split.
+    rounded = [node for node in graph if node.limits is not None and not isinstance(node.operation, Part)]
+    held |= {order[tensors[node.name].op.inputs[0].op.name]: node for node in rounded}
     return Trace(module, order, made, held, _keras_names(made))
 
 
@@ -148,14 +151,16 @@ def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) ->
 
     The names of what the network returns tell nothing: `returned` is the node behind such a value.
     """
-    written = sorted(operations(operator.outputs[0].name, trace.order))
-    for node in [*(trace.nodes.get(k) for k in written), returned]:
-        if node is not None and isinstance(node.operation, _CONVOLVES):
-            return node
+    places = sorted(operations(operator.outputs[0].name, trace.order))
+    written = [node for node in [*(trace.nodes.get(k) for k in places), returned] if node is not None]
+    if operator.name != "LceBconv2d":
+        return next((node for node in written if isinstance(node.operation, _CONVOLVES)), None)
     read = last_operation(data_input(operator).name, trace.order)
     sign = trace.values.get(read) if read is not None else None
     readers = [node for node in trace.nodes.values() if sign is not None and sign.name in node.inputs]
-    return next((node for node in readers if isinstance(node.operation, BinaryConvolution)), None)
+    binary = [node for node in [*written, *readers] if isinstance(node.operation, BinaryConvolution)]
+    # Where the layer stayed a Keras layer, it is that; but what it writes may also bear the name of one that reads it.
+    return next(iter(binary), None) or next((node for node in written if isinstance(node.operation, Opaque)), None)
 
 
 def _behind(graph: Graph, name: str) -> Node:
@@ -167,7 +172,7 @@ def _behind(graph: Graph, name: str) -> Node:
 
 
 def _name_constants(operator: Operator, node: Node, tensors: Any) -> None:
-    kernel = kernel_name(node)
+    kernel = kernel_name(node) if isinstance(node.operation, BinaryConvolution) else f"{node.layer}/kernel"
     roles = ("kernel", "multiplier", "bias", "thresholds") if operator.name == "LceBconv2d" else ("kernel", "bias")
     for tensor, role in zip(operator.inputs[1:], roles, strict=False):
         if tensor is not None and tensor.data is not None:

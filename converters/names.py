@@ -24,12 +24,14 @@ def value_name(file: File, tensor: Tensor) -> str:
     """The name that tells what a tensor holds.
 
     The converter takes the sign before it pools, but leaves the names in the order they were in: the pooled bits are
-    what the unpooled ones are called, and those are what nothing is called.
+    what the unpooled ones are called, and those are what nothing is called. So with a value that is rounded to int8.
     """
-    if any(reader.name == "LceBMaxPool2d" for reader in file.consumers[tensor.index]):
+    readers = {reader.name for reader in file.consumers[tensor.index]}
+    if "LceBMaxPool2d" in readers or readers == {"QUANTIZE"}:
         return ""
     producer = file.producers.get(tensor.index)
-    return producer.operands[0].name if producer is not None and producer.name == "LceBMaxPool2d" else tensor.name
+    renamed = producer is not None and producer.name in ("LceBMaxPool2d", "QUANTIZE")
+    return producer.operands[0].name if producer is not None and renamed else tensor.name
 
 
 def _find(piece: str, order: Mapping[str, int]) -> int | None:

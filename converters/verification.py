@@ -5,17 +5,18 @@ and logits that agree prove little. What is proven instead: every packed kernel 
 with Keras's own input. End to end, the median over the images must agree.
 """
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn import tables
 from kbnn.converters import flatbuffer, native
-from kbnn.converters.alignment import align
+from kbnn.converters.alignment import align, align_rounded
 from kbnn.converters.deploy import Options, deploy
 from kbnn.converters.deploy.graph import Graph
 from kbnn.converters.flatbuffer import File
@@ -25,10 +26,14 @@ from kbnn.converters.layer_parity import LayerParity, compare_layers
 from kbnn.converters.lowering import MADE_BY
 from kbnn.converters.precision import in_float32
 from kbnn.converters.reference import Reference
+from kbnn.converters.simulation import simulated
 from kbnn.errors import KbnnError, UsageError
 
 # Of the range of the logits, for the median image.
 LOGIT_TOLERANCE = 1e-2
+# In int8 every value is rounded, and the signs that flip with it move the logits of a deep network by much more. A file
+# that puts most images elsewhere was calibrated on something else than images of its kind.
+INT8_AGREEMENT = 0.5
 _LAYER_IMAGES = 4
 
 Images = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
@@ -71,7 +76,8 @@ class Parity:
 
     `max_abs_difference`, `mean_abs_difference` and `median_abs_difference` are taken over images of the largest
     difference of a logit; `logit_range` is Keras's. A file with int8 weights is compared with Keras with its weights
-    rounded so, and `rounding` says what that did.
+    rounded so, and `rounding` says what that did. Of a file in int8 the figures say what rounding did, too; its
+    layers are compared with those of the deployed graph with all values rounded so.
     """
 
     path: str
@@ -89,13 +95,15 @@ class Parity:
     runs: list[Run]
     disagreements: list[Disagreement]
     rounding: Rounding | None = None
+    in_int8: bool = False
 
     def __str__(self) -> str:
         bits = sum(kernel.bits for kernel in self.kernels)
         worst = max((layer.difference for layer in self.layers), default=0.0)
         flips = sum(layer.flips for layer in self.layers)
+        rounded = " rounded to int8" if self.in_int8 else ""
         lines = [
-            f"{self.path}: {'equal to' if self.passed else 'NOT equal to'} Keras on {self.samples} images",
+            f"{self.path}: {'equal to' if self.passed else 'NOT equal to'} Keras{rounded} on {self.samples} images",
             "",
             f"largest logit difference of an image (logit range {self.logit_range:.3g}):",
             tables.render(("kernel", ">top-1 agreement", ">max", ">mean", ">median"), map(_run_row, self.runs)),
@@ -120,7 +128,8 @@ def verify(model: tf.keras.Model, path: str | os.PathLike[str], images: Images) 
 
     Passes when every packed kernel bit is Keras's, every layer that is fed with Keras's own input is within 1e-4 of
     the range of its values (signs may differ where |x| <= 1e-4·rms), and the median over the images of the largest
-    logit difference is under 1e-2 of the range of the logits.
+    logit difference is under 1e-2 of the range of the logits. In int8: every layer within 2 of the 255 steps of its
+    range, and at least half of the images in Keras's class.
 
     Args:
         model: the Keras model.
@@ -152,6 +161,7 @@ def compare(keras: Reference, file: File, images: Images, path: str = "the file"
     if options is not None and graph is None:
         graph = deploy(reference, options)
     inputs = _inputs(reference, file, images)
+    rounds = graph if options is not None and options.limits else None
     logits = _side_by_side(reference.logits(inputs))
     tried = [_run(file, inputs, logits, kernel) for kernel in native.KERNELS]
     runs = [run for run, _ in tried]
@@ -160,9 +170,17 @@ def compare(keras: Reference, file: File, images: Images, path: str = "the file"
         raise KbnnError(f"no kernel runs '{path}': {runs[0].refused}")
     kernels = compare_bits(reference, find_packed(file, reference, graph), options.allow_float if options else ())
     few = {name: array[:_LAYER_IMAGES] for name, array in inputs.items()}
-    layers = compare_layers(reference, file, align(file, reference, graph), few, [run.kernel for run in ran])
+    on = [run.kernel for run in ran]
+    if rounds is None:
+        layers = compare_layers(reference.values, file, align(file, reference, graph), few, on)
+    else:
+        layers = compare_layers(functools.partial(simulated, rounds), file, align_rounded(file, rounds), few, on)
     span = float(np.ptp(logits)) or 1.0
-    failures = _failures(ran, kernels, layers, span)
+    failures = _failures(kernels, layers)
+    if rounds is None:
+        failures += _departures(ran, span)
+    else:
+        failures += [*_rewriting_errors(reference, options, inputs, logits), *_losses(ran)]
     return Parity(
         path=path,
         passed=not failures,
@@ -178,6 +196,7 @@ def compare(keras: Reference, file: File, images: Images, path: str = "the file"
         layers=layers,
         runs=runs,
         disagreements=_disagreements(logits, predictions[0]),
+        in_int8=rounds is not None,
         rounding=None if reference is keras else _rounding(_side_by_side(keras.logits(inputs)), logits),
     )
 
@@ -197,8 +216,12 @@ def options_of(file: File) -> Options | None:
         return None
 
 
-def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.ndarray]:
-    """The images by input name, in the file's order, checked against the model and the file."""
+def inputs_by_name(reference: Reference, images: Images) -> dict[str, np.ndarray]:
+    """The images by input name, checked against the model.
+
+    Raises:
+        UsageError: images of another shape, or none.
+    """
     names = list(reference.signature)
     if isinstance(images, Mapping):
         given = {name: np.asarray(images[name]) for name in names if name in images}
@@ -211,6 +234,12 @@ def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.nd
             raise UsageError(
                 f"the images do not fit input '{name}': received {received}, give (images, *{tuple(spec.shape[1:])})"
             )
+    return {name: given[name].astype(spec.dtype.as_numpy_dtype) for name, spec in reference.signature.items()}
+
+
+def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.ndarray]:
+    """The images by input name, in the file's order, checked against the model and the file."""
+    given, names = inputs_by_name(reference, images), list(reference.signature)
     # A file not made by us may name its inputs otherwise; then their order counts.
     order = list(file.inputs) if set(file.inputs) == set(names) else names
     expected = [tuple(reference.signature[name].shape[1:]) for name in order]
@@ -219,7 +248,7 @@ def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.nd
         raise KbnnError(
             f"the file was made of another model: its inputs are {received_shapes}, the model's are {expected}"
         )
-    return {name: given[name].astype(reference.signature[name].dtype.as_numpy_dtype) for name in order}
+    return {name: given[name] for name in order}
 
 
 def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -261,7 +290,7 @@ def _disagreements(logits: np.ndarray, predicted: np.ndarray) -> list[Disagreeme
     ]
 
 
-def _failures(ran: list[Run], kernels: list[KernelBits], layers: list[LayerParity], span: float) -> list[str]:
+def _failures(kernels: list[KernelBits], layers: list[LayerParity]) -> list[str]:
     """What departs, in words; empty when the file is equal."""
     found = []
     for kernel in kernels:
@@ -276,13 +305,37 @@ def _failures(ran: list[Run], kernels: list[KernelBits], layers: list[LayerParit
             f"layer '{name}' departs from Keras (kernels: {on}) by {max(layer.difference for layer in worst):.1e} of "
             f"its range, {max(layer.flips for layer in worst)} signs"
         )
-    for run in ran:
-        if not run.median_abs_difference < LOGIT_TOLERANCE * span:
-            found.append(
-                f"the outputs depart from Keras's on the {run.kernel} kernel: the median image by "
-                f"{run.median_abs_difference / span:.1e} of the range"
-            )
     return found
+
+
+def _departures(ran: list[Run], span: float) -> list[str]:
+    return [
+        f"the outputs depart from Keras's on the {run.kernel} kernel: the median image by "
+        f"{run.median_abs_difference / span:.1e} of the range"
+        for run in ran
+        if not run.median_abs_difference < LOGIT_TOLERANCE * span
+    ]
+
+
+def _rewriting_errors(
+    reference: Reference, options: Options | None, inputs: Mapping[str, np.ndarray], logits: np.ndarray
+) -> list[str]:
+    """A file in int8 is compared with a graph, so that this has to be Keras's when nothing is rounded."""
+    graph = deploy(reference, replace(options or Options(), limits={}))
+    outputs = simulated(graph, inputs, list(graph.outputs.values()))
+    largest = np.abs(_side_by_side(dict(zip(graph.outputs, outputs, strict=True))) - logits).max(1)
+    if np.median(largest) < LOGIT_TOLERANCE * (np.ptp(logits) or 1.0):
+        return []
+    return [f"the rewritten network departs from Keras's: the median image by {np.median(largest):.1e}"]
+
+
+def _losses(ran: list[Run]) -> list[str]:
+    return [
+        f"rounding to int8 leaves {run.top1_agreement:.0%} of the images in Keras's class on the {run.kernel} kernel: "
+        f"calibrate on images prepared as the network will see them, or keep the activations in float"
+        for run in ran
+        if run.top1_agreement < INT8_AGREEMENT
+    ]
 
 
 def _run_row(run: Run) -> tuple[object, ...]:

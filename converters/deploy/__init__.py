@@ -3,6 +3,7 @@
 from kbnn.converters.deploy.affine import merge_affine
 from kbnn.converters.deploy.graph import Graph, Pass
 from kbnn.converters.deploy.groups import split_groups
+from kbnn.converters.deploy.int8 import in_int8
 from kbnn.converters.deploy.lifting import lift
 from kbnn.converters.deploy.max_pool import affine_before_max_pool
 from kbnn.converters.deploy.normalization import affine_into_normalization, scale_before_prelu
@@ -20,7 +21,7 @@ def deploy(reference: Reference, options: Options) -> Graph:
     graph = lift(reference)
     for rewrite in _passes(options):
         graph = rewrite(graph)
-    return graph
+    return in_int8(graph, options.limits) if options.limits else graph
 
 
 def _passes(options: Options) -> list[Pass]:

@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from kbnn.converters.deploy.operations import Input, Operation, Shape
 
+# The smallest and the largest value of 256 levels, zero among them.
+Limits = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -29,7 +32,8 @@ class Origin:
 class Node:
     """One operation. Its `name` is also its value's; `shape` is the value's without the batch.
 
-    `layer` is the Keras layer that it comes from; `origin` is None where Keras has no such value.
+    `layer` is the Keras layer that it comes from; `origin` is None where Keras has no such value. With `limits`, the
+    value is rounded to one of 256 levels between them.
     """
 
     name: str
@@ -38,6 +42,7 @@ class Node:
     shape: Shape
     layer: str
     origin: Origin | None = None
+    limits: Limits | None = None
 
     @property
     def channels(self) -> int:
@@ -103,12 +108,16 @@ class Graph:
         """
         values: dict[str, tf.Tensor] = {}
         for k, node in enumerate(self):
-            if isinstance(node.operation, Input):
-                values[node.name] = inputs[node.name]
-            else:
-                with tf.name_scope(f"n{k}"):
-                    values[node.name] = node.operation(*(values[name] for name in node.inputs))
+            with tf.name_scope(f"n{k}"):
+                is_input = isinstance(node.operation, Input)
+                value = inputs[node.name] if is_input else node.operation(*(values[name] for name in node.inputs))
+                values[node.name] = value if node.limits is None else _rounded(value, node.limits)
         return values
+
+
+def _rounded(value: tf.Tensor, limits: Limits) -> tf.Tensor:
+    """The form in which the converter takes an activation's range."""
+    return tf.quantization.fake_quant_with_min_max_args(value, *limits)
 
 
 Pass = Callable[[Graph], Graph]

@@ -1,9 +1,10 @@
 """How a network is deployed."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from kbnn.converters.deploy.graph import Limits
 from kbnn.errors import unknown
 
 KERNELS = ("grouped", "portable")
@@ -16,7 +17,7 @@ class Options:
 
     `kernel`: "grouped" keeps a grouped binary convolution one operator; "portable" splits it for runtimes that cannot
     run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float. `weights`: how those of
-    real-valued layers are stored.
+    real-valued layers are stored. `limits`: of which values are rounded to int8; none in a file of float activations.
 
     Raises:
         UsageError: an unknown kernel or type of weights.
@@ -25,6 +26,7 @@ class Options:
     kernel: str = "grouped"
     allow_float: tuple[str, ...] = ()
     weights: str = "float32"
+    limits: Mapping[str, Limits] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
@@ -38,9 +40,11 @@ class Options:
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> "Options":
         """The options in a file's metadata; those of other versions of kbnn are ignored."""
+        given = {key: found[key] for key in _KNOWN if key in found}
         # JSON knows no tuples.
-        given: dict[str, Any] = {
-            key: tuple(found[key]) if isinstance(found[key], list) else found[key] for key in _KNOWN if key in found
+        given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
+        given["limits"] = {
+            str(name): (float(low), float(high)) for name, (low, high) in dict(given.get("limits", {})).items()
         }
         return Options(**given)
 

@@ -7,9 +7,10 @@ import click
 
 from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument, recipe_name
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
-from kbnn.errors import KbnnError
+from kbnn.errors import KbnnError, UsageError
 
 _IMAGES = 64
+_CALIBRATION_IMAGES = 256
 
 
 @click.command(cls=Command)
@@ -30,6 +31,8 @@ _IMAGES = 64
     show_default=True,
     help="How the weights of real-valued layers are stored.",
 )
+@click.option("--int8", is_flag=True, help="Everything real-valued in int8, activations too, in calibrated ranges.")
+@click.option("--calibrate", metavar="DATA", help="Data set or folder of images to calibrate --int8 on; a run's own.")
 @dataset_option
 @data_dir_option
 @json_option
@@ -39,6 +42,8 @@ def command(
     weights: str,
     kernel: str,
     allow_float: tuple[str, ...],
+    int8: bool,
+    calibrate: str | None,
     dataset: str | None,
     data_dir: Path | None,
     as_json: bool,
@@ -52,8 +57,11 @@ def command(
     Example:
       kbnn convert runs/resnet20-bireal-cifar10 -o resnet20.tflite
       kbnn convert runs/resnet20-bireal-cifar10 -o small.tflite --weights int8
+      kbnn convert model.keras -o int8.tflite --int8 --calibrate photos/
       kbnn convert model.keras -o model.tflite --dataset cifar10 --json
     """
+    if calibrate and not int8:
+        raise UsageError(f"--calibrate is for --int8: received --calibrate {calibrate} alone, add --int8")
     import_tensorflow()
     from kbnn import converters
 
@@ -66,6 +74,7 @@ def command(
         kernel=kernel,
         allow_float=allow_float,
         weights=weights,
+        calibration=_calibration(model, calibrate, data, data_dir) if int8 else None,
         description=_description(model, loaded.name, data),
     )
     show(artifact, as_json)
@@ -80,6 +89,15 @@ def _data(model: Path, dataset: str | None, data_dir: Path | None) -> Any:
             raise
         click.echo(f"verifying on random images, without labels in the file ({error})", err=True)
         return None
+
+
+def _calibration(model: Path, name: str | None, data: Any, data_dir: Path | None) -> Any:
+    """Images of the data set that is named, or of the one that the file is verified on; none that it is verified on."""
+    if name:
+        data = load_dataset(model, name, data_dir)
+    if data is None:
+        raise UsageError("--int8 needs images to calibrate on: received none, give --calibrate DATA")
+    return data.inputs(data.train.take(slice(_CALIBRATION_IMAGES)))
 
 
 def _description(model: Path, name: str, data: Any) -> Any:

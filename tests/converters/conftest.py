@@ -1,15 +1,24 @@
 """Networks that are converted once for all tests."""
 
+import sys
+
 import pytest
 
 import kbnn
 from kbnn.converters import flatbuffer
 
 
+@pytest.fixture(autouse=True)
+def _same_weights_every_time():
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="session")
 def bireal():
     import sample_networks
 
+    sample_networks.tf.keras.utils.set_random_seed(0)
     return sample_networks.bireal()
 
 

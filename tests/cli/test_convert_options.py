@@ -1,0 +1,69 @@
+"""The options of `kbnn convert`, in this process."""
+
+import json
+
+import larq as lq
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from kbnn import layers
+from kbnn.cli.convert import command
+from kbnn.converters import description, flatbuffer
+
+keras = tf.keras.layers
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A grouped binary convolution, and a depthwise one, which LCE does not have."""
+    image = keras.Input((8, 8, 1), name="image")
+    x = keras.BatchNormalization()(keras.Conv2D(64, 3, padding="same", name="stem")(image))
+    x = layers.BinaryConv2D(64, 3, groups=2, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="grouped")(x)
+    x = keras.BatchNormalization()(x)
+    depthwise = {"input_quantizer": "ste_sign", "depthwise_quantizer": "ste_sign", "name": "depthwise"}
+    x = keras.GlobalAveragePooling2D()(lq.layers.QuantDepthwiseConv2D(3, **depthwise)(x))
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    tf.keras.Model(image, keras.Dense(10, name="logits")(x), name="grouped").save(path)
+    return path
+
+
+def convert(model, path, *options):
+    return CliRunner().invoke(command, [str(model), "-o", str(path), *options])
+
+
+def test_a_refused_layer_is_named_and_no_file_is_left(model, tmp_path):
+    done = convert(model, tmp_path / "model.tflite")
+    assert done.exit_code == 1
+    assert "1 of 2 1-bit layers cannot be bitpacked: 'depthwise': LCE has no binary" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "convolutions", "bits"),
+    [((), 1, 32), (("--kernel", "portable"), 2, 32), (("--weights", "int8"), 1, 8), (("--int8",), 1, 8)],
+    ids=["default", "portable", "int8 weights", "int8"],
+)
+def test_forms_of_a_file(model, options, convolutions, bits, tmp_path):
+    path = tmp_path / "model.tflite"
+    done = convert(model, path, "--allow-float", "depthwise", "--dataset", "digits", "--json", *options)
+    assert done.exit_code == 0, done.output
+    audit = json.loads(done.stdout)["audit"]
+    assert len(audit["binary_convolutions"]) == convolutions
+    assert {c["bits"] for c in audit["float_convolutions"] if c["name"] == "logits"} == {bits}
+    assert description.labels(flatbuffer.read(path)) == list("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--calibrate", "digits"), "--calibrate is for --int8"),
+        (("--int8",), "--int8 needs images to calibrate on: received none, give --calibrate DATA"),
+        (("--int8", "--calibrate", "digits", "--weights", "int8"), "calibration makes weights int8 too"),
+    ],
+)
+def test_options_that_do_not_go_together(model, options, message, tmp_path):
+    done = convert(model, tmp_path / "model.tflite", *options)
+    assert done.exit_code == 2
+    assert message in done.output
+    assert list(tmp_path.iterdir()) == []

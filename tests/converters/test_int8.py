@@ -1,0 +1,103 @@
+"""Everything real-valued in int8, in the ranges of calibration images."""
+
+import numpy as np
+import pytest
+import sample_networks
+import tensorflow as tf
+
+from kbnn import layers, methods
+from kbnn.converters import ConversionError, convert, flatbuffer, verify
+from kbnn.errors import UsageError
+
+keras = tf.keras.layers
+
+
+def calibrated(model, path, **options):
+    calibration = sample_networks.images(model, 64, seed=2)
+    return convert(model, path, sample_networks.images(model), calibration=calibration, **options)
+
+
+@pytest.fixture(scope="module")
+def artifact(bireal, tmp_path_factory):
+    return calibrated(bireal, tmp_path_factory.mktemp("int8") / "model.tflite")
+
+
+def test_nothing_but_the_ends_is_float(artifact):
+    operators = flatbuffer.read(artifact.path).operators
+    block = ["LceQuantize", "LceBconv2d", "ADD"]
+    short = ["AVERAGE_POOL_2D", "CONV_2D"]
+    names = ["QUANTIZE", "CONV_2D", *block, *short, *block, "MEAN", "FULLY_CONNECTED", "DEQUANTIZE"]
+    assert sorted(operator.name for operator in operators) == sorted(names)
+    computed = [tensor.dtype for operator in operators for tensor in operator.outputs]
+    assert computed.count("float32") == 1
+    assert {c.name: c.bits for c in artifact.audit.float_convolutions} == {"stem": 8, "short": 8, "logits": 8}
+
+
+def test_it_is_compared_with_its_graph_rounded_so(artifact, bireal):
+    assert artifact.parity.in_int8
+    assert artifact.parity.top1_agreement > 0.8
+    assert "equal to Keras rounded to int8" in str(artifact)
+    again = verify(bireal, artifact.path, sample_networks.images(bireal))
+    assert again.passed
+    compared = {layer.name for layer in again.layers}
+    assert {"stem", "conv1", "conv1_bn", "add1", "short", "conv2_bn", "add2", "pool", "logits"} <= compared
+
+
+@pytest.mark.parametrize(("kernel", "departs"), [(b"short/kernel", "short"), (b"conv2/multiplier", "conv2_bn")])
+def test_a_changed_constant_is_caught_and_its_layer_named(kernel, departs, artifact, bireal):
+    model = flatbuffer.tree(flatbuffer.read(artifact.path).data)
+    tensor = next(t for t in model.subgraphs[0].tensors if t.name == kernel)
+    model.buffers[tensor.buffer].data = np.roll(model.buffers[tensor.buffer].data, 4)
+    parity = sample_networks.parity(bireal, flatbuffer.parse(flatbuffer.pack(model)))
+    assert {layer.name for layer in parity.layers if not layer.passed} == {departs}
+
+
+def test_images_of_another_kind_are_no_calibration(bireal, tmp_path):
+    with pytest.raises(ConversionError, match=r"rounding to int8 leaves .*% of the images in Keras's class"):
+        convert(bireal, tmp_path / "model.tflite", calibration=1000 * sample_networks.images(bireal))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_weights_come_with_it(bireal, tmp_path):
+    with pytest.raises(UsageError, match="calibration makes weights int8 too"):
+        calibrated(bireal, tmp_path / "model.tflite", weights="int8")
+
+
+def rectified(x):
+    """ReActNet's block: a PReLU, and constants that are added to a residual stream."""
+    method = methods.get("react")
+    y = keras.BatchNormalization(name="bn1")(method.convolution(x, 64, 3, name="conv1"))
+    return method.convolution(method.activation(keras.Add(name="add")([x, y]), name="act"), 64, 3, name="conv2")
+
+
+def pooled(x):
+    """Clipping that is fused into a pool, and bits that are pooled."""
+    layer = methods.get("bnn")
+    x = keras.MaxPooling2D(2, name="pool1")(layer.convolution(x, 64, 3, name="conv1"))
+    x = layer.convolution(keras.BatchNormalization(name="bn1")(x), 64, 3, name="conv2")
+    x = keras.BatchNormalization(name="bn2")(x)
+    x = keras.Activation("hard_tanh", name="clip")(keras.MaxPooling2D(2, name="pool2")(x))
+    return keras.AveragePooling2D(2, name="pool3")(x)
+
+
+def shuffled(x):
+    """Groups that are split and put together again, in the order of a shuffle, and padded."""
+    layer = methods.get("bireal")
+    y = layers.ChannelShuffle(2, name="shuffle")(keras.BatchNormalization(name="bn")(x))
+    y = layer.convolution(y, 32, 3, groups=2, name="grouped")
+    y = layers.ZeroPadChannels(64, side="after", name="pad")(keras.BatchNormalization(name="bn1")(y))
+    return layers.SampleNormalization(name="ln")(keras.Add(name="add")([x, y]))
+
+
+@pytest.mark.parametrize("network", [rectified, pooled, shuffled])
+def test_what_networks_are_made_of(network, tmp_path):
+    image = tf.keras.Input((8, 8, 3), name="image")
+    x = network(keras.BatchNormalization(name="stem_bn")(keras.Conv2D(64, 3, padding="same", name="stem")(image)))
+    x = keras.Dense(4, name="logits")(keras.GlobalAveragePooling2D(name="pool")(x))
+    model = sample_networks.shaken(tf.keras.Model(image, x))
+    artifact = calibrated(model, tmp_path / "model.tflite", kernel="portable")
+    assert artifact.parity.kernel_bits_equal
+    assert all(c.bits == 8 for c in artifact.audit.float_convolutions)
+    # Both normalizations are computed in float.
+    expected = 3 if network is shuffled else 1
+    assert artifact.audit.operators["DEQUANTIZE"] == expected
