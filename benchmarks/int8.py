@@ -22,7 +22,7 @@ def measure(run: Run) -> dict[str, object]:
     """A row: the top-1 of Keras and of three files, each file's size, and how often it agrees with Keras."""
     model, data = in_float32(run.model()), run.dataset()
     images, labels = data.inputs(data.test), data.test.labels
-    calibration = data.inputs(data.train.take(slice(_CALIBRATION_IMAGES)))
+    calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
     forms = {"float": {}, "int8_weights": {"weights": "int8"}, "int8": {"calibration": calibration}}
     keras = model.predict(images, verbose=0).argmax(-1)
     row: dict[str, object] = {

@@ -94,8 +94,8 @@ def export_android(
             f"images {data.input_shape}, name the data set it was trained on"
         )
     root = Path(folder)
-    calibration = data.inputs(data.train.take(np.arange(min(_CALIBRATION_IMAGES, data.train.size))))
-    test = data.inputs(data.test.take(np.arange(min(_VERIFICATION_IMAGES, data.test.size))))
+    calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
+    test = data.inputs(data.test, _VERIFICATION_IMAGES)
     described = Description.of(data, recipe, name)
     writers: dict[str, Callable[[Path], Any]] = {
         # The released Android library has the default kernel alone, which refuses grouped convolutions.

@@ -153,4 +153,4 @@ def images_of(data: Any, samples: int = SAMPLES) -> np.ndarray:
     if isinstance(data, np.ndarray):
         return data[:samples]
     split = data.validation if data.validation.size else data.train
-    return data.inputs(split.take(np.arange(min(samples, split.size))))
+    return data.inputs(split, samples)

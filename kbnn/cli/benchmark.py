@@ -80,13 +80,11 @@ def command(
 
 
 def _images(dataset: str, data_dir: Path | None, count: int) -> Any:
-    import numpy as np
-
     import_tensorflow()
     from kbnn import datasets
 
     data = datasets.load(dataset, data_dir=data_dir)
-    return data.inputs(data.test.take(np.arange(min(count, data.test.size))))
+    return data.inputs(data.test, count)
 
 
 def _deliver(comparison: Any, csv: Path | None, as_json: bool) -> None:

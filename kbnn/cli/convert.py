@@ -70,7 +70,7 @@ def command(
     artifact = converters.convert(
         loaded,
         output,
-        None if data is None else data.inputs(data.test.take(slice(_IMAGES))),
+        None if data is None else data.inputs(data.test, _IMAGES),
         kernel=kernel,
         allow_float=allow_float,
         weights=weights,
@@ -97,7 +97,7 @@ def _calibration(model: Path, name: str | None, data: Any, data_dir: Path | None
         data = load_dataset(model, name, data_dir)
     if data is None:
         raise UsageError("--int8 needs images to calibrate on: received none, give --calibrate DATA")
-    return data.inputs(data.train.take(slice(_CALIBRATION_IMAGES)))
+    return data.inputs(data.train, _CALIBRATION_IMAGES)
 
 
 def _description(model: Path, name: str, data: Any) -> Any:

@@ -126,7 +126,7 @@ def _run(output: Path, epochs: int) -> Demo:
     description = converters.Description.of(data, recipe.name, recipe.model.name)
     artifact = converters.convert(model, paths[0], images, description=description)
     converters.export_float(model, paths[1], description)
-    converters.export_int8(model, paths[2], data.inputs(data.train)[:200], description)
+    converters.export_int8(model, paths[2], data.inputs(data.train, 200), description)
     click.echo("measuring latencies", err=True)
     latencies = compare(paths, runs=2000)
     predictions = native.run(flatbuffer.read(paths[0]).data, [images])[0].argmax(-1)

@@ -34,7 +34,7 @@ def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None,
 
     loaded = load_model(model)
     data = load_dataset(model, dataset, data_dir)
-    parity = converters.verify(loaded, file, data.inputs(data.test.take(slice(images))))
+    parity = converters.verify(loaded, file, data.inputs(data.test, images))
     show(parity, as_json)
     if not parity.passed:
         raise KbnnError(f"'{file}' does not compute what Keras computes: {'; '.join(parity.failures)}")

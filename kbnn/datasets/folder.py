@@ -129,7 +129,10 @@ def _read(folder: Path, side: int | None, unreadable: Unreadable) -> tuple[list[
             f"give one that has a sub-folder of images for each of two classes or more"
         )
     labels = np.array([classes.index(name) for name in of_class], np.int32)
-    return classes, Images(np.array([record for _, record in good], object), labels)
+    records = np.array([record for _, record in good], object)
+    # Mixed, so that the first images, which files are calibrated and verified on, are of all classes.
+    mixed = np.random.default_rng(SEED).permutation(len(records))
+    return classes, Images(records[mixed], labels[mixed])
 
 
 def _files(folder: Path) -> list[Path]:
