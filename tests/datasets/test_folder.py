@@ -57,7 +57,7 @@ def test_a_given_split_is_kept(photos: Path, tmp_path: Path):
     data = load_folder(given, transform=SMALL, validation=0.2)
     assert (data.train.size, data.validation.size, data.test.size) == (16, 4, 5)
     assert sorted(data.test.labels) == [0, 0, 0, 1, 1]
-        assert len(data.inputs(data.test, 2)) == 2
+    assert len(data.inputs(data.test, 2)) == 2
 
 
 def test_large_images_are_kept_small(tmp_path: Path):
