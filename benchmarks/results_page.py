@@ -163,11 +163,11 @@ def judge(treated: Sequence[Row], plain: Sequence[Row], measure: str, falls: boo
     difference = with_ - without
     cells = (f"{with_:.4f}", f"{without:.4f}", f"{difference:+.4f}")
     holds = difference < 0 if falls else difference > 0
-    spreads = [_spread(rows, measure) for rows in (treated, plain) if len(rows) > 1]
-    if spreads:
-        if abs(difference) < 2 * max(spreads):
-            return Verdict(cells, "within the seeds' spread", max(spreads))
-        return Verdict(cells, "holds" if holds else "does not hold", max(spreads))
+    if min(len(treated), len(plain)) > 1:
+        spread = max(_spread(rows, measure) for rows in (treated, plain))
+        if abs(difference) < 2 * spread:
+            return Verdict(cells, "within the seeds' spread", spread)
+        return Verdict(cells, "holds" if holds else "does not hold", spread)
     noise = _noise(treated[0], plain[0], measure)
     if noise is not None and abs(difference) < 2 * noise:
         return Verdict(cells, "one seed, within the test set's noise", noise)

@@ -25,6 +25,7 @@ def test_the_committed_page_is_written_from_the_committed_rows(monkeypatch: pyte
         ((0.60,), (0.50,), False, "one seed, in the claimed direction"),
         ((0.50,), (0.60,), False, "one seed, in the other direction"),
         ((0.50,), (0.60,), True, "one seed, in the claimed direction"),
+        ((0.60,), (0.50, 0.51, 0.52), False, "one seed, in the claimed direction"),
         ((0.60, 0.62, 0.64), (0.50, 0.51, 0.52), False, "holds (± 0.0200)"),
         ((0.50, 0.51, 0.52), (0.60, 0.62, 0.64), False, "does not hold (± 0.0200)"),
         ((0.60, 0.62, 0.64), (0.60, 0.61, 0.62), False, "within the seeds' spread (± 0.0200)"),
