@@ -23,8 +23,8 @@ _FEWEST_WEIGHTS = 8
 # Operators that only move values, and those that scale or shift them by constants.
 _MOVES = ("PAD", "PADV2", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SPLIT", "STRIDED_SLICE")
 _SCALES = ("MUL", "ADD", "SUB", "DIV", "QUANTIZE", "DEQUANTIZE")
-# What Keras's and TensorFlow's convolutions are called in the names of a graph.
-_OPERATION = re.compile(r"(Conv2D|depthwise|MatMul|conv2d)(_\d+)?$")
+# What convolutions are called at the end of a name: numbered where it repeats, cut off where it is long.
+_OPERATION = re.compile(r"/(Conv\w*|conv2d\w*|depthwise\w*|MatMul\w*)$")
 
 
 @dataclass(frozen=True)
@@ -167,14 +167,15 @@ def layer_name(file: File, operator: Operator) -> str:
     if kernel.endswith("/kernel"):
         return kernel.removesuffix("/kernel")
     output, source = operator.outputs[0].name, data_input(operator).name
-    for piece in output.split(";"):
-        if _OPERATION.search(piece) and "/" in piece:
+    for piece in [*output.split(";"), *kernel.split(";")]:
+        if _OPERATION.search(piece):
             return _inside_model(piece.rpartition("/")[0])
     # A binary layer's input quantizer runs in the layer's own scope: "model/layer/ste_sign/Sign".
     scopes = source.split(";")[0].split("/")
     if operator.name == "LceBconv2d" and len(scopes) > 2:
         return _inside_model("/".join(scopes[:-2]))
-    return output
+    returned = (name for name, tensor in file.outputs.items() if tensor.index == operator.outputs[0].index)
+    return next(returned, output)
 
 
 def _inside_model(path: str) -> str:
@@ -250,9 +251,9 @@ def _origin(file: File, tensor: Tensor, through: tuple[str, ...]) -> Operator | 
 def _has_binary_kernel(file: File, operator: Operator) -> bool:
     """Whether each filter is ±s."""
     stored = weights(file, operator)
-    if stored.data is None or stored.dtype != "float32":
+    if stored.data is None or stored.dtype not in ("float32", "int8"):
         return False
-    kernel = np.abs(stored.value())
+    kernel = np.abs(stored.value().astype(np.float32))
     filters = np.moveaxis(kernel, -1, 0) if operator.name == "DEPTHWISE_CONV_2D" else kernel
     filters = filters.reshape(len(filters), -1)
     if filters.shape[1] < _FEWEST_WEIGHTS:

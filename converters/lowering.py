@@ -49,7 +49,11 @@ def lower(graph: Graph, options: Mapping[str, Any]) -> File:
         ConversionError: the converter fails.
     """
     trace = serving(graph)
-    return _finished(flatbuffer.parse(_convert(trace)), trace, graph, options)
+    file = with_names(flatbuffer.parse(_convert(trace)), trace, graph)
+    model = flatbuffer.tree(file.data)
+    made_by = {"version": kbnn.__version__, **options}
+    flatbuffer.add_metadata(model, MADE_BY, json.dumps(made_by, sort_keys=True).encode())
+    return flatbuffer.parse(flatbuffer.pack(model))
 
 
 def serving(graph: Graph) -> Trace:
@@ -104,8 +108,8 @@ def _convert(trace: Trace) -> bytes:
             raise ConversionError(f"LCE cannot convert the model: {said[:400]}; replace the layer it names") from error
 
 
-def _finished(file: File, trace: Trace, graph: Graph, options: Mapping[str, Any]) -> File:
-    """The file with names and with how it was made."""
+def with_names(file: File, trace: Trace, graph: Graph) -> File:
+    """A file that was converted from a trace, its tensors named after the graph's nodes and layers."""
     model = flatbuffer.tree(file.data)
     tensors = model.subgraphs[0].tensors
     for index, name in _tensor_names(file, trace, graph).items():
@@ -116,8 +120,6 @@ def _finished(file: File, trace: Trace, graph: Graph, options: Mapping[str, Any]
             node = _convolving_node(operator, trace, returned.get(operator.outputs[0].index))
             if node is not None:
                 _name_constants(operator, node, tensors)
-    made_by = {"version": kbnn.__version__, **options}
-    flatbuffer.add_metadata(model, MADE_BY, json.dumps(made_by, sort_keys=True).encode())
     return flatbuffer.parse(flatbuffer.pack(model))
 
 

@@ -7,7 +7,7 @@ too: for a float network without any, give the real-valued twin (method "float")
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -16,7 +16,7 @@ from kbnn import files
 from kbnn.converters import flatbuffer
 from kbnn.converters.deploy.lifting import lift
 from kbnn.converters.description import Description, with_metadata
-from kbnn.converters.lowering import serving
+from kbnn.converters.lowering import serving, with_names
 from kbnn.converters.precision import in_float32
 from kbnn.converters.quiet import held_stderr
 from kbnn.converters.reference import Reference
@@ -30,7 +30,7 @@ def export_float(model: tf.keras.Model, path: str | os.PathLike[str], descriptio
         ConversionError: the input has an unknown size.
         KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
     """
-    _write(path, _convert(_converter(model), model), model, description)
+    _export(model, path, description, lambda converter: None)
 
 
 def export_int8(
@@ -52,26 +52,31 @@ def export_int8(
         for image in images:
             yield [image[None].astype(np.float32)]
 
-    converter = _converter(model)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = samples
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
-    _write(path, _convert(converter, model), model, description)
+    def in_int8(converter: tf.lite.TFLiteConverter) -> None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = samples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+
+    _export(model, path, description, in_int8)
 
 
-def _write(path: str | os.PathLike[str], data: bytes, model: tf.keras.Model, description: Description | None) -> None:
-    described = (description or Description()).of_model(model.name)
-    files.write(path, with_metadata(flatbuffer.parse(data), described))
+def _export(
+    model: tf.keras.Model,
+    path: str | os.PathLike[str],
+    description: Description | None,
+    set_up: Callable[[tf.lite.TFLiteConverter], None],
+) -> None:
+    graph = lift(Reference(in_float32(model)))
+    trace = serving(graph)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([trace.module.serve], trace.module)
+    set_up(converter)
+    file = with_names(flatbuffer.parse(_convert(converter, model.name)), trace, graph)
+    files.write(path, with_metadata(file, (description or Description()).of_model(model.name)))
 
 
-def _converter(model: tf.keras.Model) -> tf.lite.TFLiteConverter:
-    module = serving(lift(Reference(in_float32(model)))).module
-    return tf.lite.TFLiteConverter.from_concrete_functions([module.serve], module)
-
-
-def _convert(converter: tf.lite.TFLiteConverter, model: tf.keras.Model) -> bytes:
+def _convert(converter: tf.lite.TFLiteConverter, name: str) -> bytes:
     try:
         with held_stderr(), warnings.catch_warnings():
             # Calibration images give the statistics; TensorFlow Lite's front end does not look at them.
@@ -79,4 +84,4 @@ def _convert(converter: tf.lite.TFLiteConverter, model: tf.keras.Model) -> bytes
             return converter.convert()
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise KbnnError(f"TensorFlow Lite cannot convert model '{model.name}': {reason}") from error
+        raise KbnnError(f"TensorFlow Lite cannot convert model '{name}': {reason}") from error

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kbnn.converters.binary_layers import binary_calls, is_binary
 from kbnn.converters.deploy import rules_binary, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
 from kbnn.converters.deploy.graph import Graph, Node, Origin, build
-from kbnn.converters.deploy.operations import Input, Opaque, Part, Shape, Sign
+from kbnn.converters.deploy.operations import Affine, BinaryConvolution, Input, Kept, Opaque, Part, Shape, Sign
 from kbnn.converters.deploy.rules import Context, Step, rule_for
 from kbnn.converters.reference import Call, Reference
 
@@ -97,12 +97,23 @@ class _Lifted:
     def opaque(self, call: Call) -> None:
         """A layer as it is."""
         inputs = tuple(self._value(tensor) for tensor in call.inputs)
+        if _varies_over_places(self._reference, call):
+            inputs = tuple(self._kept(name, call) for name in inputs)
         operations = [self._reference.operation(k).name for k in range(call.first, call.last)]
         operation = Opaque(call.layer, call.arguments, call.inputs, operations)
         is_value = len(call.outputs) == 1
         shape, origin = self._value_of(call.outputs[0]) if is_value else ((), None)
         name = call.layer.name if is_value else f"{call.layer.name}/all"
         self._give(call, self._add(Node(name, operation, inputs, shape, call.layer.name, origin)))
+
+    def _kept(self, name: str, call: Call) -> str:
+        """What a binary convolution makes, for a layer that must not be folded into it."""
+        source = node = self._nodes[name]
+        while isinstance(source.operation, Affine):
+            source = self._nodes[source.inputs[0]]
+        if not isinstance(source.operation, BinaryConvolution):
+            return name
+        return self._add(Node(f"{call.layer.name}/kept", Kept(), (name,), node.shape, call.layer.name))
 
     def _give(self, call: Call, name: str) -> None:
         """Notes that a node is what a call returns, or holds all that it returns."""
@@ -128,6 +139,20 @@ class _Lifted:
         if tensor not in self._values:
             raise _OutsideLayersError(tensor)
         return self._values[tensor]
+
+
+def _varies_over_places(reference: Reference, call: Call) -> bool:
+    """Whether a layer scales or shifts by constants that are not the same everywhere.
+
+    LCE folds such a constant into a binary convolution before it as if it were the same: it takes the first value, or
+    writes a file that does not load.
+    """
+    operations = reference.operations(call, ("Mul", "AddV2", "Add", "Sub", "RealDiv", "BiasAdd"))
+    return any(_is_map(value) and reference.is_constant(value.name) for o in operations for value in o.inputs)
+
+
+def _is_map(value: tf.Tensor) -> bool:
+    return value.shape.rank is not None and any(size != 1 for size in value.shape[-3:-1])
 
 
 def _context(reference: Reference) -> Context:

@@ -177,6 +177,14 @@ def _per_channel(value: tf.Tensor, factors: np.ndarray, groups: int) -> tf.Tenso
 
 
 @dataclass(frozen=True, eq=False)
+class Kept(Operation):
+    """A value as it is, which the converter does not fold what follows into."""
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(x, tf.float32.min)
+
+
+@dataclass(frozen=True, eq=False)
 class Add(Operation):
     """The sum of values of one shape."""
 

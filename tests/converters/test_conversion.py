@@ -136,6 +136,26 @@ def test_dense_layers_are_convolutions_over_one_pixel(tmp_path):
     assert artifact.audit.float_convolutions == []
 
 
+def test_dense_layers_over_several_places(tmp_path):
+    image = tf.keras.Input((4, 32), name="image")
+    layer = lq.layers.QuantDense(8, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="culprit")
+    with pytest.raises(ConversionError, match="'culprit': LCE has no binary dense operator: use a 1x1 "):
+        convert(tf.keras.Model(image, layer(image)), tmp_path / "model.tflite")
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (1, 1, 6, 1)], ids=["height", "width"])
+def test_constants_that_vary_over_the_image_are_not_folded_into_a_binary_convolution(shape, tmp_path):
+    """LCE takes their first value for all places."""
+    constant = np.linspace(-200, 200, 6, dtype=np.float32).reshape(shape)
+    image = tf.keras.Input((6, 6, 32), name="image")
+    x = sample_networks.convolution(image, 32, "first")
+    x = layers.Lambda(lambda x: x + constant, name="varying")(x)
+    x = sample_networks.convolution(x, 32, "second")
+    artifact = convert(sample_networks.randomized(tf.keras.Model(image, x)), tmp_path / "model.tflite")
+    assert len(artifact.audit.binary_convolutions) == 2
+    assert artifact.audit.operators["MAXIMUM"] == 1
+
+
 def test_a_layer_that_lce_does_not_have(tmp_path):
     layer = lq.layers.QuantDepthwiseConv2D(
         3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="culprit"

@@ -11,7 +11,7 @@ import tensorflow as tf
 from kbnn.cli.command import to_json
 from kbnn.converters import inspect
 from kbnn.converters.inspection import audit
-from kbnn.converters.stock import export_float
+from kbnn.converters.stock import export_float, export_int8
 from kbnn.errors import KbnnError, UsageError
 
 
@@ -41,6 +41,20 @@ def test_counts_of_a_network_worked_out_by_hand(bireal_path):
 def test_layers_bear_their_names(bireal_path):
     found = inspect(bireal_path)
     assert [c.name for c in found.binary_convolutions] == ["conv1", "conv2"]
+    assert [c.name for c in found.float_convolutions] == ["stem", "short", "logits"]
+
+
+def test_layers_of_files_that_others_made_bear_their_names(bireal):
+    found = audit(sample_networks.raw(bireal))
+    assert [c.name for c in found.binary_convolutions] == ["conv1", "conv2"]
+    assert {c.name for c in found.float_convolutions} == {"stem", "short", "logits"}
+
+
+def test_layers_of_stock_files_bear_their_names(bireal, tmp_path):
+    export_int8(bireal, tmp_path / "int8.tflite", sample_networks.images(bireal, 4))
+    found = inspect(tmp_path / "int8.tflite")
+    assert {c.name for c in found.float_convolutions} == {"stem", "conv1", "conv2", "short", "logits"}
+    assert [fallback.partition(":")[0] for fallback in found.silent_fallbacks] == ["conv1", "conv2"]
 
 
 def test_prints_as_a_table_and_dumps_as_json(bireal_path):
