@@ -15,7 +15,7 @@ def diagnose(reference: Reference, binary: BinaryCall) -> str:
     """One clause: the reason, and after a colon the fix."""
     operation = reference.operation(reference.order[binary.convolutions[0]])
     if operation.type == "MatMul":
-        return "LCE has no binary dense operator: use a 1x1 kbnn.layers.BinaryConv2D, or flatten the input to (batch, values)"
+        return "LCE has no binary dense operator: use a 1x1 kbnn.layers.BinaryConv2D, or flatten its input"
     if operation.type != "Conv2D":
         return f"LCE has no binary {operation.type}: use kbnn.layers.BinaryConv2D, or leave the layer real-valued"
     kernel, source = _values(reference, binary)
