@@ -36,6 +36,13 @@ def compile_probe(folder: Path, compiler: str = "cc", *options: str) -> Path:
     return program
 
 
+def emulated(folder: Path) -> Path:
+    """The C program for ARM; skips the test where it cannot be emulated or compiled."""
+    if not shutil.which("qemu-aarch64") and not shutil.which("qemu-aarch64-static"):
+        pytest.skip("no qemu-aarch64: install qemu-user (see .ci/packages)")
+    return compile_probe(folder, "aarch64-linux-gnu-gcc")
+
+
 def replay(folder: Path, case: str, profile: str | None = None, status: int = 0, before: str = "") -> Path:
     """A script with the tool's help that prints a captured case, and another one when asked for a profile.
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmark_tools import replay
+from benchmark_tools import emulated, replay
 
-from kbnn.converters import lce
+from kbnn.converters import lce, native
 from kbnn.converters.benchmark import benchmark, python_tool
 from kbnn.errors import KbnnError, UsageError
 
@@ -58,3 +58,16 @@ def test_a_tool_that_writes_no_outputs(files: dict[str, Path], images: np.ndarra
 def test_images_that_do_not_fit(files: dict[str, Path], wrong: np.ndarray):
     with pytest.raises(UsageError, match="images do not fit"):
         once(files["binary"], images=wrong)
+
+
+def test_images_and_outputs_reach_an_emulated_device_and_come_back(
+    files: dict[str, Path], images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The program's "inference" counts the bits in which file and image differ: known here, computed by ARM code."""
+    file = np.frombuffer(files["binary"].read_bytes(), np.uint8)
+    repeated = [np.resize(np.frombuffer(image.tobytes(), np.uint8), file.size) for image in images]
+    known = np.array([[np.unpackbits(file ^ image).sum()] for image in repeated], np.uint32)
+    monkeypatch.setattr(native, "run", lambda *_: [known])
+    numerics = once(files["binary"], target="qemu", tool=emulated(tmp_path), images=images).numerics
+    assert (numerics.images, numerics.max_abs_difference) == (3, 0)
+    assert numerics.output_range > 0

@@ -1,10 +1,9 @@
 """The driver with tools that replay captured outputs, on this machine."""
 
-import shutil
 from pathlib import Path
 
 import pytest
-from benchmark_tools import HELP, compile_probe, replay
+from benchmark_tools import HELP, compile_probe, emulated, replay
 
 from kbnn.converters.benchmark import benchmark, compare
 from kbnn.converters.benchmark.program import read_program
@@ -117,9 +116,3 @@ def test_a_program_for_another_architecture_is_refused_here(tmp_path: Path, mode
 def test_scripts_cannot_be_emulated(tmp_path: Path, model: Path):
     with pytest.raises(UsageError, match="is a script"):
         benchmark(model, "qemu", replay(tmp_path, "out-arm.default"))
-
-
-def emulated(folder: Path) -> Path:
-    if not shutil.which("qemu-aarch64") and not shutil.which("qemu-aarch64-static"):
-        pytest.skip("no qemu-aarch64: install qemu-user (see .ci/packages)")
-    return compile_probe(folder, "aarch64-linux-gnu-gcc")

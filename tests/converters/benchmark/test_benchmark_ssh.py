@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from benchmark_tools import replay
 
@@ -134,8 +135,12 @@ def test_the_interpreter_itself_over_ssh(sshd: Server, files: dict[str, Path], t
     tool = tmp_path / "tool"
     words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
     tool.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-    report = benchmark(files["binary"], sshd.address, tool, repeats=2, runs=3, warmup=1)
+    images = np.random.default_rng(1).standard_normal((2, 8, 8, 3)).astype(np.float32)
+    report = benchmark(files["binary"], sshd.address, tool, repeats=2, runs=3, warmup=1, images=images)
     assert all(run.count == 3 and run.p95_us is not None for run in report.runs)
+    assert report.numerics.images == 2
+    assert report.numerics.max_abs_difference <= 1e-4 * report.numerics.output_range
+    assert sshd.private_folders == []
 
 
 def test_a_lost_connection_is_taken_up_again(sshd: Server, model: Path, tmp_path: Path):
