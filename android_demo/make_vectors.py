@@ -1,4 +1,4 @@
-"""Makes the pictures and tensors that the app's pre-processing is tested on: `python android_demo/make_vectors.py`.
+"""Makes what the app is tested on, pictures and described files: `python android_demo/make_vectors.py`.
 
 The pictures are real: scanned digits from the data set itself, and a photograph that comes with scikit-learn.
 """
@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from kbnn import datasets
-from kbnn.converters import android
+from kbnn import datasets, models
+from kbnn.converters import Description, android, convert
 from kbnn.converters.android import Input
 
-VECTORS = Path(__file__).parent / "app" / "src" / "test" / "resources" / "vectors"
+RESOURCES = Path(__file__).parent / "app" / "src" / "test" / "resources"
+VECTORS, FILES = RESOURCES / "vectors", RESOURCES / "files"
 MEAN, STD = (125.31, 122.95, 113.87), (62.99, 62.09, 66.7)
 
 
@@ -35,12 +36,22 @@ def cases() -> dict[str, tuple[np.ndarray, Input]]:
     }
 
 
+def described() -> dict[str, tuple[tuple[int, int, int], Description]]:
+    """Name -> the input of a file and its description."""
+    colour = Description("tiny", "", "pets", ("cat", "dögs"), (125.0, 120.5, 110.0), (60.0, 61.0, 62.0))
+    return {"grey": ((8, 8, 1), Description.of(datasets.load("digits"))), "colour": ((8, 10, 3), colour)}
+
+
 def main() -> None:
     VECTORS.mkdir(parents=True, exist_ok=True)
     for name, (pixels, spec) in cases().items():
         Image.fromarray(np.ascontiguousarray(pixels)).save(VECTORS / f"{name}.png", optimize=True)
         android.prepare(pixels, spec).astype("<f4").tofile(VECTORS / f"{name}.bin")
         (VECTORS / f"{name}.json").write_text(json.dumps(asdict(spec)) + "\n")
+    FILES.mkdir(exist_ok=True)
+    for name, (shape, description) in described().items():
+        model = models.build("tiny", input_shape=shape, classes=len(description.labels), width=0.25)
+        convert(model, FILES / f"{name}.tflite", description=description)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ from kbnn.errors import UsageError
 
 INDEX = "models.json"
 # What the app can read; another number is another layout of the index.
-FORMAT = 1
+FORMAT = 2
 _CALIBRATION_IMAGES = 200
 _VERIFICATION_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Input:
-    """How a picture becomes network input; a file's metadata say the same but for `shorter_side`, see `description`.
+    """How a picture becomes network input: what a file's own metadata say (`description`), and `shorter_side`.
 
     Its shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
     each channel becomes `(pixel - mean) / std`; one channel is the luma of red, green and blue.
@@ -105,7 +105,7 @@ def export_android(
     }
     models = tuple(_write(title, root / f"{title}.tflite", write) for title, write in writers.items())
     assets = Assets(os.fspath(root), data.classes, input_of(data), models)
-    content = {"format": FORMAT, "labels": assets.labels, "input": asdict(assets.input), "models": _entries(models)}
+    content = {"format": FORMAT, "shorter_side": assets.input.shorter_side, "models": _entries(models)}
     files.write(root / INDEX, json.dumps(content, indent=2) + "\n")
     return assets
 

@@ -36,6 +36,8 @@ def export(model, data, folder):
 def test_the_index_names_files_that_are_there(assets):
     folder = Path(assets.folder)
     index = json.loads((folder / "models.json").read_text())
+    assert index.keys() == {"format", "shorter_side", "models"}
+    assert index["shorter_side"] == 8
     assert [model["name"] for model in index["models"]] == ["digits", "digits_float32", "digits_int8"]
     for model in index["models"]:
         assert (folder / model["file"]).stat().st_size == model["size_bytes"]
@@ -49,20 +51,6 @@ def test_the_index_names_files_that_are_there(assets):
 def test_only_the_first_file_is_binary(assets):
     assert [model.binary_share > 0.9 for model in assets.models] == [True, False, False]
     assert assets.models[0].size_bytes < assets.models[2].size_bytes < assets.models[1].size_bytes
-
-
-@pytest.mark.slow
-def test_the_index_says_how_to_feed_the_models(assets, digits):
-    index = json.loads((Path(assets.folder) / "models.json").read_text())
-    assert index["labels"] == list(digits.classes)
-    assert index["input"] == {
-        "height": 8,
-        "width": 8,
-        "channels": 1,
-        "shorter_side": 8,
-        "mean": list(digits.normalization.mean),
-        "std": list(digits.normalization.std),
-    }
 
 
 @pytest.mark.slow
@@ -122,3 +110,13 @@ def test_digits_among_the_vectors_are_the_data_sets_own(digits):
     for k in range(3):
         kept = np.fromfile(made.VECTORS / f"digit{k}.bin", "<f4").reshape(8, 8, 1)
         np.testing.assert_array_equal(kept, digits.inputs(digits.test)[k])
+
+
+def test_the_apps_described_files_are_this_converters():
+    made = vectors()
+    cases = made.described()
+    assert {path.stem for path in made.FILES.iterdir()} == set(cases)
+    for name, (_, described) in cases.items():
+        file = flatbuffer.read(made.FILES / f"{name}.tflite")
+        assert description.labels(file) == list(described.labels)
+        assert file.metadata["TFLITE_METADATA"] == description._entry(file, described.of_model("tiny"))

@@ -4,7 +4,7 @@ import org.json.JSONArray
 import org.json.JSONException
 import org.json.JSONObject
 
-/** How a picture becomes network input; `kbnn export-android` writes it, [Preprocessing] does it. */
+/** How a picture becomes network input; [Preprocessing] does it. */
 data class InputSpec(
     val height: Int,
     val width: Int,
@@ -17,35 +17,34 @@ data class InputSpec(
 /** One model file among the assets; [binaryShare] is the share of its MACs that are binary. */
 data class ModelEntry(val name: String, val file: String, val sizeBytes: Long, val binaryShare: Double)
 
-/** What `models.json` says: the labels, how to feed the models, and the models to switch between. */
+/** The labels, how to feed the models, and the models to switch between: what `models.json` and the files say. */
 data class Metadata(val labels: List<String>, val input: InputSpec, val models: List<ModelEntry>) {
     companion object {
         const val FILE = "models.json"
-        private const val FORMAT = 1
+        private const val FORMAT = 2
 
-        /** @throws IllegalArgumentException when the text is not such an index, or contradicts itself. */
-        fun parse(text: String): Metadata {
+        /**
+         * Reads the index; [describe] says what its first model's file says about itself.
+         *
+         * @throws IllegalArgumentException when the text is not such an index, or contradicts itself or the file.
+         */
+        fun parse(text: String, describe: (ModelEntry) -> FileDescription): Metadata {
             try {
                 val root = JSONObject(text)
                 val format = root.getInt("format")
                 require(format == FORMAT) { "$FILE has format $format, this app reads $FORMAT: export again" }
-                return Metadata(
-                    root.getJSONArray("labels").map { array, k -> array.getString(k) },
-                    inputSpec(root.getJSONObject("input")),
-                    root.getJSONArray("models").map { array, k -> modelEntry(array.getJSONObject(k)) },
-                ).checked()
+                val models = root.getJSONArray("models").map { array, k -> modelEntry(array.getJSONObject(k)) }
+                require(models.isNotEmpty()) { "$FILE names no models: export again" }
+                return of(describe(models.first()), root.getInt("shorter_side"), models).checked()
             } catch (error: JSONException) {
                 throw IllegalArgumentException("$FILE cannot be read (${error.message}): export again", error)
             }
         }
 
-        private fun inputSpec(json: JSONObject) = InputSpec(
-            json.getInt("height"),
-            json.getInt("width"),
-            json.getInt("channels"),
-            json.getInt("shorter_side"),
-            json.getJSONArray("mean").map { array, k -> array.getDouble(k).toFloat() },
-            json.getJSONArray("std").map { array, k -> array.getDouble(k).toFloat() },
+        private fun of(file: FileDescription, shorterSide: Int, models: List<ModelEntry>) = Metadata(
+            file.labels,
+            InputSpec(file.height, file.width, file.channels, shorterSide, file.mean, file.std),
+            models,
         )
 
         private fun modelEntry(json: JSONObject) = ModelEntry(
@@ -59,8 +58,7 @@ data class Metadata(val labels: List<String>, val input: InputSpec, val models: 
     }
 
     private fun checked(): Metadata {
-        require(labels.isNotEmpty() && models.isNotEmpty()) { "$FILE names no labels or no models: export again" }
-        require(input.channels == 1 || input.channels == 3) { "${input.channels} channels: this app feeds 1 or 3" }
+        require(labels.isNotEmpty()) { "${models.first().file} names no labels: export again" }
         require(input.mean.size == input.channels && input.std.size == input.channels && input.std.all { it > 0 }) {
             "mean and std do not fit ${input.channels} channels: export again"
         }

@@ -8,7 +8,7 @@ import java.nio.ByteOrder
 
 /** The models to choose from. */
 interface Models {
-    /** @throws IllegalArgumentException when there is no index, or an unreadable one. */
+    /** @throws IllegalArgumentException when there is no index or first model, or an unreadable one. */
     fun metadata(): Metadata
 
     /** @throws IllegalArgumentException when the file is missing, or not a model that this runtime knows. */
@@ -18,21 +18,27 @@ interface Models {
 /** What `kbnn export-android` put among the assets. */
 class ModelStore(private val assets: AssetManager) : Models {
     override fun metadata(): Metadata = try {
-        Metadata.parse(assets.open(Metadata.FILE).use { it.readBytes().decodeToString() })
+        Metadata.parse(assets.open(Metadata.FILE).use { it.readBytes().decodeToString() }) { described(it, read(it)) }
     } catch (error: FileNotFoundException) {
         throw IllegalArgumentException("no models among the assets: run `kbnn export-android RUN`, then build again", error)
     }
 
-    override fun open(entry: ModelEntry): Classifier = try {
-        TfLiteClassifier(read(entry.file), THREADS)
+    override fun open(entry: ModelEntry): Classifier = TfLiteClassifier(direct(read(entry)), THREADS)
+
+    private fun described(entry: ModelEntry, bytes: ByteArray): FileDescription = try {
+        FileDescription.read(bytes)
+    } catch (error: IllegalArgumentException) {
+        throw IllegalArgumentException("'${entry.file}': ${error.message}", error)
+    }
+
+    private fun read(entry: ModelEntry): ByteArray = try {
+        assets.open(entry.file).use { it.readBytes() }
     } catch (error: IOException) {
         throw IllegalArgumentException("'${entry.file}' is missing among the assets: export again", error)
     }
 
-    private fun read(file: String): ByteBuffer {
-        val bytes = assets.open(file).use { it.readBytes() }
-        return ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).put(bytes).also { it.rewind() }
-    }
+    private fun direct(bytes: ByteArray): ByteBuffer =
+        ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).put(bytes).also { it.rewind() }
 
     private companion object {
         // As the benchmark's default, so that the figures can be set side by side.

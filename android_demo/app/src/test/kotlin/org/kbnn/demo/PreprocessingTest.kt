@@ -42,14 +42,19 @@ class PreprocessingTest {
         }
     }
 
-    private fun spec(name: String): InputSpec {
-        val input = JSONObject(String(bytes("$name.json")))
-        val index = JSONObject().put("format", 1).put("labels", listOf("any")).put("input", input)
-        val model = mapOf("name" to "any", "file" to "any.tflite", "size_bytes" to 1, "binary_share" to 0)
-        return Metadata.parse(index.put("models", listOf(model)).let { JSONObject(it.toMap()).toString() }).input
+    private fun spec(name: String): InputSpec = JSONObject(String(bytes("$name.json"))).run {
+        InputSpec(
+            getInt("height"),
+            getInt("width"),
+            getInt("channels"),
+            getInt("shorter_side"),
+            floats("mean"),
+            floats("std"),
+        )
     }
 
-    private fun JSONObject.toMap(): Map<String, Any> = keys().asSequence().associateWith { get(it) }
+    private fun JSONObject.floats(name: String): List<Float> =
+        getJSONArray(name).let { values -> List(values.length()) { values.getDouble(it).toFloat() } }
 
     private fun expected(name: String): FloatArray {
         val floats = ByteBuffer.wrap(bytes("$name.bin")).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer()
