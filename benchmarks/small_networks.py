@@ -1,6 +1,6 @@
 """Every registered network in its smallest form, which keeps every kind of layer and connection."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,28 +77,3 @@ def settle(model: tf.keras.Model) -> None:
             layer.gamma.assign(generator.uniform(0.5, 1.5, size=shape))
             layer.moving_mean.assign(generator.normal(size=shape, scale=0.3))
             layer.moving_variance.assign(generator.uniform(0.5, 1.5, size=shape))
-
-
-@dataclass(frozen=True)
-class Turns(methods.Method):
-    """Methods that take turns, a binary layer each, so that one network shows several of them in their places."""
-
-    turns: tuple[methods.Method, ...] = ()
-    taken: list[methods.Method] = field(default_factory=list)
-
-    @staticmethod
-    def of(names: list[str]) -> "Turns":
-        return Turns("turns", "turns", turns=tuple(methods.get(name) for name in names))
-
-    def convolution(self, *args: Any, **kwargs: Any) -> tf.Tensor:
-        return self._next().convolution(*args, **kwargs)
-
-    def dense(self, *args: Any, **kwargs: Any) -> tf.Tensor:
-        return self._next().dense(*args, **kwargs)
-
-    def activation(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
-        return self.taken[-1].activation(x, name=name) if self.taken else x
-
-    def _next(self) -> methods.Method:
-        self.taken.append(self.turns[len(self.taken) % len(self.turns)])
-        return self.taken[-1]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import small_networks as networks
 import tensorflow as tf
-from small_networks import CLASSES, Network, Turns
+from expected_operators import expected
+from small_networks import CLASSES, Network
 
-from kbnn import accounting, compiled, converters, weights
+from kbnn import accounting, compiled, converters, methods, models, weights
 from kbnn.layers import BinaryConv2D, BinaryDense
 
 PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
@@ -34,15 +35,15 @@ def fit(model: tf.keras.Model) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "method"), PAIRS, ids=lambda value: getattr(value, "name", value))
-def test_every_network_trains_with_every_method(network: Network, method: str):
+def test_every_network_trains_saves_loads_and_converts_with_every_method(network: Network, method: str, tmp_path: Path):
     model = network.build(method)
-    before = [weight.numpy() for weight in model.trainable_weights]
-    assert np.isfinite(fit(model))
-    moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, model.trainable_weights, strict=True)]
-    assert np.mean(moved) > 0.75
-    logits = model(networks.images(model), training=False).numpy()
-    assert logits.shape == (4, CLASSES)
-    assert np.isfinite(logits).all()
+    check_trains(model)
+    networks.settle(model)
+    check_saves_and_loads(model, tmp_path / "model.keras")
+    if methods.get(method).is_binary:
+        artifact = converters.convert(model, tmp_path / "model.tflite", networks.images(model, 8))
+        check_file(model, artifact)
+        assert artifact.audit.operators == expected(network.name, method)
 
 
 @pytest.mark.slow
@@ -50,6 +51,9 @@ def test_every_network_trains_with_every_method(network: Network, method: str):
 def test_every_name_trains_at_its_own_depth(network: Network):
     model = network.build()
     assert np.isfinite(fit(model))
+    blocks = models.get(network.name).options().get("blocks")
+    if isinstance(blocks, tuple):
+        assert sum(layer.kernel_size == (3, 3) for layer in binary_layers(model)) == 2 * sum(blocks)
     cost = accounting.count(model)
     assert cost.binary_macs > cost.real_macs / 100
     assert all("?" not in layer.name + str(layer.output_shape) for layer in cost.layers)
@@ -85,20 +89,26 @@ def test_the_real_valued_twin_has_the_same_kernels_by_name(network: Network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)
-def test_every_method_saves_loads_and_converts_in_every_network(network: Network, tmp_path: Path):
-    """The methods take turns, a binary layer each, in as many networks as that takes.
+@pytest.mark.parametrize("name", ["presb10", "aresb10"])
+def test_grouped_networks_run_on_every_kernel_in_their_portable_form(name: str, tmp_path: Path):
+    model = next(network for network in networks.distinct() if network.name == name).build()
+    networks.settle(model)
+    images = networks.images(model, 8)
+    artifact = converters.convert(model, tmp_path / "model.tflite", images, kernel="portable")
+    assert [run.refused for run in artifact.parity.runs] == [None, None, None]
+    assert artifact.parity.kernel_bits_equal
+    grouped = sum(layer.groups == 2 for layer in binary_layers(model))
+    assert artifact.audit.operators["LceBconv2d"] == len(binary_layers(model)) + grouped
 
-    Whole networks, each with one method, are converted by benchmarks/conversion_matrix.py: that takes too long here.
-    """
-    pending = [name for name in networks.methods_of(network) if not name.startswith("float")]
-    while pending:
-        turns = Turns.of(pending)
-        model = network.build(turns)
-        networks.settle(model)
-        check_saves_and_loads(model, tmp_path / "model.keras")
-        check_converts(model, tmp_path / "model.tflite")
-        pending = pending[len(turns.taken) :]
+
+def check_trains(model: tf.keras.Model) -> None:
+    before = [weight.numpy() for weight in model.trainable_weights]
+    assert np.isfinite(fit(model))
+    moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, model.trainable_weights, strict=True)]
+    assert np.mean(moved) > 0.75
+    logits = model(networks.images(model), training=False).numpy()
+    assert logits.shape == (4, CLASSES)
+    assert np.isfinite(logits).all()
 
 
 def check_saves_and_loads(model: tf.keras.Model, path: Path) -> None:
@@ -108,13 +118,14 @@ def check_saves_and_loads(model: tf.keras.Model, path: Path) -> None:
     np.testing.assert_array_equal(loaded(images, training=False), model(images, training=False))
 
 
-def check_converts(model: tf.keras.Model, path: Path) -> None:
-    """`convert` itself compares every layer and every kernel bit with Keras, on every kernel that runs the file."""
-    artifact = converters.convert(model, path, networks.images(model, 8))
+def check_file(model: tf.keras.Model, artifact: converters.Artifact) -> None:
+    """`convert` has compared every layer and every kernel bit with Keras, on every kernel that runs the file."""
     assert artifact.parity.passed
     assert artifact.parity.kernel_bits_equal
     assert artifact.audit.silent_fallbacks == []
     operators = artifact.audit.operators
     assert operators["LceBconv2d"] == len(binary_layers(model))
-    assert operators.get("CONV_2D", 0) == sum(type(layer) is tf.keras.layers.Conv2D for layer in model.layers)
-    assert "LceDequantize" not in operators
+    assert operators["CONV_2D"] == sum(type(layer) is tf.keras.layers.Conv2D for layer in model.layers)
+    grouped = any(getattr(layer, "groups", 1) > 1 for layer in binary_layers(model))
+    ran = [run.kernel for run in artifact.parity.runs if run.refused is None]
+    assert ran == (["indirect", "reference"] if grouped else ["default", "indirect", "reference"])

@@ -1,0 +1,91 @@
+"""What the smallest form of every network becomes on the device: its operators, and how often each is there."""
+
+# With any method whose quantizers and scales leave nothing behind but the binary convolutions.
+OWN = {
+    "alexnet": "ADD:1 CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:6 LceQuantize:2 MAX_POOL_2D:1 RESHAPE:1",
+    "aresb10": (
+        "ADD:28 AVERAGE_POOL_2D:6 CONCATENATION:3 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:11 LceQuantize:11 MEAN:1 "
+        "PAD:8 PRELU:8 RESHAPE:16 TRANSPOSE:8"
+    ),
+    "bireal18": "ADD:8 AVERAGE_POOL_2D:3 CONV_2D:4 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:8 MEAN:1",
+    "dorefa_svhn": "CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:6 LceQuantize:1 RELU_N1_TO_1:1",
+    "plain18": "CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:1 MEAN:1",
+    "presb10": (
+        "ADD:44 AVERAGE_POOL_2D:6 CONCATENATION:3 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:11 LceQuantize:11 MEAN:29 "
+        "MUL:40 PAD:8 PRELU:24 RESHAPE:16 RSQRT:8 SUB:16 TRANSPOSE:8"
+    ),
+    "react10": "ADD:8 AVERAGE_POOL_2D:3 CONCATENATION:3 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:8 MEAN:1",
+    "resnet18": "ADD:4 AVERAGE_POOL_2D:3 CONV_2D:4 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:4 MEAN:1",
+    "resnet20": "ADD:6 AVERAGE_POOL_2D:2 CONV_2D:3 FULLY_CONNECTED:1 LceBconv2d:6 LceQuantize:6 MEAN:1",
+    "tiny": "ADD:4 AVERAGE_POOL_2D:1 CONV_2D:2 FULLY_CONNECTED:1 LceBconv2d:4 LceQuantize:4 MEAN:1",
+    "vgg_small": "CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:5 LceQuantize:1 MAX_POOL_2D:1",
+}
+
+# What the layers add that a method puts around a binary convolution, or what they keep from being fused.
+ADDED = {
+    "alexnet": {
+        "irnet": "ADD:1 LceQuantize:1",
+        "react": "ADD:5 LceQuantize:1 MUL:2 NEG:2 RELU:4 RESHAPE:3",
+        "irnet+ml+bma": (
+            "ADD:9 LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 MUL:4 NEG:2 RELU:4 RELU_N1_TO_1:2 RESHAPE:3"
+        ),
+        "siman+code": "LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 MEAN:8 PRELU:6 RESHAPE:3 SUB:4",
+        "xnor+std+ml+bma": "ADD:3 LceQuantize:1 MUL:3 NEG:2 RELU:4 RESHAPE:3",
+    },
+    "aresb10": {
+        "siman+code": "MEAN:22 SUB:11",
+    },
+    "bireal18": {
+        "react": "ADD:7 PRELU:8",
+        "irnet+ml+bma": "ADD:7",
+        "siman+code": "MEAN:16 PRELU:8 SUB:8",
+    },
+    "dorefa_svhn": {
+        "irnet+ml+bma": "ADD:6 LceBMaxPool2d:-2 LceQuantize:5 MAX_POOL_2D:2 RELU_N1_TO_1:4",
+        "siman+code": "LceBMaxPool2d:-2 LceQuantize:5 MAX_POOL_2D:2 MEAN:12 PRELU:6 SUB:6",
+    },
+    "plain18": {
+        "irnet": "RELU_N1_TO_1:1",
+        "react": "PRELU:1",
+        "irnet+ml+bma": "ADD:7 LceQuantize:7 RELU_N1_TO_1:8",
+        "siman+code": "LceQuantize:7 MEAN:16 PRELU:8 SUB:8",
+    },
+    "presb10": {
+        "siman+code": "MEAN:20 SUB:11",
+    },
+    "react10": {
+        "react": "ADD:7 PRELU:8",
+        "irnet+ml+bma": "ADD:7",
+        "siman+code": "MEAN:16 PRELU:8 SUB:8",
+    },
+    "resnet18": {
+        "react": "ADD:3 PRELU:4",
+        "irnet+ml+bma": "ADD:7 LceQuantize:4 RELU_N1_TO_1:4",
+        "siman+code": "LceQuantize:4 MEAN:16 PRELU:8 SUB:8",
+    },
+    "resnet20": {
+        "react": "ADD:5 PRELU:6",
+        "irnet+ml+bma": "ADD:5",
+        "siman+code": "MEAN:12 PRELU:6 SUB:6",
+    },
+    "tiny": {
+        "react": "ADD:3 PRELU:4",
+        "irnet+ml+bma": "ADD:3",
+        "siman+code": "MEAN:8 PRELU:4 SUB:4",
+    },
+    "vgg_small": {
+        "irnet+ml+bma": "ADD:5 LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 RELU_N1_TO_1:2",
+        "siman+code": "LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 MEAN:10 PRELU:5 SUB:5",
+    },
+}
+
+
+def expected(network: str, method: str) -> dict[str, int]:
+    """The operators of a converted network of `small_networks.distinct()`, with their numbers."""
+    own, added = _counts(OWN[network]), _counts(ADDED.get(network, {}).get(method, ""))
+    counts = {name: own.get(name, 0) + added.get(name, 0) for name in own | added}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _counts(text: str) -> dict[str, int]:
+    return {name: int(count) for name, count in (pair.split(":") for pair in text.split())}
