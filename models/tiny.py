@@ -25,6 +25,9 @@ def tiny(
 
     Networks (results/zoo.csv; parameters and MACs are binary + real):
 
+      network   input        parameters              MACs     storage   .tflite   published top-1
+     ─────────────────────────────────────────────────────────────────────────────────────────────
+      tiny      8x8x1   73.73k + 3.562k   2.064M + 51.84k   0.19 Mbit   29.1 kB
 
     Args:
         width: multiplies every channel count.
