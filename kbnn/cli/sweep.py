@@ -49,18 +49,19 @@ def command(
     """
     import_tensorflow()
     from kbnn import reproduction
-    from kbnn.training import Grid, catalog
+    from kbnn.training import Grid, catalog, distribution
 
     chosen = Grid.of(catalog.find(grid), several(over)) if over else catalog.grid(grid)
     chosen = chosen.changed(parsed(settings))
     rows = [reproduction.Row(label, chosen.variant(label), chosen.paper.get(label)) for label in _labels(chosen, only)]
+    strategy = distribution.choose()
     name, source = chosen.recipe.name, chosen.recipe.source or "no source given"
     table = reproduction.reproduce(
         name,
         source,
         rows,
         output or Path("runs") / name,
-        lambda recipe, folder: _train(recipe, folder, data_dir),
+        lambda recipe, folder: _train(recipe, folder, data_dir, strategy),
         _top1,
         epochs=epochs,
         seeds=range(seeds),
@@ -82,13 +83,13 @@ def _labels(grid: "Grid", only: str | None) -> list[str]:
     return found
 
 
-def _train(recipe: Any, folder: Path, data_dir: Path | None) -> Any:
+def _train(recipe: Any, folder: Path, data_dir: Path | None, strategy: Any) -> Any:
     from kbnn import training
     from kbnn.cli.progress import Progress
 
     click.echo(f"{recipe.name}, seed {recipe.seed}", err=True)
     with Progress(recipe.epochs) as progress:
-        return training.train(recipe, folder, resume=True, data_dir=data_dir, callbacks=[progress])
+        return training.train(recipe, folder, resume=True, data_dir=data_dir, callbacks=[progress], strategy=strategy)
 
 
 def _top1(run: Any) -> float:

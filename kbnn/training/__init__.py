@@ -12,6 +12,7 @@ from kbnn.training.evaluate import Evaluation, evaluate
 from kbnn.training.flip_ratio import FlipRatio
 from kbnn.training.grid import Axis, Grid
 from kbnn.training.interruption import InterruptedRunError
+from kbnn.training.optimizers import LearningRate
 from kbnn.training.recipe import DataSettings, Distillation, ModelSettings, Recipe, Stage
 from kbnn.training.result import Result, result
 from kbnn.training.run import Run
@@ -29,6 +30,7 @@ __all__ = [
     "FlipRatio",
     "Grid",
     "InterruptedRunError",
+    "LearningRate",
     "ModelSettings",
     "PercentileSchedule",
     "Recipe",

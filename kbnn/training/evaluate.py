@@ -39,9 +39,12 @@ def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluati
         losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return tf.reduce_sum(losses), tf.math.count_nonzero(tf.argmax(logits, -1, labels.dtype) == labels)
 
+    # Traced once for batches of any size.
+    specs = tf.TensorSpec([None, *data.input_shape], tf.float32), tf.TensorSpec([None], tf.int32)
+    traced = judge.get_concrete_function(*specs)
     loss, correct = 0.0, 0
     for images, labels in data.batches(data.test, batch):
-        losses, hits = judge(images, labels)
+        losses, hits = traced(images, labels)
         loss, correct = loss + float(losses), correct + int(hits)
     size = data.test.size
     return Evaluation(data.name, size, correct / size, loss / size)

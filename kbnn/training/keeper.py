@@ -94,7 +94,11 @@ class Keeper(tf.keras.callbacks.Callback):
         except (OSError, tf.errors.OpError, KbnnError) as error:
             reason = " ".join(str(error).split())[:300]
             path, saved = latest(self._run.checkpoints)
-            kept = f"step {saved.total} is safe there, make room and go on with --resume" if path else "nothing was yet"
+            kept = (
+                f"step {saved.total} is safe there, make room and go on with --resume"
+                if path
+                else "there was no checkpoint yet"
+            )
             raise KbnnError(
                 f"cannot save run '{self._run.folder}' after step {self.position.total} ({reason}): {kept}"
             ) from error

@@ -45,7 +45,7 @@ def train(
         strategy: of `tf.distribute`, for several devices or machines; they share each batch, batch normalization
             takes the statistics of all of it, and one of them writes the run.
 
-    A run that fails before its first checkpoint leaves nothing behind.
+    A run that fails before anything is saved leaves nothing behind.
 
     Raises:
         UsageError: the folder is in use, or resuming with other settings.
@@ -81,7 +81,7 @@ def _removed_if_in_vain(run: Run) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if not tf.train.latest_checkpoint(str(run.checkpoints)):
+        if not run.has("model") and not tf.train.latest_checkpoint(str(run.checkpoints)):
             shutil.rmtree(run.folder, ignore_errors=True)
         raise
 

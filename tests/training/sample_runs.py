@@ -18,12 +18,14 @@ def recipe(**changes: Any) -> Recipe:
     return small.changed({"steps_per_execution": 2, **changes})
 
 
-def network(_: str, method: Method, *, input_shape: Any, classes: int, **__: Any) -> tf.keras.Model:
+def network(
+    _: str, method: Method, *, input_shape: Any, classes: int, dropout: float = 0.2, **__: Any
+) -> tf.keras.Model:
     """Of any method, with one binary layer, batch normalization and dropout."""
     inputs = tf.keras.Input(input_shape, name="image")
     x = method.convolution(inputs, 8, 3, strides=2, name="conv")
     x = tf.keras.layers.BatchNormalization(momentum=0.9, name="bn")(x)
-    x = tf.keras.layers.Dropout(0.2, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
+    x = tf.keras.layers.Dropout(dropout, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
     return tf.keras.Model(inputs, tf.keras.layers.Dense(classes, name="logits")(x))
 
 

@@ -1,5 +1,6 @@
 """Recipes that ship: all of them parse and build, one of each kind takes a step in each of its stages."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from kbnn.errors import UsageError
 from kbnn.training import Grid, Recipe, catalog
 from kbnn.training.networks import method, network
 from kbnn.training.optimizers import optimizer
-from kbnn.training.recipe import read_toml
+from kbnn.training.recipe import parse, read_toml, tomllib
 from kbnn.training.trainer import Trainer
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000}
@@ -147,6 +148,14 @@ def test_what_a_recipe_has_changed():
     recipe = catalog.find("mlbma-table2/1e-3").changed({"stage.1.epochs": 4})
     assert catalog.deviations(recipe) == ["stage.1.epochs: 400 -> 4"]
     assert catalog.deviations(Recipe.of("tiny", "bireal", "digits")) == []
+
+
+def test_the_documentation_shows_recipes_that_parse():
+    example, grid, *_ = re.findall(r"```toml\n(.*?)```", Path("docs/training.md").read_text(), re.DOTALL)
+    recipe = Recipe.parse(tomllib.loads(example))
+    assert method(recipe.model, recipe.stage[0]).name == "xnor+ml"
+    values = {**tomllib.loads(grid), "recipe": recipe.tables()}
+    assert parse(Grid, values).labels == ["bireal", "siman"]
 
 
 def grid_tables(**changes: Any) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """Networks of the zoo in training, found by name."""
 
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_runs import AtStep, assert_equal, send
 
 from kbnn.errors import UsageError
-from kbnn.training import InterruptedRunError, Recipe, train
+from kbnn.training import Recipe, train
 
 
 @pytest.mark.parametrize(
@@ -26,12 +24,3 @@ def test_what_cannot_be_trained_leaves_nothing(recipe: Recipe, tmp_path: Path, c
         train(recipe.changed(changes), tmp_path / "run")
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_network_of_the_zoo_goes_on_bit_for_bit(tmp_path: Path):
-    recipe = Recipe.of("tiny", "bireal", "digits", epochs=2, batch=128)
-    whole = train(recipe, tmp_path / "whole")
-    with pytest.raises(InterruptedRunError):
-        train(recipe, tmp_path / "parts", callbacks=[AtStep(13, send(signal.SIGTERM))])
-    assert_equal(train(recipe, tmp_path / "parts", resume=True), whole)

@@ -50,6 +50,17 @@ def test_own_images_are_found_from_everywhere(monkeypatch: pytest.MonkeyPatch, t
     assert recipe.name == "resnet20-bireal-photos"
 
 
+def test_a_recipe_on_other_images(tmp_path: Path):
+    recipe = Recipe.parse(tables(data={"name": "cifar10", "batch": 64, "validation": 0.02, "pad": 4, "flip": True}))
+    digits = recipe.on("digits").data
+    assert (digits.name, digits.batch, digits.validation, digits.pad, digits.flip) == ("digits", 64, 0.02, 1, False)
+    photos = recipe.on(folder=tmp_path, size=64).data
+    assert (photos.name, photos.folder, photos.pad, photos.resize, photos.size) == (None, str(tmp_path), 0, 73, 64)
+    larger = recipe.on(size=224)
+    assert (larger.data.name, larger.data.size, larger.data.pad) == ("cifar10", 224, 0)
+    assert larger.stage == recipe.stage
+
+
 def test_a_recipe_survives_its_file(tmp_path: Path):
     recipe = Recipe.parse(tables(paper=87.4, source="table 1"))
     recipe.write(tmp_path / "recipe.toml")
