@@ -216,7 +216,9 @@ def _tested_claims(rows: Sequence[Row]) -> dict[str, object]:
 
 
 def _curves(epochs: int, found: ByMethod) -> list[str]:
-    histories = {method: _history(_folder(rows[0]) / "history.csv") for method, rows in found.items()}
+    # Binary methods first, as in the other pictures, where they have the same colours.
+    ordered = sorted(found.items(), key=lambda item: not item[1][0]["weight_entropy"])
+    histories = {method: _history(_folder(rows[0]) / "history.csv") for method, rows in ordered}
     seeds = ", ".join(dict.fromkeys(rows[0]["seed"] for rows in found.values()))
     caption = f"ResNet-20, {epochs} epochs: validation accuracy (5,000 images) and training loss, seed {seeds}."
     return [_picture(f"resnet20-{epochs}-curves", figures.training_curves(histories, caption))]

@@ -60,7 +60,9 @@ def study(subjects: Sequence[Subject], images: Any, folder: str | os.PathLike[st
     binary = [subject for subject in subjects if is_binary(subject.model)] or subjects
     networks = {subject.name: observe(subject.model, images) for subject in binary}
     reports = {name: summarise(name, len(images), layers) for name, layers in networks.items()}
-    sections = [*_sections(binary, networks, reports), *_training(subjects)]
+    # Binary networks first, so that each has one colour in all pictures.
+    ordered = sorted(subjects, key=lambda subject: subject.name not in networks)
+    sections = [*_sections(binary, networks, reports), *_training(ordered)]
     title = "Analysis of " + ", ".join(subject.name for subject in subjects)
     written = []
     for name, drawn in ((name, drawn) for section in sections for name, drawn in section.pictures.items()):
