@@ -12,7 +12,7 @@ from kbnn import methods, models
 SMALL: dict[str, dict[str, Any]] = {
     "alexnet": {"input_shape": (31, 31, 3), "width": 1 / 16},
     "dorefa_svhn": {"input_shape": (40, 40, 3), "width": 1 / 4},
-    "aresb": {"input_shape": (16, 16, 3), "width": 1 / 2},
+    "aresb": {"input_shape": (8, 8, 3), "width": 1 / 2},
     "presb": {"input_shape": (8, 8, 3), "width": 1 / 2},
     "react": {"input_shape": (16, 16, 3), "width": 1 / 8},
     "resnet": {"input_shape": (16, 16, 3), "width": 1 / 8},

@@ -101,6 +101,8 @@ def convert(
         options = replace(options, limits=calibrated(graph, batches(inputs_by_name(reference, calibration))))
         graph = in_int8(graph, options.limits)
     described = (description or Description()).of_model(reference.model.name)
+    keras.rest()
+    reference.rest()
     file = lower(graph, {**described.to_json(), **options.to_json()})
     _check_bitpacked(reference, file, graph, options)
     if options.weights == "int8":

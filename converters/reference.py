@@ -111,6 +111,7 @@ class Reference:
         other = copy.copy(self)
         other._replaced = {**self._replaced, **values}
         other._constants = {}
+        other.__dict__.pop("_session", None)
         return other
 
     def innermost(self, operation: int) -> Call | None:
@@ -149,14 +150,25 @@ class Reference:
         fed = {self.inputs[name]: array for name, array in inputs.items()}
         return self._session.run(list(tensors), {**self._replaced, **fed})
 
+    def rest(self) -> None:
+        """Frees the memory that values were computed in, some ten times that of the weights, until the next are."""
+        session = self.__dict__.pop("_session", None)
+        if session is not None:
+            session.close()
+
     @functools.cached_property
     def _session(self) -> Any:
-        """The graph with its variables as constants. A session runs any part of it; a function would copy it first."""
+        """A session runs any part of the graph; a function would copy it first."""
+        return tf.compat.v1.Session(graph=self._frozen)
+
+    @functools.cached_property
+    def _frozen(self) -> tf.Graph:
+        """The graph with its variables as constants."""
         frozen = convert_variables_to_constants_v2(self._traced).graph.as_graph_def()
         graph = tf.Graph()
         with graph.as_default():
             tf.graph_util.import_graph_def(frozen, name="")
-        return tf.compat.v1.Session(graph=graph)
+        return graph
 
 
 def signature(model: tf.keras.Model) -> dict[str, tf.TensorSpec]:

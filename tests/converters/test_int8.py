@@ -52,6 +52,11 @@ def test_a_changed_constant_is_caught_and_its_layer_named(kernel, departs, artif
     assert {layer.name for layer in parity.layers if not layer.passed} == {departs}
 
 
+def test_the_same_model_and_images_give_the_same_bytes(artifact, bireal, tmp_path):
+    again = calibrated(bireal, tmp_path / "again.tflite")
+    assert flatbuffer.read(again.path).data == flatbuffer.read(artifact.path).data
+
+
 def test_images_of_another_kind_are_no_calibration(bireal, tmp_path):
     with pytest.raises(ConversionError, match=r"rounding to int8 leaves .*% of the images in Keras's class"):
         convert(bireal, tmp_path / "model.tflite", calibration=1000 * sample_networks.images(bireal))
