@@ -8,7 +8,8 @@ from kbnn import files
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError
 from kbnn.training import catalog
-from kbnn.training.evaluate import evaluate
+from kbnn.training.evaluate import Evaluation, evaluate
+from kbnn.training.keeper import best_epoch
 from kbnn.training.run import Run
 
 _FILE = "result.json"
@@ -50,7 +51,6 @@ class Result:
 def conclude(run: Run, data: Dataset) -> Result:
     """Evaluates a finished run and writes `result.json`."""
     last = evaluate(run.model(), data)
-    best = evaluate(run.model("best"), data).top1 if run.has("best") else None
     result = Result(
         str(run.folder),
         run.recipe.name,
@@ -59,13 +59,23 @@ def conclude(run: Run, data: Dataset) -> Result:
         last.samples,
         last.top1,
         last.loss,
-        best,
+        _best(run, data, last),
         run.recipe.paper,
         run.recipe.source,
         tuple(catalog.deviations(run.recipe)),
     )
     files.write(run.folder / _FILE, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
     return result
+
+
+def _best(run: Run, data: Dataset, last: Evaluation) -> float | None:
+    """Top-1 of the epoch that validated best, which may be the last one."""
+    if not run.has("best"):
+        return None
+    history = run.history()
+    if best_epoch(history, int(history[-1]["stage"]) - 1) == history[-1]["epoch"]:
+        return last.top1
+    return evaluate(run.model("best"), data).top1
 
 
 def result(run: Run) -> Result:
