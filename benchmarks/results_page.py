@@ -65,6 +65,7 @@ def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
         "epochs": epochs,
         "accuracies": _accuracies(found),
         "trained": len(found),
+        "runs": sum(map(len, found.values())),
         "missing": [method for method in METHODS if method not in found],
         "curves": _curves(epochs, found),
         "layers": _layers(binary),
