@@ -50,7 +50,7 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
     In a file of kbnn's, tensors are named after the nodes of its graph; others bear the names of Keras's operations.
     """
     found = {}
-    for tensor in _computed(file):
+    for tensor in _computed(file, ("float32",)):
         name = tensor.name if graph is not None else value_name(file, tensor)
         aligned = _by_graph(tensor, graph, reference) if graph is not None else None
         aligned = aligned or _by_names(tensor, name, reference)
@@ -66,9 +66,9 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
 def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
     """`align` for a file in int8: what its tensors hold are the graph's values, not Keras's."""
     found = {}
-    for tensor in _computed(file):
+    for tensor in _computed(file, ("float32", "int8")):
         node = graph.nodes.get(tensor.name)
-        if node is None:
+        if node is None or not _has_levels(tensor):
             continue
         source = graph[node.inputs[0]] if isinstance(node.operation, Sign) else node
         step = (node.limits[1] - node.limits[0]) / 255 if node.limits is not None else 0.0
@@ -125,13 +125,20 @@ def from_int8(tensor: Tensor, levels: np.ndarray) -> np.ndarray:
     return (levels.astype(np.float64) - tensor.zero_points[0]) * tensor.scales[0]
 
 
-def _computed(file: File) -> list[Tensor]:
-    """What the file's operators write, of the kinds that Keras has."""
+def _has_levels(tensor: Tensor) -> bool:
+    """Whether a tensor says what its integers stand for, if it holds such."""
+    if tensor.dtype != "int8":
+        return True
+    return len(tensor.scales) == len(tensor.zero_points) == 1 and 0 < tensor.scales[0] < np.inf
+
+
+def _computed(file: File, kinds: tuple[str, ...]) -> list[Tensor]:
+    """What the file's operators write: bits, and values of some kinds."""
     return [
         tensor
         for operator in file.operators
         for tensor in operator.outputs
-        if tensor.dtype in ("float32", "int8") or operator.name.startswith("Lce")
+        if tensor.dtype in kinds or (operator.name.startswith("Lce") and tensor.dtype == "int32")
     ]
 
 

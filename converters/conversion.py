@@ -69,7 +69,7 @@ def convert(
     Args:
         model: the trained Keras model.
         path: where to write the file.
-        images: network input to verify on; 32 random images by default.
+        images: network input to verify on; by default 32 of the calibration images, or random ones without these.
         kernel: "grouped" keeps a grouped convolution one operator, which LCE's default kernel refuses; "portable"
             makes it one convolution per group, which runs everywhere.
         allow_float: names of 1-bit layers that may stay float.
@@ -108,12 +108,19 @@ def convert(
     if options.weights == "int8":
         file = stored_as_int8(file)
     file = flatbuffer.parse(with_metadata(file, described))
-    given = random_images(model) if images is None else images
+    given = _default_images(model, keras, calibration) if images is None else images
     parity = verification.compare(keras, file, given, os.fspath(path), graph)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
     files.write(path, file.data)
     return Artifact(os.fspath(path), file.size_bytes, inspection.audit(file, os.fspath(path)), parity)
+
+
+def _default_images(model: tf.keras.Model, keras: Reference, calibration: Images | None) -> Images:
+    """Random images would leave the ranges that calibration found."""
+    if calibration is None:
+        return random_images(model)
+    return {name: array[:_IMAGES] for name, array in inputs_by_name(keras, calibration).items()}
 
 
 def random_images(model: tf.keras.Model) -> dict[str, np.ndarray]:

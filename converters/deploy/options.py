@@ -1,5 +1,6 @@
 """How a network is deployed."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -46,6 +47,8 @@ class Options:
         given["limits"] = {
             str(name): (float(low), float(high)) for name, (low, high) in dict(given.get("limits", {})).items()
         }
+        if not all(-math.inf < low <= 0 <= high < math.inf and low < high for low, high in given["limits"].values()):
+            raise ValueError("limits between which zero does not lie")
         return Options(**given)
 
 

@@ -66,7 +66,7 @@ def command(
     from kbnn import converters
 
     loaded = load_model(model)
-    data = _data(model, dataset, data_dir)
+    data = _data(model, dataset, data_dir, "calibration" if calibrate else "random")
     artifact = converters.convert(
         loaded,
         output,
@@ -80,14 +80,14 @@ def command(
     show(artifact, as_json)
 
 
-def _data(model: Path, dataset: str | None, data_dir: Path | None) -> Any:
+def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: str) -> Any:
     """The data set that is named or that a run was trained on; None where neither is at hand."""
     try:
         return load_dataset(model, dataset, data_dir)
     except KbnnError as error:
         if dataset:
             raise
-        click.echo(f"verifying on random images, without labels in the file ({error})", err=True)
+        click.echo(f"verifying on {otherwise} images, without labels in the file ({error})", err=True)
         return None
 
 

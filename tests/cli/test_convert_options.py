@@ -54,6 +54,14 @@ def test_forms_of_a_file(model, options, convolutions, bits, tmp_path):
     assert description.labels(flatbuffer.read(path)) == list("0123456789")
 
 
+def test_a_file_is_verified_on_the_images_that_it_is_calibrated_on(model, tmp_path):
+    options = ["--allow-float", "depthwise", "--int8", "--calibrate", "digits"]
+    done = convert(model, tmp_path / "model.tflite", *options)
+    assert done.exit_code == 0, done.output
+    assert "verifying on calibration images, without labels in the file" in done.stderr
+    assert "equal to Keras rounded to int8" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import sample_networks
 import tensorflow as tf
+from test_hostile_files import mutated, refusals
 
 from kbnn import layers, methods
-from kbnn.converters import ConversionError, convert, flatbuffer, verify
+from kbnn.converters import ConversionError, convert, flatbuffer, verification, verify
+from kbnn.converters.deploy import Options
+from kbnn.converters.reference import Reference
 from kbnn.errors import UsageError
 
 keras = tf.keras.layers
@@ -57,9 +60,24 @@ def test_the_same_model_and_images_give_the_same_bytes(artifact, bireal, tmp_pat
     assert flatbuffer.read(again.path).data == flatbuffer.read(artifact.path).data
 
 
+def test_damaged_files_are_errors(artifact, bireal):
+    data, generator = flatbuffer.read(artifact.path).data, np.random.default_rng(0)
+    mutants = [mutated(data, generator) for _ in range(40)]
+    reference, images = Reference(bireal), sample_networks.images(bireal, 2)
+    found = refusals(lambda data: verification.compare(reference, flatbuffer.parse(data), images), mutants)
+    assert None in found
+
+
+@pytest.mark.parametrize("limits", [(1.0, 2.0), (0.0, 0.0), (-1.0, float("nan")), (-float("inf"), 1.0)])
+def test_limits_of_a_damaged_file_are_none(limits):
+    with pytest.raises(ValueError, match="zero does not lie"):
+        Options.from_json({"limits": {"stem": limits}})
+
+
 def test_images_of_another_kind_are_no_calibration(bireal, tmp_path):
+    images = sample_networks.images(bireal)
     with pytest.raises(ConversionError, match=r"rounding to int8 leaves .*% of the images in Keras's class"):
-        convert(bireal, tmp_path / "model.tflite", calibration=1000 * sample_networks.images(bireal))
+        convert(bireal, tmp_path / "model.tflite", images, calibration=1000 * images)
     assert list(tmp_path.iterdir()) == []
 
 
