@@ -37,7 +37,7 @@ def sizes(architecture: Any) -> Iterator[tuple[tuple[int, int, int], int]]:
 
 
 def measure(architecture: Any, shape: tuple[int, int, int], classes: int) -> dict[str, object]:
-    """One row; the file is that of untrained weights, which has the size of any."""
+    """One row. The weights are random but settled: constants that are still all equal would be stored once."""
     from kbnn.converters import convert
 
     model = build(architecture, shape, classes)

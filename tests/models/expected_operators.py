@@ -29,11 +29,7 @@ ADDED = {
         "irnet+ml+bma": (
             "ADD:9 LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 MUL:4 NEG:2 RELU:4 RELU_N1_TO_1:2 RESHAPE:3"
         ),
-        "siman+code": "LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 MEAN:8 PRELU:6 RESHAPE:3 SUB:4",
         "xnor+std+ml+bma": "ADD:3 LceQuantize:1 MUL:3 NEG:2 RELU:4 RESHAPE:3",
-    },
-    "aresb10": {
-        "siman+code": "MEAN:22 SUB:11",
     },
     "bireal18": {
         "react": "ADD:7 PRELU:8",
@@ -42,26 +38,19 @@ ADDED = {
     },
     "dorefa_svhn": {
         "irnet+ml+bma": "ADD:6 LceBMaxPool2d:-2 LceQuantize:5 MAX_POOL_2D:2 RELU_N1_TO_1:4",
-        "siman+code": "LceBMaxPool2d:-2 LceQuantize:5 MAX_POOL_2D:2 MEAN:12 PRELU:6 SUB:6",
     },
     "plain18": {
         "irnet": "RELU_N1_TO_1:1",
         "react": "PRELU:1",
         "irnet+ml+bma": "ADD:7 LceQuantize:7 RELU_N1_TO_1:8",
-        "siman+code": "LceQuantize:7 MEAN:16 PRELU:8 SUB:8",
-    },
-    "presb10": {
-        "siman+code": "MEAN:20 SUB:11",
     },
     "react10": {
         "react": "ADD:7 PRELU:8",
         "irnet+ml+bma": "ADD:7",
-        "siman+code": "MEAN:16 PRELU:8 SUB:8",
     },
     "resnet18": {
         "react": "ADD:3 PRELU:4",
         "irnet+ml+bma": "ADD:7 LceQuantize:4 RELU_N1_TO_1:4",
-        "siman+code": "LceQuantize:4 MEAN:16 PRELU:8 SUB:8",
     },
     "resnet20": {
         "react": "ADD:5 PRELU:6",
@@ -71,7 +60,6 @@ ADDED = {
     "tiny": {
         "react": "ADD:3 PRELU:4",
         "irnet+ml+bma": "ADD:3",
-        "siman+code": "MEAN:8 PRELU:4 SUB:4",
     },
     "vgg_small": {
         "irnet+ml+bma": "ADD:5 LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 RELU_N1_TO_1:2",
