@@ -47,6 +47,9 @@ def import_tensorflow() -> Any:
 
         # Resolves the lazily loaded Keras as well, and with it Larq and our layers.
         _ = tf.keras.layers
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
+        # A command that trains several networks is warned of tracing as many functions.
+        tf.get_logger().setLevel("ERROR")
     return tf
 
 

@@ -121,7 +121,7 @@ def test_every_network_builds(name: str):
 )
 def test_a_step_in_each_stage(name: str):
     recipe = smallest(catalog.find(name))
-    data, model = images(recipe, 40 if recipe.model.name == "dorefa_svhn" else 16), None
+    data, model = images(recipe, 40 if recipe.model.name == "dorefa_svhn" else 8), None
     inputs, labels = data.inputs(data.train), data.train.labels
     for stage in recipe.stage:
         model = network(recipe, stage, data, model)

@@ -2,6 +2,7 @@
 
 import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -145,19 +146,35 @@ def test_a_model_that_is_not_there_yet(recipe: Recipe, tmp_path: Path):
         result(run)
 
 
-def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path):
+def filling(at_step: int, limit: int) -> AtStep:
+    """From a step on, no file can grow beyond so many bytes."""
+    return AtStep(
+        at_step,
+        lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1])),
+    )
+
+
+@pytest.fixture
+def room() -> Iterator[None]:
+    """Makes room again, whatever a test has done."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path, room: None):
     output, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill(_: AtStep) -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-
-    try:
-        with pytest.raises(KbnnError, match=r"cannot write '.*': File too large"):
-            train(recipe, output, callbacks=[AtStep(7, fill)])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(KbnnError, match=r"cannot write '.*': File too large"):
+        train(recipe, output, callbacks=[filling(7, 1000)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     _, position = latest(output / "checkpoints")
     assert position.total == 5
     assert not [path for path in output.rglob(".*") if path.name != ".gitignore"]
     assert not list((output / "checkpoints").glob("step-10*"))
     assert_equal(train(recipe, output, resume=True), finished)
+
+
+def test_a_disk_that_is_full_at_once_is_left_as_it_was(recipe: Recipe, tmp_path: Path, room: None):
+    with pytest.raises(KbnnError, match=r"cannot save run .* after step 5 .*: there was no checkpoint yet"):
+        train(recipe, tmp_path / "run", callbacks=[filling(1, 20_000)])
+    assert not (tmp_path / "run").exists()
