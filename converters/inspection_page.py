@@ -75,10 +75,12 @@ def _summary(found: Audit) -> str:
 
 
 def _meaning(found: Audit) -> Section:
+    in_int8 = any(c.bits == 8 for c in found.float_convolutions)
     what = (
         "A binary convolution works on signs: every value it reads and every weight it holds is +1 or -1, one bit. "
         "A multiplication is then an XNOR and a sum a count of bits, 64 at once; weights take a 32nd of the memory. "
-        "The rest of the network, its first and last layer above all, stays real-valued."
+        "The rest of the network, its first and last layer above all, "
+        + ("is held in 8 bits here." if in_int8 else "stays real-valued.")
     )
     words = [what]
     if found.silent_fallbacks:

@@ -30,8 +30,11 @@ def value_name(file: File, tensor: Tensor) -> str:
     if "LceBMaxPool2d" in readers or readers == {"QUANTIZE"}:
         return ""
     producer = file.producers.get(tensor.index)
-    renamed = producer is not None and producer.name in ("LceBMaxPool2d", "QUANTIZE")
-    return producer.operands[0].name if producer is not None and renamed else tensor.name
+    if producer is None or producer.name not in ("LceBMaxPool2d", "QUANTIZE"):
+        return tensor.name
+    # The network's input keeps its name when it is rounded.
+    source = producer.operands[0]
+    return source.name if source.index in file.producers else tensor.name
 
 
 def _find(piece: str, order: Mapping[str, int]) -> int | None:
