@@ -104,7 +104,13 @@ class Child:
             # -I: neither the working directory nor the user's variables decide what the child imports.
             command = [sys.executable, "-I", str(self._program), str(lce.runtime_path())]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                # A process of one thread can be forked safely.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
             self._starter = os.getpid()
         return self._process

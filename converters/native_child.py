@@ -39,12 +39,12 @@ def serve(runtime: str) -> None:
 
 
 def _limit_resources() -> None:
-    # Windows has no such limits; there a hostile file meets the machine's own.
-    with contextlib.suppress(ImportError):
+    # Windows has no such limits, macOS refuses some; there a hostile file meets the machine's own.
+    with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
 
 
 def _forked(request: dict[str, Any], runtime: str) -> int:
