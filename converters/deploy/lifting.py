@@ -148,7 +148,11 @@ def _varies_over_places(reference: Reference, call: Call) -> bool:
     writes a file that does not load.
     """
     operations = reference.operations(call, ("Mul", "AddV2", "Add", "Sub", "RealDiv", "BiasAdd"))
-    return any(_is_map(value) and reference.is_constant(value.name) for o in operations for value in o.inputs)
+    for operation in operations:
+        constants = [value for value in operation.inputs if reference.is_constant(value.name)]
+        if len(constants) < len(operation.inputs) and any(_is_map(value) for value in constants):
+            return True
+    return False
 
 
 def _is_map(value: tf.Tensor) -> bool:

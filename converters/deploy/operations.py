@@ -84,7 +84,7 @@ class Convolution(Operation):
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         kernel = tf.constant(self.kernel, tf.float32)
         y = tf.nn.conv2d(x, kernel, self.strides, self.padding.upper(), dilations=self.dilations)
-        return tf.nn.bias_add(y, tf.constant(self.bias, tf.float32))
+        return _biased(y, self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,12 @@ class Dense(Operation):
     bias: np.ndarray
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.bias_add(tf.matmul(x, tf.constant(self.kernel, tf.float32)), tf.constant(self.bias, tf.float32))
+        return _biased(tf.matmul(x, tf.constant(self.kernel, tf.float32)), self.bias)
+
+
+def _biased(y: tf.Tensor, bias: np.ndarray) -> tf.Tensor:
+    """The converter leaves out a bias of zeros, and with it the name of the value."""
+    return tf.nn.bias_add(y, tf.constant(bias, tf.float32)) if np.any(bias) else y
 
 
 @dataclass(frozen=True, eq=False)
