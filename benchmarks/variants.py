@@ -1,11 +1,11 @@
 """What the papers leave open, decided on CIFAR-10: SiMaN's gradient rules and the batch median's variants.
 
-    nice .venv/bin/python benchmarks/variants.py [--epochs 2] [--width 0.5] [--threads 1]
+    nice .venv/bin/python benchmarks/variants.py [--epochs 2] [--width 0.5] [--size 16] [--threads 2]
 
-Short equal runs of ResNet-20 (half as wide: 8-16-32): the same initial weights, order of images and schedule for all
-variants of a seed. The
-last 5000 training images are held out and measured; the test set is not touched. A finished run has its row in
-results/variants.csv and is not run again, so that an interrupted series goes on where it stopped.
+Short equal runs of ResNet-20, half as wide (8-16-32), on images of half the size: the same initial weights, order of
+images and schedule for all variants of a seed. The last 5000 training images are held out and measured; the test set
+is not touched. A finished run has its row in results/variants.csv and is not run again, so that an interrupted series
+goes on where it stopped.
 """
 
 import argparse
@@ -95,9 +95,12 @@ VARIANTS: dict[tuple[str, str], Callable[[], Method]] = {
 }
 
 
-def images() -> tuple[np.ndarray, np.ndarray]:
+def images(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """CIFAR-10's training images, averaged down to `size`."""
     x, y = tfds.as_numpy(tfds.load("cifar10", split="train", batch_size=-1, as_supervised=True, download=False))
-    return x, y
+    factor = x.shape[1] // size
+    blocks = x.reshape(len(x), size, factor, size, factor, 3)
+    return np.rint(blocks.mean((2, 4), dtype=np.float32)).astype(np.uint8), y
 
 
 def normalized(x: np.ndarray) -> np.ndarray:
@@ -105,13 +108,14 @@ def normalized(x: np.ndarray) -> np.ndarray:
 
 
 def batches(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Shuffled, padded by 4, cropped and flipped: each image on its own."""
+    """Shuffled, padded by an eighth, cropped and flipped: each image on its own."""
     rng = np.random.default_rng(seed)
-    padded = np.pad(x, [(0, 0), (4, 4), (4, 4), (0, 0)], constant_values=125)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (32, 32), (1, 2))
+    size, border = x.shape[1], x.shape[1] // 8
+    padded = np.pad(x, [(0, 0), (border, border), (border, border), (0, 0)], constant_values=125)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2))
     for _ in range(epochs):
         for chosen in np.array_split(rng.permutation(len(x)), len(x) // BATCH):
-            top, left = rng.integers(0, 9, (2, len(chosen)))
+            top, left = rng.integers(0, 2 * border + 1, (2, len(chosen)))
             cropped = windows[chosen, top, left].transpose(0, 2, 3, 1)
             flipped = np.where(rng.random((len(chosen), 1, 1, 1)) < 0.5, cropped[:, :, ::-1], cropped)
             yield normalized(flipped), y[chosen]
@@ -124,7 +128,7 @@ def train(
 
     tf.keras.backend.clear_session()
     tf.keras.utils.set_random_seed(seed)
-    model = kbnn.models.build("resnet20", method=method, input_shape=(32, 32, 3), classes=10, width=width)
+    model = kbnn.models.build("resnet20", method=method, input_shape=data[0].shape[1:], classes=10, width=width)
     x, y = data
     steps = epochs * ((len(x) - HELD_OUT) // BATCH)
     model.compile(
@@ -142,17 +146,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--width", type=float, default=0.5)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--size", type=int, default=16, help="height and width of the images; divides 32")
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
 
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    data = images()
+    data = images(arguments.size)
     for seed in SEEDS:
         for (study, variant), method in VARIANTS.items():
-            settings = {"width": str(arguments.width), "epochs": str(arguments.epochs)}
+            settings = {name: str(getattr(arguments, name)) for name in ("width", "size", "epochs")}
             key = {"study": study, "variant": variant, **settings, "seed": str(seed)}
             if any(key.items() <= row.items() for row in record.read("variants")):
                 continue
