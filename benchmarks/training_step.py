@@ -6,7 +6,8 @@
 The same architecture in plain Larq layers (float32), which everything is compared with; in kbnn's; and real-valued
 ("linear": nothing in the place of the sign, "relu", "clip": kbnn's real-valued twin). All have the same optimizer, and
 see one constant batch. A round runs each variant once, beginning with another one each time, and gives one ratio per
-variant; the median over the rounds and the quartiles are told, and added to results/training_speed.csv.
+variant; the median over the rounds and the quartiles are told, and added to results/training_speed.csv. Beside the
+ratio of wall-clock times stands that of processor times, which other processes on the machine disturb less.
 """
 
 import argparse
@@ -23,18 +24,19 @@ from training_variants import Variant
 Times = dict[Variant, list[float]]
 
 
-def measure(models: dict[Variant, Any], data: Any, steps: int, rounds: int) -> Times:
-    """Seconds per step of each variant in each round."""
+def measure(models: dict[Variant, Any], data: Any, steps: int, rounds: int) -> tuple[Times, Times]:
+    """Seconds per step of each variant in each round: of the clock, and of the processors."""
     order = list(models)
-    times: Times = {variant: [] for variant in order}
+    wall, processor = ({variant: [] for variant in order} for _ in range(2))
     for turn in range(rounds):
         first = turn % len(order)
         for variant in order[first:] + order[:first]:
-            start = time.perf_counter()
+            start, processor_start = time.perf_counter(), time.process_time()
             models[variant].fit(data, steps_per_epoch=steps, verbose=0)
-            times[variant].append((time.perf_counter() - start) / steps)
+            wall[variant].append((time.perf_counter() - start) / steps)
+            processor[variant].append((time.process_time() - processor_start) / steps)
         print(f"round {turn + 1}/{rounds}", flush=True)
-    return times
+    return wall, processor
 
 
 def ratios(times: Times, reference: Variant) -> dict[Variant, tuple[float, float, float]]:
@@ -47,8 +49,9 @@ def ratios(times: Times, reference: Variant) -> dict[Variant, tuple[float, float
     return quartiles
 
 
-def rows(times: Times, reference: Variant, **settings: object) -> list[dict[str, object]]:
+def rows(times: Times, processor: Times, reference: Variant, **settings: object) -> list[dict[str, object]]:
     """What is kept of a run."""
+    processor_ratios = ratios(processor, reference)
     return [
         {
             **training_variants.fields(variant),
@@ -56,6 +59,7 @@ def rows(times: Times, reference: Variant, **settings: object) -> list[dict[str,
             "ratio": round(middle, 3),
             "ratio_low": round(low, 3),
             "ratio_high": round(high, 3),
+            "processor_ratio": round(processor_ratios[variant][1], 3),
             "ratio_of_fastest": round(min(times[reference]) / min(times[variant]), 3),
             "fastest_ms": round(1000 * min(times[variant]), 1),
             "median_ms": round(1000 * statistics.median(times[variant]), 1),
@@ -85,10 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for variant, model in models.items():
         model.fit(data, steps_per_epoch=2 * options.steps_per_execution, verbose=0)
         print(f"warm: {variant}", flush=True)
-    times = measure(models, data, options.steps, options.rounds)
-
     measured = rows(
-        times,
+        *measure(models, data, options.steps, options.rounds),
         variants[0],
         network=options.network,
         batch=training_variants.BATCHES[options.network],
@@ -98,9 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for row in measured:
         name, spread = f"{row['layers']}, {row['policy']}", f"({row['ratio_low']:.3f} to {row['ratio_high']:.3f})"
-        print(
-            f"{name:24}{row['ratio']:7.3f} {spread}, fastest {row['ratio_of_fastest']:.3f}, {row['median_ms']:.1f} ms"
+        rest = (
+            f"fastest {row['ratio_of_fastest']:.3f}, processor {row['processor_ratio']:.3f}, {row['median_ms']:.1f} ms"
         )
+        print(f"{name:24}{row['ratio']:7.3f} {spread}, {rest}")
     print(f"load of the machine: {os.getloadavg()[0]:.1f}")
     if not options.dry:
         print(f"added to {record.append('training_speed', measured)}")
