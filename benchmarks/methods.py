@@ -21,7 +21,7 @@ MODIFIED = ("xnor+ml", "xnor+std", "xnor+bma", "xnor+std+ml+bma", "irnet+ml+bma"
 class Step:
     """A network's training step on constant data."""
 
-    def __init__(self, network: str, method: str) -> None:
+    def __init__(self, network: str, method: "str | kbnn.methods.Method") -> None:
         import tensorflow as tf
 
         tf.keras.utils.set_random_seed(0)

@@ -1,6 +1,6 @@
 """What the papers leave open, decided on CIFAR-10: SiMaN's gradient rules and the batch median's variants.
 
-    nice .venv/bin/python benchmarks/variants.py [--epochs 2] [--width 0.5] [--size 16] [--threads 2]
+    nice .venv/bin/python benchmarks/variants.py [--epochs 1] [--width 0.5] [--size 16] [--threads 2]
 
 Short equal runs of ResNet-20, half as wide (8-16-32), on images of half the size: the same initial weights, order of
 images and schedule for all variants of a seed. The last 5000 training images are held out and measured; the test set
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import record
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import kbnn
@@ -37,7 +38,6 @@ def xnor_with(transform: Callable) -> Method:
 
 def variant_layer() -> type:
     """A batch median whose training pass is replaced, written plainly; evaluation uses the moving averages."""
-    import tensorflow as tf
 
     class Variant(kbnn.layers.BatchMedian):
         def __init__(self, transform: Callable, **kwargs: object) -> None:
@@ -54,8 +54,6 @@ def variant_layer() -> type:
 
 def sided(x, gamma, beta, centre, keep):
     """γ·m/s±, the scales passed through `keep`."""
-    import tensorflow as tf
-
     m = x - centre + beta
     rms = [tf.sqrt(tf.reduce_sum(tf.where(s, m * m, 0.0)) / tf.reduce_sum(tf.cast(s, m.dtype))) for s in (m > 0, m < 0)]
     return gamma * m / tf.where(m < 0, keep(rms[1]), keep(rms[0])), centre
@@ -68,8 +66,6 @@ def median_of(x):
 
 
 def constant_scales(x, gamma, beta):
-    import tensorflow as tf
-
     return sided(x, gamma, beta, median_of(x), tf.stop_gradient)
 
 
@@ -79,8 +75,6 @@ def without_scales(x, gamma, beta):
 
 
 def mean_for_median(x, gamma, beta):
-    import tensorflow as tf
-
     return sided(x, gamma, beta, tf.stop_gradient(tf.reduce_mean(x)), tf.identity)
 
 
@@ -121,50 +115,55 @@ def batches(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> Iterator[tu
             yield normalized(flipped), y[chosen]
 
 
-def train(
-    method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, width: float, seed: int
-) -> dict[str, float]:
-    import tensorflow as tf
-
-    tf.keras.backend.clear_session()
+def network(method: Method, shape: tuple[int, ...], width: float, seed: int) -> tf.keras.Model:
     tf.keras.utils.set_random_seed(seed)
-    model = kbnn.models.build("resnet20", method=method, input_shape=data[0].shape[1:], classes=10, width=width)
-    x, y = data
-    steps = epochs * ((len(x) - HELD_OUT) // BATCH)
-    model.compile(
-        tf.keras.optimizers.legacy.SGD(tf.keras.optimizers.schedules.CosineDecay(0.1, steps), momentum=0.9),
-        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    for batch in batches(x[:-HELD_OUT], y[:-HELD_OUT], epochs, seed):
-        model.train_on_batch(*batch)
-    loss, accuracy = model.evaluate(normalized(x[-HELD_OUT:]), y[-HELD_OUT:], batch_size=500, verbose=0)
-    return {"held_out_loss": round(loss, 4), "held_out_top1": round(100 * accuracy, 2)}
+    return kbnn.models.build("resnet20", method=method, input_shape=shape, classes=10, width=width)
+
+
+class Trained:
+    """A network of a method that is traced once, and trained anew for each seed."""
+
+    def __init__(self, method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, width: float) -> None:
+        self.method, self.data, self.epochs, self.width = method, data, epochs, width
+        self.model = network(method, data[0].shape[1:], width, 0)
+        steps = epochs * ((len(data[0]) - HELD_OUT) // BATCH)
+        self.model.compile(
+            tf.keras.optimizers.legacy.SGD(tf.keras.optimizers.schedules.CosineDecay(0.1, steps), momentum=0.9),
+            tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+
+    def measure(self, seed: int) -> dict[str, float]:
+        x, y = self.data
+        self.model.set_weights(network(self.method.fresh(), x.shape[1:], self.width, seed).get_weights())
+        for variable in self.model.optimizer.variables():
+            variable.assign(tf.zeros_like(variable))
+        for batch in batches(x[:-HELD_OUT], y[:-HELD_OUT], self.epochs, seed):
+            self.model.train_on_batch(*batch)
+        loss, accuracy = self.model.evaluate(normalized(x[-HELD_OUT:]), y[-HELD_OUT:], batch_size=500, verbose=0)
+        return {"held_out_loss": round(loss, 4), "held_out_top1": round(100 * accuracy, 2)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--size", type=int, default=16, help="height and width of the images; divides 32")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
 
-    import tensorflow as tf
-
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     data = images(arguments.size)
-    for seed in SEEDS:
-        for (study, variant), method in VARIANTS.items():
-            settings = {name: str(getattr(arguments, name)) for name in ("width", "size", "epochs")}
-            key = {"study": study, "variant": variant, **settings, "seed": str(seed)}
-            if any(key.items() <= row.items() for row in record.read("variants")):
-                continue
-            row = {**key, **train(method(), data, arguments.epochs, arguments.width, seed)}
-            del row["seed"]
-            record.append("variants", [row], seed)
-            print(seed, row, flush=True)
+    settings = {name: str(getattr(arguments, name)) for name in ("width", "size", "epochs")}
+    for (study, variant), method in VARIANTS.items():
+        key = {"study": study, "variant": variant, **settings}
+        finished = {row["seed"] for row in record.read("variants") if key.items() <= row.items()}
+        seeds = [seed for seed in SEEDS if str(seed) not in finished]
+        trained = Trained(method(), data, arguments.epochs, arguments.width) if seeds else None
+        for seed in seeds:
+            record.append("variants", [{**key, **trained.measure(seed)}], seed)
+            print(key, record.read("variants")[-1], flush=True)
 
 
 if __name__ == "__main__":

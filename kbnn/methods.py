@@ -13,8 +13,17 @@ import larq as lq
 import tensorflow as tf
 
 from kbnn import quantizers
+from kbnn.activations import hard_tanh
 from kbnn.errors import UsageError, unknown
-from kbnn.layers import BatchMedian, BinaryConv2D, BinaryDense, ChannelShift, RPReLU, SampleNormalization
+from kbnn.layers import (
+    ActivationScale,
+    BatchMedian,
+    BinaryConv2D,
+    BinaryDense,
+    ChannelShift,
+    RPReLU,
+    SampleNormalization,
+)
 from kbnn.regularizers import Euclidean, Manhattan, MedianLoss
 
 # A layer put on a tensor, given the tensor and the layer's name.
@@ -35,7 +44,7 @@ def _standardized_sample(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def _clip(x: tf.Tensor, name: str) -> tf.Tensor:
-    return tf.keras.layers.Activation("hard_tanh", name=f"{name}_clip")(x)
+    return tf.keras.layers.Activation(hard_tanh, name=f"{name}_clip")(x)
 
 
 def _relu(x: tf.Tensor, name: str) -> tf.Tensor:
@@ -43,7 +52,7 @@ def _relu(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def _hard_tanh(x: tf.Tensor, name: str) -> tf.Tensor:
-    return tf.keras.layers.Activation("hard_tanh", name=name)(x)
+    return tf.keras.layers.Activation(hard_tanh, name=name)(x)
 
 
 def _prelu(x: tf.Tensor, name: str) -> tf.Tensor:
@@ -76,6 +85,7 @@ class Method:
     scale_regularizer: Manhattan | Euclidean | None = None
     before: tuple[Step, ...] = ()
     after: Step | None = None
+    scales_activations: bool = False
 
     @property
     def is_binary(self) -> bool:
@@ -123,11 +133,14 @@ class Method:
             name=name,
             **{**self.layer_arguments(), **kwargs},
         )
-        return layer(self._prepared(x, name))
+        x = self._prepared(x, name)
+        return self._scaled(layer(x), x, name, kernel_size, strides, padding)
 
     def dense(self, x: tf.Tensor, units: int, *, name: str, **kwargs: Any) -> tf.Tensor:
         """`(B, C)` to `(B, units)`, as `convolution`."""
-        return BinaryDense(units, name=name, **{**self.layer_arguments(), **kwargs})(self._prepared(x, name))
+        layer = BinaryDense(units, name=name, **{**self.layer_arguments(), **kwargs})
+        x = self._prepared(x, name)
+        return self._scaled(layer(x), x, name, 1)
 
     def activation(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
         """What the method puts after the shortcut's addition: nothing, but for a few."""
@@ -137,6 +150,10 @@ class Method:
         for step in self.before:
             x = step(x, name)
         return x
+
+    def _scaled(self, y: tf.Tensor, x: tf.Tensor, name: str, *window: Any) -> tf.Tensor:
+        """`y`, made of `x`: as it is, or multiplied by the magnitude of `x`."""
+        return ActivationScale(*window, name=f"{name}_magnitude")([y, x]) if self.scales_activations else y
 
     def layer_arguments(self) -> dict[str, Any]:
         """The keyword arguments of one `BinaryConv2D` or `BinaryDense`, for models that are written by hand.
@@ -295,15 +312,21 @@ def _with_authors_code(method: Method) -> Method:
     )
 
 
+def _with_activation_scale(method: Method) -> Method:
+    """`xnor+k`: K, the magnitude of the activations under the kernel, multiplies the output; it cannot fold."""
+    return dataclasses.replace(method, scales_activations=True)
+
+
 _MODIFIERS: dict[str, Callable[[Method], Method]] = {
     "std": _with_standardized_kernels,
+    "k": _with_activation_scale,
     "ml": _with_median_loss,
     "bma": _with_batch_median,
     "relu": _with_relu,
     "code": _with_authors_code,
 }
 # Modifiers that belong to one base.
-_ONLY = {"relu": "float", "code": "siman"}
+_ONLY = {"relu": "float", "code": "siman", "k": "xnor"}
 
 
 def names() -> list[str]:

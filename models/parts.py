@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import pydantic
 import tensorflow as tf
 
+from kbnn.activations import hard_tanh
 from kbnn.errors import UsageError
 from kbnn.layers import ZeroPadChannels
 from kbnn.methods import Method
@@ -84,7 +85,7 @@ def batch_normalization(x: tf.Tensor, *, name: str) -> tf.Tensor:
 
 def clip(x: tf.Tensor, *, name: str) -> tf.Tensor:
     """clip(-1, x, 1), the real-valued stand-in for a sign."""
-    return tf.keras.layers.Activation("hard_tanh", name=name)(x)
+    return tf.keras.layers.Activation(hard_tanh, name=name)(x)
 
 
 def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None) -> tf.Tensor:

@@ -51,6 +51,7 @@ METHODS = {
     "bnnplus_r1": BINARY,
     "bnnplus_r2": BINARY,
     "react": ["ADD", *BINARY],
+    "xnor+k": ["ABS", *BINARY, "MEAN", "PAD", "AVERAGE_POOL_2D", "MUL"],
     "xnor+std+ml+bma": ["SUB", "MUL", "PRELU", *BINARY],
 }
 

@@ -63,6 +63,7 @@ def test_base_methods(name):
         ("react", ["conv_shift", "conv", "act", "dense_shift", "dense"]),
         ("xnor+bma", ["conv_median", "conv", "dense_median", "dense"]),
         ("react+bma", ["conv_median", "conv", "act", "dense_median", "dense"]),
+        ("xnor+k", ["conv", "conv_magnitude", "dense", "dense_magnitude"]),
         ("float", ["conv_clip", "conv", "dense_clip", "dense"]),
         ("float+relu", ["conv_relu", "conv", "dense_relu", "dense"]),
         ("siman+code", ["conv_standardized", "conv", "act", "dense"]),

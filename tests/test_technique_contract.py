@@ -32,7 +32,16 @@ KERNEL_QUANTIZERS = {
     "StandardizedSign": lambda: quantizers.StandardizedSign("xnor"),
     "XNORSign": quantizers.XNORSign,
 }
+
+
+def scaled_by_itself() -> tf.keras.Model:
+    """A layer of two inputs as a layer of one."""
+    inputs = tf.keras.Input(X.shape[1:])
+    return tf.keras.Model(inputs, layers.ActivationScale(3)([inputs, inputs]))
+
+
 LAYERS = {
+    "ActivationScale": scaled_by_itself,
     "BatchMedian": lambda: layers.BatchMedian(momentum=0.9),
     "BiasedPReLU": lambda: layers.BiasedPReLU(2),
     "BinaryConv2D": lambda: layers.BinaryConv2D(
@@ -66,7 +75,7 @@ PENALTIES = {
     "Manhattan": lambda: regularizers.Manhattan(0.25),
     "MedianLoss": lambda: regularizers.MedianLoss(0.25, layers=3),
 }
-METHODS = [*methods.names(), "xnor+std+ml+bma", "irnet+ml+bma", "siman+code", "react+bma", "float+relu"]
+METHODS = [*methods.names(), "xnor+std+ml+bma", "irnet+ml+bma", "siman+code", "react+bma", "xnor+k", "float+relu"]
 
 
 @pytest.fixture(params=POLICIES)

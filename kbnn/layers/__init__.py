@@ -3,6 +3,7 @@
 >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="ste_sign")
 """
 
+from kbnn.layers.activation_scale import ActivationScale
 from kbnn.layers.batch_median import BatchMedian
 from kbnn.layers.biased_prelu import BiasedPReLU
 from kbnn.layers.binary_conv2d import BinaryConv2D
@@ -15,6 +16,7 @@ from kbnn.layers.sample_normalization import SampleNormalization
 from kbnn.layers.zero_pad_channels import ZeroPadChannels
 
 __all__ = [
+    "ActivationScale",
     "BatchMedian",
     "BiasedPReLU",
     "BinaryConv2D",

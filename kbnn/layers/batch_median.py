@@ -12,18 +12,21 @@ from kbnn.constraints import Positive
 from kbnn.layers.channels import known_channels, parametric_relu
 from kbnn.quantizers.base import power_of_two
 
-# The median of a layer's activations is that of at most about this many of them: every s-th position of the batch with
-# all its channels, s of the row strides below. None shares a factor with the usual widths of feature maps, so that
-# the sample runs through all columns. The rank error stays under 0.5 % (tested on correlated activations).
+# The median of a layer's activations is that of about this many of them: every s-th position of the batch with all its
+# channels, s of the row strides below. But for 3, none shares a factor with the usual widths of feature maps, so that
+# the sample runs through all columns.
 SAMPLE = 65536
-STRIDES = np.array([1, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
+LEAST_ROWS = 64
+STRIDES = np.array([1, 3, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
 
 
 def sample_rows(x: tf.Tensor) -> tf.Tensor:
     """Evenly spaced positions of `(B, ..., C)` activations, all of their channels: `(rows, C)`, at least one row."""
     rows = tf.reshape(x, [-1, x.shape[-1]])
-    wanted = max(SAMPLE // x.shape[-1], 1)
-    nearest = tf.searchsorted(STRIDES, [tf.shape(rows)[0] // wanted], side="right")[0] - 1
+    wanted = max(SAMPLE // x.shape[-1], LEAST_ROWS)
+    # Between two strides, the larger one where it takes no less than two thirds of what is wanted.
+    longest = 3 * (tf.shape(rows)[0] // wanted) // 2
+    nearest = tf.searchsorted(STRIDES, [longest], side="right")[0] - 1
     return rows[:: tf.gather(STRIDES, tf.maximum(nearest, 0))]
 
 
