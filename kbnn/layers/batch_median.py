@@ -13,11 +13,11 @@ from kbnn.layers.channels import known_channels, parametric_relu
 from kbnn.quantizers.base import power_of_two
 
 # The median of a layer's activations is that of about this many of them: every s-th position of the batch with all its
-# channels, s of the row strides below. But for 3, none shares a factor with the usual widths of feature maps, so that
+# channels, s of the row strides below. But for 3 and 9, none shares a factor with the usual widths of feature maps, so that
 # the sample runs through all columns.
-SAMPLE = 65536
+SAMPLE = 81920
 LEAST_ROWS = 64
-STRIDES = np.array([1, 3, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
+STRIDES = np.array([1, 3, 9, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
 
 
 def sample_rows(x: tf.Tensor) -> tf.Tensor:
