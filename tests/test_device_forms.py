@@ -51,7 +51,7 @@ METHODS = {
     "bnnplus_r1": BINARY,
     "bnnplus_r2": BINARY,
     "react": ["ADD", *BINARY],
-    "xnor+k": ["ABS", *BINARY, "MEAN", "PAD", "AVERAGE_POOL_2D", "MUL"],
+    "xnor+k": ["ABS", "LceQuantize", "MEAN", "PAD", "AVERAGE_POOL_2D", "LceBconv2d", "MUL"],
     "xnor+std+ml+bma": ["SUB", "MUL", "PRELU", *BINARY],
 }
 

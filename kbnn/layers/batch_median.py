@@ -9,14 +9,16 @@ import tensorflow as tf
 from kbnn import selection
 from kbnn.compiled import Sums, compiled, narrow, partial_sums, total, widen
 from kbnn.constraints import Positive
+from kbnn.errors import UsageError
 from kbnn.layers.channels import known_channels, parametric_relu
 from kbnn.quantizers.base import power_of_two
 
 # The median of a layer's activations is that of about this many of them: every s-th position of the batch with all its
-# channels, s of the row strides below. But for 3 and 9, none shares a factor with the usual widths of feature maps, so that
-# the sample runs through all columns.
+# channels, s of the row strides below. But for 3 and 9, none shares a factor with the usual widths of feature maps, so
+# that the sample runs through all columns.
 SAMPLE = 81920
-LEAST_ROWS = 64
+# Positions of one image are alike, so that few of them tell little, however many channels they have.
+LEAST_ROWS = 512
 STRIDES = np.array([1, 3, 9, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
 
 
@@ -187,18 +189,21 @@ class BatchMedian(tf.keras.layers.Layer):
         momentum: of the moving averages.
 
     Raises:
-        UsageError: an unknown number of channels.
+        UsageError: an unknown number of channels, or a momentum outside 0..1.
 
     Example:
         >>> kbnn.layers.BatchMedian()(tf.random.normal((8, 16, 16, 64)), training=True)
 
     Source: ML+BMA, equations 11 and 12.
-    Deviates from the paper: the median is that of an evenly spaced sample (rank error under 0.5 %), since sorting all
-    activations costs more than the convolution they go to.
+    Deviates from the paper: the median is that of an evenly spaced sample, since sorting all activations costs more
+    than the convolution they go to. On the activations of CIFAR-10 images in ResNet-20 and Bi-Real-18, 272 medians, its
+    rank error is 0.11 % on average and 0.49 % at most (`results/median_rank.csv`; `benchmarks/median_rank.py`).
     """
 
     def __init__(self, momentum: float = 0.99, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if not 0 <= momentum <= 1:
+            raise UsageError(f"{self.name}: momentum must be in 0..1, received {momentum}")
         self.momentum = momentum
 
     def build(self, input_shape: tf.TensorShape) -> None:

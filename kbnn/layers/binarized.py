@@ -14,6 +14,8 @@ from kbnn.quantizers.base import mean_magnitude
 
 SCALES = ("mean_abs", "learned")
 SCALE_INITIALIZERS = ("mean", "median")
+# The signs that Larq makes of a name.
+SIGNS = ("approx_sign", "magnitude_aware_sign", "ste_sign", "swish_sign")
 
 
 class Binarized(tf.keras.layers.Layer):
@@ -26,15 +28,22 @@ class Binarized(tf.keras.layers.Layer):
     def __init__(
         self,
         *args: Any,
+        input_quantizer: Any = None,
         kernel_quantizer: Any = None,
         scale: str | None = None,
         scale_initializer: str | float = "mean",
         scale_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        name = kwargs.get("name") or type(self).__name__
+        input_quantizer = _named(f"input_quantizer of {name}", input_quantizer)
+        super().__init__(*args, input_quantizer=input_quantizer, **kwargs)
+        # Keras would refuse an input of too few axes before `build` does, and in its own words.
+        self.input_spec = None
         # Set here, not by Larq: it warns of any binary kernel without a constraint, which some methods want.
-        self.kernel_quantizer = lq.quantizers.get_kernel_quantizer(kernel_quantizer)
+        self.kernel_quantizer = lq.quantizers.get_kernel_quantizer(
+            _named(f"kernel_quantizer of {name}", kernel_quantizer)
+        )
         self.scale = scale
         self.scale_initializer = scale_initializer
         self.scale_regularizer = tf.keras.regularizers.get(scale_regularizer)
@@ -133,6 +142,16 @@ class Binarized(tf.keras.layers.Layer):
             "scale_initializer": self.scale_initializer,
             "scale_regularizer": tf.keras.regularizers.serialize(self.scale_regularizer),
         }
+
+
+def _named(argument: str, quantizer: Any) -> Any:
+    """The quantizer; of a name, what Larq makes of it."""
+    if not isinstance(quantizer, str):
+        return quantizer
+    try:
+        return lq.quantizers.get(quantizer)
+    except ValueError:
+        raise unknown(argument, quantizer, SIGNS) from None
 
 
 def _quantize(quantizer: Any, x: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from kbnn.errors import UsageError, unknown
+from kbnn.layers.channels import known_channels
 
 SIDES = ("both", "after")
 
@@ -20,7 +21,7 @@ class ZeroPadChannels(tf.keras.layers.Layer):
         side: "both", or "after" the input's channels.
 
     Raises:
-        UsageError: the input has more than `filters` channels, or an unknown side.
+        UsageError: an input that is not `(B, H, W, C)` or has more than `filters` channels, or an unknown side.
 
     Example:
         >>> kbnn.layers.ZeroPadChannels(32)(tf.ones((1, 8, 8, 16))).shape
@@ -37,7 +38,10 @@ class ZeroPadChannels(tf.keras.layers.Layer):
         self.side = side
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        missing = self.filters - input_shape[-1]
+        shape = tf.TensorShape(input_shape)
+        if shape.rank != 4:
+            raise UsageError(f"{self.name} takes (batch, height, width, channels): received {shape}")
+        missing = self.filters - known_channels(self, shape)
         if missing < 0:
             raise UsageError(f"{self.name} cannot pad to {self.filters} channels: received {input_shape[-1]}")
         before = missing // 2 if self.side == "both" else 0

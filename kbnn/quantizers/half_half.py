@@ -41,8 +41,12 @@ class HalfHalf(MagnitudeCode):
 
     Train it without an L2 penalty: that makes the weights Laplacian, and half of them a bad code.
 
+    "magnitude" is the default because it trains better: 40.2 % (39.0 to 41.0) against 30.2 % (29.0 to 31.3) of held-out
+    CIFAR-10 images after one epoch, three seeds each of a ResNet-20 half as wide on images of half the size
+    (`results/variants.csv`; `benchmarks/variants.py`).
+
     Args:
-        gradient: "identity" or "magnitude".
+        gradient: "identity", the paper's, or "magnitude", the authors' code's.
         percentile: with "magnitude", magnitudes under the layer's p-th and over its (100 - p)-th percentile pass no
             gradient. `percentile` is a variable once the layer is built; the authors' code lets it fall from 15 to 0.
 

@@ -27,8 +27,9 @@ class OptimalMagnitude(MagnitudeCode):
     k* = argmax_k Σ_{i<=k} abs(w)_(i)/√k, abs(w)_(i) the i-th largest.
     Gradient: as `HalfHalf`.
 
-    It marks 37 % of Laplacian and 54 % of Gaussian weights. It sorts each filter, O(n log n) as the paper says; the
-    paper recommends training with `HalfHalf`, which selects in O(n).
+    It marks 37 % of Laplacian and 54 % of Gaussian weights. It sorts each filter on every step, O(n log n) as the paper
+    says: for analysis and for the paper's comparisons (SiMaN1, SiMaN2). No method trains with it; `HalfHalf`, which
+    the paper settles on, selects in O(n).
 
     Args:
         gradient: "identity" or "magnitude".

@@ -170,3 +170,8 @@ def test_sample_is_everything_when_that_is_little():
 def test_unknown_channels():
     with pytest.raises(UsageError, match="known number of channels"):
         BatchMedian()(tf.keras.Input((8, 8, None)))
+
+
+def test_momentum_outside_of_0_to_1_is_refused():
+    with pytest.raises(UsageError, match="momentum must be in"):
+        BatchMedian(momentum=2.0)

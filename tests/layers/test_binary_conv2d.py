@@ -237,3 +237,17 @@ def test_larqs_summary_counts_one_bit_kernels():
 def test_says_what_is_wrong(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+@pytest.mark.parametrize("argument", ["input_quantizer", "kernel_quantizer"])
+def test_near_names_of_an_unknown_quantizer_are_offered(argument):
+    expected = f"unknown {argument} of conv: received 'aprox_sign'; did you mean approx_sign"
+    with pytest.raises(UsageError, match=expected):
+        BinaryConv2D(8, 3, name="conv", **{argument: "aprox_sign"})
+
+
+def test_inputs_of_another_rank_are_refused():
+    with pytest.raises(UsageError, match=r"conv takes \(batch, height, width, channels\): received"):
+        BinaryConv2D(8, 3, name="conv")(tf.zeros((2, 8)))
+    with pytest.raises(UsageError, match=r"dense takes \(batch, channels\): received"):
+        BinaryDense(8, name="dense")(tf.zeros((8,)))

@@ -31,3 +31,8 @@ def test_unknown_sides_offer_near_ones():
 def test_fewer_channels_than_it_gets_is_an_error():
     with pytest.raises(UsageError, match="pad cannot pad to 1 channels: received 2"):
         ZeroPadChannels(1, name="pad")(tf.ones((1, 1, 1, 2)))
+
+
+def test_what_is_no_map_is_refused():
+    with pytest.raises(UsageError, match=r"takes \(batch, height, width, channels\): received"):
+        ZeroPadChannels(12)(tf.zeros((3, 8)))

@@ -1,0 +1,81 @@
+"""What a grouped binary convolution's training step costs against the ungrouped one, in alternating runs.
+
+    taskset -c 0,1 .venv/bin/python benchmarks/grouped_convolution.py [--groups 2] [--policy float32]
+
+Forward pass and all gradients of one 3x3 `BinaryConv2D`, at the sizes of PresB-Net-18's stages for CIFAR. The ratio is
+of the fastest runs; the one of processor times, which a busy machine disturbs less, stands beside it. Rows of
+results/grouped_convolution.csv.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import record
+import tensorflow as tf
+
+from kbnn.layers import BinaryConv2D
+
+# Height and width, channels: PresB-Net-18's stages.
+SIZES = ((32, 128), (16, 256), (8, 512), (4, 1024))
+BATCH = 16
+
+
+def step_of(size: int, channels: int, groups: int) -> Callable[[], tf.Tensor]:
+    layer = BinaryConv2D(
+        channels, 3, groups=groups, input_quantizer="ste_sign", kernel_quantizer="magnitude_aware_sign"
+    )
+    x = tf.Variable(tf.random.normal((BATCH, size, size, channels)), dtype=layer.compute_dtype)
+    layer.build(x.shape)
+
+    @tf.function
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            y = layer(tf.convert_to_tensor(x), training=True)
+            loss = tf.reduce_sum(tf.cast(y, tf.float32))
+        return tf.add_n([tf.reduce_sum(tf.cast(g, tf.float32)) for g in tape.gradient(loss, [x, layer.latent_kernel])])
+
+    return step
+
+
+def measure(size: int, channels: int, groups: int, rounds: int) -> dict[str, object]:
+    steps = {groups: step_of(size, channels, groups), 1: step_of(size, channels, 1)}
+    wall, processor = ({number: [] for number in steps} for _ in range(2))
+    for k in range(rounds + 2):
+        for number in steps if k % 2 else reversed(steps):
+            start = time.perf_counter(), time.process_time()
+            float(steps[number]())
+            wall[number].append(time.perf_counter() - start[0])
+            processor[number].append(time.process_time() - start[1])
+    for times in (*wall.values(), *processor.values()):
+        del times[:2]
+    return {
+        "map": f"{size}x{size}",
+        "channels": channels,
+        "groups": groups,
+        "milliseconds": round(1e3 * min(wall[groups]), 2),
+        "ungrouped_milliseconds": round(1e3 * min(wall[1]), 2),
+        "ratio": round(min(wall[groups]) / min(wall[1]), 3),
+        "processor_ratio": round(float(np.median(processor[groups]) / np.median(processor[1])), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=2)
+    parser.add_argument("--policy", default="float32")
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.keras.mixed_precision.set_global_policy(arguments.policy)
+    for size, channels in SIZES:
+        row = {"batch": BATCH, "policy": arguments.policy}
+        row |= measure(size, channels, arguments.groups, arguments.rounds)
+        print(row, flush=True)
+        record.append("grouped_convolution", [row])
+
+
+if __name__ == "__main__":
+    main()
