@@ -166,9 +166,11 @@ def judge(treated: Sequence[Row], plain: Sequence[Row], measure: str, falls: boo
     holds = difference < 0 if falls else difference > 0
     if min(len(treated), len(plain)) > 1:
         spread = max(_spread(rows, measure) for rows in (treated, plain))
+        # Two seeds say little about how far a third would lie.
+        few = "two seeds only, " if min(len(treated), len(plain)) == 2 else ""
         if abs(difference) < 2 * spread:
-            return Verdict(cells, "within the seeds' spread", spread)
-        return Verdict(cells, "holds" if holds else "does not hold", spread)
+            return Verdict(cells, f"{few}within the seeds' spread", spread)
+        return Verdict(cells, f"{few}{'holds' if holds else 'does not hold'}", spread)
     noise = _noise(treated[0], plain[0], measure)
     if noise is not None and abs(difference) < 2 * noise:
         return Verdict(cells, "one seed, within the test set's noise", noise)
