@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import larq as lq
 import numpy as np
 import tensorflow as tf
 
+from kbnn import activations
 from kbnn.converters.deploy.operations import Function, Operation, Shape
 from kbnn.converters.reference import Call, Reference
 
@@ -31,6 +33,8 @@ class Context:
 
 Rule = Callable[[Call, Context], list[Step] | None]
 _RULES: dict[type, Rule] = {}
+# Functions whose training form holds more than elementwise operations, and the same function as one.
+_INFERENCE_FORMS = {activations.hard_tanh: lq.activations.hard_tanh}
 
 
 def rule(*classes: type) -> Callable[[Rule], Rule]:
@@ -50,7 +54,8 @@ def rule_for(layer: Any) -> Rule | None:
 def activation(layer: Any) -> list[Step]:
     """A layer's own activation function; nothing when it is linear."""
     is_linear = layer.activation in (None, tf.keras.activations.linear)
-    return [] if is_linear else [("activation", Function(layer.activation), None)]
+    function = _INFERENCE_FORMS.get(layer.activation, layer.activation)
+    return [] if is_linear else [("activation", Function(function), None)]
 
 
 def numbers(variable: Any) -> np.ndarray:

@@ -11,7 +11,6 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from kbnn.activations import hard_tanh
 from kbnn.converters.deploy.graph import Graph, Node
 from kbnn.converters.deploy.operations import (
     Affine,
@@ -24,7 +23,7 @@ from kbnn.converters.deploy.operations import (
     Sign,
 )
 
-_KEEP_SIGNS = (hard_tanh, lq.activations.hard_tanh, tf.keras.activations.tanh, tf.keras.activations.softsign)
+_KEEP_SIGNS = (lq.activations.hard_tanh, tf.keras.activations.tanh, tf.keras.activations.softsign)
 
 
 def signs_as_thresholds(graph: Graph) -> Graph:
