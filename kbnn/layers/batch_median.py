@@ -23,9 +23,12 @@ STRIDES = np.array([1, 3, 9, *(s for s in range(11, 10_000) if all(s % prime for
 
 
 def sample_rows(x: tf.Tensor) -> tf.Tensor:
-    """Evenly spaced positions of `(B, ..., C)` activations, all of their channels: `(rows, C)`, at least one row."""
+    """Evenly spaced positions of `(B, ..., C)` activations, all of their channels: `(rows, C)`, at least one row.
+
+    Replicas share in the sample that one device would take of the whole batch.
+    """
     rows = tf.reshape(x, [-1, x.shape[-1]])
-    wanted = max(SAMPLE // x.shape[-1], LEAST_ROWS)
+    wanted = max(max(SAMPLE // x.shape[-1], LEAST_ROWS) // _replicas(), 1)
     # Between two strides, the larger one where it takes no less than two thirds of what is wanted.
     longest = 3 * (tf.shape(rows)[0] // wanted) // 2
     nearest = tf.searchsorted(STRIDES, [longest], side="right")[0] - 1
@@ -128,18 +131,19 @@ def _beta_gradient(dx: tf.Tensor) -> Sums:
     return partial_sums(widen, dx)
 
 
-def _summed_over_replicas(x: tf.Tensor) -> tf.Tensor:
+def _replicas() -> int:
     replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
+    return 1 if replica is None else int(replica.num_replicas_in_sync)
+
+
+def _summed_over_replicas(x: tf.Tensor) -> tf.Tensor:
+    if _replicas() == 1:
         return x
-    return replica.all_reduce(tf.distribute.ReduceOp.SUM, x)
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, x)
 
 
 def _gathered_over_replicas(x: tf.Tensor) -> tf.Tensor:
-    replica = tf.distribute.get_replica_context()
-    if replica is None or replica.num_replicas_in_sync == 1:
-        return x
-    return replica.all_gather(x, axis=0)
+    return x if _replicas() == 1 else tf.distribute.get_replica_context().all_gather(x, axis=0)
 
 
 def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
