@@ -1,0 +1,65 @@
+"""Whether half precision costs accuracy: the same training under mixed_bfloat16 and in float32, seed by seed.
+
+    python benchmarks/precision.py runs/precision [--epochs 10] [--seeds 3]
+
+Each run is a row of `kbnn reproduce cifar10-resnet20`, in a process of its own, and is then tested on all test images,
+in the type that it trained in and in float32. Rows of `results/precision.csv`. Started again, it goes on where it
+stopped.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import record
+
+from kbnn.converters.precision import in_float32
+from kbnn.training import Run
+from kbnn.training.evaluate import evaluate
+
+TABLE = "precision"
+METHOD = "bireal"
+POLICIES = ("mixed_bfloat16", "float32")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("output", type=Path, help="folder of the runs")
+    arguments.add_argument("--epochs", type=int, default=10)
+    arguments.add_argument("--seeds", type=int, default=3)
+    options = arguments.parse_args()
+    for seed in range(options.seeds):
+        for policy in POLICIES:
+            if not _is_measured(policy, options.epochs, seed):
+                _measure(policy, options.epochs, seed, options.output / policy)
+
+
+def _is_measured(policy: str, epochs: int, seed: int) -> bool:
+    wanted = {"policy": policy, "epochs": str(epochs), "seed": str(seed)}
+    return any(wanted.items() <= row.items() for row in record.read(TABLE))
+
+
+def _measure(policy: str, epochs: int, seed: int, output: Path) -> None:
+    kbnn = Path(sys.executable).with_name("kbnn")
+    table = ("cifar10-resnet20", "--rows", METHOD, "--epochs", str(epochs), "--seeds", str(seed + 1))
+    subprocess.run([kbnn, "reproduce", *table, "--precision", policy, "--output", output], check=True)
+    run = Run.open(output / f"{METHOD}-seed{seed}")
+    data, model = run.dataset(), run.model()
+    row = {
+        "network": "resnet20",
+        "method": METHOD,
+        "dataset": "cifar10",
+        "policy": policy,
+        "epochs": epochs,
+        "training_loss": f"{run.history()[-1]['loss']:.4f}",
+        "test_top1": f"{evaluate(model, data).top1:.4f}",
+        "test_top1_in_float32": f"{evaluate(in_float32(model), data).top1:.4f}",
+        "test_images": data.test.size,
+    }
+    record.append(TABLE, [row], seed=seed)
+    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
