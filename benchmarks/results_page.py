@@ -19,7 +19,7 @@ from kbnn.analysis.diagnostics import FILE as WEIGHTS
 from kbnn.analysis.over_epochs import over_epochs
 from kbnn.analysis.pictures import Picture
 from kbnn.analysis.weight_history import WeightHistory
-from kbnn.reproduction.ours import METHODS
+from kbnn.reproduction.ours import EPOCHS, LARGER, METHODS
 
 DOCS = record.ROOT / "docs"
 Row = Mapping[str, str]
@@ -38,24 +38,86 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
+# How long the methods that validated best were to train.
+LONG = 60
+
+
 def main() -> None:
-    rows = [row for row in record.read("trained") if row["network"] == "resnet20"]
+    trained = record.read("trained")
+    rows = [row for row in trained if row["network"] == "resnet20"]
     template = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701, it makes Markdown
     page = template.from_string(Path(__file__).with_name("results.md.j2").read_text()).render(
         precisions=sorted({row["trained_by"].split()[-1] for row in rows}),
-        budgets=[_budget(epochs, rows) for epochs in sorted({int(row["epochs"]) for row in rows})],
-        files=_files(record.read("trained")),
+        budgets=[_budget(epochs, rows) for epochs in sorted({int(row["epochs"]) for row in rows}, reverse=True)],
+        larger=_larger(trained),
+        precision=_precision(record.read("precision")),
+        files=_files(trained),
         tested=_tested_claims(record.read("claims")),
-        best=_best(rows),
+        remaining=_remaining(trained),
     )
-    files.write(DOCS / "results.md", page + "\n")
+    files.write(DOCS / "results.md", page.rstrip() + "\n")
 
 
-def _best(rows: Sequence[Row]) -> list[str]:
+def _remaining(trained: Sequence[Row]) -> dict[str, Sequence[str]]:
+    """What of the goals has not been trained: methods at `EPOCHS`, the best at `LONG`, larger networks."""
+    done = {(row["network"], row["method"], int(row["epochs"])) for row in trained}
+    return {
+        "common": [method for method in METHODS if ("resnet20", method, EPOCHS) not in done],
+        "long": [method for method in _best(trained) if ("resnet20", method, LONG) not in done],
+        "larger": [f"{model}-{method}" for model, method in LARGER if not _runs_of(model, method, trained)],
+    }
+
+
+def _best(trained: Sequence[Row]) -> list[str]:
     """What to train longer: the two binary methods that validated best, and the pair that ML+BMA compares."""
-    binary = sorted((row for row in rows if row["weight_entropy"]), key=lambda row: -float(row["validation_top1"]))
+    epochs = max(int(row["epochs"]) for row in trained if row["network"] == "resnet20" and int(row["epochs"]) <= EPOCHS)
+    same = (row for row in trained if row["network"] == "resnet20" and int(row["epochs"]) == epochs)
+    binary = sorted((row for row in same if row["weight_entropy"]), key=lambda row: -float(row["validation_top1"]))
     two = list(dict.fromkeys(row["method"] for row in binary))[:2]
     return list(dict.fromkeys([*two, "xnor", "xnor+ml+bma"]))
+
+
+def _runs_of(model: str, method: str, trained: Sequence[Row]) -> list[Row]:
+    return [row for row in trained if (row["network"], row["method"]) == (model, method)]
+
+
+def _larger(trained: Sequence[Row]) -> str:
+    named, accuracies = ("network", "method", "epochs", "seed"), ("validation_top1", "keras_top1", "tflite_top1")
+    lines = [
+        (*(row[key] for key in named), *(f"{100 * float(row[key]):.2f}" for key in accuracies), row["trained_at"])
+        for model, method in LARGER
+        for row in _runs_of(model, method, trained)
+    ]
+    columns = (*named, "validation (%)", "test, Keras (%)", "test, .tflite (%)", "commit")
+    return _markdown(columns, lines) if lines else ""
+
+
+def _precision(rows: Sequence[Row]) -> dict[str, object]:
+    """Half precision against float32: accuracies by seed, and the means' difference held to the spread over seeds."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: int(row["seed"])):
+        found.setdefault(row["policy"], []).append(row)
+    if set(found) != {"mixed_bfloat16", "float32"}:
+        return {}
+    columns = ("trained in", "seeds", "test, in float32 (%)", "mean (%)", "± over seeds", "test, as trained (%)")
+    verdict = judge(found["mixed_bfloat16"], found["float32"], "test_top1_in_float32", False)
+    return {
+        "table": _markdown(columns, (_precision_line(policy, runs) for policy, runs in found.items())),
+        "difference": f"{100 * float(verdict.cells[2]):+.2f}",
+        "within": "within" in verdict.outcome,
+        **{key: rows[0][key] for key in ("method", "epochs", "command")},
+    }
+
+
+def _precision_line(policy: str, runs: Sequence[Row]) -> tuple[str, ...]:
+    return (
+        policy,
+        " ".join(row["seed"] for row in runs),
+        " ".join(f"{100 * float(row['test_top1_in_float32']):.2f}" for row in runs),
+        f"{100 * _mean(runs, 'test_top1_in_float32'):.2f}",
+        f"{100 * _spread(runs, 'test_top1_in_float32'):.2f}" if len(runs) > 1 else "",
+        " ".join(f"{100 * float(row['test_top1']):.2f}" for row in runs),
+    )
 
 
 def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
@@ -66,7 +128,6 @@ def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
         "accuracies": _accuracies(found),
         "trained": len(found),
         "runs": sum(map(len, found.values())),
-        "missing": [method for method in METHODS if method not in found],
         "curves": _curves(epochs, found),
         "layers": _layers(binary),
         "networks": len(binary),

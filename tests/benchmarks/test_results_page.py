@@ -61,3 +61,44 @@ def test_methods_stand_in_the_order_of_the_table_with_ascending_seeds():
     found = results_page._by_method([*rows("bireal", 0.5), *rows("float", 0.7), *reversed(rows("bnn", 0.4, 0.41))])
     assert list(found) == ["float", "bnn", "bireal"]
     assert [row["seed"] for row in found["bnn"]] == ["0", "1"]
+
+
+def trained(network: str, method: str, epochs: int, validation: float = 0.5) -> dict[str, str]:
+    accuracies = dict.fromkeys(("keras_top1", "tflite_top1"), "0.5")
+    return {
+        "network": network,
+        "method": method,
+        "epochs": str(epochs),
+        "seed": "0",
+        "trained_at": "abc",
+        "validation_top1": str(validation),
+        "weight_entropy": "" if method == "float" else "5.4",
+        **accuracies,
+    }
+
+
+def test_what_remains_is_what_no_row_has():
+    common = [trained("resnet20", method, 20, 0.5 + 0.01 * k) for k, method in enumerate(results_page.METHODS)]
+    rest = results_page._remaining([*common[1:], trained("resnet20", "xnor", 60), trained("bireal18", "bireal", 3)])
+    assert rest == {
+        "common": ["float"],
+        "long": ["bnnplus_r2", "bnnplus_r1", "xnor+ml+bma"],
+        "larger": ["presb10-presb"],
+    }
+
+
+def test_larger_networks_are_a_table_once_there_are_rows():
+    assert results_page._larger([trained("resnet20", "xnor", 20)]) == ""
+    assert "| bireal18 | bireal | 3 | 0 | 50.00 |" in results_page._larger([trained("bireal18", "bireal", 3)])
+
+
+def test_precisions_are_compared_once_both_were_trained():
+    def runs(policy: str, *accuracies: float) -> list[dict[str, str]]:
+        known = {"policy": policy, "method": "bireal", "epochs": "10", "command": "python benchmarks/precision.py"}
+        return [{**row, **known, "test_top1": "0.6"} for row in rows("", *accuracies, measure="test_top1_in_float32")]
+
+    half, single = runs("mixed_bfloat16", 0.60, 0.61, 0.62), runs("float32", 0.61, 0.62, 0.63)
+    assert results_page._precision(half) == {}
+    found = results_page._precision([*half, *single])
+    assert (found["difference"], found["within"]) == ("-1.00", True)
+    assert "| float32 | 0 1 2 | 61.00 62.00 63.00 | 62.00 | 1.00 | 60.00 60.00 60.00 |" in found["table"]
