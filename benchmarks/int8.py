@@ -11,7 +11,7 @@ import numpy as np
 import record
 
 from kbnn.converters import convert, flatbuffer, native
-from kbnn.converters.precision import in_float32
+from kbnn.precision import in_float32
 from kbnn.training.run import Run
 
 _CALIBRATION_IMAGES = 256

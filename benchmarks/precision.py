@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import record
 
-from kbnn.converters.precision import in_float32
 from kbnn.training import Run
 from kbnn.training.evaluate import evaluate
 
@@ -46,6 +46,7 @@ def _measure(policy: str, epochs: int, seed: int, output: Path) -> None:
     subprocess.run([kbnn, "reproduce", *table, "--precision", policy, "--output", output], check=True)
     run = Run.open(output / f"{METHOD}-seed{seed}")
     data, model = run.dataset(), run.model()
+    predicted = model.predict(data.batches(data.test, 500), verbose=0).argmax(-1)
     row = {
         "network": "resnet20",
         "method": METHOD,
@@ -53,8 +54,8 @@ def _measure(policy: str, epochs: int, seed: int, output: Path) -> None:
         "policy": policy,
         "epochs": epochs,
         "training_loss": f"{run.history()[-1]['loss']:.4f}",
-        "test_top1": f"{evaluate(model, data).top1:.4f}",
-        "test_top1_in_float32": f"{evaluate(in_float32(model), data).top1:.4f}",
+        "test_top1": f"{np.mean(predicted == data.test.labels):.4f}",
+        "test_top1_in_float32": f"{evaluate(model, data).top1:.4f}",
         "test_images": data.test.size,
     }
     record.append(TABLE, [row], seed=seed)

@@ -18,9 +18,9 @@ import tensorflow as tf
 from kbnn import analysis, methods
 from kbnn.analysis.diagnostics import FILE as WEIGHTS
 from kbnn.analysis.observation import images_of
-from kbnn.converters import convert, export_float
+from kbnn.converters import Description, convert, export_float
 from kbnn.converters.native import run as run_file
-from kbnn.converters.precision import in_float32
+from kbnn.precision import in_float32
 from kbnn.reproduction import get, ours
 from kbnn.training import Run
 from kbnn.training.evaluate import evaluate
@@ -54,7 +54,7 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
     trained = run.model()
     model = in_float32(trained)
     file = run.folder / "model.tflite"
-    parity = _write(model, run, file, images_of(data, 32))
+    parity = _write(model, run, file, images_of(data, 32), Description.of(data, run.recipe.name, trained.name))
     predicted = _classes(file, data.inputs(data.test))
     row = {
         "network": run.recipe.model.name,
@@ -79,12 +79,14 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
     print({key: row[key] for key in ("method", "epochs", "keras_top1", "tflite_top1", "tflite_bytes")}, flush=True)
 
 
-def _write(model: tf.keras.Model, run: Run, file: Path, images: np.ndarray) -> dict[str, object]:
+def _write(
+    model: tf.keras.Model, run: Run, file: Path, images: np.ndarray, description: Description
+) -> dict[str, object]:
     """Writes the file; what its verification on held-out images found, which a real-valued network has none of."""
     if not methods.get(run.recipe.model.method).is_binary:
-        export_float(model, file)
+        export_float(model, file, description)
         return {}
-    parity = convert(model, file, images).parity
+    parity = convert(model, file, images, description=description).parity
     return {"kernel_bits_equal": parity.kernel_bits_equal, "top1_agreement": parity.top1_agreement}
 
 

@@ -21,11 +21,11 @@ from kbnn.converters.inspection import Audit
 from kbnn.converters.int8_weights import stored_as_int8
 from kbnn.converters.kernel_bits import find_packed
 from kbnn.converters.lowering import lower
-from kbnn.converters.precision import in_float32
 from kbnn.converters.reference import Reference, signature
 from kbnn.converters.simulation import batches
 from kbnn.converters.verification import Images, Parity, inputs_by_name, reference_for
 from kbnn.errors import UsageError, unknown
+from kbnn.precision import in_float32
 
 _IMAGES = 32
 

@@ -17,10 +17,10 @@ from kbnn.converters import flatbuffer
 from kbnn.converters.deploy.lifting import lift
 from kbnn.converters.description import Description, with_metadata
 from kbnn.converters.lowering import serving, with_names
-from kbnn.converters.precision import in_float32
 from kbnn.converters.quiet import held_stderr
 from kbnn.converters.reference import Reference
 from kbnn.errors import KbnnError, UsageError
+from kbnn.precision import in_float32
 
 
 def export_float(model: tf.keras.Model, path: str | os.PathLike[str], description: Description | None = None) -> None:

@@ -24,10 +24,10 @@ from kbnn.converters.int8_weights import rounded
 from kbnn.converters.kernel_bits import KernelBits, compare_bits, find_packed
 from kbnn.converters.layer_parity import LayerParity, compare_layers
 from kbnn.converters.lowering import MADE_BY
-from kbnn.converters.precision import in_float32
 from kbnn.converters.reference import Reference
 from kbnn.converters.simulation import simulated
 from kbnn.errors import KbnnError, UsageError
+from kbnn.precision import in_float32
 
 # Of the range of the logits, for the median image.
 LOGIT_TOLERANCE = 1e-2

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kbnn.datasets import Dataset
 from kbnn.errors import UsageError
+from kbnn.precision import in_float32
 
 
 @dataclass(frozen=True)
@@ -22,20 +23,24 @@ class Evaluation:
 
 
 def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluation:
-    """Evaluates a model that returns logits on the test split.
+    """Evaluates a model that returns logits on the test split, in float32: that is what is deployed.
+
+    A model that was trained under mixed precision is rebuilt for it, with the same weights.
 
     Raises:
         UsageError: the model's input or its number of classes is not the data set's.
+        KbnnError: a subclassed model computes in another type, so that it cannot be rebuilt.
     """
     if model.input_shape[1:] != data.input_shape or model.output_shape[-1] != len(data.classes):
         raise UsageError(
             f"the model does not fit data set '{data.name}': received input {model.input_shape[1:]} and "
             f"{model.output_shape[-1]} classes, the data has {data.input_shape} and {len(data.classes)}"
         )
+    deployed = in_float32(model)
 
     @tf.function
     def judge(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = tf.cast(model(images, training=False), tf.float32)
+        logits = deployed(images, training=False)
         losses = tf.keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return tf.reduce_sum(losses), tf.math.count_nonzero(tf.argmax(logits, -1, labels.dtype) == labels)
 

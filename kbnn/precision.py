@@ -1,17 +1,17 @@
-"""Mixed precision belongs to training: files compute in float32."""
+"""Mixed precision belongs to training: what is deployed, and judged, computes in float32."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from kbnn.converters.errors import ConversionError
+from kbnn.errors import KbnnError
 
 
 def in_float32(model: tf.keras.Model) -> tf.keras.Model:
     """The model itself when all its layers compute in float32, else a copy that does, with the same weights.
 
     Raises:
-        ConversionError: a subclassed model computes in another type, so that it cannot be rebuilt.
+        KbnnError: a subclassed model computes in another type, so that it cannot be rebuilt.
     """
     layers = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer)]
     if all(layer.compute_dtype in ("float32", None) for layer in layers):
@@ -19,7 +19,7 @@ def in_float32(model: tf.keras.Model) -> tf.keras.Model:
     try:
         copy = tf.keras.models.clone_model(model, clone_function=_float32_layer)
     except (NotImplementedError, ValueError) as error:
-        raise ConversionError(
+        raise KbnnError(
             f"model '{model.name}' computes in {model.compute_dtype} and cannot be rebuilt ({error}): build it under "
             f"the policy float32 and load the weights"
         ) from error
