@@ -258,7 +258,7 @@ def _react() -> Method:
 
 
 def _presb() -> Method:
-    """PresB-Net's code: leaky straight-through signs, magnitude-aware kernels; its shifts are the network's own."""
+    """PresB-Net's signs and kernels, leaky and magnitude-aware (code); all else of it is in the networks presb*."""
     return Method("presb", "presb", quantizers.LeakySteSign, quantizers.MagnitudeAwareSign)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 import tensorflow as tf
 
 from kbnn import layers, quantizers
+from kbnn.errors import UsageError
 from kbnn.methods import Method
 from kbnn.models import parts
 from kbnn.models.registry import register
@@ -172,7 +173,13 @@ def presb(
 
 
 def _method(method: Method, estimator: Estimator | None, twin_activation: TwinActivation) -> Method:
-    """The method with another sign, or its real-valued twin without or with one."""
+    """The method with another sign, or its real-valued twin without or with one.
+
+    Raises:
+        UsageError: it puts something after additions, where the network has an RPReLU.
+    """
+    if method.after is not None:
+        raise UsageError(f"method '{method.name}' puts a layer after each addition, where an RPReLU is: leave it out")
     sign = {"ste": quantizers.SteSign, "leaky_ste": quantizers.LeakySteSign, None: None}[estimator]
     if method.is_binary:
         return method if sign is None else replace(method, input_quantizer=sign)
@@ -184,7 +191,11 @@ def _method(method: Method, estimator: Estimator | None, twin_activation: TwinAc
 
 
 # Why the method "react" does not fit, here and in AresB-Net.
-REFUSES = {"react": "its shifts and RPReLUs are part of the network already, choose method 'presb'"}
+REFUSES = {
+    "irnet": "its hard tanh has no place where an RPReLU follows each addition, take its quantizers alone: "
+    "activations='ede' and kernels='libra' with method 'presb'",
+    "react": "its shifts and RPReLUs are part of the network already, choose method 'presb'",
+}
 for _depth, _published in (
     (10, {"CIFAR-10": "91.76", "CIFAR-100": "67.03"}),
     (18, {"CIFAR-10": "93.36", "CIFAR-100": "73.84", "ImageNet": "63.03"}),

@@ -17,7 +17,9 @@ def react(
     width: parts.Width = 1.0,
     stem: parts.Stem | None = None,
 ) -> tf.Tensor:
-    """`bireal18`'s stages with shortcuts that pool and repeat their channels; RSign and RPReLU are the method's.
+    """`bireal18`'s stages with shortcuts that pool and repeat their channels; RSign and RPReLU are method react's.
+
+    With another method it is `bireal18` with `shortcut_type="duplicate"`, ReActNet without what makes it one.
 
     Networks (results/zoo.csv; parameters and MACs are binary + real):
 

@@ -55,14 +55,15 @@ class Listing:
 
 @dataclass(frozen=True)
 class Details:
-    """One recipe in full."""
+    """One recipe in full, and what is said about it."""
 
     recipe: dict[str, Any]
+    notes: tuple[str, ...]
 
     def __str__(self) -> str:
         import tomli_w
 
-        return tomli_w.dumps(self.recipe).rstrip()
+        return "\n".join([*(f"# {note}" for note in self.notes), tomli_w.dumps(self.recipe).rstrip()])
 
 
 @click.command(cls=Command)
@@ -93,7 +94,7 @@ def command(name: str | None, as_json: bool) -> None:
     elif name in catalog.grids():
         show(_listing(catalog.names(f"{name}/*")), as_json)
     else:
-        show(Details(catalog.find(name).tables()), as_json)
+        show(Details(catalog.find(name).tables(), tuple(catalog.notes(name))), as_json)
 
 
 def _listing(names: list[str]) -> Listing:

@@ -7,6 +7,7 @@
 
 import fnmatch
 import functools
+import itertools
 import os
 from pathlib import Path
 
@@ -61,6 +62,13 @@ def find(name: str | os.PathLike[str]) -> Recipe:
     if label and of_grid in grids():
         return grid(of_grid).variant(label)
     raise unknown("recipe", str(name), names())
+
+
+def notes(name: str) -> list[str]:
+    """What the head of a shipped recipe's file says: what in it is ours, where the paper is silent."""
+    paths = [folder / _FOLDER / f"{name.partition('/')[0]}{_ENDING}" for folder in networks.places()]
+    lines = next((path.read_text().splitlines() for path in paths if path.is_file()), [])
+    return [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
 
 
 def deviations(recipe: Recipe) -> list[str]:

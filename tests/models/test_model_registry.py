@@ -38,6 +38,11 @@ def test_lists_and_text_become_what_the_option_takes():
     [
         ({"name": "bireal81"}, "unknown model: received 'bireal81'; did you mean bireal18"),
         ({"method": "xnro"}, "unknown method: received 'xnro'; did you mean xnor"),
+        ({"name": "presb10", "method": "irnet"}, "presb10 cannot take method 'irnet': its hard tanh has no place"),
+        (
+            {"name": "presb10", "method": "siman+code"},
+            "presb10: method 'siman\\+code' puts a layer after",
+        ),
         ({"shortcut": "res"}, "unknown option of bireal18: received 'shortcut'; did you mean shortcuts"),
         ({"shortcuts": "red"}, "bireal18: shortcuts: input should be 'bireal', 'res' or 'none', received 'red'"),
         ({"width": 0}, "bireal18: width: input should be greater than 0, received 0"),
