@@ -134,7 +134,11 @@ def held_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
     try:
         rest, part = train_test_split(indices, test_size=fraction, random_state=seed, stratify=labels)
     except ValueError as error:
-        raise UsageError(f"cannot hold out a part of the data: received fraction {fraction}; {error}") from error
+        raise UsageError(
+            f"cannot hold out a part of the data with every class in it: received {fraction:g} of {len(labels)} images "
+            f"of {len(np.unique(labels))} classes, the smallest of {np.bincount(labels)[np.unique(labels)].min()}; "
+            f"give more images, or another share to validate on (--set data.validation=0)"
+        ) from error
     return rest, part
 
 

@@ -80,8 +80,9 @@ def _in_memory(name: str, validation: float, data_dir: object, transform: Transf
     import tensorflow_datasets as tfds
 
     def split(part: str) -> Arrays:
-        arrays = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1, as_supervised=True))
-        return Arrays(np.asarray(arrays[0]), np.asarray(arrays[1], np.int32))
+        batches = tfds.as_numpy(builder.as_dataset(split=part, batch_size=1000, as_supervised=True))
+        images, labels = zip(*batches, strict=True)
+        return Arrays(np.concatenate(images), np.concatenate(labels).astype(np.int32))
 
     classes, train, test = builder.info.features["label"].names, split("train"), split("test")
     return assemble(name, classes, train, test, validation=validation, seed=SEED, transform=transform or Transform())

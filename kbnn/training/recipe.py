@@ -179,8 +179,8 @@ class Recipe(Settings):
     ) -> "Recipe":
         """A recipe with common defaults: Adam, its learning rate falling to 0 along a cosine, random crops and flips.
 
-        Digits are shifted by up to a pixel and not mirrored; other images of one size are shifted by up to four
-        pixels, as is usual for CIFAR, and images of differing sizes are cropped as is usual for ImageNet.
+        Images of one size are shifted by up to four pixels and mirrored, as is usual for CIFAR, but digits are not
+        mirrored, and small ones shifted by one pixel; images of differing sizes are cropped as is usual for ImageNet.
 
         Args:
             model: an architecture.
@@ -302,10 +302,11 @@ def _source(dataset: str | None, folder: str | os.PathLike[str] | None) -> dict[
 def _augmentation(dataset: str | None, size: int | None) -> dict[str, Any]:
     if dataset == "digits":
         return {"pad": 1}
+    flip = dataset != "svhn_cropped"
     if size is None and dataset not in (None, "imagenet2012", "imagenette"):
-        return {"pad": 4, "flip": True}
+        return {"pad": 4, "flip": flip}
     side = size or 224
-    return {"resize": round(side * 8 / 7), "size": side, "flip": True}
+    return {"resize": round(side * 8 / 7), "size": side, "flip": flip}
 
 
 def _set(tables: dict[str, Any], key: str, value: Any) -> None:

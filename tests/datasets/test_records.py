@@ -25,18 +25,6 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(("name", "classes"), [("imagenet2012", 1000), ("imagenette", 10)])
-def test_mock_data_runs_through_the_pipeline(mocked: None, name: str, classes: int):
-    data = datasets.load(name, transform=TRANSFORM)
-    assert len(data.classes) == classes
-    assert data.input_shape == (32, 32, 3)
-    images, labels = next(iter(data.epochs(8, seed=0)))
-    assert images.shape == (8, 32, 32, 3)
-    assert labels.dtype == tf.int32
-    assert np.isfinite(images).all()
-    assert data.inputs(data.test, limit=3).shape == (3, 32, 32, 3)
-
-
 def test_a_stream_goes_on_from_any_step(mocked: None):
     data = datasets.load("imagenet2012", transform=TRANSFORM)
     whole = [images.numpy() for images, _ in data.epochs(8, seed=0).take(5)]

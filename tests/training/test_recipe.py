@@ -33,6 +33,7 @@ def test_common_defaults():
     ("dataset", "size", "expected"),
     [
         ("cifar10", None, {"pad": 4, "flip": True, "resize": None, "size": None}),
+        ("svhn_cropped", None, {"pad": 4, "flip": False, "resize": None, "size": None}),
         ("cifar10", 224, {"pad": 0, "flip": True, "resize": 256, "size": 224}),
         ("imagenet2012", None, {"pad": 0, "flip": True, "resize": 256, "size": 224}),
         ("imagenette", 64, {"pad": 0, "flip": True, "resize": 73, "size": 64}),
