@@ -117,7 +117,9 @@ class WeightHistory:
                 signs={int(epoch): bits for epoch, bits in _with_prefix(arrays, _SIGNS).items()},
             )
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise KbnnError(f"cannot read the weight history '{path}' ({error}): train with `Diagnostics`") from error
+            raise KbnnError(
+                f"cannot read the weight history '{path}' ({error}): train with `Diagnostics`, or remove a damaged file"
+            ) from error
 
 
 def _histogram(latent: np.ndarray, unit: float) -> np.ndarray:

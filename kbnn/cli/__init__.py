@@ -58,7 +58,7 @@ class Commands(click.Group):
         except click.ClickException as error:
             fail(error.format_message(), 2)
         except click.Abort:
-            fail("interrupted; what was saved stays (training goes on with --resume)", 130)
+            fail("interrupted; what was saved stays (training goes on with --resume, a sweep when called again)", 130)
         sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -144,12 +144,12 @@ def reproduce(
         for seed in seeds:
             try:
                 run = train(recipe.model_copy(update={"seed": seed}), output / f"{_slug(row.label)}-seed{seed}")
-            except InterruptedRunError:
-                raise
+                done[seed] = evaluate(run)
+            except InterruptedRunError as error:
+                raise InterruptedRunError(error.what, error.received, "the same command") from error
             except KbnnError as error:
                 note = str(error)
                 break
-            done[seed] = evaluate(run)
         outcomes.append(
             Outcome(row.label, row.paper, tuple(done.values()), recipe.epochs, row.recipe.epochs, tuple(done), note)
         )

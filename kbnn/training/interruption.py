@@ -11,10 +11,18 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class InterruptedRunError(KbnnError):
-    """Training was asked to stop, and did. The exit status is the shell's for the signal: 130 or 143."""
+    """Training was asked to stop, and did. The exit status is the shell's for the signal: 130 or 143.
 
-    def __init__(self, message: str, received: signal.Signals) -> None:
-        super().__init__(message)
+    Args:
+        what: stopped, and where it is saved.
+        received: what asked.
+        how: to go on.
+    """
+
+    def __init__(self, what: str, received: signal.Signals, how: str = "--resume") -> None:
+        super().__init__(f"{what}, go on with {how}")
+        self.what = what
+        self.received = received
         self.exit_status = 128 + received
 
 

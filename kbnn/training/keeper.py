@@ -95,9 +95,7 @@ class Keeper(tf.keras.callbacks.Callback):
             reason = " ".join(str(error).split())[:300]
             path, saved = latest(self._run.checkpoints)
             kept = (
-                f"step {saved.total} is safe there, make room and go on with --resume"
-                if path
-                else "there was no checkpoint yet"
+                f"step {saved.total} is safe there, make room and resume it" if path else "there was no checkpoint yet"
             )
             raise KbnnError(
                 f"cannot save run '{self._run.folder}' after step {self.position.total} ({reason}): {kept}"
@@ -107,8 +105,7 @@ class Keeper(tf.keras.callbacks.Callback):
         received = None if self._interruption is None else self._interruption.received
         if received:
             raise InterruptedRunError(
-                f"stopped by {received.name} after step {self.position.total}: run '{self._run.folder}' is saved, "
-                f"go on with --resume",
+                f"stopped by {received.name} after step {self.position.total}: run '{self._run.folder}' is saved",
                 received,
             )
 

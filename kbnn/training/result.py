@@ -78,14 +78,22 @@ def _best(run: Run, data: Dataset, last: Evaluation) -> float | None:
     return evaluate(run.model("best"), data).top1
 
 
+def has_result(run: Run) -> bool:
+    """Whether the run has finished."""
+    return (run.folder / _FILE).is_file()
+
+
 def result(run: Run) -> Result:
     """How a finished run ended.
 
     Raises:
-        KbnnError: it has not finished.
+        KbnnError: it has not finished, or the file is damaged.
     """
-    path = run.folder / _FILE
-    if not path.is_file():
-        raise KbnnError(f"run '{run.folder}' has not finished: go on with kbnn train --output {run.folder} --resume")
-    values = json.loads(path.read_text())
-    return Result(**{**values, "changes": tuple(values.get("changes", ()))})
+    path, again = run.folder / _FILE, f"kbnn train --output {run.folder} --resume"
+    if not has_result(run):
+        raise KbnnError(f"run '{run.folder}' has not finished: go on with {again}")
+    try:
+        values = json.loads(path.read_text())
+        return Result(**{**values, "changes": tuple(values.get("changes", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise KbnnError(f"'{path}' is damaged ({error}): remove it, and write it again with {again}") from error

@@ -19,6 +19,7 @@ from kbnn.training.recipe import Recipe
 History = list[dict[str, float]]
 
 _CONFIG = "config.toml"
+_HISTORY = "history.csv"
 _COUNTS = ("stage", "epoch")
 
 
@@ -84,7 +85,7 @@ class Run:
         """
         path = self.folder / f"{which}.keras"
         if not self.has(which):
-            raise KbnnError(f"run '{self.folder}' has no {path.name} yet: train it (kbnn train --resume)")
+            raise KbnnError(f"run '{self.folder}' has no {path.name}: train it (kbnn train --resume), or put it back")
         return load_model(path)
 
     def save(self, model: tf.keras.Model, which: str = "model") -> None:
@@ -107,12 +108,20 @@ class Run:
         return datasets.load(str(settings.name), validation=settings.validation, data_dir=data_dir, transform=transform)
 
     def history(self) -> History:
-        """One row for each finished epoch; a stage may lack what another one has."""
-        path = self.folder / "history.csv"
+        """One row for each finished epoch; a stage may lack what another one has.
+
+        Raises:
+            KbnnError: the file is damaged.
+        """
+        path = self.folder / _HISTORY
         if not path.is_file():
             return []
-        with path.open(newline="") as file:
-            return [{key: _number(key, value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        try:
+            with path.open(newline="") as file:
+                return [_figures(row) for row in csv.DictReader(file, strict=True)]
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise KbnnError(f"'{path}' is damaged ({reason}): put it back, or start a new run") from error
 
     def write_history(self, rows: History) -> None:
         """Writes `history.csv`, by rename."""
@@ -121,11 +130,13 @@ class Run:
         writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        files.write(self.folder / "history.csv", text.getvalue())
+        files.write(self.folder / _HISTORY, text.getvalue())
 
 
-def _number(key: str, value: str) -> float:
-    return int(value) if key in _COUNTS else float(value)
+def _figures(row: dict[str, str]) -> dict[str, float]:
+    """A row's numbers; every row counts its stage and epoch."""
+    counts: dict[str, float] = {key: int(row[key]) for key in _COUNTS}
+    return {**counts, **{key: float(value) for key, value in row.items() if value and key not in _COUNTS}}
 
 
 def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:

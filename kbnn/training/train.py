@@ -9,12 +9,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from kbnn.errors import UsageError
+from kbnn.errors import KbnnError, UsageError
 from kbnn.training.distribution import is_chief, synchronize
 from kbnn.training.interruption import Interruption
 from kbnn.training.networks import network
 from kbnn.training.recipe import Recipe
-from kbnn.training.result import conclude
+from kbnn.training.result import conclude, has_result
 from kbnn.training.run import Run
 from kbnn.training.stage import Callbacks, Session
 from kbnn.training.state import latest
@@ -45,21 +45,24 @@ def train(
         strategy: of `tf.distribute`, for several devices or machines; they share each batch, batch normalization
             takes the statistics of all of it, and one of them writes the run.
 
-    A run that fails before anything is saved leaves nothing behind.
+    A new run that fails before anything is saved leaves nothing behind.
 
     Raises:
         UsageError: the folder is in use, or resuming with other settings.
-        KbnnError: the data set is absent, the folder cannot be written, the loss is not finite (the step, the layer
-            and the last good checkpoint are named), or SIGTERM or Ctrl-C came (`InterruptedRunError`).
+        KbnnError: the data set is absent, the folder cannot be written or lacks something, the loss is not finite (the
+            step, the layer and the last good checkpoint are named), or SIGTERM or Ctrl-C came (`InterruptedRunError`).
 
     Example:
         >>> run = kbnn.training.train(kbnn.training.Recipe.of("tiny", "bireal", "digits"), "runs/digits")
     """
     strategy = strategy or tf.distribute.get_strategy()
     run = _run(recipe, output, resume) if is_chief(strategy) else Run(Path(output), recipe)
+    if has_result(run):
+        return run
     data = run.dataset(data_dir)
-    data.steps(recipe.data.batch)
+    steps = data.steps(recipe.data.batch)
     checkpoint, position = latest(run.checkpoints)
+    _check_whole(run, epochs=position.total // steps)
     with Interruption() as interruption, _writable(run, strategy) as written, _removed_if_in_vain(written):
         session = Session(written, data, strategy, interruption, callbacks)
         model: tf.keras.Model | None = None
@@ -75,13 +78,25 @@ def train(
     return run
 
 
+def _check_whole(run: Run, epochs: int) -> None:
+    """Refuses to go on from a checkpoint after so many epochs if the history has others."""
+    rows = len(run.history())
+    # An epoch's row is written before its checkpoint.
+    if rows not in (epochs, epochs + 1):
+        raise KbnnError(
+            f"run '{run.folder}' lacks something: its last checkpoint is of epoch {epochs}, its history of epoch "
+            f"{rows}; put back what was removed, or start a new run"
+        )
+
+
 @contextlib.contextmanager
 def _removed_if_in_vain(run: Run) -> Iterator[None]:
-    """Takes a run's folder away when an error comes before there is anything to go on from."""
+    """Takes a new run's folder away when an error comes before there is anything to go on from."""
+    is_new = not Run.exists(run.folder)
     try:
         yield
     except Exception:
-        if not run.has("model") and not tf.train.latest_checkpoint(str(run.checkpoints)):
+        if is_new and not run.has("model") and not tf.train.latest_checkpoint(str(run.checkpoints)):
             shutil.rmtree(run.folder, ignore_errors=True)
         raise
 

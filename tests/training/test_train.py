@@ -1,6 +1,7 @@
 """Runs: what they leave, how they go on after an interruption, what stops them."""
 
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,10 +138,78 @@ def test_a_damaged_checkpoint_is_an_error(finished: Run, recipe: Recipe, tmp_pat
         train(recipe, output, resume=True)
 
 
+@pytest.fixture
+def copy(finished: Run, tmp_path: Path) -> Run:
+    """The finished run, as it was before it was tested."""
+    shutil.copytree(finished.folder, tmp_path / "copy")
+    (tmp_path / "copy" / "result.json").unlink()
+    return Run.open(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["stage,epoch,loss\n1,1,0.5\n1,", "stage,epoch,loss\n1,1,low\n", "stage,epoch\n1,1,3\n", "a\n1\n", "\0\xff"],
+    ids=["cut", "words", "too long", "strange", "binary"],
+)
+def test_a_damaged_history_is_an_error(copy: Run, content: str):
+    (copy.folder / "history.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(
+        KbnnError, match=r"copy/history\.csv' is damaged \(.*\): put it back, or start a new run"
+    ) as caught:
+        copy.history()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("history.csv", "its last checkpoint is of epoch 3, its history of epoch 0"),
+        ("checkpoints", "its last checkpoint is of epoch 0, its history of epoch 3"),
+        ("config.toml", "exists and is not a run"),
+        ("model.keras", r"has no model\.keras"),
+    ],
+)
+def test_a_run_that_lacks_a_part_is_left_as_it_is(copy: Run, name: str, message: str):
+    removed = copy.folder / name
+    shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
+    left = sorted(path.name for path in copy.folder.iterdir())
+    with pytest.raises(KbnnError, match=message):
+        train(copy.recipe, copy.folder, resume=True)
+    assert sorted(path.name for path in copy.folder.iterdir()) == left
+
+
+def test_a_damaged_result_is_an_error(copy: Run):
+    (copy.folder / "result.json").write_text('{"run": "copy"')
+    with pytest.raises(KbnnError, match=r"result\.json' is damaged .*: remove it, and write it again with kbnn train"):
+        result(copy)
+
+
+def test_a_run_that_had_only_to_be_tested_is_tested(finished: Run, copy: Run):
+    train(copy.recipe, copy.folder, resume=True)
+    assert result(copy).top1 == result(finished).top1
+
+
+def test_the_test_set_is_judged_in_float32(finished: Run):
+    """Two classes that bfloat16 cannot tell apart."""
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        inputs = tf.keras.Input((8, 8, 1))
+        logits = tf.keras.layers.Dense(10, name="logits")(tf.keras.layers.Flatten()(inputs))
+        model = tf.keras.Model(inputs, logits)
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    bias = np.zeros(10)
+    bias[[3, 7]] = 1, 1.001
+    model.get_layer("logits").set_weights([np.zeros((64, 10)), bias])
+    data = finished.dataset()
+    assert model.predict(np.zeros((1, 8, 8, 1)), verbose=0).argmax() == 3
+    assert evaluate(model, data).top1 == np.mean(data.test.labels == 7)
+
+
 def test_a_model_that_is_not_there_yet(recipe: Recipe, tmp_path: Path):
     run = Run.new(tmp_path / "run", recipe)
     run.write_config()
-    with pytest.raises(KbnnError, match=r"has no model\.keras yet"):
+    with pytest.raises(KbnnError, match=r"has no model\.keras: train it"):
         run.model()
     with pytest.raises(KbnnError, match="has not finished"):
         result(run)
