@@ -8,6 +8,8 @@
 
 from kbnn.training import catalog
 from kbnn.training.batch_norm_retraining import BatchNormRetraining
+from kbnn.training.distillation import Distiller
+from kbnn.training.divergence import TerminateOnDivergence
 from kbnn.training.evaluate import Evaluation, evaluate
 from kbnn.training.flip_ratio import FlipRatio
 from kbnn.training.grid import Axis, Grid
@@ -25,6 +27,7 @@ __all__ = [
     "BetaSchedule",
     "DataSettings",
     "Distillation",
+    "Distiller",
     "EDESchedule",
     "Evaluation",
     "FlipRatio",
@@ -38,6 +41,7 @@ __all__ = [
     "Result",
     "Run",
     "Stage",
+    "TerminateOnDivergence",
     "catalog",
     "evaluate",
     "result",

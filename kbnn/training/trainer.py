@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from kbnn.regularizers import binarized_kernels
+from kbnn.training.distillation import divergence
 from kbnn.training.recipe import Distillation, Stage
 
 NOT_FINITE = "the loss is not finite"
@@ -40,7 +41,7 @@ class Trainer(tf.keras.Model):
         logits = tf.cast(y_pred, tf.float32)
         losses = cross_entropy(y, logits, self._stage.label_smoothing)
         if self._teach is not None and self._stage.distillation is not None:
-            losses = distilled(losses, logits, tf.cast(self._teach(x), tf.float32), self._stage.distillation)
+            losses = distilled(losses, logits, self._teach(x), self._stage.distillation)
         penalty = self._penalties()
         self._measure(losses, penalty, y, logits)
         # Keras adds up the gradients of replicas.
@@ -78,12 +79,8 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) 
 
 
 def distilled(losses: tf.Tensor, student: tf.Tensor, teacher: tf.Tensor, settings: Distillation) -> tf.Tensor:
-    """(1 - share)·losses + share·T²·KL(softmax(teacher/T), softmax(student/T)) per image (Hinton et al. 2015)."""
-    temperature = settings.temperature
-    expected = tf.nn.log_softmax(teacher / temperature)
-    received = tf.nn.log_softmax(student / temperature)
-    divergence = tf.reduce_sum(tf.exp(expected) * (expected - received), -1)
-    return (1 - settings.share) * losses + settings.share * temperature**2 * divergence
+    """(1 - share)·losses + share·divergence per image."""
+    return (1 - settings.share) * losses + settings.share * divergence(student, teacher, settings.temperature)
 
 
 @tf.custom_gradient

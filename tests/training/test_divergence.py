@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn.training.divergence import first_non_finite
+from kbnn.errors import KbnnError
+from kbnn.training.divergence import TerminateOnDivergence, first_non_finite
 
 
 @pytest.fixture
@@ -44,3 +45,34 @@ def test_large_logits(network: tf.keras.Model):
         weigh(network, name, 1e-3)
     weigh(network, "third", 2e8)
     assert first_non_finite(network, tf.ones([2, 3])).startswith("all layers are finite, the logits reach ")
+
+
+def fit_until_it_diverges(model: tf.keras.Model, y: np.ndarray) -> str:
+    """The error, after which the weights are as they were."""
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    with pytest.raises(KbnnError) as caught:
+        model.fit(np.ones((8, 3)), y, batch_size=2, verbose=0, shuffle=False, callbacks=[TerminateOnDivergence()])
+    for weight, after in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, after)
+    return str(caught.value)
+
+
+def test_a_fit_of_ones_own_ends_where_gradients_are_lost():
+    inputs = tf.keras.Input((3,))
+    x = tf.keras.layers.Dense(4, name="first")(inputs)
+    # At 0 it has no gradient.
+    x = tf.keras.layers.Lambda(lambda x: tf.sqrt(tf.abs(x - x)), name="root")(x)
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(2, name="second")(x))
+    assert fit_until_it_diverges(model, np.ones((8, 2))).startswith(
+        "training diverged in step 1 of epoch 1: the weights of layer 'first' are not finite; the weights are again "
+    )
+
+
+def test_a_fit_of_ones_own_ends_when_everything_is_lost():
+    labels = np.ones((8, 2))
+    labels[4] = np.nan
+    model = tf.keras.Sequential([tf.keras.layers.Dense(4, input_shape=(3,)), tf.keras.layers.Dense(2)])
+    assert fit_until_it_diverges(model, labels).startswith(
+        "training diverged in step 3 of epoch 1: the loss is not finite, and no layer's weights are any more; "
+    )

@@ -1,12 +1,15 @@
 """Schedules as callbacks of `model.fit`."""
 
+import re
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import layers, quantizers, regularizers
+from kbnn import compiled, layers, quantizers, regularizers
 from kbnn.errors import UsageError
 from kbnn.training import BetaSchedule, EDESchedule, PercentileSchedule, RegularizationWarmup
 from kbnn.training.schedules import Schedule
@@ -105,3 +108,20 @@ def test_penalties_of_scales_rise_too():
 def test_what_cannot_be(make: Any):
     with pytest.raises(UsageError):
         make()
+
+
+def test_the_documentations_own_fit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its schedules end where they should, and its logs hold what they promise."""
+    (code,) = re.findall(r"```python\n(.*?)```", Path("docs/training.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    # Which takes longer to compile than three epochs of a small network to train.
+    monkeypatch.setattr(compiled, "available", lambda: False)
+    Path("own.py").write_text(code)
+    model = runpy.run_path("own.py")["model"]
+    layer = model.get_layer("binary")
+    assert float(layer.input_quantizer.t) == pytest.approx(1e-3 * 1e4 ** (2 / 3), rel=1e-5)
+    assert float(layer.kernel_regularizer.strength) == pytest.approx(1e-4)
+    assert {"loss", "accuracy", "val_accuracy", "flip_ratio/binary", "weight_entropy/binary"} <= set(
+        model.history.history
+    )
+    assert list(tmp_path.rglob("events*"))
