@@ -14,7 +14,7 @@ from kbnn.converters.deploy import Options, deploy
 from kbnn.converters.deploy.graph import Graph
 from kbnn.converters.deploy.int8 import calibrated, in_int8
 from kbnn.converters.description import Description, with_metadata
-from kbnn.converters.diagnosis import diagnose
+from kbnn.converters.diagnosis import diagnose, miscomputed
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.flatbuffer import File
 from kbnn.converters.inspection import Audit
@@ -95,6 +95,7 @@ def convert(
         raise UsageError(f"calibration makes weights int8 too: received weights='{weights}' with it, leave that out")
     keras = Reference(in_float32(model))
     _check_binary(keras, options)
+    _check_computable(keras, options)
     reference = reference_for(keras, options)
     graph = deploy(reference, options)
     if calibration is not None:
@@ -142,6 +143,14 @@ def _check_binary(reference: Reference, options: Options) -> None:
     for name in options.allow_float:
         if name not in names:
             raise unknown("1-bit layer", name, names)
+
+
+def _check_computable(reference: Reference, options: Options) -> None:
+    """Refuses layers that LCE bitpacks and computes wrongly."""
+    found = {call.name: miscomputed(reference, call) for call in binary_calls(reference)}
+    wrong = [f"'{name}': {why}" for name, why in found.items() if why is not None and name not in options.allow_float]
+    if wrong:
+        raise ConversionError(f"{len(wrong)} of {len(found)} 1-bit layers would be miscomputed: {'; '.join(wrong)}")
 
 
 def _check_bitpacked(reference: Reference, file: File, graph: Graph, options: Options) -> None:

@@ -24,6 +24,24 @@ def diagnose(reference: Reference, binary: BinaryCall) -> str:
     )
 
 
+def miscomputed(reference: Reference, binary: BinaryCall) -> str | None:
+    """One clause, as `diagnose`, where LCE bitpacks a layer and computes something else; None where it does not.
+
+    Its optimised kernels correct for zeros around an image as if the kernel fitted into it.
+    """
+    operation = reference.operation(reference.order[binary.convolutions[0]])
+    if operation.type != "Conv2D" or operation.get_attr("padding") != b"SAME":
+        return None
+    image, kernel = (value.shape for value in operation.inputs)
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel[:2], operation.get_attr("dilations")[1:3], strict=True)]
+    if image[1] >= reach[0] and image[2] >= reach[1]:
+        return None
+    return (
+        f"it pads {image[1]}x{image[2]} places with zeros for a {reach[0]}x{reach[1]} kernel, which LCE's optimised "
+        f"kernels compute wrongly: use pad_values=1.0, or larger images"
+    )
+
+
 def _values(reference: Reference, binary: BinaryCall) -> tuple[np.ndarray, np.ndarray]:
     """The layer's binarized kernel, and what it convolves, on one random image."""
     generator = np.random.default_rng(0)

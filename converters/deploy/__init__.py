@@ -1,6 +1,6 @@
 """Deploy: the trained graph in its cheapest exact form, by small passes over an intermediate one."""
 
-from kbnn.converters.deploy.affine import merge_affine
+from kbnn.converters.deploy.affine import affine_into_kernels, merge_affine
 from kbnn.converters.deploy.graph import Graph, Pass
 from kbnn.converters.deploy.groups import split_groups
 from kbnn.converters.deploy.int8 import in_int8
@@ -35,5 +35,6 @@ def _passes(options: Options) -> list[Pass]:
         affine_before_max_pool,
         settle_shifts,
         merge_affine,
+        affine_into_kernels,
         split_groups(portable=options.kernel == "portable"),
     ]

@@ -42,7 +42,6 @@ _FUSED = (tf.keras.activations.relu, hard_tanh)
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
     """The smallest and the largest of each value that is to be rounded, and zero, over batches of inputs by name."""
-    graph = _folded(graph)
     names = [node.name for node in graph if _is_stored(graph, node)]
     found: dict[str, Limits] = {}
     for batch in batches:
@@ -58,7 +57,6 @@ def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dic
 
 def in_int8(graph: Graph, limits: Mapping[str, Limits]) -> Graph:
     """The graph with its values rounded between their limits, and the kernels of its real-valued layers."""
-    graph = _folded(graph)
     first = _first_of_same_levels(graph)
     shared: dict[str, Limits] = {}
     for name, (low, high) in limits.items():
@@ -165,18 +163,3 @@ def _rounded(constants: np.ndarray) -> np.ndarray:
         return constants
     values = tf.constant(constants, tf.float32)
     return np.asarray(tf.quantization.fake_quant_with_min_max_args(values, low, high), np.float64)
-
-
-def _folded(graph: Graph) -> Graph:
-    """Scales and shifts after a real convolution in its kernel and bias, as the converter folds them."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is None or not isinstance(node.operation, Affine):
-            continue
-        source, affine = graph[node.inputs[0]], node.operation
-        layer = source.operation
-        if isinstance(layer, Convolution | Dense) and graph.sole_consumer(source.name) is not None:
-            kernel, bias = layer.kernel * affine.scale, layer.bias * affine.scale + affine.offset
-            folded = replace(layer, kernel=kernel, bias=bias)
-            graph = graph.with_nodes(replace(node, operation=folded, inputs=source.inputs, layer=source.layer))
-    return graph

@@ -113,6 +113,29 @@ def test_what_deployment_can_rescue_exactly_is_converted(changes, tmp_path):
     assert artifact.parity.kernels[0].differing == 0
 
 
+def test_a_network_as_it_is_built(tmp_path):
+    """Its batch normalizations shift nothing, so that the converter finds no bias."""
+    assert convert(kbnn.models.build("tiny"), tmp_path / "model.tflite").parity.passed
+
+
+@pytest.mark.parametrize(("size", "kernel"), [((1, 1), 3), ((2, 6), 3), ((6, 2), 3), ((4, 4), 5)])
+def test_zeros_around_less_than_a_kernel_are_refused(size, kernel, tmp_path):
+    """LCE's optimised kernels compute something else; of its three, only the reference kernel is right."""
+    changes = {"pad_values": 0.0, "kernel_quantizer": "ste_sign"}
+    layer = lq.layers.QuantConv2D(32, kernel, name="culprit", **{**sample_networks.BINARY, **changes})
+    model = sample_networks.single(layer, (*size, 32))
+    reason = (
+        f"'culprit': it pads {size[0]}x{size[1]} places with zeros for a {kernel}x{kernel} kernel.*: use pad_values"
+    )
+    with pytest.raises(ConversionError, match=reason):
+        convert(model, tmp_path / "model.tflite")
+    runs = {run.kernel: run for run in sample_networks.parity(model, sample_networks.raw(model)).runs}
+    assert runs["reference"].max_abs_difference == 0
+    assert min(runs[name].max_abs_difference for name in ("default", "indirect")) > 1
+    smallest = sample_networks.single(layer, (kernel, kernel, 32))
+    assert convert(smallest, tmp_path / "model.tflite").parity.passed
+
+
 @pytest.mark.parametrize("weight", [1e-9, 0.0])
 def test_a_dead_filter_is_rescued(weight, tmp_path):
     layer = lq.layers.QuantConv2D(64, 3, **sample_networks.BINARY)

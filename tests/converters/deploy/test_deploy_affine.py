@@ -3,8 +3,8 @@
 import numpy as np
 from sample_graphs import Builder, assert_equal
 
-from kbnn.converters.deploy.affine import merge_affine
-from kbnn.converters.deploy.operations import Affine
+from kbnn.converters.deploy.affine import affine_into_kernels, merge_affine
+from kbnn.converters.deploy.operations import Affine, Convolution
 
 
 def count(graph):
@@ -39,3 +39,22 @@ def test_an_output_that_does_nothing_is_its_input():
     merged = merge_affine(graph)
     assert merged.outputs == {"nothing": "a"}
     assert_equal(graph, merged)
+
+
+def test_a_real_convolution_takes_it_in_under_the_name_of_the_result():
+    b = Builder()
+    kernel, bias = b.random.normal(size=(3, 3, 32, 32)), b.random.normal(size=32)
+    convolution = b.add("conv", Convolution(kernel, bias, (1, 1), (1, 1), "same"), "image")
+    graph = b.graph(b.affine("bn", convolution))
+    folded = affine_into_kernels(graph)
+    assert [node.name for node in folded] == ["image", "bn"]
+    assert folded["bn"].layer == "conv"
+    assert_equal(graph, folded)
+
+
+def test_a_convolution_that_is_read_twice_keeps_its_kernel():
+    b = Builder()
+    kernel = b.random.normal(size=(3, 3, 32, 32))
+    first = b.add("conv", Convolution(kernel, np.zeros(32), (1, 1), (1, 1), "same"), "image")
+    graph = b.graph(b.sum("sum", first, b.affine("bn", first)))
+    assert affine_into_kernels(graph).nodes == graph.nodes
