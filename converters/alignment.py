@@ -53,13 +53,13 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
     for tensor in _computed(file, ("float32",)):
         name = tensor.name if graph is not None else value_name(file, tensor)
         aligned = _by_graph(tensor, graph, reference) if graph is not None else None
-        aligned = aligned or _by_names(tensor, name, reference)
+        aligned = aligned or _by_names(tensor, name, _place_among_outputs(file, tensor), reference)
         if aligned is not None:
             found[tensor.index] = aligned
     for name, tensor in file.outputs.items():
         value = _output(name, file, reference)
         if graph is None and value is not None:
-            found[tensor.index] = _aligned(tensor, value, reference)
+            found[tensor.index] = _aligned(tensor, value, 0, reference)
     return found
 
 
@@ -152,9 +152,15 @@ def _by_graph(tensor: Tensor, graph: Graph, reference: Reference) -> Aligned | N
     return Aligned(tensor, node.origin.value, node.layer, node.origin.order, node.origin.shift)
 
 
-def _by_names(tensor: Tensor, name: str, reference: Reference) -> Aligned | None:
-    places = [place for place in operations(name, reference.order) if _fits(tensor, reference, place)]
-    return _aligned(tensor, max(places), reference) if places else None
+def _by_names(tensor: Tensor, name: str, output: int, reference: Reference) -> Aligned | None:
+    places = [place for place in operations(name, reference.order) if _fits(tensor, reference, place, output)]
+    return _aligned(tensor, max(places), output, reference) if places else None
+
+
+def _place_among_outputs(file: File, tensor: Tensor) -> int:
+    """Which of its operator's outputs a tensor is: those of a split all bear one name."""
+    producer = file.producers.get(tensor.index)
+    return [other.index for other in producer.outputs].index(tensor.index) if producer is not None else 0
 
 
 def _output(name: str, file: File, reference: Reference) -> int | None:
@@ -164,8 +170,11 @@ def _output(name: str, file: File, reference: Reference) -> int | None:
     return reference.order.get(reference.outputs[name].split(":")[0]) if name in reference.outputs else None
 
 
-def _fits(tensor: Tensor, reference: Reference, place: int) -> bool:
-    value: tf.Tensor = reference.operation(place).outputs[0]
+def _fits(tensor: Tensor, reference: Reference, place: int, output: int) -> bool:
+    values = reference.operation(place).outputs
+    if output >= len(values):
+        return False
+    value: tf.Tensor = values[output]
     if value.shape.rank != len(tensor.shape) or value.shape.rank == 0 or not value.dtype.is_floating:
         return False
     if tensor.dtype != "int32":
@@ -174,9 +183,9 @@ def _fits(tensor: Tensor, reference: Reference, place: int) -> bool:
     return (*value.shape[1:-1], words) == tensor.shape[1:]
 
 
-def _aligned(tensor: Tensor, place: int, reference: Reference) -> Aligned:
+def _aligned(tensor: Tensor, place: int, output: int, reference: Reference) -> Aligned:
     value = _presign(place, reference) if tensor.dtype == "int32" else None
-    return Aligned(tensor, value or reference.operation(place).outputs[0].name, reference.layer_name(place))
+    return Aligned(tensor, value or reference.operation(place).outputs[output].name, reference.layer_name(place))
 
 
 def _presign(place: int, reference: Reference) -> str | None:

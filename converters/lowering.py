@@ -28,14 +28,14 @@ _CONVOLVES = (BinaryConvolution, Convolution, Dense, Opaque)
 class Trace:
     """The converter's input: a function of fixed shapes, which node made each operation, and whose value each is.
 
-    `order` numbers the operations by name; `nodes` are the nodes that made them; `values` those that they are the
-    value of; `keras` are the names that operations of opaque nodes have in Keras's own graph.
+    `order` numbers the operations by name; `nodes` are the nodes that made them; `values` those that their outputs,
+    by number, are the values of; `keras` are the names that operations of opaque nodes have in Keras's own graph.
     """
 
     module: tf.Module
     order: Mapping[str, int]
     nodes: Mapping[int, Node]
-    values: Mapping[int, Node]
+    values: Mapping[tuple[int, int], Node]
     keras: Mapping[int, str]
 
 
@@ -77,10 +77,11 @@ def serving(graph: Graph) -> Trace:
     scopes = {f"n{k}": node for k, node in enumerate(graph)}
     made = {index: scopes[name.split("/")[0]] for name, index in order.items() if name.split("/")[0] in scopes}
     tensors = {name: value for name, value in values.items() if tf.is_tensor(value)}
-    held = {order[value.op.name]: graph[name] for name, value in tensors.items()}
+    held = {(order[value.op.name], value.value_index): graph[name] for name, value in tensors.items()}
     # A tensor in int8 is named after the value before it is rounded; the parts of a split one all after the split.
     rounded = [node for node in graph if node.limits is not None and not isinstance(node.operation, Part)]
-    held |= {order[tensors[node.name].op.inputs[0].op.name]: node for node in rounded}
+    before = {node.name: tensors[node.name].op.inputs[0] for node in rounded}
+    held |= {(order[value.op.name], value.value_index): graph[name] for name, value in before.items()}
     return Trace(module, order, made, held, _keras_names(made))
 
 
@@ -129,19 +130,20 @@ def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
     names |= {tensor.index: graph.outputs[name] for name, tensor in file.outputs.items()}
     taken = set(names.values())
     for operator in file.operators:
-        for tensor in operator.outputs:
+        for number, tensor in enumerate(operator.outputs):
             if tensor.index not in names:
-                names[tensor.index] = _tensor_name(value_name(file, tensor), trace, taken)
+                names[tensor.index] = _tensor_name(value_name(file, tensor), number, trace, taken)
                 taken.add(names[tensor.index])
     return names
 
 
-def _tensor_name(name: str, trace: Trace, taken: set[str]) -> str:
+def _tensor_name(name: str, output: int, trace: Trace, taken: set[str]) -> str:
     last = last_operation(name, trace.order)
     if last is None:
         return next(other for other in (f"unnamed/{k}" for k in range(len(taken) + 1)) if other not in taken)
-    if last in trace.values and trace.values[last].name not in taken:
-        return trace.values[last].name
+    held = trace.values.get((last, output))
+    if held is not None and held.name not in taken:
+        return held.name
     if last in trace.keras:
         return trace.keras[last]
     inside = trace.nodes[last].name
@@ -158,7 +160,7 @@ def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) ->
     if operator.name != "LceBconv2d":
         return next((node for node in written if isinstance(node.operation, _CONVOLVES)), None)
     read = last_operation(data_input(operator).name, trace.order)
-    sign = trace.values.get(read) if read is not None else None
+    sign = trace.values.get((read, 0)) if read is not None else None
     readers = [node for node in trace.nodes.values() if sign is not None and sign.name in node.inputs]
     binary = [node for node in [*written, *readers] if isinstance(node.operation, BinaryConvolution)]
     # Where the layer stayed a Keras layer, it is that; but what it writes may also bear the name of one that reads it.

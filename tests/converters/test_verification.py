@@ -34,7 +34,7 @@ def test_every_layer_is_compared_on_every_kernel(bireal, bireal_path):
     parity = verify(bireal, bireal_path, sample_networks.images(bireal))
     for kernel in ("default", "indirect", "reference"):
         compared = {layer.name for layer in parity.layers if layer.kernel == kernel}
-        expected = {"stem_bn", "conv1", "conv1_bn", "add1", "conv2", "conv2_bn", "short_bn", "add2", "pool", "logits"}
+        expected = {"stem", "conv1", "conv1_bn", "add1", "conv2", "conv2_bn", "short", "add2", "pool", "logits"}
         assert expected <= compared
 
 
@@ -159,3 +159,16 @@ def test_a_file_without_lce_operators(bireal, tmp_path):
 def test_a_missing_file(bireal):
     with pytest.raises(UsageError, match="no such file"):
         verify(bireal, "none.tflite", sample_networks.images(bireal))
+
+
+@pytest.mark.parametrize("made", [sample_networks.deployed, sample_networks.raw], ids=["kbnn", "LCE"])
+def test_the_parts_of_a_split_are_told_apart(made):
+    """An operator with several outputs gives them all one name."""
+    image = tf.keras.Input((8, 8, 32), name="image")
+    parts = layers.Lambda(lambda x: tf.split(x, 2, axis=-1), name="split")(image)
+    x = layers.Concatenate()([layers.Conv2D(16, 3, padding="same", name=f"part{k}")(x) for k, x in enumerate(parts)])
+    x = layers.GlobalAveragePooling2D()(sample_networks.convolution(x, 32, "conv1"))
+    model = sample_networks.randomized(tf.keras.Model(image, x))
+    parity = sample_networks.parity(model, made(model))
+    assert parity.failures == []
+    assert {"split", "part0", "part1"} <= {layer.name for layer in parity.layers}
