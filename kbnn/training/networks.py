@@ -93,12 +93,14 @@ def method(settings: ModelSettings, stage: Stage) -> Method:
         UsageError: an unknown method or quantizer; near names are offered.
     """
     result = methods.get(stage.method or settings.method)
+    parts: dict[str, Any] = {}
+    if settings.activations is not None:
+        parts["input_quantizer"] = _known("activations", settings.activations, ACTIVATIONS)
+    if settings.kernels is not None:
+        parts["kernel_quantizer"] = _known("kernels", settings.kernels, KERNELS)
     if not result.is_binary:
         return result
-    if settings.activations is not None:
-        result = dataclasses.replace(result, input_quantizer=_known("activations", settings.activations, ACTIVATIONS))
-    if settings.kernels is not None:
-        result = dataclasses.replace(result, kernel_quantizer=_known("kernels", settings.kernels, KERNELS))
+    result = dataclasses.replace(result, **parts)
     if settings.scale is not None:
         scale = None if settings.scale == "none" else settings.scale
         penalty = result.scale_regularizer if scale == "learned" else None

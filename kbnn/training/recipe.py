@@ -157,7 +157,8 @@ class Recipe(Settings):
     source: str | None = None
     table: tuple[str, ...] = Field((), strict=False)
     paper: float | None = None
-    seed: int = 0
+    # As many as the random generators of TensorFlow and NumPy all take.
+    seed: int = Field(0, ge=0, lt=2**31)
     policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
     steps_per_execution: int = Field(8, ge=1)
     data: DataSettings
@@ -300,9 +301,9 @@ def _source(dataset: str | None, folder: str | os.PathLike[str] | None) -> dict[
 
 
 def _augmentation(dataset: str | None, size: int | None) -> dict[str, Any]:
-    if dataset == "digits":
+    if dataset == "digits" and size is None:
         return {"pad": 1}
-    flip = dataset != "svhn_cropped"
+    flip = dataset not in ("digits", "svhn_cropped")
     if size is None and dataset not in (None, "imagenet2012", "imagenette"):
         return {"pad": 4, "flip": flip}
     side = size or 224
@@ -372,7 +373,8 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
         return f"unknown key of a recipe: received '{key}'; {offer}"
     if wrong == "missing":
         return f"key '{key}' of the recipe is missing: {reason.lower()}"
-    of_key = f"key '{key}' of the recipe: received {first['input']!r}; " if key else ""
+    received = "" if isinstance(first["input"], dict) else f"received {first['input']!r}; "
+    of_key = f"key '{key}' of the recipe: {received}" if key else ""
     return f"{of_key}{reason[:1].lower()}{reason[1:]}"
 
 

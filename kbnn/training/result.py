@@ -94,6 +94,7 @@ def result(run: Run) -> Result:
         raise KbnnError(f"run '{run.folder}' has not finished: go on with {again}")
     try:
         values = json.loads(path.read_text())
-        return Result(**{**values, "changes": tuple(values.get("changes", ()))})
+        # Wherever the folder has gone since.
+        return Result(**{**values, "run": str(run.folder), "changes": tuple(values.get("changes", ()))})
     except (ValueError, TypeError, AttributeError) as error:
         raise KbnnError(f"'{path}' is damaged ({error}): remove it, and write it again with {again}") from error

@@ -85,7 +85,7 @@ class Run:
         """
         path = self.folder / f"{which}.keras"
         if not self.has(which):
-            raise KbnnError(f"run '{self.folder}' has no {path.name}: train it (kbnn train --resume), or put it back")
+            raise KbnnError(f"run '{self.folder}' has no {path.name}: go on training (--resume), or put it back")
         return load_model(path)
 
     def save(self, model: tf.keras.Model, which: str = "model") -> None:
@@ -116,12 +116,13 @@ class Run:
         path = self.folder / _HISTORY
         if not path.is_file():
             return []
-        try:
-            with path.open(newline="") as file:
-                return [_figures(row) for row in csv.DictReader(file, strict=True)]
-        except (ValueError, TypeError, KeyError, csv.Error) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise KbnnError(f"'{path}' is damaged ({reason}): put it back, or start a new run") from error
+        with path.open(newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            try:
+                return [_figures(row) for row in rows]
+            except (ValueError, TypeError, KeyError, csv.Error) as error:
+                line = max(rows.line_num, 1)
+                raise KbnnError(f"'{path}' is damaged in line {line}: put it back, or start a new run") from error
 
     def write_history(self, rows: History) -> None:
         """Writes `history.csv`, by rename."""

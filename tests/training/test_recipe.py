@@ -33,6 +33,7 @@ def test_common_defaults():
     ("dataset", "size", "expected"),
     [
         ("cifar10", None, {"pad": 4, "flip": True, "resize": None, "size": None}),
+        ("digits", 16, {"pad": 0, "flip": False, "resize": 18, "size": 16}),
         ("svhn_cropped", None, {"pad": 4, "flip": False, "resize": None, "size": None}),
         ("cifar10", 224, {"pad": 0, "flip": True, "resize": 256, "size": 224}),
         ("imagenet2012", None, {"pad": 0, "flip": True, "resize": 256, "size": 224}),
@@ -79,7 +80,9 @@ def test_a_recipe_survives_its_file(tmp_path: Path):
         ({"stage": [{"epochs": 2}, {"epochs": "3"}]}, "key 'stage.2.epochs' of the recipe: received '3'; input should"),
         ({"stage": [{}]}, "key 'stage.1.epochs' of the recipe is missing"),
         ({"stage": []}, "key 'stage' of the recipe"),
-        ({"data": {}}, "key 'data' of the recipe: received {}; give either name"),
+        ({"seed": -1}, "key 'seed' of the recipe: received -1; input should be greater than or equal to 0"),
+        ({"seed": 2**31}, "key 'seed' of the recipe: received 2147483648; input should be less than 2147483648"),
+        ({"data": {}}, "key 'data' of the recipe: give either name"),
         ({"data": {"name": "digits", "folder": "x"}}, "give either name, of a known data set, or folder"),
         ({"stage": [{"epochs": 1, "learning_rate": float("nan")}]}, "key 'stage.1.learning_rate' of the recipe"),
     ],

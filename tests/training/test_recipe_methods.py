@@ -53,6 +53,7 @@ def test_a_stage_has_its_own_method():
     ("changes", "message"),
     [
         ({"activations": "tahn"}, "unknown activations: received 'tahn'; did you mean tanh?"),
+        ({"name": "float", "activations": "tahn"}, "unknown activations: received 'tahn'; did you mean tanh?"),
         ({"kernels": "half"}, "unknown kernels: received 'half'; did you mean half_half"),
     ],
 )

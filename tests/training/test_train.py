@@ -147,17 +147,20 @@ def copy(finished: Run, tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    "content",
-    ["stage,epoch,loss\n1,1,0.5\n1,", "stage,epoch,loss\n1,1,low\n", "stage,epoch\n1,1,3\n", "a\n1\n", "\0\xff"],
+    ("content", "line"),
+    [
+        ("stage,epoch,loss\n1,1,0.5\n1,", 3),
+        ("stage,epoch,loss\n1,1,low\n", 2),
+        ("stage,epoch\n1,1,3\n", 2),
+        ("a\n1\n", 2),
+        ("\0\xff", 1),
+    ],
     ids=["cut", "words", "too long", "strange", "binary"],
 )
-def test_a_damaged_history_is_an_error(copy: Run, content: str):
+def test_a_damaged_history_is_an_error(copy: Run, content: str, line: int):
     (copy.folder / "history.csv").write_bytes(content.encode("latin-1"))
-    with pytest.raises(
-        KbnnError, match=r"copy/history\.csv' is damaged \(.*\): put it back, or start a new run"
-    ) as caught:
+    with pytest.raises(KbnnError, match=rf"history\.csv' is damaged in line {line}: put it back, or start a new run"):
         copy.history()
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,7 @@ def test_a_damaged_result_is_an_error(copy: Run):
 def test_a_run_that_had_only_to_be_tested_is_tested(finished: Run, copy: Run):
     train(copy.recipe, copy.folder, resume=True)
     assert result(copy).top1 == result(finished).top1
+    assert result(Run.open(copy.folder.rename(copy.folder.with_name("moved")))).run.endswith("moved")
 
 
 def test_the_test_set_is_judged_in_float32(finished: Run):
@@ -209,7 +213,7 @@ def test_the_test_set_is_judged_in_float32(finished: Run):
 def test_a_model_that_is_not_there_yet(recipe: Recipe, tmp_path: Path):
     run = Run.new(tmp_path / "run", recipe)
     run.write_config()
-    with pytest.raises(KbnnError, match=r"has no model\.keras: train it"):
+    with pytest.raises(KbnnError, match=r"has no model\.keras: go on training"):
         run.model()
     with pytest.raises(KbnnError, match="has not finished"):
         result(run)
