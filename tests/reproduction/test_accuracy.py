@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kbnn import reproduction, training
+from kbnn import reproduction
 from kbnn.errors import KbnnError, UsageError
 from kbnn.reproduction import Row
 from kbnn.training import InterruptedRunError, Recipe, Run
@@ -71,17 +71,3 @@ def test_our_own_rows_have_one_schedule(label: str):
     assert rows[label].stage == rows["float"].stage
     assert rows[label].data == rows["float"].data
     assert rows[label].model.method == label
-
-
-@pytest.mark.slow
-def test_a_table_of_real_runs_resumes(tmp_path: Path):
-    def train(one: Recipe, folder: Path) -> Run:
-        return training.train(one, folder, resume=True)
-
-    rows = [Row("bireal", recipe(1))]
-    accuracy = [
-        reproduction.reproduce("t", "", rows, tmp_path, train, lambda run: 100 * run.history()[-1]["val_accuracy"])
-        for _ in range(2)
-    ]
-    assert accuracy[0] == accuracy[1]
-    assert accuracy[0].outcomes[0].mean > 20

@@ -1,4 +1,4 @@
-"""Every data set that is fetched, from tensorflow-datasets' records to a trained network, on made-up images."""
+"""Data sets that are fetched, from tensorflow-datasets' records to a trained network, on made-up images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +28,9 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("name", "size", "classes", "augmentation"),
     [
-        ("cifar10", None, 10, (4, True)),
         ("cifar100", None, 100, (4, True)),
         ("svhn_cropped", None, 10, (4, False)),
         ("imagenette", 32, 10, (0, True)),
-        ("imagenet2012", 32, 1000, (0, True)),
     ],
 )
 def test_images_become_a_trained_network(

@@ -118,6 +118,7 @@ def test_training_stops_when_patience_runs_out(recipe: Recipe, tmp_path: Path):
     assert 3 <= len(accuracies) < 40
     assert improvements[-2:] == [False, False]
     assert all(any(improvements[k : k + 2]) for k in range(len(improvements) - 2))
+    (run.folder / "result.json").unlink()
     assert train(run.recipe, run.folder, resume=True).history() == run.history()
 
 
