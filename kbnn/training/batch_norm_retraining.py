@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from kbnn.errors import UsageError
 from kbnn.layers.binarized import Binarized
+from kbnn.training.built import require_built
 
 
 class BatchNormRetraining(tf.keras.callbacks.Callback):
@@ -14,7 +15,8 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
     Afterwards the layers are as trainable as before; the kernels stay ±1.
 
     Raises:
-        UsageError: when training starts, a kernel quantizer makes other signs of ±1 kernels than they have.
+        UsageError: when training starts, a kernel quantizer makes other signs of ±1 kernels than they have, or the
+            model is not built.
 
     Example:
         >>> model.fit(x, y, epochs=1, callbacks=[kbnn.training.BatchNormRetraining()])
@@ -23,6 +25,7 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        require_built(self)
         sign_kernels(self.model)
         self._frozen = freeze_all_but_batch_norm(self.model)
         # What is trained was decided when the function was made.

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from kbnn.errors import KbnnError
+from kbnn.training.built import require_built
 
 
 class TerminateOnDivergence(tf.keras.callbacks.Callback):
@@ -15,6 +16,7 @@ class TerminateOnDivergence(tf.keras.callbacks.Callback):
     callback: it refuses the step before a weight changes, and names layers by their outputs, too.
 
     Raises:
+        UsageError: when training starts, the model is not built.
         KbnnError: after the step, or with `steps_per_execution` the steps, that left something NaN or infinite.
 
     Example:
@@ -22,6 +24,7 @@ class TerminateOnDivergence(tf.keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        require_built(self)
         # In one call: asking for each weight takes longer than looking at it.
         self._all_finite = tf.function(lambda: tf.reduce_all([_finite(w) for w in self.model.trainable_weights]))
 

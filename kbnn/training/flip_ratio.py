@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kbnn.analysis import WeightHistory, entropy
 from kbnn.analysis.diagnostics import FILE
+from kbnn.training.built import require_built
 
 
 class FlipRatio(tf.keras.callbacks.Callback):
@@ -22,7 +23,7 @@ class FlipRatio(tf.keras.callbacks.Callback):
         folder: where to keep the history as `weights.npz`, so that a resumed training goes on in it.
 
     Raises:
-        UsageError: when training starts, the model has no binary layer.
+        UsageError: when training starts, the model has no binary layer, or is not built.
 
     Example:
         >>> model.fit(x, y, callbacks=[kbnn.training.FlipRatio(), tf.keras.callbacks.TensorBoard("logs")])
@@ -34,6 +35,7 @@ class FlipRatio(tf.keras.callbacks.Callback):
         self.history = WeightHistory()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        require_built(self)
         if self.folder is not None and (self.folder / FILE).is_file():
             self.history = WeightHistory.read(self.folder / FILE)
 

@@ -19,7 +19,7 @@ class InterruptedRunError(KbnnError):
         how: to go on.
     """
 
-    def __init__(self, what: str, received: signal.Signals, how: str = "--resume") -> None:
+    def __init__(self, what: str, received: signal.Signals, how: str) -> None:
         super().__init__(f"{what}, go on with {how}")
         self.what = what
         self.received = received

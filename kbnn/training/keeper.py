@@ -107,6 +107,7 @@ class Keeper(tf.keras.callbacks.Callback):
             raise InterruptedRunError(
                 f"stopped by {received.name} after step {self.position.total}: run '{self._run.folder}' is saved",
                 received,
+                f"kbnn train --output {self._run.folder} --resume",
             )
 
 

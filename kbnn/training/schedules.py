@@ -13,6 +13,7 @@ import tensorflow as tf
 from kbnn.errors import UsageError
 from kbnn.quantizers import EDESign, HalfHalf, SignSwish
 from kbnn.regularizers import Strength
+from kbnn.training.built import require_built
 
 
 class Schedule(tf.keras.callbacks.Callback):
@@ -21,6 +22,9 @@ class Schedule(tf.keras.callbacks.Callback):
     Args:
         epochs: E, length of the schedule; Keras's number of epochs when not given.
         first: Keras's number of the first epoch, counted from 0.
+
+    Raises:
+        UsageError: an E under 1; when training starts, a model that is not built.
     """
 
     def __init__(self, epochs: int | None = None, first: int = 0) -> None:
@@ -29,6 +33,9 @@ class Schedule(tf.keras.callbacks.Callback):
             raise UsageError(f"{type(self).__name__}: epochs must be at least 1, received {epochs}")
         self.epochs = epochs
         self.first = first
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        require_built(self)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         length = self.epochs or self.params["epochs"] - self.first
@@ -161,6 +168,7 @@ class RegularizationWarmup(Schedule):
         self._targets: weakref.WeakKeyDictionary[Strength, float] = weakref.WeakKeyDictionary()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # Penalties have their strength before the model has variables.
         for penalty in penalties(self.model):
             self._targets.setdefault(
                 penalty, float(penalty.strength.numpy()) if self.strength is None else self.strength

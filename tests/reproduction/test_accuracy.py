@@ -59,7 +59,7 @@ def test_rows_are_trained_with_every_seed_and_tabulated(tmp_path: Path):
 
 def test_an_interruption_ends_the_table(tmp_path: Path):
     def train(one: Recipe, folder: Path) -> Run:
-        raise InterruptedRunError("stopped", signal.SIGTERM)
+        raise InterruptedRunError("stopped", signal.SIGTERM, "--resume")
 
     with pytest.raises(InterruptedRunError, match="stopped, go on with the same command"):
         reproduction.reproduce("t", "", [Row("a", recipe(1))], tmp_path, train, lambda run: 0.0)

@@ -11,7 +11,15 @@ import tensorflow as tf
 
 from kbnn import compiled, layers, quantizers, regularizers
 from kbnn.errors import UsageError
-from kbnn.training import BetaSchedule, EDESchedule, PercentileSchedule, RegularizationWarmup
+from kbnn.training import (
+    BatchNormRetraining,
+    BetaSchedule,
+    EDESchedule,
+    FlipRatio,
+    PercentileSchedule,
+    RegularizationWarmup,
+    TerminateOnDivergence,
+)
 from kbnn.training.schedules import Schedule
 
 
@@ -125,3 +133,37 @@ def test_the_documentations_own_fit_runs(tmp_path: Path, monkeypatch: pytest.Mon
         model.history.history
     )
     assert list(tmp_path.rglob("events*"))
+
+
+class Subclassed(tf.keras.Model):
+    """Its variables come with its first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = layers.BinaryConv2D(
+            4, 3, input_quantizer=quantizers.EDESign(), kernel_quantizer="ste_sign", name="conv"
+        )
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(self.conv(x), (1, 2))
+
+
+LOOKING = (EDESchedule, PercentileSchedule, FlipRatio, TerminateOnDivergence)
+
+
+@pytest.mark.parametrize("kind", [*LOOKING, BatchNormRetraining])
+def test_a_model_without_variables_is_one_clear_error(kind: Any):
+    network = Subclassed()
+    network.compile("sgd", "mse")
+    with pytest.raises(UsageError, match=f"{kind.__name__} needs a model that is built: received 'subclassed"):
+        network.fit(np.ones((2, 4, 4, 2)), np.ones((2, 4)), callbacks=[kind()], verbose=0)
+
+
+def test_a_subclassed_model_that_is_built():
+    network = Subclassed()
+    network(np.ones((2, 4, 4, 2)))
+    network.compile("sgd", "mse")
+    callbacks = [RegularizationWarmup(), *(kind() for kind in LOOKING)]
+    network.fit(np.ones((2, 4, 4, 2)), np.ones((2, 4)), epochs=2, callbacks=callbacks, verbose=0)
+    assert float(network.conv.input_quantizer.t) == pytest.approx(1e-3 * 1e4**0.5, rel=1e-5)
+    assert "flip_ratio/conv" in network.history.history

@@ -51,7 +51,8 @@ def test_best_is_the_epoch_that_validated_best(finished: Run):
 def test_sigterm_saves_and_the_rest_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):
     output, before = tmp_path / "run", (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
     with pytest.raises(
-        InterruptedRunError, match=r"stopped by SIGTERM after step \d+: .* go on with --resume"
+        InterruptedRunError,
+        match=r"stopped by SIGTERM after step \d+: .* go on with kbnn train --output .* --resume",
     ) as caught:
         train(recipe, output, callbacks=[AtStep(step, send(signal.SIGTERM))])
     assert caught.value.exit_status == 143
