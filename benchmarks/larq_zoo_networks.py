@@ -15,7 +15,7 @@ import time
 import numpy as np
 import record
 
-import kbnn  # before larq_zoo, which wants the Keras that kbnn chooses
+import kbnn  # noqa: F401, before larq_zoo, which wants the Keras that kbnn chooses
 
 NETWORKS = (
     *("BinaryAlexNet", "XNORNet", "BiRealNet", "RealToBinaryNet", "BinaryResNetE18"),

@@ -9,7 +9,7 @@ import sample_networks
 import tensorflow as tf
 
 from kbnn.cli.command import to_json
-from kbnn.converters import flatbuffer, verify
+from kbnn.converters import flatbuffer, verification, verify
 from kbnn.converters.stock import export_float
 from kbnn.errors import KbnnError, UsageError
 
@@ -172,3 +172,21 @@ def test_the_parts_of_a_split_are_told_apart(made):
     parity = sample_networks.parity(model, made(model))
     assert parity.failures == []
     assert {"split", "part0", "part1"} <= {layer.name for layer in parity.layers}
+
+
+@pytest.mark.parametrize(("margin", "passed"), [(4.0, True), (0.0, False)])
+def test_outputs_may_depart_as_far_as_keras_departs_from_itself(margin, passed, bireal, bireal_file, monkeypatch):
+    """A deep network turns a rounding of one value into a difference of all outputs, in Keras too."""
+    monkeypatch.setattr(verification, "LOGIT_TOLERANCE", 1e-12)
+    monkeypatch.setattr(verification, "SENSITIVITY_MARGIN", margin)
+    parity = sample_networks.parity(bireal, bireal_file)
+    assert parity.passed is passed
+    assert 1e-9 < parity.sensitivity / parity.logit_range < 1e-2
+    assert "when the images change by 1e-06 of their range" in str(parity)
+    assert all("depart from Keras's on the" in failure for failure in parity.failures)
+
+
+def test_how_far_keras_departs_from_itself_is_measured_only_where_a_file_departs(bireal, bireal_file):
+    parity = sample_networks.parity(bireal, bireal_file)
+    assert parity.sensitivity is None
+    assert "when the images change" not in str(parity)
