@@ -102,11 +102,11 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
 
     def _train(self, x: tf.Tensor) -> tf.Tensor:
         kernel, scale = self.binarized_kernel(), self.output_scale()
-        if scale is not None and x.dtype != tf.float32:
-            # The sums of a half-precision convolution are float32: whole multiples of the rounded scale, exactly.
-            kernel, scale = kernel * scale, None
+        if scale is not None:
+            # Multiplying the output, and its gradients, would be passes over maps in the place of one over the kernel.
+            kernel = kernel * scale
         kernel = tf.cast(kernel, x.dtype)
-        return self._finish(fused.convolution(x, kernel, self.input_quantizer, self.strides, self._ones(x)), scale)
+        return self._finish(fused.convolution(x, kernel, self.input_quantizer, self.strides, self._ones(x)), None)
 
     def _ones(self, x: tf.Tensor) -> fused.Padding | None:
         """How many rows and columns of ones "same" padding adds; None if none."""
