@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from kbnn.compiled import compiled, narrow, partial_sums, total, widen
 from kbnn.layers.channels import known_channels
+from kbnn.layers.recomputed import note
 
 
 @compiled
@@ -43,4 +44,5 @@ class ChannelShift(tf.keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return channel_shift(inputs, tf.convert_to_tensor(self.bias))
+        bias = tf.convert_to_tensor(self.bias)
+        return note(channel_shift(inputs, bias), _shift, inputs, bias)

@@ -14,17 +14,15 @@ import tensorflow as tf
 
 from kbnn.compiled import compiled
 from kbnn.layers.convolution_gradients import Strides, input_gradient, kernel_gradient
+from kbnn.layers.recomputed import Recipe, recipe
 from kbnn.quantizers import Estimator
-from kbnn.quantizers.base import sign, surrogate_sign
-from kbnn.quantizers.estimators import approx_sign_gradient, ste_gradient
+from kbnn.quantizers.base import sign
+from kbnn.quantizers.estimators import Gradient, surrogate
 
 # Rows above and below, columns left and right, that a "same" convolution adds.
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 DTYPES = (tf.float32, tf.bfloat16, tf.float16)
-
-_approx_sign_gradient = compiled(approx_sign_gradient)
-_ste_gradient = compiled(ste_gradient)
 
 
 def takes(quantizer: Any, x: tf.Tensor) -> bool:
@@ -42,19 +40,21 @@ def convolution(
     Gradients: with respect to `x` that of the convolution, through the quantizer, whose parameters receive theirs;
     with respect to `kernel` that of the padded convolution.
     """
+    source = recipe(x)
     # Passed in as tensors, so that the gradient of a custom gradient's result finds its way to them.
     parameters = [tf.convert_to_tensor(variable) for variable in quantizer.trainable_variables]
 
     @tf.custom_gradient
     def convolve(x: tf.Tensor, kernel: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        forward = tf.ensure_shape(_padded_sign(x, padding), _padded_shape(x, padding))
+        forward = tf.ensure_shape(_padded_sign(source, padding), _padded_shape(x, padding))
 
         def gradients(dy: tf.Tensor) -> list[tf.Tensor]:
             # TensorFlow's own "SAME" leaves out the very rows and columns that were added.
-            dsigns = input_gradient(x, kernel, dy, strides, "SAME" if padding else "VALID")
-            dx, *dparameters = _through(quantizer, x, dsigns)
+            dsigns = input_gradient(source.tensors[0], kernel, dy, strides, "SAME" if padding else "VALID")
+            dx = tf.ensure_shape(_through(source, dsigns, *surrogate(quantizer)), x.shape)
             with tf.control_dependencies([dy]):
-                signs = tf.ensure_shape(_padded_sign(x, padding), _padded_shape(x, padding))
+                signs = tf.ensure_shape(_padded_sign(source, padding), _padded_shape(x, padding))
+            dparameters = quantizer.parameter_gradients(x, dx) if parameters else []
             return [dx, kernel_gradient(signs, kernel, dy, strides), *dparameters]
 
         return tf.nn.conv2d(forward, kernel, strides, "VALID"), gradients
@@ -62,27 +62,15 @@ def convolution(
     return convolve(x, kernel, *parameters)
 
 
-def _through(quantizer: Any, x: tf.Tensor, dsigns: tf.Tensor) -> list[tf.Tensor]:
-    """dL/dx and dL/dparameters of the quantizer, given dL/dsign(x)."""
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        signs = _compiled_call(quantizer, x)
-    dx, *dparameters = tape.gradient(signs, [x, *quantizer.trainable_variables], dsigns)
-    return [tf.ensure_shape(dx, x.shape), *dparameters]
-
-
-def _compiled_call(quantizer: Any, x: tf.Tensor) -> tf.Tensor:
-    """What the quantizer computes, its gradient one pass over memory: kbnn's own are already."""
-    if isinstance(quantizer, lq.quantizers.ApproxSign):
-        return surrogate_sign(x, _approx_sign_gradient)
-    if isinstance(quantizer, lq.quantizers.SteSign):
-        return surrogate_sign(x, _ste_gradient, quantizer.clip_value)
-    return quantizer.call(x)
+@compiled
+def _through(source: Recipe, dsigns: tf.Tensor, gradient: Gradient, parameters: tuple[Any, ...]) -> tf.Tensor:
+    """dL/dx of the quantizer, given dL/dsign(x): one pass over memory."""
+    return gradient(source.function(*source.tensors), dsigns, *parameters)
 
 
 @compiled
-def _padded_sign(x: tf.Tensor, padding: Padding | None) -> tf.Tensor:
-    signs = sign(x)
+def _padded_sign(source: Recipe, padding: Padding | None) -> tf.Tensor:
+    signs = sign(source.function(*source.tensors))
     if padding is None:
         return signs
     # XLA on a CPU concatenates up to four times faster than it pads.

@@ -104,7 +104,10 @@ def _vanishing(w: tf.Tensor) -> tf.Tensor:
 
 
 class Estimator(lq.quantizers.Quantizer):
-    """A sign of activations or kernels with a surrogate gradient, element by element."""
+    """A sign of activations or kernels with a surrogate gradient, element by element.
+
+    A subclass says what the gradient is, as `surrogate` and `parameters`, for layers that compile it with their own.
+    """
 
     precision = 1
 
@@ -120,9 +123,22 @@ class Estimator(lq.quantizers.Quantizer):
             experimental_autocast=False,
         )
 
+    @staticmethod
+    def surrogate(x: tf.Tensor, dy: tf.Tensor, *parameters: Any) -> tf.Tensor:
+        """dL/dx, given dL/dsign(x): a function of these only."""
+        raise NotImplementedError
+
+    def parameters(self) -> tuple[Any, ...]:
+        """What `surrogate` depends on beside x and dy: numbers, or variables' values."""
+        return ()
+
+    def parameter_gradients(self, x: tf.Tensor, dx: tf.Tensor) -> list[tf.Tensor]:
+        """The gradients of the trainable variables, given dL/dx."""
+        return []
+
     def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
         """dL/dx, given dL/dsign(x)."""
-        raise NotImplementedError
+        return self.surrogate(x, dy, *self.parameters())
 
 
 class KernelQuantizer(lq.quantizers.Quantizer):

@@ -58,10 +58,12 @@ class EDESign(Estimator):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return ede_sign(inputs, tf.convert_to_tensor(self.t), tf.convert_to_tensor(self.k))
+        return ede_sign(inputs, *self.parameters())
 
-    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        return gradient(x, dy, tf.convert_to_tensor(self.t), tf.convert_to_tensor(self.k))
+    surrogate = staticmethod(gradient)
+
+    def parameters(self) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.convert_to_tensor(self.t), tf.convert_to_tensor(self.k)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "t": self._initial_t, "k": self._initial_k}

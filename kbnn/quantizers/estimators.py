@@ -14,7 +14,8 @@ from kbnn.quantizers.leaky_ste import LeakySteSign
 from kbnn.quantizers.sign_swish import SignSwish
 from kbnn.quantizers.tanh import TanhSign
 
-Gradient = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# (x, dL/dsign(x), parameters) -> dL/dx.
+Gradient = Callable[..., tf.Tensor]
 
 ESTIMATORS: dict[str, type[lq.quantizers.Quantizer]] = {
     "approx_sign": lq.quantizers.ApproxSign,
@@ -62,12 +63,22 @@ def input_gradient(quantizer: Any) -> Gradient:
     Raises:
         UsageError: what was received has none.
     """
+    gradient, parameters = surrogate(quantizer)
+    return lambda x, dy: gradient(x, dy, *parameters)
+
+
+def surrogate(quantizer: Any) -> tuple[Gradient, tuple[Any, ...]]:
+    """The surrogate gradient as a function (x, dy, *parameters) -> dL/dx that is the same for all of its kind.
+
+    Raises:
+        UsageError: what was received has none.
+    """
     if isinstance(quantizer, Estimator):
-        return quantizer.gradient
+        return type(quantizer).surrogate, quantizer.parameters()
     if isinstance(quantizer, lq.quantizers.SteSign):
-        return lambda x, dy: ste_gradient(x, dy, quantizer.clip_value)
+        return ste_gradient, (quantizer.clip_value,)
     if isinstance(quantizer, lq.quantizers.ApproxSign):
-        return approx_sign_gradient
+        return approx_sign_gradient, ()
     raise UsageError(
         f"no surrogate gradient: received {quantizer!r}; pass one of {', '.join(sorted(ESTIMATORS))} or its quantizer"
     )

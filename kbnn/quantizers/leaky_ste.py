@@ -50,8 +50,10 @@ class LeakySteSign(Estimator):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return leaky_ste_sign(inputs, self.slope)
 
-    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        return gradient(x, dy, self.slope)
+    surrogate = staticmethod(gradient)
+
+    def parameters(self) -> tuple[float]:
+        return (self.slope,)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "slope": self.slope}

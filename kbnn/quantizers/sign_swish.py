@@ -88,8 +88,13 @@ class SignSwish(Estimator):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return sign_swish(inputs, tf.convert_to_tensor(self.beta))
 
-    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        return gradient(x, dy, tf.convert_to_tensor(self.beta))
+    surrogate = staticmethod(gradient)
+
+    def parameters(self) -> tuple[tf.Tensor]:
+        return (tf.convert_to_tensor(self.beta),)
+
+    def parameter_gradients(self, x: tf.Tensor, dx: tf.Tensor) -> list[tf.Tensor]:
+        return [beta_gradient(x, dx, *self.parameters())] if self.trainable_beta else []
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self._initial_beta, "trainable_beta": self.trainable_beta}

@@ -1,0 +1,66 @@
+"""What comes before a sign, made anew by the convolution: the same numbers and gradients."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kbnn import compiled
+from kbnn.layers import BatchMedian, BinaryConv2D, ChannelShift, recomputed
+
+X = np.random.default_rng(0).normal(0.2, 1, (4, 6, 6, 8)).astype(np.float32)
+
+
+def built(before: tf.keras.layers.Layer) -> BinaryConv2D:
+    signs = {"input_quantizer": "approx_sign", "kernel_quantizer": "ste_sign"}
+    convolution = BinaryConv2D(16, 3, dtype=before.dtype_policy, **signs)
+    for layer in (before, convolution):
+        layer.build(X.shape)
+    rng = np.random.default_rng(1)
+    for weight in before.trainable_weights:
+        weight.assign(rng.uniform(0.2, 1.5, weight.shape))
+    return convolution
+
+
+def called(before: tf.keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
+    return before(x, training=True) if isinstance(before, BatchMedian) else before(x)
+
+
+def step(before: tf.keras.layers.Layer, convolution: BinaryConv2D, hand_over=lambda y: y) -> dict[str, np.ndarray]:
+    x = tf.cast(X, before.compute_dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = convolution(hand_over(called(before, x)), training=True)
+        loss = tf.reduce_sum(tf.cast(y, tf.float32) * np.random.default_rng(2).normal(size=y.shape).astype(np.float32))
+    sources = {"x": x, **{weight.name: weight for weight in (*before.trainable_weights, convolution.latent_kernel)}}
+    return {"y": y, **tape.gradient(loss, sources)}
+
+
+@pytest.mark.parametrize(
+    ("policy", "xla"), [("float32", True), ("float32", False), ("mixed_bfloat16", True), ("mixed_float16", True)]
+)
+@pytest.mark.parametrize("layer", [ChannelShift, BatchMedian])
+def test_equals_what_is_read(layer, policy, xla, monkeypatch):
+    if not xla:
+        monkeypatch.setattr(compiled, "available", lambda: False)
+    before = layer(dtype=policy)
+    convolution = built(before)
+    anew = step(before, convolution)
+    read = step(before, convolution, tf.identity)
+    for name, value in read.items():
+        np.testing.assert_array_equal(tf.cast(anew[name], tf.float32), tf.cast(value, tf.float32), name)
+
+
+@pytest.mark.parametrize("layer", [ChannelShift, BatchMedian])
+def test_layers_note_how_their_output_is_made(layer):
+    before = layer()
+    built(before)
+    y = called(before, tf.constant(X))
+    function, tensors = recomputed.recipe(y)
+    np.testing.assert_array_equal(tensors[0], X)
+    np.testing.assert_allclose(function(*tensors), y, 1e-6)
+
+
+def test_without_a_note_a_tensor_is_made_of_itself():
+    x = tf.constant(X)
+    function, tensors = recomputed.recipe(x)
+    assert function(*tensors) is x
