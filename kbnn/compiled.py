@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 # "0" in the environment leaves XLA out: slower, the same numbers, nothing to compile at the start.
 VARIABLE = "KBNN_XLA"
@@ -60,22 +61,63 @@ def narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     return tf.bitcast(tf.cast(tf.bitwise.right_shift(rounded, half), tf.uint16), tf.bfloat16)
 
 
-def partial_sums(function: Callable[..., Sums], *activations: tf.Tensor) -> Sums:
+def partial_sums(
+    function: Callable[..., Sums], *activations: tf.Tensor, add: Callable[..., tf.Tensor] = tf.add
+) -> tf.Tensor:
     """Σ over positions of function(*activations), in part: `(B, ..., C)` to `(rows, C)`, to be used when compiled.
+
+    Where the function gives several float32 tensors in a tuple, their sums are stacked: `(number, rows, C)`.
 
     XLA's own reductions on a CPU are up to ten times slower than an elementwise pass over the same data. So the
     positions are split in eight, and the eighths are added up element by element: one pass, and nothing of the
-    size of the activations is written. `total` does the rest.
+    size of the activations is written. `total` does the rest. With `tf.maximum` to `add` it is a maximum.
     """
     flat = [tf.reshape(x, [-1, x.shape[-1]]) for x in activations]
+    if isinstance(function(*(x[:0] for x in flat)), tuple):
+        rows = _by_eighths(function, flat)
+        return tf.stack(_by_eighths(lambda *rows: rows, rows))
     size = tf.shape(flat[0])[0] // _PARTS
-    parts = [function(*(x[k * size : (k + 1) * size] for x in flat)) for k in range(_PARTS)]
-    while len(parts) > 1:
-        parts = [tf.nest.map_structure(tf.add, *pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    sums = [function(*(x[k * size : (k + 1) * size] for x in flat)) for k in range(_PARTS)]
+    while len(sums) > 1:
+        sums = [add(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
+    return tf.concat([sums[0], function(*(x[_PARTS * size :] for x in flat))], 0)
+
+
+def _by_eighths(function: Callable[..., tuple[tf.Tensor, ...]], flat: list[tf.Tensor]) -> list[tf.Tensor]:
+    """The sums of the eighths of the rows, and the rows that are left."""
+    size = tf.shape(flat[0])[0] // _PARTS
+    values = function(*(tf.reshape(x[: _PARTS * size], [_PARTS, size, x.shape[-1]]) for x in flat))
     rest = function(*(x[_PARTS * size :] for x in flat))
-    return tf.nest.map_structure(lambda *rows: tf.concat(rows, 0), parts[0], rest)
+    return [tf.concat(rows, 0) for rows in zip(_added_up(values), rest, strict=True)]
 
 
-def total(sums: Sums) -> Sums:
-    """`(rows, C)` to `(C,)`, not to be compiled: TensorFlow's reduction is faster than XLA's."""
-    return tf.nest.map_structure(lambda rows: tf.reduce_sum(rows, 0), sums)
+def _added_up(values: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
+    """The sum of each over its first axis; with XLA in one loop, where each would have one of its own otherwise."""
+    if not available():
+        return [tf.reduce_sum(value, 0) for value in values]
+    zeros = [tf.zeros((), tf.float32)] * len(values)
+    return xla.variadic_reduce(list(values), zeros, dimensions_to_reduce=[0], reducer=_adder(len(values)))
+
+
+@functools.cache
+def _adder(number: int) -> Any:
+    """The sums of `number` pairs of scalars, as XLA takes what it reduces by."""
+    scalars = [tf.TensorSpec((), tf.float32)] * number
+    with tf.init_scope():
+        function = tf.function(lambda *both: tuple(map(tf.add, both[:number], both[number:])), autograph=False)
+        return function.get_concrete_function(*scalars, *scalars)
+
+
+def total(sums: tf.Tensor) -> tf.Tensor:
+    """`(..., rows, C)` to `(..., C)`, not to be compiled: TensorFlow's reduction is faster than XLA's."""
+    return tf.reduce_sum(sums, -2)
+
+
+@compiled
+def _partial_channel_sums(x: tf.Tensor) -> tf.Tensor:
+    return partial_sums(widen, x)
+
+
+def channel_sums(x: tf.Tensor) -> tf.Tensor:
+    """Σ over positions of `(B, ..., C)`, in float32: `(C,)`."""
+    return total(_partial_channel_sums(x))

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import selection
-from kbnn.compiled import Sums, compiled, narrow, partial_sums, total, widen
+from kbnn.compiled import compiled, narrow, partial_sums, total, widen
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError
 from kbnn.layers.channels import known_channels, parametric_relu
@@ -28,8 +28,13 @@ def sample_rows(x: tf.Tensor) -> tf.Tensor:
 
     Replicas share in the sample that one device would take of the whole batch.
     """
+    rows = _rows(x, max(max(SAMPLE // x.shape[-1], LEAST_ROWS) // _replicas(), 1))
+    return tf.ensure_shape(rows, [None, x.shape[-1]])
+
+
+@compiled
+def _rows(x: tf.Tensor, wanted: int) -> tf.Tensor:
     rows = tf.reshape(x, [-1, x.shape[-1]])
-    wanted = max(max(SAMPLE // x.shape[-1], LEAST_ROWS) // _replicas(), 1)
     # Between two strides, the larger one where it takes no less than two thirds of what is wanted.
     longest = 3 * (tf.shape(rows)[0] // wanted) // 2
     nearest = tf.searchsorted(STRIDES, [longest], side="right")[0] - 1
@@ -40,7 +45,8 @@ def sample_rows(x: tf.Tensor) -> tf.Tensor:
 def _median_and_unit(sample: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
     """The median, and a power of two near the largest magnitude, by which nothing overflows when squared."""
     values = widen(sample)
-    largest = tf.maximum(tf.reduce_max(tf.abs(values)), tf.reduce_max(tf.abs(beta)))
+    by_column = partial_sums(tf.abs, values, add=tf.maximum)
+    largest = tf.maximum(tf.reduce_max(by_column), tf.reduce_max(tf.abs(beta)))
     return tf.stack([selection.median(values), tf.minimum(power_of_two(largest), 2.0**126)])
 
 
@@ -56,17 +62,19 @@ def _moved(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor) ->
 
 
 @compiled
-def _side_sums(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor) -> Sums:
-    """Partial sums of m₊², n₊, m₋², n₋."""
+def _side_sums(x: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor) -> tf.Tensor:
+    """Partial sums of m₊², n₊, m₋², n₋, m₊, m₋."""
 
     def terms(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         m = _moved(x, beta, median, unit)
-        squares = m * m
+        positive, negative = tf.maximum(m, 0.0), tf.minimum(m, 0.0)
         return (
-            tf.where(m > 0, squares, 0.0),
+            positive * positive,
             tf.cast(m > 0, tf.float32),
-            tf.where(m < 0, squares, 0.0),
+            negative * negative,
             tf.cast(m < 0, tf.float32),
+            positive,
+            negative,
         )
 
     return partial_sums(terms, x)
@@ -89,22 +97,27 @@ def _normalized(
 
 
 @compiled
-def _gamma_gradients(
+def _gradient_sums(
     x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor, sums: tf.Tensor
-) -> Sums:
-    """Partial sums of dy·m/s, of the positive and of the negative entries."""
+) -> tf.Tensor:
+    """Partial sums of dy·m/s and of dy, each of the positive and of the negative entries."""
     positive, negative = _scales(sums, unit)
 
-    def terms(x: tf.Tensor, dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        m = _moved(x, beta, median, unit)
-        product = widen(dy) * m
-        return tf.where(m > 0, product * (1 / positive), 0.0), tf.where(m < 0, product * (1 / negative), 0.0)
+    def terms(x: tf.Tensor, dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        m, dy = _moved(x, beta, median, unit), widen(dy)
+        product = dy * m
+        return (
+            tf.where(m < 0, 0.0, product * (1 / positive)),
+            tf.where(m < 0, product * (1 / negative), 0.0),
+            tf.where(m < 0, 0.0, dy),
+            tf.where(m < 0, dy, 0.0),
+        )
 
     return partial_sums(terms, x, dy)
 
 
 @compiled
-def _input_gradient(
+def _gradients(
     x: tf.Tensor,
     dy: tf.Tensor,
     gamma: tf.Tensor,
@@ -113,23 +126,21 @@ def _input_gradient(
     unit: tf.Tensor,
     sums: tf.Tensor,
     through_scales: tf.Tensor,
-) -> tf.Tensor:
-    m = _moved(x, beta, median, unit)
-    positive, negative = _scales(sums, unit)
+    entries: tf.Tensor,
+    dy_sums: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """dL/dx, and its sums over positions, dL/dβ_c: of the sums of m (`entries`) and of dy of either side."""
+    scales = _scales(sums, unit)
     # What the scales' own gradient takes away, m/s·(Σ γ·dy·m/s)/n of the side.
-    share = tf.where(sums[::2] > 0, through_scales / tf.maximum(sums[1::2], 1.0), 0.0)
-    dy_wide = gamma * widen(dy)
-    dm = tf.where(
-        m < 0,
-        (dy_wide - m * (share[1] / negative)) * (1 / negative),
-        (dy_wide - m * (share[0] / positive)) * (1 / positive),
-    )
-    return narrow(dm / unit, dy.dtype)
+    shares = tf.unstack(tf.where(sums[::2] > 0, through_scales / tf.maximum(sums[1::2], 1.0), 0.0))
 
+    def through(side: int, m: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+        return (gamma * dy - m * (shares[side] / scales[side])) * (1 / scales[side])
 
-@compiled
-def _beta_gradient(dx: tf.Tensor) -> Sums:
-    return partial_sums(widen, dx)
+    m, wide = _moved(x, beta, median, unit), widen(dy)
+    dm = tf.where(m < 0, through(1, m, wide), through(0, m, wide))
+    dbeta = through(0, entries[0], dy_sums[0]) + through(1, entries[1], dy_sums[1])
+    return narrow(dm / unit, dy.dtype), dbeta / unit
 
 
 def _replicas() -> int:
@@ -156,15 +167,16 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
     sample = _gathered_over_replicas(tf.stop_gradient(sample_rows(x)))
     median, unit = tf.unstack(_median_and_unit(sample, tf.stop_gradient(beta)))
     by_channel = total(_side_sums(tf.stop_gradient(x), tf.stop_gradient(beta), median, unit))
-    sums = _summed_over_replicas(tf.reduce_sum(tf.stack(by_channel), 1))
+    sums, entries = _summed_over_replicas(tf.reduce_sum(by_channel[:4], 1)), by_channel[4:]
 
     @tf.custom_gradient
     def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dgamma = tf.stack(total(_gamma_gradients(x, dy, beta, median, unit, sums)))
+            gradient_sums = total(_gradient_sums(x, dy, beta, median, unit, sums))
+            dgamma, dy_sums = gradient_sums[:2], gradient_sums[2:]
             through_scales = _summed_over_replicas(tf.reduce_sum(gamma * dgamma, 1))
-            dx = _input_gradient(x, dy, gamma, beta, median, unit, sums, through_scales)
-            return dx, tf.reduce_sum(dgamma, 0), total(_beta_gradient(dx))
+            dx, dbeta = _gradients(x, dy, gamma, beta, median, unit, sums, through_scales, entries, dy_sums)
+            return dx, tf.reduce_sum(dgamma, 0), dbeta
 
         return _normalized(x, gamma, beta, median, unit, sums), gradient
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kbnn.compiled import Sums, compiled, narrow, partial_sums, total, widen
+from kbnn.compiled import compiled, narrow, partial_sums, total, widen
 from kbnn.layers.channels import check_divides, known_channels, parametric_relu
 
 
@@ -15,7 +15,7 @@ def _prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor | 
 
 
 @compiled
-def _prelu_gradients(x: tf.Tensor, dy: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, Sums]:
+def _prelu_gradients(x: tf.Tensor, dy: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """dL/dx, and partial sums of dL/dx, dy·min(u, 0) and dy."""
 
     def terms(x: tf.Tensor, dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -34,7 +34,7 @@ def biased_prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
 
     def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         dx, sums = _prelu_gradients(x, dy, bias, slope)
-        sum_dx, dslope, _ = total(sums)
+        sum_dx, dslope, _ = tf.unstack(total(sums))
         return dx, -sum_dx, dslope
 
     return _prelu(x, bias, slope, None), gradients
@@ -46,7 +46,7 @@ def rprelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor) -
 
     def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         dx, sums = _prelu_gradients(x, dy, bias, slope)
-        sum_dx, dslope, doffset = total(sums)
+        sum_dx, dslope, doffset = tf.unstack(total(sums))
         return dx, -sum_dx, dslope, doffset
 
     return _prelu(x, bias, slope, offset), gradients

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from kbnn.compiled import compiled, narrow, partial_sums, total, widen
+from kbnn.compiled import channel_sums, compiled, narrow, widen
 from kbnn.layers.channels import known_channels
 from kbnn.layers.recomputed import note
 
@@ -12,15 +12,10 @@ def _shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     return narrow(widen(x) + bias, x.dtype)
 
 
-@compiled
-def _bias_gradient(dy: tf.Tensor) -> tf.Tensor:
-    return partial_sums(widen, dy)
-
-
 @tf.custom_gradient
 def channel_shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """x + b_c, `bias` in float32; dL/dx = dy, dL/db_c = Σ dy of the channel."""
-    return _shift(x, bias), lambda dy: (dy, total(_bias_gradient(dy)))
+    return _shift(x, bias), lambda dy: (dy, channel_sums(dy))
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
