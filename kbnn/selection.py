@@ -5,11 +5,12 @@ For kernels the passes are written out, without control flow, so that they fold 
 few at a time, which is the same code for all; for activations, which are measured in training only, they are a loop.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from kbnn.compiled import compiled
+from kbnn.compiled import compiled, partial_sums
 
-_BLOCK = 64
 _BITS_AT_ONCE = 4
 
 
@@ -40,8 +41,15 @@ def _with_next_bits(magnitude: tf.Tensor, threshold: tf.Tensor, bit: tf.Tensor, 
 @compiled
 def _marked(magnitude: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     key = _magnitude_key(magnitude)
-    above = key > threshold
-    return above | _first(tf.equal(key, threshold), k - _count(above))
+    rows = key.shape[0]
+    row = tf.range(rows)[:, tf.newaxis]
+    # What is above the threshold comes before all of what equals it, and that in the order of its rows.
+    place = tf.where(key > threshold, -1, tf.where(tf.equal(key, threshold), row, rows))
+    end = tf.zeros_like(threshold)
+    for bit in range(rows.bit_length() - 1, -1, -1):
+        further = end + 2**bit
+        end = tf.where(_count_below(further, place) <= k, further, end)
+    return place < end
 
 
 def _magnitude_key(magnitude: tf.Tensor) -> tf.Tensor:
@@ -52,7 +60,7 @@ def _magnitude_key(magnitude: tf.Tensor) -> tf.Tensor:
 def kth_largest(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
     """The k-th largest value of each column of float32 `x` `(rows, columns)`, k from 1: shape `(columns,)`."""
     key = _ordered(x)
-    threshold = tf.where(_count(key >= 0) >= k, tf.constant(0, tf.int32), tf.int32.min)
+    threshold = tf.where(_count(lambda key: key >= 0, key) >= k, tf.constant(0, tf.int32), tf.int32.min)
 
     def refine(bit: tf.Tensor, threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return bit - 1, _raised(key, threshold, tf.bitwise.left_shift(1, bit), k)
@@ -67,9 +75,9 @@ def median(x: tf.Tensor) -> tf.Tensor:
     n = tf.shape(column)[0]
     upper = kth_largest(column, (n + 1) // 2)
     # The next smaller one is the same value, or the largest below it.
-    below = tf.reduce_max(tf.where(column < upper, column, x.dtype.min))
-    reached = _count(column >= upper) >= n // 2 + 1
-    lower = tf.where(reached, upper, below)
+    below = partial_sums(lambda column: tf.where(column < upper, column, x.dtype.min), column, add=tf.maximum)
+    reached = _count(lambda column: column >= upper, column) >= n // 2 + 1
+    lower = tf.where(reached, upper, tf.reduce_max(below))
     return tf.reshape(upper / 2 + lower / 2, [])
 
 
@@ -82,30 +90,16 @@ def _unordered(key: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(tf.where(key < 0, tf.bitwise.bitwise_xor(key, tf.int32.max), key), tf.float32)
 
 
-def _count(chosen: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(chosen, tf.int32), 0)
+def _count(chosen: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor) -> tf.Tensor:
+    """How many values of each column are chosen."""
+    return tf.reduce_sum(partial_sums(lambda values: tf.cast(chosen(values), tf.int32), values), 0)
+
+
+def _count_below(end: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    return _count(lambda values: values < end, values)
 
 
 def _raised(key: tf.Tensor, threshold: tf.Tensor, by: tf.Tensor | int, k: tf.Tensor | int) -> tf.Tensor:
     """`threshold` plus `by` where k values still reach that, else `threshold`."""
     higher = threshold + by
-    return tf.where(_count(key >= higher) >= k, higher, threshold)
-
-
-def _first(tied: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-    """Marks the first `wanted` (at least one) of each column's `tied` rows.
-
-    In two levels, so that only short columns are summed cumulatively: the block of rows that holds the last one
-    wanted, then its row in the block.
-    """
-    rows, columns = tied.shape
-    blocks = -(-rows // _BLOCK)
-    padded = tf.pad(tf.cast(tied, tf.int32), [[0, blocks * _BLOCK - rows], [0, 0]])
-    by_block = tf.reshape(padded, [blocks, _BLOCK, columns])
-    until_block = tf.cumsum(tf.reduce_sum(by_block, 1))
-    block = _count(until_block < wanted)
-    is_block = tf.equal(tf.range(blocks)[:, tf.newaxis], block)
-    rest = wanted - tf.reduce_max(tf.where(until_block < wanted, until_block, 0), 0)
-    within = tf.reduce_sum(by_block * tf.cast(is_block, tf.int32)[:, tf.newaxis], 0)
-    last = block * _BLOCK + _count(tf.cumsum(within) < rest)
-    return tied & (tf.range(rows)[:, tf.newaxis] <= last)
+    return tf.where(_count(lambda key: key >= higher, key) >= k, higher, threshold)
