@@ -6,7 +6,7 @@ from typing import Any
 import larq as lq
 import tensorflow as tf
 
-from kbnn.compiled import narrow, widen
+from kbnn.compiled import compiled, narrow, partial_sums, widen
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError
 
@@ -77,31 +77,56 @@ def power_of_two(x: tf.Tensor) -> tf.Tensor:
 
 
 def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf.Tensor:
-    """Ŵ = (W - mean(W))/√(Σ(W - mean(W))²/(n - lost_degrees) + epsilon) per filter, differentiable, in float32.
+    """Ŵ = (W - mean(W))/√(Σ(W - mean(W))²/(n - lost_degrees) + epsilon) per filter, in float32.
+
+    With r = 1/√(...) of a filter, dL/dW = r·(dL/dŴ - mean(dL/dŴ) - Ŵ·Σ(Ŵ·dL/dŴ)/(n - lost_degrees)).
 
     A filter whose weights are all equal has no direction: without an epsilon it gives zeros, and lets the gradient
     pass unscaled.
     """
-    w = tf.cast(w, tf.float32)
-    axes = filter_axes(w)
-    # Divided by a power of two near the largest weight, which is exact, so that no square overflows or vanishes.
-    largest = tf.stop_gradient(tf.reduce_max(tf.abs(w), axes))
-    unit = power_of_two(tf.maximum(largest, tf.sqrt(epsilon)))
-    scaled = w / unit
-    centred = scaled - tf.reduce_mean(scaled, axes)
     count = max(filter_size(w) - lost_degrees, 1)
-    variance = tf.reduce_sum(tf.square(centred), axes) / count
+
+    @tf.custom_gradient
+    def standardized(w: tf.Tensor) -> tf.Tensor:
+        outputs, inverse, is_flat = _standardized(w, count, epsilon)
+
+        def gradient(dy: tf.Tensor) -> tf.Tensor:
+            return _through_standardization(outputs, dy, inverse, is_flat, count, epsilon)
+
+        return outputs, gradient
+
+    return standardized(tf.cast(w, tf.float32))
+
+
+@compiled
+def _standardized(w: tf.Tensor, count: int, epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Ŵ, r per filter, and where the deviation is that of rounding."""
+    columns = tf.reshape(w, [-1, w.shape[-1]])
+    # Divided by a power of two near the largest weight, which is exact, so that no square overflows or vanishes.
+    largest = tf.reduce_max(partial_sums(tf.abs, columns, add=tf.maximum), 0)
+    unit = power_of_two(tf.maximum(largest, tf.sqrt(epsilon)))
+    mean = tf.reduce_sum(partial_sums(lambda x: x / unit, columns), 0) / filter_size(w)
+    variance = tf.reduce_sum(partial_sums(lambda x: tf.square(x / unit - mean), columns), 0) / count
     if epsilon:
         # For equal huge weights, epsilon vanishes beside their square.
-        return centred / tf.sqrt(tf.maximum(variance + tf.square(tf.sqrt(epsilon) / unit), _FLAT_VARIANCE**2))
-    is_dead = (largest <= _NEGLIGIBLE) | (variance < _FLAT_VARIANCE)
-    return tf.where(is_dead, _vanishing(w), centred / tf.sqrt(tf.where(is_dead, 1.0, variance)))
+        variance = variance + tf.square(tf.sqrt(epsilon) / unit)
+        is_flat = variance < _FLAT_VARIANCE**2
+        deviation = tf.sqrt(tf.maximum(variance, _FLAT_VARIANCE**2))
+        return (w / unit - mean) / deviation, 1 / deviation / unit, is_flat
+    is_flat = (largest <= _NEGLIGIBLE) | (variance < _FLAT_VARIANCE)
+    deviation = tf.sqrt(tf.where(is_flat, 1.0, variance))
+    return tf.where(is_flat, 0.0, (w / unit - mean) / deviation), 1 / deviation / unit, is_flat
 
 
-@tf.custom_gradient
-def _vanishing(w: tf.Tensor) -> tf.Tensor:
-    """Zeros, with the gradient of the identity."""
-    return tf.zeros_like(w), lambda dy: dy
+@compiled
+def _through_standardization(
+    y: tf.Tensor, dy: tf.Tensor, inverse: tf.Tensor, is_flat: tf.Tensor, count: int, epsilon: float
+) -> tf.Tensor:
+    sums = partial_sums(lambda y, dy: (dy, y * dy), y, dy)
+    mean, projection = tf.reduce_sum(sums[0], 0) / filter_size(y), tf.reduce_sum(sums[1], 0) / count
+    if epsilon:
+        return (dy - mean - y * tf.where(is_flat, 0.0, projection)) * inverse
+    return tf.where(is_flat, dy, (dy - mean - y * projection) * inverse)
 
 
 class Estimator(lq.quantizers.Quantizer):
