@@ -27,9 +27,10 @@ def input_gradient(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor, strides: Stri
 def kernel_gradient(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor, strides: Strides) -> tf.Tensor:
     """dL/dkernel of conv(x, kernel) without padding. Of `kernel` only its shape is used."""
     groups = _groups(x, kernel.shape)
-    if groups > 1 and not grouped_convolution.has_gradients(dy.dtype):
+    by_position = strides == (1, 1) and _multiplies_faster([*kernel.shape[:3], kernel.shape[3] // groups], dy)
+    if groups > 1 and (by_position or not grouped_convolution.has_gradients(dy.dtype)):
         return _by_group(groups, lambda x, kernel, dy: kernel_gradient(x, kernel, dy, strides), x, kernel, dy)
-    if groups == 1 and strides == (1, 1) and _multiplies_faster(kernel.shape, dy):
+    if by_position:
         return _by_position(x, kernel.shape, dy)
     return tf.raw_ops.Conv2DBackpropFilter(
         input=x, filter_sizes=kernel.shape, out_backprop=dy, strides=[1, *strides, 1], padding="VALID"
@@ -46,7 +47,7 @@ def _by_group(groups: int, gradient: Callable[..., tf.Tensor], *tensors: tf.Tens
     return tf.concat([gradient(*part) for part in parts], axis=-1)
 
 
-def _multiplies_faster(shape: tf.TensorShape, dy: tf.Tensor) -> bool:
+def _multiplies_faster(shape: list[int], dy: tf.Tensor) -> bool:
     return (
         dy.shape[1] * dy.shape[2] <= SMALL_MAP
         and min(shape[2:]) >= MANY_CHANNELS

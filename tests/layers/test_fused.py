@@ -40,6 +40,7 @@ GEOMETRIES = {
     "batch of one": ((1, 6, 6, 4), {"kernel_size": 3}),
     "one pixel": ((2, 1, 1, 4), {"kernel_size": 3}),
     "small map of many channels": ((2, 4, 4, 128), {"kernel_size": 3, "filters": 128}),
+    "small map of many channels in groups": ((2, 4, 4, 256), {"kernel_size": 3, "filters": 256, "groups": 2}),
     "with bias and activation": ((2, 6, 6, 4), {"kernel_size": 3, "use_bias": True, "activation": "relu"}),
 }
 
