@@ -99,6 +99,7 @@ def test_precisions_are_compared_once_both_were_trained():
 
     half, single = runs("mixed_bfloat16", 0.60, 0.61, 0.62), runs("float32", 0.61, 0.62, 0.63)
     assert results_page._precision(half) == {}
+    assert results_page._precision([*half, single[0]]) == {}
     found = results_page._precision([*half, *single])
     assert (found["difference"], found["within"]) == ("-1.00", True)
     assert "| float32 | 0 1 2 | 61.00 62.00 63.00 | 62.00 | 1.00 | 60.00 60.00 60.00 |" in found["table"]
