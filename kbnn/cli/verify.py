@@ -19,7 +19,7 @@ from kbnn.errors import KbnnError
 def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None, images: int, as_json: bool) -> None:
     """Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.
 
-    Exit status 1 when a kernel bit or a layer departs, or the outputs of the median image do.
+    Exit status 1 when a kernel bit or a layer departs, or the outputs of the median image do by more than rounding may.
 
     \b
     Example:
