@@ -155,7 +155,10 @@ def _summed_over_replicas(x: tf.Tensor) -> tf.Tensor:
 
 
 def _gathered_over_replicas(x: tf.Tensor) -> tf.Tensor:
-    return x if _replicas() == 1 else tf.distribute.get_replica_context().all_gather(x, axis=0)
+    if _replicas() == 1:
+        return x
+    # Gathering loses what is known of the shape.
+    return tf.ensure_shape(tf.distribute.get_replica_context().all_gather(x, axis=0), [None, *x.shape[1:]])
 
 
 def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
