@@ -1,14 +1,15 @@
 """Order statistics without sorting: the bits of a floating-point number, read as an integer, are in its order.
 
 A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data, exact.
-For kernels the passes are written out, without control flow, so that they fold to a constant at export, and compiled a
-few at a time, which is the same code for all; for activations, which are measured in training only, they are a loop.
+For kernels the passes are compiled a few at a time, which is the same code for all; for activations they are a loop.
+Where nothing is compiled, as at export, kernels are sorted instead: thousands of operations would take longer to build.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from kbnn import compiled as xla
 from kbnn.compiled import compiled, partial_sums
 
 _BITS_AT_ONCE = 4
@@ -22,10 +23,21 @@ def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
     if isinstance(k, int) and k == 0:
         return tf.zeros_like(magnitude, tf.bool)
     count = tf.convert_to_tensor(k, tf.int32)
+    if not xla.available() or tf.config.functions_run_eagerly():
+        return _largest_by_sorting(magnitude, count)
     threshold = tf.zeros(magnitude.shape[-1:], tf.int32)
     for bit in range(30, -1, -_BITS_AT_ONCE):
         threshold = _with_next_bits(magnitude, threshold, tf.constant(bit), count)
     return _marked(magnitude, threshold, count)
+
+
+def _largest_by_sorting(magnitude: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+    rows, columns = magnitude.shape
+    descending = tf.math.top_k(tf.transpose(magnitude), rows).values
+    threshold = tf.gather(descending, tf.broadcast_to(k, [columns]) - 1, batch_dims=1)
+    above, equal = magnitude > threshold, tf.equal(magnitude, threshold)
+    left = k - tf.math.count_nonzero(above, 0, dtype=tf.int32)
+    return above | equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= left)
 
 
 @compiled

@@ -1,7 +1,6 @@
 """kbnn is imported before any test module can import TensorFlow, so that tf.keras is Keras 2."""
 
 import gc
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,10 +8,20 @@ import pytest
 import kbnn  # noqa: F401
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True, scope="session")
+def libraries_are_there_to_stay() -> None:
+    """What is imported need not be searched again and again for what is not."""
+    import tensorflow as tf
+
+    tf.keras.backend.clear_session()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Frees the graphs of a module's tests: kept, they come to gigabytes over a run."""
+    """Frees each test's networks: cycles, which Python would keep until they are gigabytes."""
     yield
-    if "tensorflow" in sys.modules:
-        sys.modules["tensorflow"].keras.backend.clear_session()
+    import tensorflow as tf
+
+    tf.keras.backend.clear_session()
     gc.collect()

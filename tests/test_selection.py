@@ -5,6 +5,7 @@ import pytest
 import reference
 import tensorflow as tf
 
+from kbnn import compiled as xla
 from kbnn import selection
 from kbnn.compiled import compiled
 
@@ -16,6 +17,13 @@ def samples(shape):
     yield from (plain, np.round(plain), np.zeros(shape), np.ones(shape), -np.abs(plain), plain * 1e30, plain * 1e-30)
 
 
+@pytest.fixture(params=[True, False], ids=["by-bits", "by-sorting"])
+def either_way(request, monkeypatch):
+    if not request.param:
+        monkeypatch.setattr(xla, "available", lambda: False)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 4), (144, 7), (200, 3)])
 def test_largest_marks_what_sorting_marks(shape):
     for count in {0, 1, shape[0] // 2, shape[0]}:
@@ -31,6 +39,7 @@ def test_largest_compiled():
     np.testing.assert_array_equal(marked, reference.mark_largest(magnitude, 72))
 
 
+@pytest.mark.usefixtures("either_way")
 def test_largest_takes_a_count_for_each_column():
     magnitude = np.abs(RNG.normal(size=(50, 4))).astype(np.float32)
     count = np.array([1, 7, 25, 50])
@@ -38,6 +47,7 @@ def test_largest_takes_a_count_for_each_column():
     np.testing.assert_array_equal(marked, reference.mark_largest(magnitude, count))
 
 
+@pytest.mark.usefixtures("either_way")
 def test_negative_zero_is_zero():
     marked = selection.largest(tf.constant([[-0.0], [0.0], [-0.0]]), 2)
     np.testing.assert_array_equal(marked, [[True], [True], [False]])
