@@ -158,8 +158,14 @@ class Reference:
 
     @functools.cached_property
     def _session(self) -> Any:
-        """A session runs any part of the graph; a function would copy it first."""
-        return tf.compat.v1.Session(graph=self._frozen)
+        """A session runs any part of the graph; a function would copy it first.
+
+        The graph runs as it was traced: Grappler would compute something slightly else, and its constant folding ends
+        the process where a multiplication after a convolution has constants of certain shapes (TensorFlow 2.21).
+        """
+        config = tf.compat.v1.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        return tf.compat.v1.Session(graph=self._frozen, config=config)
 
     @functools.cached_property
     def _frozen(self) -> tf.Graph:
