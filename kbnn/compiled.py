@@ -30,6 +30,11 @@ def available() -> bool:
     return True
 
 
+def compiling() -> bool:
+    """Whether what is computed now is compiled, or will be; at export for instance it is not."""
+    return available() and not tf.config.functions_run_eagerly()
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` of tensors, compiled with XLA where there is one and run as it is elsewhere."""
     jitted = tf.function(function, jit_compile=True, autograph=False)
@@ -37,7 +42,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     @tf.autograph.experimental.do_not_convert
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        return jitted(*args) if available() else function(*args)
+        return jitted(*args) if compiling() else function(*args)
 
     return call
 
@@ -73,6 +78,8 @@ def partial_sums(
     size of the activations is written. `total` does the rest. With `tf.maximum` to `add` it is a maximum.
     """
     flat = [tf.reshape(x, [-1, x.shape[-1]]) for x in activations]
+    if not compiling():
+        return _reduced(function(*flat), tf.reduce_max if add is tf.maximum else tf.reduce_sum)
     if isinstance(function(*(x[:0] for x in flat)), tuple):
         rows = _by_eighths(function, flat)
         return tf.stack(_by_eighths(lambda *rows: rows, rows))
@@ -81,6 +88,13 @@ def partial_sums(
     while len(sums) > 1:
         sums = [add(*pair) for pair in zip(sums[::2], sums[1::2], strict=True)]
     return tf.concat([sums[0], function(*(x[_PARTS * size :] for x in flat))], 0)
+
+
+def _reduced(values: Sums, reduce: Callable[..., tf.Tensor]) -> tf.Tensor:
+    """In one row each."""
+    if isinstance(values, tuple):
+        return tf.stack([reduce(value, 0, keepdims=True) for value in values])
+    return reduce(values, 0, keepdims=True)
 
 
 def _by_eighths(function: Callable[..., tuple[tf.Tensor, ...]], flat: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -92,9 +106,7 @@ def _by_eighths(function: Callable[..., tuple[tf.Tensor, ...]], flat: list[tf.Te
 
 
 def _added_up(values: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
-    """The sum of each over its first axis; with XLA in one loop, where each would have one of its own otherwise."""
-    if not available():
-        return [tf.reduce_sum(value, 0) for value in values]
+    """The sum of each over its first axis, in one loop, where each would have one of its own otherwise."""
     zeros = [tf.zeros((), tf.float32)] * len(values)
     return xla.variadic_reduce(list(values), zeros, dimensions_to_reduce=[0], reducer=_adder(len(values)))
 

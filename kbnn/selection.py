@@ -2,15 +2,14 @@
 
 A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data, exact.
 For kernels the passes are compiled a few at a time, which is the same code for all; for activations they are a loop.
-Where nothing is compiled, as at export, kernels are sorted instead: thousands of operations would take longer to build.
+Where nothing is compiled, as at export, they are sorted: hundreds of operations would take longer to build and to call.
 """
 
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from kbnn import compiled as xla
-from kbnn.compiled import compiled, partial_sums
+from kbnn.compiled import compiled, compiling, partial_sums
 
 _BITS_AT_ONCE = 4
 
@@ -23,18 +22,21 @@ def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
     if isinstance(k, int) and k == 0:
         return tf.zeros_like(magnitude, tf.bool)
     count = tf.convert_to_tensor(k, tf.int32)
-    if not xla.available() or tf.config.functions_run_eagerly():
-        return _largest_by_sorting(magnitude, count)
+    if not compiling():
+        return _first_marked(magnitude, _kth_by_sorting(magnitude, count), count)
     threshold = tf.zeros(magnitude.shape[-1:], tf.int32)
     for bit in range(30, -1, -_BITS_AT_ONCE):
         threshold = _with_next_bits(magnitude, threshold, tf.constant(bit), count)
     return _marked(magnitude, threshold, count)
 
 
-def _largest_by_sorting(magnitude: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
-    rows, columns = magnitude.shape
-    descending = tf.math.top_k(tf.transpose(magnitude), rows).values
-    threshold = tf.gather(descending, tf.broadcast_to(k, [columns]) - 1, batch_dims=1)
+def _kth_by_sorting(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
+    descending = tf.sort(x, axis=0, direction="DESCENDING")
+    column = tf.range(tf.shape(x)[1])
+    return tf.gather_nd(descending, tf.stack([tf.broadcast_to(k - 1, tf.shape(column)), column], 1))
+
+
+def _first_marked(magnitude: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     above, equal = magnitude > threshold, tf.equal(magnitude, threshold)
     left = k - tf.math.count_nonzero(above, 0, dtype=tf.int32)
     return above | equal & (tf.cumsum(tf.cast(equal, tf.int32)) <= left)
@@ -71,6 +73,8 @@ def _magnitude_key(magnitude: tf.Tensor) -> tf.Tensor:
 
 def kth_largest(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
     """The k-th largest value of each column of float32 `x` `(rows, columns)`, k from 1: shape `(columns,)`."""
+    if not compiling():
+        return _kth_by_sorting(x, k)
     key = _ordered(x)
     threshold = tf.where(_count(lambda key: key >= 0, key) >= k, tf.constant(0, tf.int32), tf.int32.min)
 

@@ -53,6 +53,7 @@ def test_negative_zero_is_zero():
     np.testing.assert_array_equal(marked, [[True], [True], [False]])
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 11, 1000])
 def test_median(n):
     median = compiled(selection.median)
@@ -67,6 +68,7 @@ def test_median_of_the_largest_numbers():
     assert float(selection.median(tf.constant([-largest, largest]))) == 0
 
 
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("k", [1, 5, 10])
 def test_kth_largest(k):
     x = RNG.normal(size=(10, 3)).astype(np.float32)

@@ -77,9 +77,10 @@ def cooperate(recipe: Recipe, output: Path, workers: int = 2) -> list[list[list[
 
 
 def assert_same_curve(run: Run, other: Run, tolerance: float) -> None:
+    """The held-out loss within five times as much: after few steps it is far from settled, moving averages lag."""
     for mine, theirs in zip(run.history(), other.history(), strict=True):
-        for name in ("loss", "val_loss"):
-            assert mine[name] == pytest.approx(theirs[name], rel=tolerance), (mine, theirs)
+        for name, within in (("loss", tolerance), ("val_loss", 5 * tolerance)):
+            assert mine[name] == pytest.approx(theirs[name], rel=within), (name, mine, theirs)
 
 
 @pytest.fixture(scope="module")
