@@ -32,7 +32,7 @@ def resnet_cifar(
 
       network    input         parameters              MACs     storage   .tflite   published top-1
      ─────────────────────────────────────────────────────────────────────────────────────────────────────
-      resnet20   32x32x3   267.3k + 5.21k   40.11M + 705.2k   0.43 Mbit   75.3 kB   CIFAR-10 87.4 (SiMaN)
+      resnet20   32x32x3   267.3k + 5.21k   40.11M + 705.2k   0.43 Mbit   75.4 kB   CIFAR-10 87.4 (SiMaN)
 
     Args:
         blocks: residual blocks per stage; the depth is `6 blocks + 2`.
