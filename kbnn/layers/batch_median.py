@@ -214,6 +214,10 @@ class BatchMedian(tf.keras.layers.Layer):
     Example:
         >>> kbnn.layers.BatchMedian()(tf.random.normal((8, 16, 16, 64)), training=True)
 
+    The scales, and that the gradient flows through them, are the paper's: on held-out CIFAR-10 images three seeds of it,
+    of constant scales, of none and of the mean in the median's place all come to 34.6 to 36.4 %, within the seeds'
+    spread (`results/variants.csv`; `benchmarks/variants.py`).
+
     Source: ML+BMA, equations 11 and 12.
     Deviates from the paper: the median is that of an evenly spaced sample, since sorting all activations costs more
     than the convolution they go to. On the activations of CIFAR-10 images in ResNet-20 and Bi-Real-18, 272 medians, its
