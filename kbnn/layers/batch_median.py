@@ -214,8 +214,8 @@ class BatchMedian(tf.keras.layers.Layer):
     Example:
         >>> kbnn.layers.BatchMedian()(tf.random.normal((8, 16, 16, 64)), training=True)
 
-    The scales, and that the gradient flows through them, are the paper's: on held-out CIFAR-10 images three seeds of it,
-    of constant scales, of none and of the mean in the median's place all come to 34.6 to 36.4 %, within the seeds'
+    The scales, and that the gradient flows through them, are the paper's: on held-out CIFAR-10 images three seeds of
+    it, of constant scales, of none and of the mean in the median's place all come to 34.6 to 36.4 %, within the seeds'
     spread (`results/variants.csv`; `benchmarks/variants.py`).
 
     Source: ML+BMA, equations 11 and 12.
