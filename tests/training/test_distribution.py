@@ -77,21 +77,20 @@ def cooperate(recipe: Recipe, output: Path, workers: int = 2) -> list[list[list[
 
 
 def assert_same_curve(run: Run, other: Run, tolerance: float) -> None:
-    """The held-out loss within five times as much: after few steps it is far from settled, moving averages lag."""
     for mine, theirs in zip(run.history(), other.history(), strict=True):
-        for name, within in (("loss", tolerance), ("val_loss", 5 * tolerance)):
-            assert mine[name] == pytest.approx(theirs[name], rel=within), (name, mine, theirs)
+        for name in ("loss", "val_loss"):
+            assert mine[name] == pytest.approx(theirs[name], rel=tolerance), (mine, theirs)
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Recipe:
-    """Few steps: sums in another order flip signs, which parts the curves in time.
+    """Few and small steps: sums in another order flip signs, which parts the curves in time.
 
     So few images a step that batch medians are those of all activations: one device's sample is not two's.
     """
     recipe = Recipe.of("tiny", "bireal+bma", "digits", epochs=2, batch=64)
     # One step an execution: tracing a loop of them for each replica takes longer than all steps.
-    return recipe.changed({"stage.1.learning_rate": 5e-2, "stage.1.optimizer": "sgd", "steps_per_execution": 1})
+    return recipe.changed({"stage.1.learning_rate": 1e-2, "stage.1.optimizer": "sgd", "steps_per_execution": 1})
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def alone(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_two_workers_follow_the_curve_of_one_and_agree_on_batch_medians(alone: Run, tiny: Recipe, tmp_path: Path):
     first, second = cooperate(tiny, tmp_path / "run")
     run = Run.open(tmp_path / "run")
-    assert_same_curve(run, alone, 0.01)
+    assert_same_curve(run, alone, 0.005)
     assert run.has("model")
     assert first == second
     assert len(first) == 4
