@@ -9,6 +9,7 @@ its last step. Ctrl-C or SIGTERM ends the queue with everything saved.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -54,7 +55,15 @@ def _beside(path: str, name: str) -> str:
 
 
 def _succeeds(command: list[str]) -> bool:
-    status = subprocess.run(command).returncode
+    """Whether it ended well. Asked to stop, it saves first: SIGTERM is passed on to it, Ctrl-C came to it as well."""
+    with subprocess.Popen(command) as process:
+        handlers = {signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            status = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if status in INTERRUPTED:
         raise SystemExit(130)
     return status == 0

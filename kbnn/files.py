@@ -1,13 +1,14 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and a folder can be kept to one process."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kbnn.errors import KbnnError
+from kbnn.errors import KbnnError, UsageError
 
 
 @contextlib.contextmanager
@@ -45,6 +46,39 @@ def write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def held(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes the folder `path` and keeps it to this process within the block; no file in it says so.
+
+    A process that ends, however it does, lets go. On a file system without locks nobody is kept out.
+
+    Raises:
+        UsageError: another process keeps it.
+        KbnnError: it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        with contextlib.suppress(OSError):
+            _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"another process is writing '{folder}': wait for it or stop it, or choose another output folder"
+        ) from error
 
 
 def _flush(path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from kbnn import files
-from kbnn.errors import KbnnError
+from kbnn.errors import KbnnError, UsageError
 
 
 def test_replaces_the_old_file(tmp_path):
@@ -73,3 +73,35 @@ def test_full_disk(tmp_path):
 def test_a_place_that_cannot_be_written():
     with pytest.raises(KbnnError, match=r"cannot write '/proc/kbnn/a\.txt'"):
         files.write("/proc/kbnn/a.txt", "x")
+
+
+def test_a_folder_is_held_by_one_and_let_go(tmp_path):
+    folder = tmp_path / "new" / "run"
+    refused = pytest.raises(UsageError, match=r"another process is writing '.*run': wait for it or stop it")
+    with files.held(folder), refused, files.held(folder):
+        pass
+    with files.held(folder):
+        assert list(folder.iterdir()) == []
+
+
+def test_a_process_that_is_killed_lets_go(tmp_path):
+    hold = """
+import sys, time
+from kbnn import files
+with files.held(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match="another process"), files.held(tmp_path):
+            pass
+        process.kill()
+    with files.held(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(KbnnError, match="cannot write"), files.held(tmp_path / "file"):
+        pass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kbnn import files
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training.distribution import is_chief, synchronize
 from kbnn.training.interruption import Interruption
@@ -48,7 +49,7 @@ def train(
     A new run that fails before anything is saved leaves nothing behind.
 
     Raises:
-        UsageError: the folder is in use, or resuming with other settings.
+        UsageError: the folder is in use, another process trains the run, or resuming with other settings.
         KbnnError: the data set is absent, the folder cannot be written or lacks something, the loss is not finite (the
             step, the layer and the last good checkpoint are named), or SIGTERM or Ctrl-C came (`InterruptedRunError`).
 
@@ -61,9 +62,14 @@ def train(
         return run
     data = run.dataset(data_dir)
     steps = data.steps(recipe.data.batch)
-    checkpoint, position = latest(run.checkpoints)
-    _check_whole(run, epochs=position.total // steps)
-    with Interruption() as interruption, _writable(run, strategy) as written, _removed_if_in_vain(written):
+    with (
+        Interruption() as interruption,
+        _writable(run, strategy) as written,
+        files.held(written.folder),
+        _removed_if_in_vain(written),
+    ):
+        checkpoint, position = latest(run.checkpoints)
+        _check_whole(run, epochs=position.total // steps)
         session = Session(written, data, strategy, interruption, callbacks)
         model: tf.keras.Model | None = None
         while position.stage < len(recipe.stage):

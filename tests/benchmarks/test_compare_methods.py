@@ -1,6 +1,11 @@
 """The queue of runs: each row is trained and then measured, a failure does not end it, an interruption does."""
 
+import os
+import signal
 import sys
+import threading
+import time
+from pathlib import Path
 
 import compare_methods
 import pytest
@@ -34,3 +39,33 @@ def test_an_interrupted_command_ends_the_queue(status: int):
     with pytest.raises(SystemExit) as ended:
         compare_methods._succeeds([sys.executable, "-c", f"raise SystemExit({status})"])
     assert ended.value.code == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_under_way_may_save(number: signal.Signals, tmp_path: Path):
+    saves = """
+import os, pathlib, signal, sys, time
+def save(*_):
+    time.sleep(0.5)
+    pathlib.Path(sys.argv[2]).write_text("saved")
+    sys.exit(130)
+signal.signal(int(sys.argv[1]), save)
+part = pathlib.Path(sys.argv[3] + ".part")
+part.write_text(str(os.getpid()))
+part.rename(sys.argv[3])
+time.sleep(60)
+"""
+    saved, begun = tmp_path / "saved", tmp_path / "begun"
+
+    def stop() -> None:
+        while not begun.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+        if number == signal.SIGINT:
+            # A terminal sends it to the command as well.
+            os.kill(int(begun.read_text()), number)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(SystemExit):
+        compare_methods._succeeds([sys.executable, "-c", saves, str(int(number)), str(saved), str(begun)])
+    assert saved.read_text() == "saved"

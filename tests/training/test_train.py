@@ -108,6 +108,20 @@ def test_a_run_is_not_overwritten(finished: Run, recipe: Recipe):
         train(recipe, finished.folder)
 
 
+def test_one_process_at_a_time_trains_a_run(recipe: Recipe, tmp_path: Path):
+    refusals = []
+
+    def train_too(_: AtStep) -> None:
+        with pytest.raises(UsageError, match="another process is writing"):
+            train(recipe, tmp_path / "run", resume=True)
+        refusals.append(sorted(path.name for path in (tmp_path / "run").iterdir()))
+
+    run = train(recipe, tmp_path / "run", callbacks=[AtStep(7, train_too)])
+    assert len(refusals) == 1
+    assert "model.keras" in refusals[0]
+    assert [row["epoch"] for row in run.history()] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_that_is_not_a_run(recipe: Recipe, tmp_path: Path, resume: bool):
     (tmp_path / "notes.txt").write_text("mine")
