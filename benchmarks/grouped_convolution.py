@@ -2,14 +2,15 @@
 
     taskset -c 0,1 .venv/bin/python benchmarks/grouped_convolution.py [--groups 2] [--policy float32]
 
-Forward pass and all gradients of one 3x3 `BinaryConv2D`, at the sizes of PresB-Net-18's stages for CIFAR. The ratio is
-of the fastest runs; the one of processor times, which a busy machine disturbs less, stands beside it. Rows of
-results/grouped_convolution.csv.
+Forward pass and all gradients of one 3x3 `BinaryConv2D`, at the sizes of PresB-Net-18's stages for CIFAR, and all
+four together. The ratio is of the fastest runs; the one of processor times, which a busy machine disturbs less, stands
+beside it. Rows of results/grouped_convolution.csv.
 """
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import record
@@ -39,26 +40,38 @@ def step_of(size: int, channels: int, groups: int) -> Callable[[], tf.Tensor]:
     return step
 
 
-def measure(size: int, channels: int, groups: int, rounds: int) -> dict[str, object]:
+class Times(NamedTuple):
+    """Milliseconds of a step: the fastest by the clock, and the median of the processors."""
+
+    clock: float
+    processor: float
+
+
+def measure(size: int, channels: int, groups: int, rounds: int) -> tuple[Times, Times]:
+    """Grouped and ungrouped."""
     steps = {groups: step_of(size, channels, groups), 1: step_of(size, channels, 1)}
     wall, processor = ({number: [] for number in steps} for _ in range(2))
     for k in range(rounds + 2):
         for number in steps if k % 2 else reversed(steps):
             start = time.perf_counter(), time.process_time()
             float(steps[number]())
-            wall[number].append(time.perf_counter() - start[0])
-            processor[number].append(time.process_time() - start[1])
-    for times in (*wall.values(), *processor.values()):
-        del times[:2]
+            wall[number].append(1e3 * (time.perf_counter() - start[0]))
+            processor[number].append(1e3 * (time.process_time() - start[1]))
+    return tuple(Times(min(wall[number][2:]), float(np.median(processor[number][2:]))) for number in steps)
+
+
+def row(grouped: Times, ungrouped: Times, **settings: object) -> dict[str, object]:
     return {
-        "map": f"{size}x{size}",
-        "channels": channels,
-        "groups": groups,
-        "milliseconds": round(1e3 * min(wall[groups]), 2),
-        "ungrouped_milliseconds": round(1e3 * min(wall[1]), 2),
-        "ratio": round(min(wall[groups]) / min(wall[1]), 3),
-        "processor_ratio": round(float(np.median(processor[groups]) / np.median(processor[1])), 3),
+        **settings,
+        "milliseconds": round(grouped.clock, 2),
+        "ungrouped_milliseconds": round(ungrouped.clock, 2),
+        "ratio": round(grouped.clock / ungrouped.clock, 3),
+        "processor_ratio": round(grouped.processor / ungrouped.processor, 3),
     }
+
+
+def together(times: Sequence[Times]) -> Times:
+    return Times(*map(sum, zip(*times, strict=True)))
 
 
 def main() -> None:
@@ -70,11 +83,17 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(2)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.keras.mixed_precision.set_global_policy(arguments.policy)
+    settings = {"batch": BATCH, "policy": arguments.policy, "groups": arguments.groups}
+    times = {}
     for size, channels in SIZES:
-        row = {"batch": BATCH, "policy": arguments.policy}
-        row |= measure(size, channels, arguments.groups, arguments.rounds)
-        print(row, flush=True)
-        record.append("grouped_convolution", [row])
+        times[size, channels] = measure(size, channels, arguments.groups, arguments.rounds)
+        print(size, channels, times[size, channels], flush=True)
+    rows = [row(*pair, map=f"{size}x{size}", channels=channels, **settings) for (size, channels), pair in times.items()]
+    grouped, ungrouped = zip(*times.values(), strict=True)
+    rows.append(row(together(grouped), together(ungrouped), map="all", channels="", **settings))
+    for measured in rows:
+        print(measured)
+    record.append("grouped_convolution", rows)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """What each method adds to the training step over the plain sign method (bnn), as ratios of alternating steps.
 
     taskset -c 0,1 .venv/bin/python benchmarks/methods.py [--network resnet20] [--policy float32] [METHOD...]
+    taskset -c 0,1 .venv/bin/python benchmarks/methods.py --network resnet20 react react-with-relu
 
 The two networks step in turns in one process, on the same constant batch; the ratio is of their fastest steps, and the
-one of CPU time, which a busy machine disturbs less, stands beside it. Rows of results/methods.csv.
+one of CPU time, which a busy machine disturbs less, stands beside it. Rows of results/methods.csv. `react-with-relu` is
+react with TensorFlow's ReLU, without parameters, in the place of RPReLU: what any activation there takes.
 """
 
 import argparse
+import dataclasses
 import time
 
 import numpy as np
@@ -18,14 +21,25 @@ BATCH = {"resnet20": 128, "bireal18": 64}
 MODIFIED = ("xnor+ml", "xnor+std", "xnor+bma", "xnor+std+ml+bma", "irnet+ml+bma", "react+bma")
 
 
+WITH_RELU = "react-with-relu"
+
+
+def method_of(name: str) -> kbnn.methods.Method:
+    import tensorflow as tf
+
+    if name != WITH_RELU:
+        return kbnn.methods.get(name)
+    return dataclasses.replace(kbnn.methods.get("react"), after=lambda x, name: tf.keras.layers.ReLU(name=name)(x))
+
+
 class Step:
     """A network's training step on constant data."""
 
-    def __init__(self, network: str, method: "str | kbnn.methods.Method") -> None:
+    def __init__(self, network: str, method: str) -> None:
         import tensorflow as tf
 
         tf.keras.utils.set_random_seed(0)
-        model = kbnn.models.build(network, method=method, input_shape=(32, 32, 3), classes=10)
+        model = kbnn.models.build(network, method=method_of(method), input_shape=(32, 32, 3), classes=10)
         model.compile(
             tf.keras.optimizers.legacy.SGD(0.01, momentum=0.9),
             tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
