@@ -24,6 +24,7 @@ from kbnn.reproduction.ours import EPOCHS, LARGER, METHODS
 DOCS = record.ROOT / "docs"
 Row = Mapping[str, str]
 ByMethod = Mapping[str, Sequence[Row]]
+ByModel = Mapping[str, Sequence[Row]]
 # What two rows of a table can speak about: claim, row with, row without, measure, whether it should fall.
 Claim = tuple[str, str, str, str, bool]
 
@@ -81,15 +82,29 @@ def _runs_of(model: str, method: str, trained: Sequence[Row]) -> list[Row]:
     return [row for row in trained if (row["network"], row["method"]) == (model, method)]
 
 
-def _larger(trained: Sequence[Row]) -> str:
+def _larger(trained: Sequence[Row]) -> dict[str, str]:
+    """A table of the larger networks and their curves; nothing if none was trained."""
+    found = {model: runs for model, method in LARGER if (runs := _runs_of(model, method, trained))}
+    if not found:
+        return {}
+    return {"table": _larger_table(found), "curves": _curves("larger", "Larger networks", found)}
+
+
+def _larger_table(found: ByModel) -> str:
     named, accuracies = ("network", "method", "epochs", "seed"), ("validation_top1", "keras_top1", "tflite_top1")
     lines = [
-        (*(row[key] for key in named), *(f"{100 * float(row[key]):.2f}" for key in accuracies), row["trained_at"])
-        for model, method in LARGER
-        for row in _runs_of(model, method, trained)
+        (
+            *(row[key] for key in named),
+            *(f"{100 * float(row[key]):.2f}" for key in accuracies),
+            f"{int(row['tflite_bytes']) / 1000:.1f}",
+            row["trained_at"],
+        )
+        for rows in found.values()
+        for row in rows
     ]
-    columns = (*named, "validation (%)", "test, Keras (%)", "test, .tflite (%)", "commit")
-    return _markdown(columns, lines) if lines else ""
+    return _markdown(
+        (*named, "validation (%)", "test, Keras (%)", "test, .tflite (%)", ".tflite (kB)", "commit"), lines
+    )
 
 
 def _precision(rows: Sequence[Row]) -> dict[str, object]:
@@ -132,7 +147,7 @@ def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
         "accuracies": _accuracies(found),
         "trained": len(found),
         "runs": sum(map(len, found.values())),
-        "curves": _curves(epochs, found),
+        "curves": _curves(f"resnet20-{epochs}", f"ResNet-20, {epochs} epochs", found),
         "layers": _layers(binary),
         "networks": len(binary),
         "better_by_median": sum(_loses_less_by_median(rows[0]) for rows in binary.values()),
@@ -283,13 +298,14 @@ def _tested_claims(rows: Sequence[Row]) -> dict[str, object]:
     }
 
 
-def _curves(epochs: int, found: ByMethod) -> list[str]:
+def _curves(name: str, title: str, found: ByMethod | ByModel) -> str:
+    """Validation accuracy and training loss of the first run of each."""
     # Binary methods first, as in the other pictures, where they have the same colours.
     ordered = sorted(found.items(), key=lambda item: not item[1][0]["weight_entropy"])
-    histories = {method: _history(_folder(rows[0]) / "history.csv") for method, rows in ordered}
+    histories = {label: _history(_folder(rows[0]) / "history.csv") for label, rows in ordered}
     seeds = ", ".join(dict.fromkeys(rows[0]["seed"] for rows in found.values()))
-    caption = f"ResNet-20, {epochs} epochs: validation accuracy (5,000 images) and training loss, seed {seeds}."
-    return [_picture(f"resnet20-{epochs}-curves", figures.training_curves(histories, caption))]
+    caption = f"{title}: validation accuracy (5,000 images) and training loss, seed {seeds}."
+    return _picture(f"{name}-curves", figures.training_curves(histories, caption))
 
 
 def _history(path: Path) -> list[dict[str, float]]:
