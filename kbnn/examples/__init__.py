@@ -1,6 +1,6 @@
 """Trained networks small enough to ship: bitpacked files named by their hash, and images to try them on.
 
->>> example = kbnn.examples.get("resnet20-bireal-cifar10")
+>>> example = kbnn.examples.get("resnet20-xnor-cifar10")
 >>> audit = kbnn.converters.inspect(example.path)
 """
 
