@@ -52,13 +52,15 @@ def write(path: str | os.PathLike[str], data: bytes | str) -> None:
 def held(path: str | os.PathLike[str]) -> Iterator[None]:
     """Makes the folder `path` and keeps it to this process within the block; no file in it says so.
 
-    A process that ends, however it does, lets go. On a file system without locks nobody is kept out.
+    A process that ends, however it does, lets go. On a file system without locks nobody is kept out. Folders that
+    were made and hold nothing in the end are taken away.
 
     Raises:
         UsageError: another process keeps it.
         KbnnError: it cannot be made.
     """
     folder = Path(path)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -70,6 +72,9 @@ def held(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -10,9 +10,10 @@ import kbnn  # noqa: F401
 
 @pytest.fixture(autouse=True, scope="session")
 def libraries_are_there_to_stay() -> None:
-    """What is imported need not be searched again and again for what is not."""
+    """What is imported need not be searched again and again for what is not; what TensorFlow says once, it has said."""
     import tensorflow as tf
 
+    tf.config.list_logical_devices()
     tf.keras.backend.clear_session()
     gc.freeze()
 

@@ -82,6 +82,13 @@ def test_a_folder_is_held_by_one_and_let_go(tmp_path):
         pass
     with files.held(folder):
         assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_something_in_it_stays(tmp_path):
+    with files.held(tmp_path / "new" / "run"):
+        (tmp_path / "new" / "notes.txt").touch()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["notes.txt"]
 
 
 def test_a_process_that_is_killed_lets_go(tmp_path):

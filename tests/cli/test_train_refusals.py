@@ -33,7 +33,7 @@ from kbnn.cli import main
         ("train --model tiny --dataset digits --set model.weights=none.h5", 1, "no file of weights at 'none.h5'"),
         ("train --model tiny --data nowhere", 2, "no folder of images at "),
         ("train --model tiny --dataset digits --data photos", 2, "give either name, of a known data set, or folder"),
-        ("train --model tiny --dataset digits -o /proc/kbnn", 1, "cannot write '/proc/kbnn/config.toml'"),
+        ("train --model tiny --dataset digits -o /proc/kbnn", 1, "cannot write '/proc/kbnn'"),
         ("train --model tiny --dataset digits -o taken", 2, "'taken' exists and is not a run"),
         ("train -o taken --resume", 2, "'taken' is not a run"),
         ("train", 2, "what to train is not clear"),
