@@ -27,6 +27,8 @@ from kbnn.training.evaluate import evaluate
 
 TABLE = "trained"
 KEPT = ("config.toml", "history.csv", WEIGHTS)
+# The repository takes no larger ones: the record of a large network's weights stays in its run.
+LARGEST = 1_000_000
 
 
 def main() -> None:
@@ -134,7 +136,7 @@ def _keep(run: Run) -> None:
     folder = record.RESULTS / "histories" / f"{run.recipe.name}-{run.recipe.epochs}-seed{run.recipe.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     for name in KEPT:
-        if (run.folder / name).is_file():
+        if (run.folder / name).is_file() and (run.folder / name).stat().st_size <= LARGEST:
             shutil.copy(run.folder / name, folder / name)
 
 

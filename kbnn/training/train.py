@@ -61,7 +61,6 @@ def train(
     if has_result(run):
         return run
     data = run.dataset(data_dir)
-    steps = data.steps(recipe.data.batch)
     with (
         Interruption() as interruption,
         _writable(run, strategy) as written,
@@ -69,7 +68,7 @@ def train(
         _removed_if_in_vain(written),
     ):
         checkpoint, position = latest(run.checkpoints)
-        _check_whole(run, epochs=position.total // steps)
+        _check_whole(run, epochs=position.total // data.steps(recipe.data.batch))
         session = Session(written, data, strategy, interruption, callbacks)
         model: tf.keras.Model | None = None
         while position.stage < len(recipe.stage):
