@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import record
 
-from kbnn.converters import convert, flatbuffer, native
+from kbnn.converters import convert
+from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.precision import in_float32
 from kbnn.training.run import Run
 
@@ -36,7 +37,7 @@ def measure(run: Run) -> dict[str, object]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
             convert(model, path, images[:_VERIFICATION_IMAGES], **options)
-            predicted = native.run(flatbuffer.read(path).data, [images])[0].argmax(-1)
+            predicted = interpreter.run(flatbuffer.read(path).data, [images])[0].argmax(-1)
             row |= {
                 f"{form}_top1": f"{np.mean(predicted == labels):.4f}",
                 f"{form}_agreement": f"{np.mean(predicted == keras):.4f}",

@@ -60,20 +60,22 @@ def settled(model):
 
 def converted(model) -> dict[str, object]:
     """What `convert` does, and what it finds, whether it would refuse the file or not."""
-    from kbnn.converters import conversion, inspection, verification
-    from kbnn.converters.deploy import Options, deploy
-    from kbnn.converters.lowering import lower
-    from kbnn.converters.reference import Reference
+    from kbnn.converters import conversion
+    from kbnn.converters.graph.trace import Reference
+    from kbnn.converters.passes import Options, deploy
+    from kbnn.converters.tflite.audit import audit
+    from kbnn.converters.tflite.converter import lower
+    from kbnn.converters.verify.verification import compare
 
     begun, reference, options = time.monotonic(), Reference(model), Options()
     file = lower(deploy(reference, options), options.to_json())
-    parity = verification.compare(reference, file, conversion.random_images(model))
-    audit = inspection.audit(file, "the file")
+    parity = compare(reference, file, conversion.random_images(model))
+    found = audit(file, "the file")
     return {
-        "binary_convolutions": len(audit.binary_convolutions),
-        "silent_fallbacks": len(audit.silent_fallbacks),
-        "binary_share_of_macs": round(audit.binary_share, 4),
-        "operators": sum(audit.operators.values()),
+        "binary_convolutions": len(found.binary_convolutions),
+        "silent_fallbacks": len(found.silent_fallbacks),
+        "binary_share_of_macs": round(found.binary_share, 4),
+        "operators": sum(found.operators.values()),
         "tflite_bytes": file.size_bytes,
         "kernel_bits_equal": parity.kernel_bits_equal,
         "largest_layer_difference": f"{max(layer.difference for layer in parity.layers):.1e}",

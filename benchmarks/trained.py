@@ -19,7 +19,7 @@ from kbnn import analysis, methods
 from kbnn.analysis.diagnostics import FILE as WEIGHTS
 from kbnn.analysis.observation import images_of
 from kbnn.converters import Description, convert, export_float
-from kbnn.converters.native import run as run_file
+from kbnn.converters.tflite.interpreter import run as run_file
 from kbnn.precision import in_float32
 from kbnn.reproduction import get, ours
 from kbnn.training import Run

@@ -9,21 +9,24 @@
 import importlib
 from typing import Any
 
-# The function shadows the room of the same name, whose modules stay importable.
+# `benchmark` and `verify` are functions here, although packages have the same names.
 from kbnn.converters.benchmark import benchmark
 from kbnn.converters.errors import ConversionError
-from kbnn.converters.inspection import Audit, inspect
+from kbnn.converters.tflite.audit import Audit, inspect
 
 # These need TensorFlow, which is imported when one is asked for.
 _HOMES = {
     "Artifact": "conversion",
-    "Description": "description",
-    "Parity": "verification",
+    "Description": "tflite.metadata",
+    "Parity": "verify.verification",
     "convert": "conversion",
-    "export_float": "stock",
-    "export_int8": "stock",
-    "verify": "verification",
+    "export_float": "baseline",
+    "export_int8": "baseline",
+    "verify": "verify.verification",
 }
+# Importing the package binds its name here; unbinding it lets __getattr__ find the function.
+importlib.import_module("kbnn.converters.verify")
+del globals()["verify"]
 __all__ = ["Audit", "ConversionError", "benchmark", "inspect", *_HOMES]
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import files, tables
+from kbnn.converters.baseline import export_float, export_int8
 from kbnn.converters.conversion import convert
-from kbnn.converters.description import Description
-from kbnn.converters.inspection import inspect
-from kbnn.converters.stock import export_float, export_int8
+from kbnn.converters.tflite.audit import inspect
+from kbnn.converters.tflite.metadata import Description
 from kbnn.datasets import Dataset, Normalization
 from kbnn.errors import UsageError
 

@@ -8,22 +8,22 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import files, tables
-from kbnn.converters import flatbuffer, inspection, verification
-from kbnn.converters.binary_layers import binary_calls
-from kbnn.converters.deploy import Options, deploy
-from kbnn.converters.deploy.graph import Graph
-from kbnn.converters.deploy.int8 import calibrated, in_int8
-from kbnn.converters.description import Description, with_metadata
-from kbnn.converters.diagnosis import diagnose, miscomputed
 from kbnn.converters.errors import ConversionError
-from kbnn.converters.flatbuffer import File
-from kbnn.converters.inspection import Audit
-from kbnn.converters.int8_weights import stored_as_int8
-from kbnn.converters.kernel_bits import find_packed
-from kbnn.converters.lowering import lower
-from kbnn.converters.reference import Reference, signature
-from kbnn.converters.simulation import batches
-from kbnn.converters.verification import Images, Parity, inputs_by_name, reference_for
+from kbnn.converters.graph.binary_layers import binary_calls
+from kbnn.converters.graph.graph import Graph, batches
+from kbnn.converters.graph.trace import Reference, signature
+from kbnn.converters.passes import Options, deploy
+from kbnn.converters.passes.int8 import calibrated, in_int8
+from kbnn.converters.tflite import audit, flatbuffer
+from kbnn.converters.tflite.audit import Audit
+from kbnn.converters.tflite.converter import lower
+from kbnn.converters.tflite.flatbuffer import File
+from kbnn.converters.tflite.int8_weights import stored_as_int8
+from kbnn.converters.tflite.metadata import Description, with_metadata
+from kbnn.converters.verify import verification
+from kbnn.converters.verify.diagnosis import diagnose, miscomputed
+from kbnn.converters.verify.kernel_bits import find_packed
+from kbnn.converters.verify.verification import Images, Parity, inputs_by_name, reference_for
 from kbnn.errors import UsageError, unknown
 from kbnn.precision import in_float32
 
@@ -114,7 +114,7 @@ def convert(
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
     files.write(path, file.data)
-    return Artifact(os.fspath(path), file.size_bytes, inspection.audit(file, os.fspath(path)), parity)
+    return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity)
 
 
 def _default_images(model: tf.keras.Model, keras: Reference, calibration: Images | None) -> Images:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kbnn import layers, methods, quantizers
-from kbnn.converters import flatbuffer
+from kbnn.converters.tflite import flatbuffer
 
 lce = pytest.importorskip("larq_compute_engine", reason="Larq Compute Engine has no wheel for this platform")
 from larq_compute_engine.tflite.python.interpreter import Interpreter  # noqa: E402

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kbnn import converters, examples
-from kbnn.converters import native
+from kbnn.converters.tflite import interpreter
 from kbnn.errors import KbnnError, UsageError
 
 
@@ -15,7 +15,7 @@ from kbnn.errors import KbnnError, UsageError
 def test_every_example_sees_the_sample_images_as_well_as_the_test_set(name: str):
     example = examples.get(name)
     samples = examples.samples(example.dataset)
-    classes = native.run(example.path.read_bytes(), [samples.inputs])[0].argmax(-1)
+    classes = interpreter.run(example.path.read_bytes(), [samples.inputs])[0].argmax(-1)
     right, count = (classes == samples.labels).sum(), len(samples.labels)
     # Four standard deviations of a sample of this size.
     assert right >= count * example.test_top1 - 4 * np.sqrt(count * example.test_top1 * (1 - example.test_top1))

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from kbnn.converters import flatbuffer
 from kbnn.converters.benchmark import device
 from kbnn.converters.benchmark.judge import judge
 from kbnn.converters.benchmark.numerics import check_numerics
@@ -41,6 +40,7 @@ from kbnn.converters.benchmark.tool import (
     install,
 )
 from kbnn.converters.benchmark.transports import ConnectionLostError, Transport, transport
+from kbnn.converters.tflite import flatbuffer
 from kbnn.errors import KbnnError, UsageError, unknown
 
 _IDENTIFIER = b"TFL3"

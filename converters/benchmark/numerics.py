@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kbnn.converters import flatbuffer, native
 from kbnn.converters.benchmark.report import Numerics, Settings
 from kbnn.converters.benchmark.tool import KERNELS, Command, explain
 from kbnn.converters.benchmark.transports import Transport
+from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.errors import KbnnError, UsageError
 
 _FLAGS = ("input_layer", "input_layer_shape", "input_layer_value_files", "output_filepath")
@@ -29,7 +29,8 @@ def check_numerics(
         raise KbnnError(f"'{command.path}' has no --{missing[0]}: it cannot show what it computes; use a newer one")
     file = flatbuffer.read(path)
     batch = _fitting(file, path, images)
-    expected = np.concatenate([output.reshape(len(batch), -1) for output in native.run(file.data, [batch])], axis=1)
+    outputs = interpreter.run(file.data, [batch])
+    expected = np.concatenate([output.reshape(len(batch), -1) for output in outputs], axis=1)
     words = _words(command, settings, graph, batch.shape[1:])
     raw = [_outputs(place, words, image, path) for image in batch]
     try:

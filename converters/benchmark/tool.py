@@ -6,11 +6,11 @@ import signal
 import sys
 from dataclasses import dataclass
 
-from kbnn.converters import lce
 from kbnn.converters.benchmark import python_tool
 from kbnn.converters.benchmark.program import Program
 from kbnn.converters.benchmark.report import Settings, Tool
 from kbnn.converters.benchmark.transports import Completed, Transport
+from kbnn.converters.tflite import lce
 from kbnn.errors import KbnnError
 
 KERNELS = {

@@ -1,18 +1,15 @@
 """What all commands share: clean stderr, one-line errors, `--debug`, and results as a table or as JSON."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from kbnn.cli import fail
 from kbnn.errors import KbnnError
+from kbnn.native_output import held_stderr
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 
@@ -42,7 +39,7 @@ class Command(click.Command):
 
 def import_tensorflow() -> Any:
     """TensorFlow, imported without the lines its native parts print on stderr."""
-    with silenced_stderr():
+    with held_stderr(show_on_error=True):
         import tensorflow as tf
 
         # Resolves the lazily loaded Keras as well, and with it Larq and our layers.
@@ -51,25 +48,6 @@ def import_tensorflow() -> Any:
         # A command that trains several networks is warned of tracing as many functions.
         tf.get_logger().setLevel("ERROR")
     return tf
-
-
-@contextlib.contextmanager
-def silenced_stderr() -> Iterator[None]:
-    """Holds back what native libraries write to file descriptor 2; a failure prints it after all."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(kept, 2)
-            log.seek(0)
-            sys.stderr.write(log.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def show(result: Any, as_json: bool) -> None:

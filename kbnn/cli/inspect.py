@@ -28,7 +28,7 @@ def command(file: Path, html: Path | None, as_json: bool) -> None:
     audit = inspect(file)
     show(audit, as_json)
     if html is not None:
-        from kbnn.converters.inspection_page import write_page
+        from kbnn.converters.tflite.audit_page import write_page
 
         write_page(file, html)
     if audit.silent_fallbacks:

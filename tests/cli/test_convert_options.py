@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from kbnn import layers
 from kbnn.cli.convert import command
-from kbnn.converters import description, flatbuffer
+from kbnn.converters.tflite import flatbuffer, metadata
 
 keras = tf.keras.layers
 
@@ -51,7 +51,7 @@ def test_forms_of_a_file(model, options, convolutions, bits, tmp_path):
     audit = json.loads(done.stdout)["audit"]
     assert len(audit["binary_convolutions"]) == convolutions
     assert {c["bits"] for c in audit["float_convolutions"] if c["name"] == "logits"} == {bits}
-    assert description.labels(flatbuffer.read(path)) == list("0123456789")
+    assert metadata.labels(flatbuffer.read(path)) == list("0123456789")
 
 
 def test_a_file_is_verified_on_the_images_that_it_is_calibrated_on(model, tmp_path):

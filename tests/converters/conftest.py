@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import kbnn
-from kbnn.converters import flatbuffer
+from kbnn.converters.tflite import flatbuffer
 
 
 @pytest.fixture(autouse=True)

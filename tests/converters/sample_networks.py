@@ -7,12 +7,12 @@ import larq_compute_engine
 import numpy as np
 import tensorflow as tf
 
-from kbnn.converters import flatbuffer
-from kbnn.converters.deploy import Options, deploy
-from kbnn.converters.lowering import lower
-from kbnn.converters.quiet import held_stderr
-from kbnn.converters.reference import Reference
-from kbnn.converters.verification import compare
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.passes import Options, deploy
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.converter import lower
+from kbnn.converters.verify.verification import compare
+from kbnn.native_output import held_stderr
 
 layers = tf.keras.layers
 

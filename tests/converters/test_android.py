@@ -11,7 +11,8 @@ from PIL import Image
 
 import kbnn
 from kbnn import datasets
-from kbnn.converters import android, description, flatbuffer, inspect, native
+from kbnn.converters import android, inspect
+from kbnn.converters.tflite import flatbuffer, interpreter, metadata
 from kbnn.errors import UsageError
 
 APP = Path(__file__).parents[2] / "android_demo"
@@ -57,7 +58,7 @@ def test_only_the_first_file_is_binary(assets):
 def test_every_file_says_itself_how_to_feed_it(assets, digits):
     for model in assets.models:
         file = flatbuffer.read(Path(assets.folder) / model.file)
-        assert description.labels(file) == list(digits.classes)
+        assert metadata.labels(file) == list(digits.classes)
         assert b"recipe my-recipe, trained on digits" in file.metadata["TFLITE_METADATA"]
 
 
@@ -70,7 +71,7 @@ def test_grouped_convolutions_run_on_the_default_kernel_which_is_the_released_li
     x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
     assets = export(tf.keras.Model(inputs, layers.Dense(10)(x)), digits, tmp_path)
     content = (tmp_path / assets.models[0].file).read_bytes()
-    assert native.run(content, [digits.inputs(digits.test)[:2]], kernel="default")[0].shape == (2, 10)
+    assert interpreter.run(content, [digits.inputs(digits.test)[:2]], kernel="default")[0].shape == (2, 10)
 
 
 def test_another_data_set_is_refused(digits, tmp_path):
@@ -118,5 +119,5 @@ def test_the_apps_described_files_are_this_converters():
     assert {path.stem for path in made.FILES.iterdir()} == set(cases)
     for name, (_, described) in cases.items():
         file = flatbuffer.read(made.FILES / f"{name}.tflite")
-        assert description.labels(file) == list(described.labels)
-        assert file.metadata["TFLITE_METADATA"] == description._entry(file, described.of_model("tiny"))
+        assert metadata.labels(file) == list(described.labels)
+        assert file.metadata["TFLITE_METADATA"] == metadata._entry(file, described.of_model("tiny"))

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import sample_networks
 
-from kbnn.converters import benchmark, flatbuffer, inspection, native, verification
-from kbnn.converters.reference import Reference
+from kbnn.converters import benchmark
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.tflite import audit, flatbuffer, interpreter
+from kbnn.converters.verify import verification
 from kbnn.errors import KbnnError
 
 _LONGEST = 1.0
@@ -54,18 +56,18 @@ def refusals(function, cases):
 
 
 def test_a_thousand_mutated_files_are_audited_or_refused(mutants):
-    found = refusals(lambda data: str(inspection.audit(flatbuffer.parse(data))), mutants)
+    found = refusals(lambda data: str(audit.audit(flatbuffer.parse(data))), mutants)
     assert 50 < found.count(None) < 950
 
 
 @pytest.mark.slow
 def test_the_interpreter_runs_or_refuses_a_thousand_mutated_files(mutants, bireal, bireal_path):
     images = [sample_networks.images(bireal, 1)]
-    found = refusals(lambda data: native.run(data, images, timeout=_LONGEST), mutants)
+    found = refusals(lambda data: interpreter.run(data, images, timeout=_LONGEST), mutants)
     assert found.count(None) > 50
     assert sum("it died of signal" in message for message in found if message) > 50
     # What the damaged ones did is not there when a sound one runs.
-    np.testing.assert_allclose(native.run(bireal_path.read_bytes(), images)[0], bireal(images[0]), rtol=1e-4)
+    np.testing.assert_allclose(interpreter.run(bireal_path.read_bytes(), images)[0], bireal(images[0]), rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -127,8 +129,8 @@ def child_that(monkeypatch, folder, program):
     """Replaces the process that runs files by another program."""
     path = folder / "child.py"
     path.write_text(program)
-    child = native.Child(path)
-    monkeypatch.setattr(native, "_CHILD", child)
+    child = interpreter.Child(path)
+    monkeypatch.setattr(interpreter, "_CHILD", child)
     return child
 
 
@@ -136,28 +138,28 @@ def test_a_child_that_dies_is_an_error_and_started_again(monkeypatch, tmp_path, 
     child = child_that(monkeypatch, tmp_path, "import os, signal\ninput()\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     for _ in range(2):
         with pytest.raises(KbnnError, match="it died of signal 11"):
-            native.run(bireal_file.data, [sample_networks.images(bireal, 1)])
+            interpreter.run(bireal_file.data, [sample_networks.images(bireal, 1)])
     child.end()
 
 
 def test_a_child_that_hangs_is_an_error(monkeypatch, tmp_path, bireal_file, bireal):
     child = child_that(monkeypatch, tmp_path, "import time\ntime.sleep(60)\n")
-    monkeypatch.setattr(native, "_GRACE", 0.1)
+    monkeypatch.setattr(interpreter, "_GRACE", 0.1)
     with pytest.raises(KbnnError, match="did not finish within 1 s"):
-        native.run(bireal_file.data, [sample_networks.images(bireal, 1)], timeout=1)
+        interpreter.run(bireal_file.data, [sample_networks.images(bireal, 1)], timeout=1)
     child.end()
 
 
 def test_a_child_that_is_interrupted_does_not_answer_the_next_request(bireal_file, bireal, monkeypatch):
     images = [sample_networks.images(bireal, 1)]
-    process = native._CHILD._started()
+    process = interpreter._CHILD._started()
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(native._CHILD, "_answer", interrupted)
+        patch.setattr(interpreter._CHILD, "_answer", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            native.run(bireal_file.data, images)
+            interpreter.run(bireal_file.data, images)
     assert process.wait(10) != 0
-    assert native.run(bireal_file.data, images)[0].shape == (1, 10)
+    assert interpreter.run(bireal_file.data, images)[0].shape == (1, 10)

@@ -7,9 +7,11 @@ import tensorflow as tf
 from test_hostile_files import mutated, refusals
 
 from kbnn import layers, methods
-from kbnn.converters import ConversionError, convert, flatbuffer, verification, verify
-from kbnn.converters.deploy import Options
-from kbnn.converters.reference import Reference
+from kbnn.converters import ConversionError, convert, verify
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.passes import Options
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.verify import verification
 from kbnn.errors import UsageError
 
 keras = tf.keras.layers

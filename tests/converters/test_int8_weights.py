@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import sample_networks
 
-from kbnn.converters import convert, flatbuffer, verify
-from kbnn.converters.reference import Reference
-from kbnn.converters.verification import reference_for
+from kbnn.converters import convert, verify
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.verify.verification import reference_for
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_a_changed_weight_is_caught(bireal, artifact):
 
 
 def test_channels_of_zeros_stay_zero(bireal):
-    from kbnn.converters.deploy import Options
+    from kbnn.converters.passes import Options
 
     reference = Reference(bireal)
     (name,) = [n for n in reference_for(reference, Options(weights="int8"))._replaced if "stem" in n]

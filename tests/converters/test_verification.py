@@ -9,8 +9,10 @@ import sample_networks
 import tensorflow as tf
 
 from kbnn.cli.command import to_json
-from kbnn.converters import flatbuffer, verification, verify
-from kbnn.converters.stock import export_float
+from kbnn.converters import verify
+from kbnn.converters.baseline import export_float
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.verify import verification
 from kbnn.errors import KbnnError, UsageError
 
 layers = tf.keras.layers

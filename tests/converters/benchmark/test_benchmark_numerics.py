@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from benchmark_tools import emulated, replay
 
-from kbnn.converters import lce, native
 from kbnn.converters.benchmark import benchmark, python_tool
+from kbnn.converters.tflite import interpreter, lce
 from kbnn.errors import KbnnError, UsageError
 
 
@@ -67,7 +67,7 @@ def test_images_and_outputs_reach_an_emulated_device_and_come_back(
     file = np.frombuffer(files["binary"].read_bytes(), np.uint8)
     repeated = [np.resize(np.frombuffer(image.tobytes(), np.uint8), file.size) for image in images]
     known = np.array([[np.unpackbits(file ^ image).sum()] for image in repeated], np.uint32)
-    monkeypatch.setattr(native, "run", lambda *_: [known])
+    monkeypatch.setattr(interpreter, "run", lambda *_: [known])
     numerics = once(files["binary"], target="qemu", tool=emulated(tmp_path), images=images).numerics
     assert (numerics.images, numerics.max_abs_difference) == (3, 0)
     assert numerics.output_range > 0

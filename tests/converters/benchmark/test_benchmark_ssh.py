@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from benchmark_tools import replay
 
-from kbnn.converters import lce
 from kbnn.converters.benchmark import IncompleteError, benchmark, driver, python_tool
 from kbnn.converters.benchmark.transports import ConnectionLostError
 from kbnn.converters.benchmark.transports.ssh import SshTransport
+from kbnn.converters.tflite import lce
 from kbnn.errors import KbnnError, UsageError
 
 # What a broken connection looks like from the tool: the ssh server's process for it is gone.

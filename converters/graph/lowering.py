@@ -1,0 +1,64 @@
+"""The intermediate form as a TensorFlow function, which a converter reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from kbnn.converters.graph.graph import Graph, Node
+from kbnn.converters.graph.operations import Input, Opaque, Part
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The converter's input: a function of fixed shapes, which node made each operation, and whose value each is.
+
+    `order` numbers the operations by name; `nodes` are the nodes that made them; `values` those that their outputs,
+    by number, are the values of; `keras` are the names that operations of opaque nodes have in Keras's own graph.
+    """
+
+    module: tf.Module
+    order: Mapping[str, int]
+    nodes: Mapping[int, Node]
+    values: Mapping[tuple[int, int], Node]
+    keras: Mapping[int, str]
+
+
+def serving(graph: Graph) -> Trace:
+    """A graph as a function of one sample, its inputs and outputs by name."""
+    values: dict[str, tf.Tensor] = {}
+
+    def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        values.update(graph.run(inputs))
+        return {name: values[node] for name, node in graph.outputs.items()}
+
+    module = tf.Module()
+    specs = {
+        node.name: tf.TensorSpec([1, *node.shape], node.operation.dtype, name=node.name)
+        for node in graph
+        if isinstance(node.operation, Input)
+    }
+    module.serve = tf.function(serve, autograph=False).get_concrete_function(**specs)
+    # The variables alone: a Keras layer as an attribute would be traced once more.
+    module.captured = module.serve.graph.variables
+    order = {operation.name: k for k, operation in enumerate(module.serve.graph.get_operations())}
+    scopes = {f"n{k}": node for k, node in enumerate(graph)}
+    made = {index: scopes[name.split("/")[0]] for name, index in order.items() if name.split("/")[0] in scopes}
+    tensors = {name: value for name, value in values.items() if tf.is_tensor(value)}
+    held = {(order[value.op.name], value.value_index): graph[name] for name, value in tensors.items()}
+    # A tensor in int8 is named after the value before it is rounded; the parts of a split one all after the split.
+    rounded = [node for node in graph if node.limits is not None and not isinstance(node.operation, Part)]
+    before = {node.name: tensors[node.name].op.inputs[0] for node in rounded}
+    held |= {(order[value.op.name], value.value_index): graph[name] for name, value in before.items()}
+    return Trace(module, order, made, held, _keras_names(made))
+
+
+def _keras_names(made: Mapping[int, Node]) -> dict[int, str]:
+    """What the operations of Keras layers that stay as they are were called in the model: they are made in order."""
+    names: dict[int, str] = {}
+    for node in {node.name: node for node in made.values()}.values():
+        if isinstance(node.operation, Opaque):
+            places = [place for place, maker in sorted(made.items()) if maker is node]
+            if len(places) == len(node.operation.operations):
+                names |= dict(zip(places, node.operation.operations, strict=True))
+    return names

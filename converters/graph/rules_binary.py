@@ -1,0 +1,164 @@
+"""Convolutions and dense layers, binary and real."""
+
+from typing import Any
+
+import larq as lq
+import numpy as np
+import tensorflow as tf
+
+from kbnn.converters.graph import operations as op
+from kbnn.converters.graph.binary_layers import is_binary
+from kbnn.converters.graph.rules import Context, Step, activation, numbers, rule
+from kbnn.converters.graph.trace import Call
+from kbnn.layers import BinaryConv2D, BinaryDense
+
+layers = tf.keras.layers
+
+
+@rule(layers.Conv2D, lq.layers.QuantConv2D, BinaryConv2D)
+def _convolution(call: Call, context: Context) -> list[Step] | None:
+    layer = call.layer
+    if layer.data_format != "channels_last" or id(call) not in context.kernels:
+        return None
+    if is_binary(layer):
+        return _binary_convolution(call, context)
+    if _binarizes_input(layer) or id(call) in context.numbers:
+        return None
+    kernel = context.kernel(call)
+    scale, bias = _scale_and_bias(layer, kernel.shape[-1])
+    if layer.padding == "same" and getattr(layer, "pad_values", 0.0) != 0.0 and tuple(layer.kernel_size) != (1, 1):
+        return None
+    # One pixel needs no padding; without it, constants can be moved through the layer.
+    padding = "valid" if tuple(layer.kernel_size) == (1, 1) else layer.padding
+    convolution = op.Convolution(kernel * scale, bias, layer.strides, layer.dilation_rate, padding, layer.groups)
+    return [("conv", convolution, None), *activation(layer)]
+
+
+@rule(layers.Dense, lq.layers.QuantDense, BinaryDense)
+def _dense(call: Call, context: Context) -> list[Step] | None:
+    layer, shape = call.layer, context.input_shape(call)
+    if len(shape) != 1 or id(call) not in context.kernels:
+        return None
+    if is_binary(layer):
+        return _binary_dense(call, context)
+    if _binarizes_input(layer) or id(call) in context.numbers:
+        return None
+    kernel = context.kernel(call).reshape(shape[0], -1)
+    scale, bias = _scale_and_bias(layer, kernel.shape[-1])
+    return [("dense", op.Dense(kernel * scale, bias), None), *activation(layer)]
+
+
+def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
+    layer, kernel = call.layer, context.kernel(call)
+    magnitudes = _magnitudes(kernel)
+    if magnitudes is None or not _is_sign(layer.input_quantizer):
+        return None
+    padding = _padding(layer, context.input_shape(call))
+    pad_value = float(getattr(layer, "pad_values", 0.0))
+    steps: list[Step] = []
+    shape = context.input_shape(call)
+    if _pads(padding) and pad_value not in (0.0, 1.0):
+        if pad_value != -1.0:
+            return None
+        # A border of negative numbers before the sign is a border of -1 after it.
+        shape = tuple(np.add(shape[:2], [sum(sides) for sides in padding])) + shape[2:]
+        steps.append(("pad", op.Pad(padding, -1.0), shape))
+        padding = ((0, 0), (0, 0))
+    groups, filters = layer.groups, kernel.shape[-1]
+    convolution = op.BinaryConvolution(
+        call=context.numbers[id(call)],
+        signs=np.where(kernel < 0, -1.0, 1.0).astype(np.float32),
+        rows=np.tile(np.arange(kernel.shape[2]), (groups, 1)),
+        filters=np.arange(filters),
+        strides=tuple(layer.strides),
+        dilations=tuple(layer.dilation_rate),
+        padding=padding,
+        pad_value=pad_value,
+    )
+    scale, bias = _scale_and_bias(layer, filters)
+    steps += [("sign", op.Sign(), shape), ("conv", convolution, None)]
+    return [*steps, ("scale", op.Affine(magnitudes * scale, bias), None), *activation(layer)]
+
+
+def _binary_dense(call: Call, context: Context) -> list[Step] | None:
+    """A 1x1 convolution over one pixel: the operator that LCE has."""
+    layer, inputs = call.layer, context.input_shape(call)[0]
+    kernel = context.kernel(call).reshape(1, 1, inputs, -1)
+    magnitudes = _magnitudes(kernel)
+    if magnitudes is None or not _is_sign(layer.input_quantizer):
+        return None
+    units = kernel.shape[-1]
+    convolution = op.BinaryConvolution(
+        call=context.numbers[id(call)],
+        signs=np.where(kernel < 0, -1.0, 1.0).astype(np.float32),
+        rows=np.arange(inputs)[np.newaxis],
+        filters=np.arange(units),
+        strides=(1, 1),
+        dilations=(1, 1),
+        padding=((0, 0), (0, 0)),
+        pad_value=1.0,
+    )
+    scale, bias = _scale_and_bias(layer, units)
+    return [
+        ("pixel", op.Reshape((1, 1, inputs)), (1, 1, inputs)),
+        ("sign", op.Sign(), (1, 1, inputs)),
+        ("conv", convolution, (1, 1, units)),
+        ("scale", op.Affine(magnitudes * scale, bias), (1, 1, units)),
+        ("flat", op.Reshape((units,)), None),
+        *activation(layer),
+    ]
+
+
+def _binarizes_input(layer: Any) -> bool:
+    return getattr(layer, "input_quantizer", None) is not None
+
+
+def _scale_and_bias(layer: Any, filters: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a layer multiplies its products with and adds to them."""
+    scale = layer.output_scale() if isinstance(layer, BinaryConv2D | BinaryDense) else None
+    ones = np.ones(filters)
+    return (
+        ones if scale is None else ones * numbers(scale),
+        numbers(layer.bias) if layer.use_bias else np.zeros(filters),
+    )
+
+
+def _magnitudes(kernel: np.ndarray) -> np.ndarray | None:
+    """The s of a kernel that is ±s with one s per filter; None for others."""
+    magnitudes = np.abs(kernel.astype(np.float64)).reshape(-1, kernel.shape[-1])
+    largest, smallest = magnitudes.max(0), magnitudes.min(0)
+    return largest if np.all(largest - smallest <= 1e-6 * largest) else None
+
+
+# Both signs, zeros, numbers that underflow, and more of one sign than of the other.
+_PROBE = np.array([[-3.0, -1.0, -0.5, -1e-30, -0.0, 0.0, 1e-30, 0.2, 0.7, 1.0, 2.0, 50.0]], np.float32)
+
+
+def _is_sign(quantizer: Any) -> bool:
+    """Whether a quantizer is sign(x) elementwise, sign(0) = +1, as the graph's operation is."""
+    try:
+        found = np.asarray(quantizer(tf.constant(_PROBE.reshape(1, 1, 1, -1)))).reshape(_PROBE.shape)
+    except Exception:
+        return False
+    return bool(np.array_equal(found, np.where(_PROBE >= 0, 1.0, -1.0)))
+
+
+Sides = tuple[tuple[int, int], tuple[int, int]]
+
+
+def _padding(layer: Any, shape: op.Shape) -> Sides:
+    """Rows above and below, columns left and right, as TensorFlow's SAME puts them."""
+    if layer.padding == "valid":
+        return ((0, 0), (0, 0))
+    sides = []
+    for size, kernel, stride, dilation in zip(
+        shape, layer.kernel_size, layer.strides, layer.dilation_rate, strict=False
+    ):
+        reach = (kernel - 1) * dilation + 1
+        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        sides.append((total // 2, total - total // 2))
+    return sides[0], sides[1]
+
+
+def _pads(padding: Sides) -> bool:
+    return any(any(sides) for sides in padding)

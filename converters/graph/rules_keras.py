@@ -1,0 +1,91 @@
+"""Keras's own layers."""
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn.converters.graph import operations as op
+from kbnn.converters.graph.rules import Context, Step, activation, numbers, rule
+from kbnn.converters.graph.trace import Call
+
+layers = tf.keras.layers
+
+
+@rule(
+    layers.Dropout,
+    layers.SpatialDropout2D,
+    layers.GaussianNoise,
+    layers.GaussianDropout,
+    layers.AlphaDropout,
+    layers.ActivityRegularization,
+)
+def _nothing(call: Call, context: Context) -> list[Step]:
+    """Layers that only training needs."""
+    return []
+
+
+@rule(layers.BatchNormalization)
+def _batch_normalization(call: Call, context: Context) -> list[Step] | None:
+    layer, shape = call.layer, context.input_shape(call)
+    if list(layer.axis) not in ([-1], [len(shape)]):
+        return None
+    ones, zeros = np.ones(shape[-1]), np.zeros(shape[-1])
+    gamma = numbers(layer.gamma) if layer.scale else ones
+    beta = numbers(layer.beta) if layer.center else zeros
+    scale = gamma / np.sqrt(numbers(layer.moving_variance) + layer.epsilon)
+    return [("affine", op.Affine(scale, beta - scale * numbers(layer.moving_mean)), None)]
+
+
+@rule(layers.Add)
+def _add(call: Call, context: Context) -> list[Step] | None:
+    shapes = {context.reference.shape(tensor) for tensor in call.inputs}
+    return [("add", op.Add(), None)] if len(shapes) == 1 and len(call.inputs) > 1 else None
+
+
+@rule(layers.Concatenate)
+def _concatenate(call: Call, context: Context) -> list[Step] | None:
+    is_last = call.layer.axis in (-1, len(context.input_shape(call)))
+    return [("concat", op.Concatenate(), None)] if is_last else None
+
+
+@rule(layers.PReLU)
+def _prelu(call: Call, context: Context) -> list[Step] | None:
+    if call.layer.shared_axes != [1, 2]:
+        return None
+    return [("prelu", op.PReLU(numbers(call.layer.alpha).ravel()), None)]
+
+
+@rule(layers.Activation, layers.ReLU)
+def _activation_layer(call: Call, context: Context) -> list[Step] | None:
+    if isinstance(call.layer, layers.Activation):
+        return activation(call.layer)
+    return None
+
+
+@rule(layers.MaxPooling2D)
+def _max_pool(call: Call, context: Context) -> list[Step] | None:
+    return _pool(call, "max")
+
+
+@rule(layers.AveragePooling2D)
+def _average_pool(call: Call, context: Context) -> list[Step] | None:
+    return _pool(call, "mean")
+
+
+@rule(layers.GlobalAveragePooling2D)
+def _global_mean(call: Call, context: Context) -> list[Step] | None:
+    plain = call.layer.data_format == "channels_last" and not call.layer.keepdims
+    return [("mean", op.GlobalMean(), None)] if plain else None
+
+
+@rule(layers.Flatten)
+def _flatten(call: Call, context: Context) -> list[Step] | None:
+    if call.layer.data_format != "channels_last":
+        return None
+    return [("flatten", op.Reshape(context.reference.shape(call.outputs[0])), None)]
+
+
+def _pool(call: Call, kind: str) -> list[Step] | None:
+    layer = call.layer
+    if layer.data_format != "channels_last":
+        return None
+    return [("pool", op.Pool(kind, tuple(layer.pool_size), tuple(layer.strides), layer.padding), None)]

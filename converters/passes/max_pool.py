@@ -1,0 +1,38 @@
+"""Pass: batch normalization before max-pooling, not after.
+
+max(x)·a + b = max(x·a + b) for a > 0. Before the pool it folds into the binary convolution, whose output can then be
+bitpacked and pooled as bits.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from kbnn.converters.graph.graph import Graph, Node
+from kbnn.converters.graph.operations import Affine, BinaryConvolution, Pool
+
+
+def affine_before_max_pool(graph: Graph) -> Graph:
+    """Swaps each affine map with the max-pool before it where that lets it fold into a binary convolution."""
+    for name in list(graph.nodes):
+        affine = graph.nodes.get(name)
+        if affine is not None and isinstance(affine.operation, Affine) and np.all(affine.operation.scale > 0):
+            pool = graph[affine.inputs[0]]
+            if isinstance(pool.operation, Pool) and pool.operation.kind == "max" and _folds(graph, pool):
+                graph = _swapped(graph, pool, affine)
+    return graph
+
+
+def _folds(graph: Graph, pool: Node) -> bool:
+    source = graph[pool.inputs[0]]
+    while isinstance(source.operation, Affine) and graph.sole_consumer(source.name) is not None:
+        source = graph[source.inputs[0]]
+    alone = graph.sole_consumer(pool.name) is not None and graph.sole_consumer(pool.inputs[0]) is not None
+    return alone and isinstance(source.operation, BinaryConvolution)
+
+
+def _swapped(graph: Graph, pool: Node, affine: Node) -> Graph:
+    source = graph[pool.inputs[0]]
+    first = Node(graph.unused(f"{affine.name}/folded"), affine.operation, (source.name,), source.shape, affine.layer)
+    # The pool now has the value that the affine map had, and takes its name.
+    return graph.with_nodes(first, replace(affine, operation=pool.operation, inputs=(first.name,)))

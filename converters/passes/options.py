@@ -1,0 +1,55 @@
+"""How a network is deployed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kbnn.converters.graph.graph import Limits
+from kbnn.errors import unknown
+
+KERNELS = ("grouped", "portable")
+WEIGHTS = ("float32", "int8")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `convert` was asked for. A file's metadata hold it, so that `verify` can follow.
+
+    `kernel`: "grouped" keeps a grouped binary convolution one operator; "portable" splits it for runtimes that cannot
+    run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float. `weights`: how those of
+    real-valued layers are stored. `limits`: of which values are rounded to int8; none in a file of float activations.
+
+    Raises:
+        UsageError: an unknown kernel or type of weights.
+    """
+
+    kernel: str = "grouped"
+    allow_float: tuple[str, ...] = ()
+    weights: str = "float32"
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kernel not in KERNELS:
+            raise unknown("kernel", self.kernel, KERNELS)
+        if self.weights not in WEIGHTS:
+            raise unknown("type of weights", self.weights, WEIGHTS)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> "Options":
+        """The options in a file's metadata; those of other versions of kbnn are ignored."""
+        given = {key: found[key] for key in _KNOWN if key in found}
+        # JSON knows no tuples.
+        given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
+        given["limits"] = {
+            str(name): (float(low), float(high)) for name, (low, high) in dict(given.get("limits", {})).items()
+        }
+        if not all(-math.inf < low <= 0 <= high < math.inf and low < high for low, high in given["limits"].values()):
+            raise ValueError("limits between which zero does not lie")
+        return Options(**given)
+
+
+_KNOWN = tuple(asdict(Options()))

@@ -1,0 +1,1 @@
+"""TensorFlow Lite files: LCE's converter and interpreter, the flatbuffer, its metadata and its audit."""

@@ -1,0 +1,132 @@
+"""From the intermediate form to a TFLite file, by Larq Compute Engine's converter, with tensors named after layers."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+import kbnn
+from kbnn.converters.errors import ConversionError
+from kbnn.converters.graph.graph import Graph, Node
+from kbnn.converters.graph.lowering import Trace, serving
+from kbnn.converters.graph.operations import BinaryConvolution, Convolution, Dense, Opaque
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.audit import data_input, is_convolution
+from kbnn.converters.tflite.flatbuffer import File, Operator
+from kbnn.converters.tflite.names import last_operation, operations, value_name
+from kbnn.native_output import held_stderr
+
+# The metadata entry that records how kbnn made a file, so that `verify` can repeat it.
+MADE_BY = "KBNN"
+_CONVOLVES = (BinaryConvolution, Convolution, Dense, Opaque)
+
+
+def lower(graph: Graph, options: Mapping[str, Any]) -> File:
+    """The file of a graph, with a batch of 1. Tensors are named after the graph's nodes, kernels after their layers.
+
+    The converter's own `convert_keras_model` is not used: on any exception it falls back to another path, whose files
+    differ, and only warns.
+
+    Raises:
+        ConversionError: the converter fails.
+    """
+    trace = serving(graph)
+    file = with_names(flatbuffer.parse(_convert(trace)), trace, graph)
+    model = flatbuffer.tree(file.data)
+    made_by = {"version": kbnn.__version__, **options}
+    flatbuffer.add_metadata(model, MADE_BY, json.dumps(made_by, sort_keys=True).encode())
+    return flatbuffer.parse(flatbuffer.pack(model))
+
+
+def _convert(trace: Trace) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="kbnn-") as folder, held_stderr() as log:
+        try:
+            # Deferred: it loads a native library of 190 MB.
+            from larq_compute_engine import convert_saved_model
+
+            tf.saved_model.save(trace.module, folder, signatures=trace.module.serve)
+            return convert_saved_model(folder)
+        except Exception as error:
+            said = "; ".join(log.lines("error:")) or " ".join(str(error).split())
+            raise ConversionError(f"LCE cannot convert the model: {said[:400]}; replace the layer it names") from error
+
+
+def with_names(file: File, trace: Trace, graph: Graph) -> File:
+    """A file that was converted from a trace, its tensors named after the graph's nodes and layers."""
+    model = flatbuffer.tree(file.data)
+    tensors = model.subgraphs[0].tensors
+    for index, name in _tensor_names(file, trace, graph).items():
+        tensors[index].name = name.encode()
+    returned = {tensor.index: _behind(graph, graph.outputs[name]) for name, tensor in file.outputs.items()}
+    for operator in file.operators:
+        if is_convolution(operator):
+            node = _convolving_node(operator, trace, returned.get(operator.outputs[0].index))
+            if node is not None:
+                _name_constants(operator, node, tensors)
+    return flatbuffer.parse(flatbuffer.pack(model))
+
+
+def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
+    """Activations by the node whose value they are; those inside a node are numbered."""
+    names = {tensor.index: name for name, tensor in file.inputs.items()}
+    names |= {tensor.index: graph.outputs[name] for name, tensor in file.outputs.items()}
+    taken = set(names.values())
+    for operator in file.operators:
+        for number, tensor in enumerate(operator.outputs):
+            if tensor.index not in names:
+                names[tensor.index] = _tensor_name(value_name(file, tensor), number, trace, taken)
+                taken.add(names[tensor.index])
+    return names
+
+
+def _tensor_name(name: str, output: int, trace: Trace, taken: set[str]) -> str:
+    last = last_operation(name, trace.order)
+    if last is None:
+        return next(other for other in (f"unnamed/{k}" for k in range(len(taken) + 1)) if other not in taken)
+    held = trace.values.get((last, output))
+    if held is not None and held.name not in taken:
+        return held.name
+    if last in trace.keras:
+        return trace.keras[last]
+    inside = trace.nodes[last].name
+    return next(other for other in (f"{inside}/{k}" for k in range(len(taken) + 1)) if other not in taken)
+
+
+def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) -> Node | None:
+    """The node that a convolution operator came from: by what it writes, else by the sign that it reads.
+
+    The names of what the network returns tell nothing: `returned` is the node behind such a value.
+    """
+    places = sorted(operations(operator.outputs[0].name, trace.order))
+    written = [node for node in [*(trace.nodes.get(k) for k in places), returned] if node is not None]
+    if operator.name != "LceBconv2d":
+        return next((node for node in written if isinstance(node.operation, _CONVOLVES)), None)
+    read = last_operation(data_input(operator).name, trace.order)
+    sign = trace.values.get((read, 0)) if read is not None else None
+    readers = [node for node in trace.nodes.values() if sign is not None and sign.name in node.inputs]
+    binary = [node for node in [*written, *readers] if isinstance(node.operation, BinaryConvolution)]
+    # Where the layer stayed a Keras layer, it is that; but what it writes may also bear the name of one that reads it.
+    return next(iter(binary), None) or next((node for node in written if isinstance(node.operation, Opaque)), None)
+
+
+def _behind(graph: Graph, name: str) -> Node:
+    """The node that convolves behind a value, if only operations of one input lie between."""
+    node = graph[name]
+    while not isinstance(node.operation, _CONVOLVES) and len(node.inputs) == 1:
+        node = graph[node.inputs[0]]
+    return node
+
+
+def _name_constants(operator: Operator, node: Node, tensors: Any) -> None:
+    kernel = kernel_name(node) if isinstance(node.operation, BinaryConvolution) else f"{node.layer}/kernel"
+    roles = ("kernel", "multiplier", "bias", "thresholds") if operator.name == "LceBconv2d" else ("kernel", "bias")
+    for tensor, role in zip(operator.inputs[1:], roles, strict=False):
+        if tensor is not None and tensor.data is not None:
+            tensors[tensor.index].name = kernel.replace("/kernel", f"/{role}").encode()
+
+
+def kernel_name(node: Node) -> str:
+    """The name that a file gives to the kernel of a node that convolves."""
+    return f"{node.name.removesuffix('/conv')}/kernel"

@@ -1,0 +1,184 @@
+"""What an app has to know about a file, in the form that TensorFlow Lite's tools read.
+
+A TFLite file may hold an entry `TFLITE_METADATA`, a flatbuffer of its own schema (metadata_schema.fbs), and end with a
+ZIP archive of the files that the entry names: here `labels.txt`.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+import kbnn
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.flatbuffer import File, Tensor
+
+ENTRY = "TFLITE_METADATA"
+LABELS = "labels.txt"
+_IDENTIFIER = b"M001"
+_MIN_PARSER_VERSION = "1.0.0"
+# Numbers of the schema.
+_IMAGE_PROPERTIES, _NORMALIZATION, _AXIS_LABELS = 2, 1, 2
+_COLOR_SPACES = {1: 2, 3: 1}
+
+
+@dataclass(frozen=True)
+class Description:
+    """`mean` and `std` are per channel, of pixel values 0..255: the network's input is (pixel - mean) / std."""
+
+    model: str = ""
+    recipe: str = ""
+    dataset: str = ""
+    labels: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    @staticmethod
+    def of(data: Any, recipe: str = "", model: str = "") -> "Description":
+        """That of a network trained on a `kbnn.datasets.Dataset`."""
+        normalization = data.normalization
+        return Description(
+            model, recipe, data.name, tuple(data.classes), tuple(normalization.mean), tuple(normalization.std)
+        )
+
+    def of_model(self, name: str) -> "Description":
+        """With a model's own name, unless it has another."""
+        return replace(self, model=self.model or name)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def with_metadata(file: File, description: Description) -> bytes:
+    """The file with metadata, and with its labels packed behind it."""
+    model = flatbuffer.tree(file.data)
+    flatbuffer.add_metadata(model, ENTRY, _entry(file, description))
+    data = flatbuffer.pack(model)
+    return _with_archive(data, {LABELS: "\n".join(description.labels)}) if description.labels else data
+
+
+def labels(file: File) -> list[str]:
+    """The labels packed behind a file; none where there are none."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
+            return archive.read(LABELS).decode().splitlines()
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError):
+        return []
+
+
+def _with_archive(data: bytes, contents: Mapping[str, str]) -> bytes:
+    buffer = io.BytesIO(data)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name, text in contents.items():
+            # A fixed date: the same model gives the same bytes.
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+    return buffer.getvalue()
+
+
+def _entry(file: File, description: Description) -> bytes:
+    about = [
+        "binary network",
+        description.recipe and f"recipe {description.recipe}",
+        description.dataset and f"trained on {description.dataset}",
+    ]
+    graph = _Table(
+        {
+            0: description.model,
+            2: [_input(name, tensor, description) for name, tensor in file.inputs.items()],
+            3: [_output(name, tensor, description) for name, tensor in file.outputs.items()],
+        }
+    )
+    root = _Table(
+        {
+            0: description.model,
+            1: ", ".join(filter(None, about)),
+            2: f"kbnn {kbnn.__version__}",
+            3: [graph],
+            7: _MIN_PARSER_VERSION,
+        }
+    )
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(root.write(builder), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _input(name: str, tensor: Tensor, description: Description) -> "_Table":
+    slots: dict[int, Any] = {0: name, 1: "pixels, normalized" if description.mean else "the network's input"}
+    if len(tensor.shape) == 4:
+        _, height, width, channels = tensor.shape
+        size = _Table({0: _Unsigned(width), 1: _Unsigned(height)})
+        image = _Table({0: _Byte(_COLOR_SPACES.get(channels, 0)), 1: size})
+        slots[3] = _Table({0: _Octet(_IMAGE_PROPERTIES), 1: image})
+    if description.mean:
+        mean, std = np.asarray(description.mean), np.asarray(description.std)
+        normalization = _Table({0: list(description.mean), 1: list(description.std)})
+        slots[4] = [_Table({0: _Octet(_NORMALIZATION), 1: normalization})]
+        slots[5] = _Table({0: list((255 - mean) / std), 1: list(-mean / std)})
+    return _Table(slots)
+
+
+def _output(name: str, tensor: Tensor, description: Description) -> "_Table":
+    slots: dict[int, Any] = {0: name, 1: "logits, one per class"}
+    if len(description.labels) == tensor.shape[-1]:
+        slots[6] = [_Table({0: LABELS, 1: "a line per class", 2: _Byte(_AXIS_LABELS)})]
+    return _Table(slots)
+
+
+class _Octet(int):
+    """An unsigned byte."""
+
+
+class _Byte(int):
+    """A signed byte."""
+
+
+class _Unsigned(int):
+    """An unsigned number of 32 bits."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A FlatBuffers table: values by the number of their field; what is empty is left out."""
+
+    slots: Mapping[int, Any]
+
+    def write(self, builder: flatbuffers.Builder) -> int:
+        """Writes what it refers to, then itself; returns its offset."""
+        filled = {slot: value for slot, value in self.slots.items() if isinstance(value, int) or value}
+        written = {slot: _written(builder, value) for slot, value in filled.items()}
+        builder.StartObject(max(written, default=0) + 1)
+        for slot, value in written.items():
+            if isinstance(value, _Octet):
+                builder.PrependUint8Slot(slot, int(value), 0)
+            elif isinstance(value, _Byte):
+                builder.PrependInt8Slot(slot, int(value), 0)
+            elif isinstance(value, _Unsigned):
+                builder.PrependUint32Slot(slot, int(value), 0)
+            else:
+                builder.PrependUOffsetTRelativeSlot(slot, value, 0)
+        return int(builder.EndObject())
+
+
+def _written(builder: flatbuffers.Builder, value: Any) -> int:
+    """A number as it is; the offset of anything else."""
+    if isinstance(value, _Octet | _Byte | _Unsigned):
+        return value
+    if isinstance(value, _Table):
+        return value.write(builder)
+    if isinstance(value, str):
+        return int(builder.CreateString(value))
+    return _vector(builder, value)
+
+
+def _vector(builder: flatbuffers.Builder, values: Sequence[Any]) -> int:
+    if isinstance(values[0], _Table):
+        offsets = [value.write(builder) for value in values]
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return int(builder.EndVector())
+    return int(builder.CreateNumpyVector(np.asarray(values, np.float32)))

@@ -1,0 +1,134 @@
+"""Every packed kernel bit of a file against Keras's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls
+from kbnn.converters.graph.graph import Graph
+from kbnn.converters.graph.operations import BinaryConvolution
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.tflite.audit import data_input
+from kbnn.converters.tflite.converter import kernel_name
+from kbnn.converters.tflite.flatbuffer import File, Operator
+from kbnn.converters.tflite.names import operations
+from kbnn.converters.verify.alignment import unpack_signs
+
+
+@dataclass(frozen=True)
+class KernelBits:
+    """A 1-bit layer's packed kernel against Keras's; `differing` is None where the file lacks it or a part of it."""
+
+    name: str
+    bits: int
+    differing: int | None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A binary convolution of a file and the part of a layer's kernel that it should hold.
+
+    `rows[g]` are the input channels that group `g` reads, `filters` the filters, both as Keras's kernel counts them.
+    """
+
+    operator: Operator
+    call: int
+    rows: np.ndarray
+    filters: np.ndarray
+
+
+def find_packed(file: File, reference: Reference, graph: Graph | None) -> list[Packed]:
+    """The binary convolutions of a file and what they should hold.
+
+    In a file of kbnn's their kernels are named after the nodes of its graph. Others are matched with the uses of 1-bit
+    layers by the names of their tensors, which are those of Keras's operations.
+    """
+    found = _by_graph(file, graph) if graph is not None else []
+    calls = binary_calls(reference)
+    for operator in _binary_convolutions(file):
+        if not any(part.operator is operator for part in found):
+            taken = {part.call for part in found}
+            free = [k for k in _candidates(operator, calls, reference) if k not in taken]
+            found += [_whole(operator, k, calls[k], reference) for k in free[:1]]
+    return found
+
+
+def _by_graph(file: File, graph: Graph) -> list[Packed]:
+    nodes = {kernel_name(node): node.operation for node in graph if isinstance(node.operation, BinaryConvolution)}
+    found = []
+    for operator in _binary_convolutions(file):
+        operation = nodes.get(operator.inputs[1].name) if operator.inputs[1] is not None else None
+        if isinstance(operation, BinaryConvolution):
+            found.append(Packed(operator, operation.call, operation.rows, operation.filters))
+    return found
+
+
+def _whole(operator: Operator, number: int, call: BinaryCall, reference: Reference) -> Packed:
+    *_, channels, filters = _shape(reference, call)
+    rows = np.tile(np.arange(channels), (getattr(call.layer, "groups", 1), 1))
+    return Packed(operator, number, rows, np.arange(filters))
+
+
+def compare_bits(reference: Reference, packed: Sequence[Packed], allow_float: Sequence[str] = ()) -> list[KernelBits]:
+    """Each 1-bit layer's kernel, all the parts that a file holds of it together; but not those allowed to be float."""
+    calls = binary_calls(reference)
+    kernels = reference.constants([call.kernels[0] for call in calls])
+    return [
+        _compare(call.name, kernel < 0, [part for part in packed if part.call == k])
+        for k, (call, kernel) in enumerate(zip(calls, kernels, strict=True))
+        if call.name not in allow_float
+    ]
+
+
+def _binary_convolutions(file: File) -> list[Operator]:
+    return [operator for operator in file.operators if operator.name == "LceBconv2d"]
+
+
+def _candidates(operator: Operator, calls: list[BinaryCall], reference: Reference) -> list[int]:
+    """The uses of layers that an operator can be, the likeliest first."""
+    # The convolution itself, or else the sign that the layer takes of its input.
+    written = set(operations(operator.outputs[0].name, reference.order))
+    read = operations(data_input(operator).name, reference.order)
+    by_output = [k for k, call in enumerate(calls) if {reference.order[name] for name in call.convolutions} & written]
+    by_input = [k for k, call in enumerate(calls) if any(place in call.call for place in read)]
+    return [*by_output, *by_input]
+
+
+def _shape(reference: Reference, call: BinaryCall) -> tuple[int, ...]:
+    name, _, output = call.kernels[0].partition(":")
+    return tuple(reference.operation(reference.order[name]).outputs[int(output)].shape)
+
+
+def _compare(name: str, negative: np.ndarray, parts: list[Packed]) -> KernelBits:
+    kernel = negative.reshape(1, 1, *negative.shape) if negative.ndim == 2 else negative
+    seen = np.zeros(kernel.shape, bool)
+    differing = 0
+    for part in parts:
+        expected = _filters_first(kernel, part)
+        weights = part.operator.inputs[1]
+        stored = weights.value() if weights is not None else np.zeros(0)
+        if stored.ndim != 4 or stored.shape[:3] != expected.shape[:3] or stored.shape[3] != -(-expected.shape[3] // 32):
+            return KernelBits(name, kernel.size, None)
+        differing += _differing(unpack_signs(stored, expected.shape[3]), expected, part.operator)
+        for rows, filters in _groups(part):
+            seen[:, :, rows[:, np.newaxis], filters] = True
+    return KernelBits(name, kernel.size, differing if seen.all() else None)
+
+
+def _groups(part: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
+    return list(zip(part.rows, part.filters.reshape(len(part.rows), -1), strict=True))
+
+
+def _filters_first(kernel: np.ndarray, part: Packed) -> np.ndarray:
+    """The part of a kernel that an operator should hold, in the order of LCE's files."""
+    groups = [kernel[:, :, rows][..., filters] for rows, filters in _groups(part)]
+    return np.moveaxis(np.concatenate(groups, axis=-1), -1, 0)
+
+
+def _differing(stored: np.ndarray, expected: np.ndarray, operator: Operator) -> int:
+    per_filter = (stored != expected).reshape(len(expected), -1).sum(1)
+    if operator.outputs[0].dtype == "int32":
+        # Where the output is bitpacked, a filter before a negative multiplier is stored negated, its threshold too.
+        per_filter = np.where(per_filter == expected[0].size, 0, per_filter)
+    return int(per_filter.sum())

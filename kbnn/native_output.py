@@ -1,0 +1,44 @@
+"""Native libraries write to file descriptor 2 whatever Python does; this module holds that output back."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+
+class Log:
+    """What was written while stderr was held back."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def text(self) -> str:
+        self._file.seek(0)
+        return self._file.read().decode(errors="replace")
+
+    def lines(self, prefix: str) -> list[str]:
+        """The distinct lines that begin with `prefix`, without it."""
+        found = [line.removeprefix(prefix).strip() for line in self.text().splitlines() if line.startswith(prefix)]
+        return list(dict.fromkeys(found))
+
+
+@contextlib.contextmanager
+def held_stderr(show_on_error: bool = False) -> Iterator[Log]:
+    """Holds back everything written to stderr within the block; `show_on_error` prints it if the block raises."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        log = Log(file)
+        os.dup2(file.fileno(), 2)
+        failed = True
+        try:
+            yield log
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            if failed and show_on_error:
+                sys.stderr.write(log.text())

@@ -1,0 +1,60 @@
+"""Consecutive affine maps become one."""
+
+import numpy as np
+from sample_graphs import Builder, assert_equal
+
+from kbnn.converters.graph.operations import Affine, Convolution
+from kbnn.converters.passes.affine import affine_into_kernels, merge_affine
+
+
+def count(graph):
+    return sum(isinstance(node.operation, Affine) for node in graph)
+
+
+def test_three_become_one():
+    b = Builder()
+    graph = b.graph(b.affine("c", b.affine("b", b.affine("a", "image"))))
+    merged = merge_affine(graph)
+    assert count(merged) == 1
+    assert_equal(graph, merged)
+
+
+def test_a_value_that_is_read_twice_stays():
+    b = Builder()
+    first = b.affine("a", "image")
+    graph = b.graph(b.sum("sum", first, b.affine("b", first)))
+    assert count(merge_affine(graph)) == 2
+
+
+def test_what_does_nothing_goes():
+    b = Builder()
+    graph = b.graph(b.sign("sign", b.add("nothing", Affine(np.ones(32), np.zeros(32)), "image")))
+    assert [node.name for node in merge_affine(graph)] == ["image", "sign"]
+
+
+def test_an_output_that_does_nothing_is_its_input():
+    b = Builder()
+    first = b.prelu("a", "image")
+    graph = b.graph(b.add("nothing", Affine(np.ones(32), np.zeros(32)), first))
+    merged = merge_affine(graph)
+    assert merged.outputs == {"nothing": "a"}
+    assert_equal(graph, merged)
+
+
+def test_a_real_convolution_takes_it_in_under_the_name_of_the_result():
+    b = Builder()
+    kernel, bias = b.random.normal(size=(3, 3, 32, 32)), b.random.normal(size=32)
+    convolution = b.add("conv", Convolution(kernel, bias, (1, 1), (1, 1), "same"), "image")
+    graph = b.graph(b.affine("bn", convolution))
+    folded = affine_into_kernels(graph)
+    assert [node.name for node in folded] == ["image", "bn"]
+    assert folded["bn"].layer == "conv"
+    assert_equal(graph, folded)
+
+
+def test_a_convolution_that_is_read_twice_keeps_its_kernel():
+    b = Builder()
+    kernel = b.random.normal(size=(3, 3, 32, 32))
+    first = b.add("conv", Convolution(kernel, np.zeros(32), (1, 1), (1, 1), "same"), "image")
+    graph = b.graph(b.sum("sum", first, b.affine("bn", first)))
+    assert affine_into_kernels(graph).nodes == graph.nodes
