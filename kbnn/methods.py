@@ -21,6 +21,8 @@ from kbnn.layers import (
     BinaryConv2D,
     BinaryDense,
     ChannelShift,
+    Maxout,
+    PReLU,
     RPReLU,
     SampleNormalization,
 )
@@ -56,13 +58,25 @@ def _hard_tanh(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def _prelu(x: tf.Tensor, name: str) -> tf.Tensor:
-    spatial = list(range(1, len(x.shape) - 1))
-    start = tf.keras.initializers.Constant(0.25)
-    return tf.keras.layers.PReLU(alpha_initializer=start, shared_axes=spatial or None, name=name)(x)
+    return PReLU(name=name)(x)
+
+
+def _maxout(x: tf.Tensor, name: str) -> tf.Tensor:
+    return Maxout(name=name)(x)
 
 
 def _rprelu(x: tf.Tensor, name: str) -> tf.Tensor:
     return RPReLU(name=name)(x)
+
+
+# What can follow a shortcut's addition, by name.
+ACTIVATIONS: dict[str, Step | None] = {
+    "none": None,
+    "hard_tanh": _hard_tanh,
+    "prelu": _prelu,
+    "rprelu": _rprelu,
+    "maxout": _maxout,
+}
 
 
 @dataclass(frozen=True)
@@ -99,6 +113,19 @@ class Method:
             kernel_regularizer=_copied(self.kernel_regularizer),
             scale_regularizer=_copied(self.scale_regularizer),
         )
+
+    def with_activation(self, name: str) -> "Method":
+        """The same method with another activation after the shortcut's addition.
+
+        Args:
+            name: "none", "hard_tanh", "prelu", "rprelu" or "maxout" (two slopes, AdaBin).
+
+        Raises:
+            UsageError: an unknown name; near names are offered.
+        """
+        if name not in ACTIVATIONS:
+            raise unknown("activation", name, ACTIVATIONS)
+        return dataclasses.replace(self, after=ACTIVATIONS[name])
 
     def convolution(
         self,

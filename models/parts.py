@@ -20,6 +20,8 @@ Stem = Literal["cifar", "imagenet"]
 Shortcuts = Literal["bireal", "res", "none"]
 # How a shortcut gets to more channels: zeros, a real 1x1 convolution, or the same channels again.
 ShortcutType = Literal["A", "B", "duplicate"]
+# What follows each addition; the method's own activation when not given.
+Activation = Literal["none", "hard_tanh", "prelu", "rprelu", "maxout"]
 
 # Images up to this height and width get the CIFAR stem.
 CIFAR_SIZE = 64

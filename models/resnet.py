@@ -20,6 +20,7 @@ def resnet(
     shortcuts: parts.Shortcuts = "bireal",
     shortcut_type: parts.ShortcutType = "B",
     features_norm: bool = False,
+    activation: parts.Activation | None = None,
 ) -> tf.Tensor:
     """Four stages of residual blocks at 64, 128, 256 and 512 channels; stem, shortcuts and classifier stay real.
 
@@ -48,9 +49,12 @@ def resnet(
         shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `B` (average pool, real 1x1
             convolution, batch normalization) or `duplicate` (average pool, the channels again).
         features_norm: batch normalization before the classifier, as in SiMaN's code.
+        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); the method's own
+            when not given.
 
     Source: Liu et al., Bi-Real Net, 2018, sections 3 and 4.2, figure 6.
     """
+    method = method if activation is None else method.with_activation(activation)
     x = parts.residual_stem(inputs, parts.channels(64, width), stem)
     for stage, strides, name in parts.stages(blocks):
         filters = parts.channels(64 * 2**stage, width)

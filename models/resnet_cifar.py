@@ -25,6 +25,7 @@ def resnet_cifar(
     shortcuts: parts.Shortcuts = "bireal",
     shortcut_type: parts.ShortcutType = "B",
     features_norm: bool = False,
+    activation: parts.Activation | None = None,
 ) -> tf.Tensor:
     """Three stages of `blocks` residual blocks at 16, 32 and 64 channels.
 
@@ -41,9 +42,12 @@ def resnet_cifar(
         shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros; SiMaN, IR-Net), `B` (average
             pool, real 1x1 convolution, batch normalization) or `duplicate` (average pool, the channels again).
         features_norm: batch normalization before the classifier, as in SiMaN's code.
+        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); the method's own
+            when not given.
 
     Source: He et al., Deep residual learning, 2016, section 4.2.
     """
+    method = method if activation is None else method.with_activation(activation)
     x = parts.residual_stem(inputs, parts.channels(16, width), "cifar")
     for stage, strides, name in parts.stages((blocks, blocks, blocks)):
         filters = parts.channels(16 * 2**stage, width)

@@ -38,6 +38,7 @@ LAYERS = {
     "BatchMedian": (layers.BatchMedian, ["SUB", "MUL", "PRELU"], []),
     "ChannelShift": (layers.ChannelShift, ["ADD"], []),
     "BiasedPReLU": (lambda: layers.BiasedPReLU(2), ["SUB", "PRELU"], []),
+    "PReLU": (layers.PReLU, ["PRELU"], []),
     "RPReLU": (layers.RPReLU, ["SUB", "PRELU", "ADD"], []),
     "ChannelShuffle": (lambda: layers.ChannelShuffle(2), ["RESHAPE", "TRANSPOSE", "RESHAPE"], []),
 }

@@ -66,6 +66,8 @@ LAYERS = {
     "ChannelShift": layers.ChannelShift,
     "ChannelShuffle": lambda: layers.ChannelShuffle(4),
     "GroupAwareNormalization": lambda: layers.GroupAwareNormalization(2, "group", layers.RPReLU(name="between")),
+    "Maxout": layers.Maxout,
+    "PReLU": layers.PReLU,
     "RPReLU": layers.RPReLU,
     "SampleNormalization": lambda: layers.SampleNormalization(2, affine=True),
     "ZeroPadChannels": lambda: layers.ZeroPadChannels(12),

@@ -28,6 +28,28 @@ def _batch_median(call: Call, context: Context) -> list[Step]:
     ]
 
 
+@rule(layers.PReLU)
+def _prelu(call: Call, context: Context) -> list[Step]:
+    """PReLU(x)."""
+    return [("prelu", op.PReLU(numbers(call.layer.slope)), None)]
+
+
+@rule(layers.Maxout)
+def _maxout(call: Call, context: Context) -> list[Step]:
+    """γ⁺·PReLU(x) with slope γ⁻/γ⁺; mirrored, -γ⁻·PReLU(-x) with slope γ⁺/γ⁻, where |γ⁻| is the larger."""
+    positive, negative = numbers(call.layer.positive), numbers(call.layer.negative)
+    mirrored = np.abs(negative) > np.abs(positive)
+    side = np.where(mirrored, -1.0, 1.0)
+    large, small = np.where(mirrored, negative, positive), np.where(mirrored, positive, negative)
+    slope = np.divide(small, large, out=np.zeros_like(large), where=large != 0)
+    zeros = np.zeros(len(large))
+    return [
+        *([("side", op.Affine(side, zeros), None)] if mirrored.any() else []),
+        ("prelu", op.PReLU(slope), None),
+        ("scale", op.Affine(side * large, zeros), None),
+    ]
+
+
 @rule(layers.BiasedPReLU)
 def _biased_prelu(call: Call, context: Context) -> list[Step]:
     """PReLU(x - γ)."""

@@ -82,7 +82,36 @@ def test_rprelu(x):
         np.testing.assert_allclose(others[name], gradient, reference.RTOL, 1e-5)
 
 
+@pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
+@pytest.mark.parametrize("kind", [layers.PReLU, layers.Maxout])
+def test_slopes_without_bias(kind, x):
+    x = x.astype(np.float32)
+    dy = np.random.default_rng(3).normal(size=x.shape).astype(np.float32)
+    layer = randomized(kind(), x.shape)
+    positive = per_channel(layer.positive) if kind is layers.Maxout else 1.0
+    negative = per_channel(layer.weights[-1])
+    y, dx, others = output_and_gradients(layer, x, dy)
+    wide, wide_dy, axes = x.astype(np.float64), dy.astype(np.float64), tuple(range(x.ndim - 1))
+    expected = positive * np.maximum(wide, 0) + negative * np.minimum(wide, 0)
+    np.testing.assert_allclose(y, expected, reference.RTOL, reference.ATOL)
+    np.testing.assert_allclose(dx, wide_dy * np.where(x > 0, positive, negative), reference.RTOL, reference.ATOL)
+    parts = {"positive": np.maximum(wide, 0), "negative": np.minimum(wide, 0), "slope": np.minimum(wide, 0)}
+    for name, gradient in others.items():
+        with np.errstate(over="ignore"):
+            total = (wide_dy * parts[name]).sum(axes).astype(np.float32)
+        np.testing.assert_allclose(gradient, total, reference.RTOL, 1e-5)
+
+
+def test_a_prelu_is_keras_s():
+    x = INPUTS["images"].astype(np.float32)
+    keras = tf.keras.layers.PReLU(alpha_initializer=tf.keras.initializers.Constant(0.25), shared_axes=[1, 2])
+    np.testing.assert_allclose(layers.PReLU()(x), keras(x), 1e-6)
+
+
 def test_prelus_start_as_published():
+    maxout = layers.Maxout()
+    maxout.build((None, 4))
+    assert [set(weight.numpy()) for weight in (maxout.positive, maxout.negative)] == [{1.0}, {0.25}]
     layer = layers.RPReLU()
     layer.build((None, 4))
     assert [set(weight.numpy()) for weight in (layer.gamma, layer.zeta, layer.slope)] == [{0.0}, {0.0}, {0.25}]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kbnn import layers
 from kbnn.layers import BinaryConv2D
 from kbnn.models import build, parts
 
@@ -93,6 +94,17 @@ def test_bi_real_s_block_is_sign_convolution_normalization_addition():
         assert before in [node.layer.name for node in model.get_layer(after).inbound_nodes[0].parent_nodes]
     around = {node.layer.name for node in model.get_layer("stage1_block2_add1").inbound_nodes[0].parent_nodes}
     assert around == {"stage1_block2_bn1", "stage1_block1_add2"}
+
+
+@pytest.mark.parametrize("name", ["resnet20", "bireal18"])
+def test_an_activation_after_each_addition_by_option(name: str):
+    model = build(name, "xnor+std+ml+bma", activation="prelu", **SMALL)
+    activations = [layer for layer in model.layers if type(layer) is layers.PReLU]
+    assert len(activations) == len(binary_names(model)) == len(kinds(model, tf.keras.layers.Add))
+    for layer in activations:
+        assert isinstance(layer.inbound_nodes[0].parent_nodes[0].layer, tf.keras.layers.Add)
+    assert not kinds(build(name, "react", activation="none", **SMALL), layers.RPReLU)
+    assert len(kinds(build(name, "irnet", activation="maxout", **SMALL), layers.Maxout)) == len(activations)
 
 
 def test_width_multiplies_every_channel_count():
