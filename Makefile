@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c "$(SUPPORTED)" 2>/dev/null && { echo $$p; break; }; done)
 JOBS ?= 2
 
-.PHONY: demo install test test-fast test-android lint types format wheel clean
+.PHONY: build/types demo docs install test test-fast test-android lint types format wheel clean
 
 demo: $(VENV)/runtime
 	$(BIN)/kbnn demo --output runs/demo
@@ -29,11 +29,17 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# models/ and converters/ are installed as kbnn.models and kbnn.converters; mypy sees them there.
-types: install
+# models/ and converters/ are installed as kbnn.models and kbnn.converters; mypy and the API reference see them there.
+build/types: install
 	@rm -rf build/types && mkdir -p build/types/kbnn
 	@ln -s $(CURDIR)/kbnn/* $(CURDIR)/models $(CURDIR)/converters build/types/kbnn/
+
+types: build/types
 	MYPYPATH=build/types $(BIN)/mypy -p kbnn
+
+# The documentation as a site in build/site; broken links and missing pages are errors.
+docs: build/types
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: lint types
 	$(BIN)/pytest -n $(JOBS)
