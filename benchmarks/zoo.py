@@ -1,13 +1,11 @@
-"""What every network of the zoo costs, measured: `results/zoo.csv`, the networks' docstrings and `docs/networks.md`.
+"""Measures what every network costs (`results/zoo.csv`) and writes `docs/networks.md` from the rows.
 
-.venv/bin/python benchmarks/zoo.py              # measure all networks, then write the tables
-.venv/bin/python benchmarks/zoo.py "presb*"     # measure these anew
-.venv/bin/python benchmarks/zoo.py --check      # measure nothing, list what differs from the rows; the status is 1 then
+.venv/bin/python benchmarks/zoo.py              # measure all networks, then write the page
+.venv/bin/python benchmarks/zoo.py "presb*"     # measure these again
+.venv/bin/python benchmarks/zoo.py --check      # measure nothing; status 1 if the page differs from the rows
 """
 
 import inspect
-import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ import small_networks
 from kbnn import files, tables
 
 IMAGENET = ((224, 224, 3), 1000)
-HEADING = "Networks (results/zoo.csv; parameters and MACs are binary + real):"
+PAGE = record.ROOT / "docs" / "networks.md"
 # Enough to see that the file is the network's; `convert` compares it with Keras.
 IMAGES = 2
 COUNTS = ("binary_weights", "real_parameters", "binary_macs", "real_macs", "storage_bits")
@@ -71,16 +69,6 @@ def counts(model: Any) -> dict[str, int]:
     return {count: getattr(cost, count) for count in COUNTS}
 
 
-def table(builder: Any) -> str:
-    """The table of a builder's networks, from the measured rows and the papers' figures."""
-    from kbnn.models import architectures
-
-    own = {architecture.name: architecture for architecture in architectures() if architecture.builder is builder}
-    rows = [_cells(row, own[row["network"]]) for row in _sorted(record.read("zoo")) if row["network"] in own]
-    columns = ("network", "input", ">parameters", ">MACs", ">storage", ">.tflite", "published top-1")
-    return tables.render(columns, rows)
-
-
 def _cells(row: dict[str, str], architecture: Any) -> tuple[str, ...]:
     data = "ImageNet" if row["input"] == "224x224x3" else "CIFAR"
     published = [f"{name} {top1}" for name, top1 in architecture.published.items() if name.startswith(data)]
@@ -104,28 +92,8 @@ def _short(count: str) -> str:
     return count
 
 
-def written() -> Iterator[tuple[Path, str]]:
-    """The files that hold the measured rows, and what they should hold: the networks' sources, and the page."""
-    from kbnn.models import architectures
-
-    for builder in dict.fromkeys(architecture.builder for architecture in architectures()):
-        yield Path(inspect.getsourcefile(builder) or ""), with_table(builder)
-    yield record.ROOT / "docs" / "networks.md", page()
-
-
-def with_table(builder: Any) -> str:
-    """The source of a builder, with the table below its heading in the docstring."""
-    path = Path(inspect.getsourcefile(builder) or "")
-    body = "".join(f"    {line}\n" for line in table(builder).splitlines())
-    heading = rf"(    {re.escape(HEADING)}\n\n)(?:     .*\n)*"
-    source, found = re.subn(heading, lambda match: match[1] + body, path.read_text())
-    if found != 1:
-        raise SystemExit(f"error: {path.name}: found {found} headings '{HEADING}', put one into the docstring")
-    return source
-
-
 def page() -> str:
-    """`docs/networks.md`, from the same rows as the docstrings."""
+    """`docs/networks.md`, from the measured rows."""
     import jinja2
 
     from kbnn.models import architectures
@@ -167,10 +135,8 @@ def _options(builder: Any) -> Iterator[tuple[str, str, object]]:
 
 
 def check() -> None:
-    differing = [path for path, content in written() if not path.exists() or path.read_text() != content]
-    if differing:
-        names = ", ".join(os.path.relpath(path, record.ROOT) for path in differing)
-        raise SystemExit(f"error: not what results/zoo.csv says: {names}; run benchmarks/zoo.py")
+    if not PAGE.exists() or PAGE.read_text() != page():
+        raise SystemExit(f"error: {PAGE.name} is not what results/zoo.csv says; run benchmarks/zoo.py")
 
 
 def main(pattern: str) -> None:
@@ -181,8 +147,7 @@ def main(pattern: str) -> None:
         kept = [row for row in record.read("zoo") if row["network"] != architecture.name]
         record.replace("zoo", rows, seed=0, kept=kept)
         print(*rows, sep="\n", flush=True)
-    for path, content in written():
-        files.write(path, content)
+    files.write(PAGE, page())
 
 
 if __name__ == "__main__":

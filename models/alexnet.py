@@ -28,12 +28,7 @@ def alexnet(
 ) -> tf.Tensor:
     """96-256-384-384-256 channels, 4096 and 4096 units; batch normalization before each activation.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network   input            parameters              MACs       storage    .tflite   published top-1
-     ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-      alexnet   32x32x3      29.93M + 62.7k   316.2M + 2.695M    31.93 Mbit    3.99 MB   CIFAR-10 87.30 (BNN+)
-      alexnet   224x224x3   58.24M + 4.151M   1.026G + 113.4M   191.07 Mbit   23.88 MB   ImageNet 46.11 (BNN+)
+    Measured costs: `docs/networks.md`.
 
     Args:
         width: multiplies every channel and unit count.

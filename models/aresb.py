@@ -23,16 +23,7 @@ def aresb(
 ) -> tf.Tensor:
     """PresB-Net without layer normalization and biased PReLU: the network that it is compared with.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network   input            parameters              MACs      storage   .tflite   published top-1
-     ──────────────────────────────────────────────────────────────────────────────────────────────────
-      aresb10   32x32x3     5.407M + 128.1k   270.5M + 3.641M    9.51 Mbit   1.16 MB   CIFAR-100 65.41
-      aresb10   224x224x3   5.407M + 1.066M   828.5M + 237.1M   39.52 Mbit   4.91 MB
-      aresb18   32x32x3     11.67M + 147.3k   572.5M + 3.641M   16.39 Mbit   1.97 MB   CIFAR-100 70.91
-      aresb18   224x224x3   11.67M + 1.085M   1.753G + 237.1M   46.40 Mbit   5.72 MB   ImageNet 54.8
-      aresb34   32x32x3     21.77M + 184.4k   1.177G + 3.641M   27.68 Mbit   3.29 MB   CIFAR-100 71.63
-      aresb34   224x224x3   21.77M + 1.122M   3.603G + 237.1M   57.69 Mbit   7.04 MB
+    Measured costs: `docs/networks.md`.
 
     Args:
         blocks: blocks per stage, of two binary grouped 3x3 convolutions each.

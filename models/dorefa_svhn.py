@@ -18,11 +18,7 @@ from kbnn.models.registry import register
 def dorefa_svhn(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
     """48 5x5, 64 3x3 twice, 128 3x3 three times, 512 5x5; batch normalization after each but the first.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network       input          parameters              MACs     storage    .tflite   published top-1
-     ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-      dorefa_svhn   40x40x3   2.072M + 10.83k   37.06M + 4.671M   2.42 Mbit   307.0 kB   CIFAR-10 83.92 (BNN+)
+    Measured costs: `docs/networks.md`.
 
     Args:
         width: multiplies every channel count.

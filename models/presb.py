@@ -125,16 +125,7 @@ def presb(
     number of channels, and the average-pooled channels are both added and put beside it. Around a block goes its
     input, or batch normalization of a 1-bit 1x1 convolution of the average-pooled input.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network   input            parameters              MACs      storage   .tflite   published top-1
-     ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-      presb10   32x32x3     5.407M + 128.2k   270.5M + 3.641M    9.51 Mbit   1.19 MB   CIFAR-10 91.76, CIFAR-100 67.03
-      presb10   224x224x3   5.407M + 1.066M   828.5M + 237.1M   39.52 Mbit   4.94 MB
-      presb18   32x32x3     11.67M + 147.4k   572.5M + 3.641M   16.39 Mbit   2.03 MB   CIFAR-10 93.36, CIFAR-100 73.84
-      presb18   224x224x3   11.67M + 1.085M   1.753G + 237.1M   46.40 Mbit   5.78 MB   ImageNet 63.03
-      presb34   32x32x3     21.77M + 184.7k   1.177G + 3.641M   27.68 Mbit   3.40 MB   CIFAR-10 93.64, CIFAR-100 73.56
-      presb34   224x224x3   21.77M + 1.123M   3.603G + 237.1M   57.70 Mbit   7.15 MB
+    Measured costs: `docs/networks.md`.
 
     Args:
         blocks: blocks per stage, of two binary grouped 3x3 convolutions each.

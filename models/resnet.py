@@ -24,22 +24,7 @@ def resnet(
 ) -> tf.Tensor:
     """Four stages of residual blocks at 64, 128, 256 and 512 channels; stem, shortcuts and classifier stay real.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network    input            parameters              MACs      storage   .tflite   published top-1
-     ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-      bireal18   32x32x3     10.99M + 188.5k   547.4M + 8.066M   17.02 Mbit   2.14 MB   CIFAR-10 92.5 (SiMaN)
-      bireal18   224x224x3     10.99M + 704k   1.676G + 137.8M   33.51 Mbit   4.20 MB   ImageNet 56.4
-      bireal34   32x32x3     21.09M + 195.9k   1.151G + 8.066M   27.36 Mbit   3.45 MB
-      bireal34   224x224x3   21.09M + 711.5k   3.526G + 137.8M   43.85 Mbit   5.51 MB   ImageNet 62.2
-      plain18    32x32x3     10.99M + 14.67k   547.4M + 1.775M   11.45 Mbit   1.43 MB
-      plain18    224x224x3   10.99M + 530.2k   1.676G + 118.5M   27.95 Mbit   3.49 MB   ImageNet 12.1
-      plain34    32x32x3     21.09M + 22.09k   1.151G + 1.775M   21.79 Mbit   2.72 MB
-      plain34    224x224x3   21.09M + 537.6k   3.526G + 118.5M   38.29 Mbit   4.77 MB   ImageNet 2.6
-      resnet18   32x32x3     10.99M + 188.5k   547.4M + 8.066M   17.02 Mbit   2.13 MB
-      resnet18   224x224x3     10.99M + 704k   1.676G + 137.8M   33.51 Mbit   4.19 MB   ImageNet 45.7
-      resnet34   32x32x3     21.09M + 195.9k   1.151G + 8.066M   27.36 Mbit   3.43 MB
-      resnet34   224x224x3   21.09M + 711.5k   3.526G + 137.8M   43.85 Mbit   5.49 MB   ImageNet 49.0
+    Measured costs: `docs/networks.md`.
 
     Args:
         blocks: residual blocks per stage, of two binary 3x3 convolutions each.

@@ -29,11 +29,7 @@ def resnet_cifar(
 ) -> tf.Tensor:
     """Three stages of `blocks` residual blocks at 16, 32 and 64 channels.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network    input         parameters              MACs     storage   .tflite   published top-1
-     ─────────────────────────────────────────────────────────────────────────────────────────────────────
-      resnet20   32x32x3   267.3k + 5.21k   40.11M + 705.2k   0.43 Mbit   75.4 kB   CIFAR-10 87.4 (SiMaN)
+    Measured costs: `docs/networks.md`.
 
     Args:
         blocks: residual blocks per stage; the depth is `6 blocks + 2`.

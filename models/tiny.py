@@ -23,11 +23,7 @@ def tiny(
 ) -> tf.Tensor:
     """Stem to 32 channels, one Bi-Real block at 32 and one at 64 channels and half the size, classifier.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network   input        parameters              MACs     storage   .tflite   published top-1
-     ─────────────────────────────────────────────────────────────────────────────────────────────
-      tiny      8x8x1   73.73k + 3.562k   2.064M + 51.84k   0.19 Mbit   29.1 kB
+    Measured costs: `docs/networks.md`.
 
     Args:
         width: multiplies every channel count.

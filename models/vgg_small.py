@@ -18,11 +18,7 @@ from kbnn.models.registry import register
 def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
     """128-128-256-256-512-512 channels, batch normalization after each convolution, max-pooling after every second.
 
-    Networks (results/zoo.csv; parameters and MACs are binary + real):
-
-      network     input          parameters            MACs     storage    .tflite   published top-1
-     ──────────────────────────────────────────────────────────────────────────────────────────────────────
-      vgg_small   32x32x3   4.571M + 88.97k   604M + 3.621M   7.42 Mbit   927.6 kB   CIFAR-10 92.5 (SiMaN)
+    Measured costs: `docs/networks.md`.
 
     Args:
         width: multiplies every channel count.

@@ -1,4 +1,4 @@
-"""What is written about the networks is what was measured, and measuring again finds the same."""
+"""The page of networks shows what was measured, and counting again finds the same."""
 
 import pytest
 import zoo
@@ -6,7 +6,7 @@ import zoo
 from kbnn import models
 
 
-def test_docstrings_and_page_are_written_from_the_committed_rows():
+def test_the_page_is_written_from_the_committed_rows():
     zoo.check()
 
 
