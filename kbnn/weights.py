@@ -23,6 +23,7 @@ import tensorflow as tf
 from kbnn import files
 from kbnn.errors import KbnnError, UsageError
 from kbnn.layers.binarized import Binarized
+from kbnn.loading import open_hdf5
 
 # Which of a layer's settings a method decides.
 _SETTINGS = ("input_quantizer", "kernel_quantizer", "scale")
@@ -157,7 +158,7 @@ def _read(path: Path) -> Source:
     if stated and hashlib.sha256(path.read_bytes()).hexdigest() != stated[1]:
         raise KbnnError(f"'{path}' is damaged: its sha256 is not the one in its name, fetch or save it again")
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return _content(str(path), file)
     except (OSError, KeyError, ValueError) as error:
         raise KbnnError(f"'{path}' is not a file of weights in Keras's HDF5 format ({error}): save it again") from error

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model
+from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import UsageError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@trust_option
 @click.option("--compare", is_flag=True, help="Lay several runs or models over each other.")
 @dataset_option
 @data_dir_option

@@ -1,13 +1,37 @@
-"""What commands take as MODEL: the folder of a run, or a .keras file."""
+"""The MODEL argument of the commands: the folder of a run, a .keras or .h5 file, or a SavedModel."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from kbnn.errors import UsageError
 
-model_argument = click.argument("model", type=click.Path(path_type=Path))
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+def _trust(ctx: click.Context, _: click.Parameter, trust: bool) -> None:
+    if trust:
+        from kbnn import loading
+
+        ctx.with_resource(loading.trusting())
+
+
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    expose_value=False,
+    callback=_trust,
+    help="Load a model file even if it may run code. Only for files whose author you trust.",
+)
+
+
+def model_argument(command: _Decorated) -> _Decorated:
+    """The argument MODEL, and the option `--trust` that goes with it."""
+    return click.argument("model", type=click.Path(path_type=Path))(trust_option(command))
+
+
 dataset_option = click.option(
     "--dataset",
     "--data",
@@ -19,29 +43,34 @@ data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), he
 
 
 def load_model(path: Path) -> Any:
-    """The Keras model of a run's folder or a .keras file."""
-    from kbnn.training.run import Run, load_model
+    """The Keras model of a run, a model file or a SavedModel."""
+    from kbnn import loading
+    from kbnn.training import Run
 
-    return Run.open(path).model() if path.is_dir() else load_model(path)
+    return Run.open(path).model() if _is_run(path) else loading.load_model(path)
 
 
 def recipe_name(path: Path) -> str:
-    """The recipe that a run trained by; nothing for a .keras file."""
-    from kbnn.training.run import Run
+    """Name of the recipe that a run was trained with; empty for other models."""
+    from kbnn.training import Run
 
-    return Run.open(path).recipe.name if path.is_dir() else ""
+    return Run.open(path).recipe.name if _is_run(path) else ""
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and not (path / "saved_model.pb").is_file()
 
 
 def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
-    """The data set named on the command line, or the one that the run at `path` trained on."""
+    """The data set named on the command line, or the one that the run at `path` was trained on."""
     from kbnn import datasets
-    from kbnn.training.run import Run
+    from kbnn.training import Run
 
     if name and name not in datasets.names() and Path(name).is_dir():
         side = load_model(path).input_shape[1]
         return datasets.load_folder(name, transform=datasets.Transform(resize=round(side * 8 / 7), size=side))
     if name:
         return datasets.load(name, data_dir=data_dir)
-    if path.is_dir():
+    if _is_run(path):
         return Run.open(path).dataset(data_dir)
     raise UsageError(f"'{path}' does not say which data it was trained on: give --dataset")

@@ -1,4 +1,4 @@
-"""What all commands share: clean stderr, one-line errors, `--debug`, and results as a table or as JSON."""
+"""Shared by all commands: clean stderr, one-line errors, `--debug`, and results as a table or as JSON."""
 
 import dataclasses
 import json
@@ -30,33 +30,41 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except KbnnError as error:
-            return fail(str(error), error.exit_status)
+            return fail(f"{error}{_hint(ctx, error)}", error.exit_status)
         except BrokenPipeError:
             raise
         except OSError as error:
             return fail(f"{error.strerror or error}: received '{error.filename}'; check the path and its rights", 1)
 
 
+def _hint(ctx: click.Context, error: KbnnError) -> str:
+    """The option that a parameter named by an error has on the command line."""
+    for parameter in ctx.command.params:
+        if parameter.name == error.parameter and isinstance(parameter, click.Option):
+            return f" (here: {parameter.opts[0]})"
+    return ""
+
+
 def import_tensorflow() -> Any:
-    """TensorFlow, imported without the lines its native parts print on stderr."""
+    """Imports TensorFlow without the lines that its native libraries print on stderr."""
     with held_stderr(show_on_error=True):
         import tensorflow as tf
 
-        # Resolves the lazily loaded Keras as well, and with it Larq and our layers.
+        # Resolves the lazily loaded Keras too, and with it Larq and our layers.
         _ = tf.keras.layers
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
-        # A command that trains several networks is warned of tracing as many functions.
+        # TensorFlow warns about retracing when a command trains several networks.
         tf.get_logger().setLevel("ERROR")
     return tf
 
 
 def show(result: Any, as_json: bool) -> None:
-    """Prints a result on stdout: as JSON, or as the table that its `__str__` makes."""
+    """Prints a result on stdout: as JSON, or as text."""
     click.echo(json.dumps(to_json(result), indent=2, allow_nan=False) if as_json else str(result))
 
 
 def to_json(value: Any) -> Any:
-    """Plain JSON values of frozen dataclasses, tuples, paths and NumPy scalars; NaN and infinities become null."""
+    """Converts dataclasses, tuples, paths and NumPy values to plain JSON values; NaN and infinities become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

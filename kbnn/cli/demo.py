@@ -110,8 +110,8 @@ def _run(output: Path, epochs: int) -> Demo:
     from kbnn import converters, training
     from kbnn.cli.demo_report import page
     from kbnn.cli.progress import Progress
-    from kbnn.converters import flatbuffer, native
     from kbnn.converters.benchmark import compare
+    from kbnn.converters.tflite import flatbuffer, interpreter
     from kbnn.training.evaluate import evaluate
 
     recipe = training.Recipe.of("tiny", "bireal", "digits", epochs=epochs)
@@ -129,7 +129,7 @@ def _run(output: Path, epochs: int) -> Demo:
     converters.export_int8(model, paths[2], data.inputs(data.train, 200), description)
     click.echo("measuring latencies", err=True)
     latencies = compare(paths, runs=2000)
-    predictions = native.run(flatbuffer.read(paths[0]).data, [images])[0].argmax(-1)
+    predictions = interpreter.run(flatbuffer.read(paths[0]).data, [images])[0].argmax(-1)
 
     demo = Demo(
         model=str(paths[0]),

@@ -70,12 +70,12 @@ def run(name: str, output: Path) -> ExampleDemo:
         KbnnError: the file is damaged, or this platform has no interpreter for it.
     """
     from kbnn import converters, examples
-    from kbnn.converters import native
     from kbnn.converters.benchmark import compare
+    from kbnn.converters.tflite import interpreter
 
     example = examples.get(name)
     samples = examples.samples(example.dataset)
-    predictions = native.run(example.path.read_bytes(), [samples.inputs])[0].argmax(-1)
+    predictions = interpreter.run(example.path.read_bytes(), [samples.inputs])[0].argmax(-1)
     demo = ExampleDemo(
         name=name,
         path=str(example.path),

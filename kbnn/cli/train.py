@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option
+from kbnn.cli.artifacts import data_dir_option, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.cli.settings import parsed, set_option
 from kbnn.errors import UsageError
@@ -26,6 +26,7 @@ from kbnn.errors import UsageError
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
 @click.option("--resume", is_flag=True, help="Go on where the run was interrupted.")
 @data_dir_option
+@trust_option
 @json_option
 def command(
     recipe: str | None,

@@ -26,7 +26,7 @@ def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None,
       kbnn verify runs/resnet20-bireal-cifar10 resnet20.tflite
       kbnn verify model.keras model.tflite --dataset cifar10 --images 1000 --json
     """
-    from kbnn.converters import flatbuffer
+    from kbnn.converters.tflite import flatbuffer
 
     flatbuffer.read(file)  # A wrong path or a damaged file is said before TensorFlow and the data are loaded.
     import_tensorflow()

@@ -15,9 +15,10 @@ from kbnn import methods, quantizers, weights
 from kbnn.datasets import Dataset
 from kbnn.errors import unknown
 from kbnn.layers.binarized import Binarized
+from kbnn.loading import load_model
 from kbnn.methods import Method
 from kbnn.training.recipe import ModelSettings, Recipe, Stage
-from kbnn.training.run import Run, load_model
+from kbnn.training.run import Run
 
 # A package that is named there has `names()` and `build(name, method, input_shape, classes, **options)`.
 GROUP = "kbnn.architectures"
@@ -140,11 +141,11 @@ def initialize(model: tf.keras.Model, name: str) -> None:
 
 
 def load_source(path: str) -> tf.keras.Model | Path:
-    """The model of a run's folder or of a .keras file; any other path as it is."""
+    """The model of a run's folder, a `.keras` file or a SavedModel; any other path as it is."""
     source = Path(path)
-    if source.is_dir():
+    if source.is_dir() and not (source / "saved_model.pb").is_file():
         return Run.open(source).model()
-    return load_model(source) if source.suffix == ".keras" else source
+    return load_model(source) if source.is_dir() or source.suffix == ".keras" else source
 
 
 def _load(path: str, model: tf.keras.Model) -> None:

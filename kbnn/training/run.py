@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kbnn import datasets, files
 from kbnn.errors import KbnnError, UsageError
+from kbnn.loading import load_model
 from kbnn.training.recipe import Recipe
 
 History = list[dict[str, float]]
@@ -138,20 +139,3 @@ def _figures(row: dict[str, str]) -> dict[str, float]:
     """A row's numbers; every row counts its stage and epoch."""
     counts: dict[str, float] = {key: int(row[key]) for key in _COUNTS}
     return {**counts, **{key: float(value) for key, value in row.items() if value and key not in _COUNTS}}
-
-
-def load_model(path: str | os.PathLike[str]) -> tf.keras.Model:
-    """A model from a `.keras` file.
-
-    Raises:
-        UsageError: there is no such file, or it has another ending.
-        KbnnError: the file is damaged, or holds a layer that is not registered.
-    """
-    file = Path(path)
-    if not file.is_file() or file.suffix != ".keras":
-        raise UsageError(f"cannot load a model: received '{file}', give a run's folder or an existing .keras file")
-    try:
-        return tf.keras.models.load_model(file, compile=False)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise KbnnError(f"'{file}' is not a readable Keras model ({reason}): save it again with model.save") from error

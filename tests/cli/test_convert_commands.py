@@ -51,7 +51,7 @@ def test_convert_inspect_verify(tiny, converted):
 
 @pytest.mark.slow
 def test_a_file_that_departs_is_status_1(tiny, converted, tmp_path):
-    from kbnn.converters import flatbuffer
+    from kbnn.converters.tflite import flatbuffer
 
     model = flatbuffer.tree(converted[0].read_bytes())
     operator = next(o for o in flatbuffer.parse(converted[0].read_bytes()).operators if o.name == "LceBconv2d")

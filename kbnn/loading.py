@@ -1,0 +1,619 @@
+"""Loads models that other people made, without running code that they put into the file.
+
+>>> model = kbnn.loading.load_model("model.keras")                  # only Keras's, Larq's, kbnn's and your own classes
+>>> model = kbnn.loading.load_model("model.keras", trust=True)      # whatever the file asks for
+
+A Keras file names Python objects, which Keras imports and calls while it loads the file. So the configuration is
+checked against a list of what may be named before Keras sees it. A class of your own is on the list once it is
+registered with `tf.keras.utils.register_keras_serializable`.
+"""
+
+import contextlib
+import contextvars
+import functools
+import inspect
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbnn.errors import KbnnError, UsageError
+
+if TYPE_CHECKING:
+    import h5py
+    import tensorflow as tf
+
+# The decoded size of everything in a file; `max_bytes` raises it.
+MAX_BYTES = 4_000_000_000
+_MAX_CONFIG_BYTES = 64_000_000
+# What a model's variables may take besides the file's own weights: counters, and state that is not saved.
+_SLACK_BYTES = 64_000_000
+_SAVED_MODEL = "saved_model.pb"
+_WEIGHTS = "model.weights.h5"
+_ZIP_MEMBERS = ("config.json", "metadata.json", _WEIGHTS)
+
+Json = dict[str, Any] | list[Any] | str | float | int | bool | None
+
+_trusting = contextvars.ContextVar("kbnn_trusts_files", default=False)
+
+
+class UntrustedModelError(KbnnError):
+    """A file names something that could run code when it is loaded."""
+
+    parameter = "trust"
+
+
+@contextlib.contextmanager
+def trusting() -> Iterator[None]:
+    """Within the block, files are loaded without the check, as with `trust=True`."""
+    token = _trusting.set(True)
+    try:
+        yield
+    finally:
+        _trusting.reset(token)
+
+
+def load_model(
+    path: str | os.PathLike[str], *, trust: bool | None = None, max_bytes: int = MAX_BYTES
+) -> "tf.keras.Model":
+    """Loads a model from a `.keras` or HDF5 file or a SavedModel that Keras wrote.
+
+    Args:
+        path: the file, or the folder of a SavedModel.
+        trust: load whatever the file names, which may run any code. By default, what `trusting` says.
+        max_bytes: limit of the decoded size of the file's content.
+
+    Raises:
+        UsageError: there is no such file, or it has another suffix.
+        UntrustedModelError: the file names something that may run code.
+        KbnnError: the file is damaged or too large, or names a class that is not registered.
+    """
+    file = Path(path)
+    trust = _trusting.get() if trust is None else trust
+    is_saved_model = (file / _SAVED_MODEL).is_file()
+    if not is_saved_model and not (file.is_file() and file.suffix in (".keras", ".h5", ".hdf5")):
+        raise UsageError(
+            f"cannot load a model: received '{file}', give the folder of a run, a .keras or .h5 file, or a SavedModel"
+        )
+    declared = check(file, trust=trust, max_bytes=max_bytes)
+    return _load(file, declared, trust)
+
+
+def check(path: Path, *, trust: bool, max_bytes: int = MAX_BYTES) -> int:
+    """Checks a file before Keras reads it, and returns the decoded size of its weights in bytes.
+
+    Raises:
+        UntrustedModelError, KbnnError: as `load_model`.
+    """
+    if path.is_dir():
+        from kbnn import saved_model
+
+        return saved_model.check(path, trust=trust, max_bytes=max_bytes)
+    is_zip, is_hdf5 = zipfile.is_zipfile(path), _is_hdf5(path)
+    if is_zip and is_hdf5:
+        raise UntrustedModelError(f"'{path}' is a ZIP archive and an HDF5 file in one: save the model again")
+    if is_zip:
+        return _check_zip(path, trust, max_bytes)
+    if not is_hdf5:
+        raise KbnnError(f"'{path}' is not a readable Keras model: it is neither a .keras archive nor an HDF5 file")
+    with open_hdf5(path, max_bytes=max_bytes) as file:
+        if not trust:
+            check_config(path, parse_json(path, _attribute(path, file, "model_config")))
+        return stored_bytes(file)
+
+
+def _load(path: Path, declared: int, trust: bool) -> "tf.keras.Model":
+    import tensorflow as tf
+
+    # A SavedModel is restored lazily, by its own functions, which create variables in other ways.
+    bounded = contextlib.nullcontext() if path.is_dir() else _bounded_variables(path, declared)
+    try:
+        with bounded:
+            return tf.keras.models.load_model(path, compile=False, **({"safe_mode": not trust} if _is_v3(path) else {}))
+    except KbnnError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise KbnnError(f"'{path}' is not a readable Keras model ({reason}): save it again with model.save") from error
+
+
+def _is_v3(path: Path) -> bool:
+    return path.suffix == ".keras" and zipfile.is_zipfile(path)
+
+
+@contextlib.contextmanager
+def _bounded_variables(path: Path, declared: int) -> Iterator[None]:
+    """Refuses variables that together are larger than the weights in the file, before they are allocated."""
+    import tensorflow as tf
+
+    limit = 2 * declared + _SLACK_BYTES
+    total = 0
+
+    def create(make: Any, **arguments: Any) -> Any:
+        nonlocal total
+        shape = tf.TensorShape(arguments.get("shape"))
+        if shape.is_fully_defined():
+            total += (shape.num_elements() or 0) * tf.as_dtype(arguments.get("dtype") or tf.float32).size
+        if total > limit:
+            raise KbnnError(
+                f"'{path}' describes a network of more than {limit:,} bytes, but holds {declared:,} bytes of weights: "
+                f"the file is damaged, save it again"
+            )
+        return make(**arguments)
+
+    with tf.variable_creator_scope(create):
+        yield
+
+
+def _check_zip(path: Path, trust: bool, max_bytes: int) -> int:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            total = sum(member.file_size for member in members)
+            if total > max_bytes:
+                raise _too_large(path, total, max_bytes)
+            names = [member.filename for member in members]
+            if not trust and set(names) - set(_ZIP_MEMBERS):
+                other = sorted(set(names) - set(_ZIP_MEMBERS))[0]
+                raise _untrusted(path, f"it holds '{other}' besides configuration and weights")
+            if len(set(names)) < len(names) or not {"config.json", _WEIGHTS} <= set(names):
+                raise KbnnError(
+                    f"'{path}' is not a readable Keras model: it needs one config.json and one {_WEIGHTS}, received "
+                    f"{', '.join(sorted(names)[:5]) or 'nothing'}"
+                )
+            if not trust:
+                check_config(path, _without_compile_config(parse_json(path, archive.read("config.json"))))
+            with archive.open(_WEIGHTS) as weights, open_hdf5(weights, path, max_bytes=max_bytes) as file:
+                return stored_bytes(file)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+        raise KbnnError(f"'{path}' is not a readable Keras model ({error}): save it again") from error
+
+
+def _without_compile_config(config: Json) -> Json:
+    # Models are loaded with compile=False, which leaves it out.
+    return (
+        {key: value for key, value in config.items() if key != "compile_config"} if isinstance(config, dict) else config
+    )
+
+
+def parse_json(path: Path, text: bytes | str) -> Json:
+    """The plain content of a configuration, whose objects are not made.
+
+    Raises:
+        KbnnError: it is too large or too deep, or not JSON.
+    """
+    if len(text) > _MAX_CONFIG_BYTES:
+        raise _too_large(path, len(text), _MAX_CONFIG_BYTES)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise KbnnError(f"'{path}' is not a readable Keras model: its configuration is damaged ({error})") from error
+
+
+# --- HDF5 -----------------------------------------------------------------------------------------------------------
+
+
+def _is_hdf5(path: Path) -> bool:
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
+
+
+@contextlib.contextmanager
+def open_hdf5(source: Any, path: Path | None = None, *, max_bytes: int = MAX_BYTES) -> Iterator["h5py.File"]:
+    """An HDF5 file to read: one that refers to no other file, and whose arrays are bounded in size.
+
+    Args:
+        source: a path, or a file object that `path` names in errors.
+        path: what errors name.
+        max_bytes: limit of the arrays' size in memory.
+
+    Raises:
+        UntrustedModelError: the file refers to other files.
+        KbnnError: it is damaged, or its arrays are larger than `max_bytes`.
+    """
+    import h5py
+
+    path = Path(source) if path is None else path
+    try:
+        file = h5py.File(source, "r")
+    except OSError as error:
+        raise _unreadable_hdf5(path, error) from error
+    with file:
+        total = 0
+        try:
+            for name, size in _datasets(file, path):
+                total += size
+                if total > max_bytes:
+                    raise KbnnError(f"{_too_large(path, total, max_bytes)}; the array that exceeds it is '{name}'")
+        except (OSError, RuntimeError, KeyError, ValueError, AttributeError) as error:
+            raise _unreadable_hdf5(path, error) from error
+        yield file
+
+
+def _unreadable_hdf5(path: Path, error: Exception) -> KbnnError:
+    return KbnnError(f"'{path}' is not a readable HDF5 file ({' '.join(str(error).split())[:200]}): save it again")
+
+
+def _datasets(file: "h5py.File", path: Path) -> Iterator[tuple[str, int]]:
+    """Each array's name and size in bytes. Links within the file lead to what is found here as well."""
+    import h5py
+
+    waiting: list[h5py.Group] = [file]
+    seen = set()
+    while waiting:
+        group = waiting.pop()
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise UntrustedModelError(f"'{path}' refers to another file ('{link.filename}'): save the model again")
+            if not isinstance(link, h5py.HardLink):
+                continue
+            member = group[name]
+            address = h5py.h5o.get_info(member.id).addr
+            if address in seen:
+                continue
+            seen.add(address)
+            if isinstance(member, h5py.Group):
+                waiting.append(member)
+            elif isinstance(member, h5py.Dataset):
+                if member.external or member.is_virtual:
+                    raise UntrustedModelError(f"'{path}' keeps array '{name}' in another file: save the model again")
+                yield str(member.name), int(member.nbytes)
+
+
+def stored_bytes(file: "h5py.File") -> int:
+    """Size in memory of all arrays of a file that `open_hdf5` has checked."""
+    return sum(size for _, size in _datasets(file, Path(file.filename)))
+
+
+def _attribute(path: Path, file: "h5py.File", name: str) -> bytes | str:
+    value = file.attrs.get(name)
+    if not isinstance(value, bytes | str):
+        raise KbnnError(
+            f"'{path}' holds no model: its attribute '{name}' is missing; it may be a file of weights alone, which "
+            f"kbnn.weights.load reads into a network"
+        )
+    return value
+
+
+# --- the configuration ----------------------------------------------------------------------------------------------
+
+# Keras's own layers that hold code or graphs, call any method, or read files.
+_REFUSED_CLASSES = {
+    "Lambda": "holds Python code",
+    "TensorFlowOpLayer": "holds any TensorFlow operation",
+    "ClassMethod": "calls a method by name",
+    "InstanceMethod": "calls a method by name",
+    "InstanceProperty": "reads a property by name",
+    "StringLookup": "reads a file",
+    "IntegerLookup": "reads a file",
+    "TextVectorization": "reads a file",
+    "DenseFeatures": "holds feature columns",
+    "SequenceFeatures": "holds feature columns",
+    "LinearModel": "is no layer",
+    "__lambda__": "holds Python code",
+    "__typespec__": "names a type by its module",
+    "CompositeTensor": "names a type",
+}
+# Plain values in a dictionary of this shape.
+_VALUES = ("__tuple__", "__ellipsis__", "__bytes__", "__numpy__", "__tensor__", "TensorShape")
+_OP_LAYERS = ("TFOpLambda", "SlicingOpLambda")
+# Whole namespaces of TensorFlow that only compute.
+_OP_NAMESPACES = ("math.", "nn.", "linalg.", "bitwise.", "signal.", "quantization.", "__operators__.")
+_OPS = frozenset(
+    [
+        "abs",
+        "acos",
+        "acosh",
+        "add",
+        "add_n",
+        "argmax",
+        "argmin",
+        "argsort",
+        "asin",
+        "asinh",
+        "atan",
+        "atan2",
+        "atanh",
+        "batch_to_space",
+        "boolean_mask",
+        "broadcast_dynamic_shape",
+        "broadcast_static_shape",
+        "broadcast_to",
+        "cast",
+        "clip_by_norm",
+        "clip_by_value",
+        "complex",
+        "concat",
+        "constant",
+        "convert_to_tensor",
+        "cos",
+        "cosh",
+        "cumsum",
+        "depth_to_space",
+        "divide",
+        "dynamic_partition",
+        "dynamic_stitch",
+        "einsum",
+        "ensure_shape",
+        "equal",
+        "erf",
+        "exp",
+        "expand_dims",
+        "expand_dims_v2",
+        "eye",
+        "fill",
+        "floor",
+        "floordiv",
+        "floormod",
+        "gather",
+        "gather_nd",
+        "greater",
+        "greater_equal",
+        "identity",
+        "image.adjust_brightness",
+        "image.adjust_contrast",
+        "image.central_crop",
+        "image.crop_and_resize",
+        "image.crop_to_bounding_box",
+        "image.extract_patches",
+        "image.flip_left_right",
+        "image.flip_up_down",
+        "image.grayscale_to_rgb",
+        "image.pad_to_bounding_box",
+        "image.per_image_standardization",
+        "image.resize",
+        "image.resize_with_crop_or_pad",
+        "image.resize_with_pad",
+        "image.rgb_to_grayscale",
+        "image.rot90",
+        "image.transpose",
+        "less",
+        "less_equal",
+        "linspace",
+        "logical_and",
+        "logical_not",
+        "logical_or",
+        "matmul",
+        "maximum",
+        "meshgrid",
+        "minimum",
+        "multiply",
+        "negative",
+        "norm",
+        "not_equal",
+        "one_hot",
+        "ones",
+        "ones_like",
+        "pad",
+        "parallel_stack",
+        "pow",
+        "range",
+        "rank",
+        "realdiv",
+        "recip",
+        "reduce_all",
+        "reduce_any",
+        "reduce_logsumexp",
+        "reduce_max",
+        "reduce_mean",
+        "reduce_min",
+        "reduce_prod",
+        "reduce_sum",
+        "repeat",
+        "reshape",
+        "reverse",
+        "roll",
+        "round",
+        "rsqrt",
+        "saturate_cast",
+        "scalar_mul",
+        "scatter_nd",
+        "searchsorted",
+        "sequence_mask",
+        "shape",
+        "shape_n",
+        "sigmoid",
+        "sign",
+        "sin",
+        "sinh",
+        "size",
+        "slice",
+        "sort",
+        "space_to_batch",
+        "space_to_batch_nd",
+        "space_to_depth",
+        "split",
+        "split_v",
+        "sqrt",
+        "square",
+        "squeeze",
+        "stack",
+        "stop_gradient",
+        "strided_slice",
+        "subtract",
+        "tan",
+        "tanh",
+        "tensordot",
+        "tile",
+        "transpose",
+        "truediv",
+        "truncatediv",
+        "truncatemod",
+        "unique",
+        "unstack",
+        "where",
+        "where_v2",
+        "zeros",
+        "zeros_like",
+    ]
+)
+
+
+def check_config(path: Path, config: Json) -> None:
+    """Checks that a configuration names nothing but what may be loaded.
+
+    Every dictionary that Keras could turn into an object is looked at, wherever it is.
+
+    Raises:
+        UntrustedModelError: it names something else; the layer is named.
+    """
+    waiting: list[tuple[Json, str]] = [(config, "")]
+    while waiting:
+        value, layer = waiting.pop()
+        if isinstance(value, dict):
+            layer = _layer_name(value) or layer
+            reason = _refusal(value)
+            if reason:
+                raise _untrusted(path, f"layer '{layer}' {reason}" if layer else f"it {reason}")
+            waiting.extend((each, layer) for each in value.values())
+        elif isinstance(value, list):
+            waiting.extend((each, layer) for each in value)
+        elif value == "_COMPOSITE_TYPE":
+            raise _untrusted(path, f"layer '{layer}' has a constant of a composite type")
+
+
+def _layer_name(value: dict[str, Any]) -> str | None:
+    inner = value.get("config")
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _refusal(value: dict[str, Any]) -> str | None:
+    """Why a dictionary may not be made an object; None where it may, or is none."""
+    if "class_name" not in value:
+        return None
+    name, module = value["class_name"], value.get("module")
+    registered = value.get("registered_name")
+    if not isinstance(name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
+        return "is described in a way that Keras does not write"
+    if name in _REFUSED_CLASSES:
+        return f"is or has a {name}, which {_REFUSED_CLASSES[name]}"
+    if name in _VALUES:
+        return None
+    if name == "TypeSpec":
+        kind = value.get("type_spec")
+        return None if kind == "tf.TensorSpec" else f"has the type {kind!r}"
+    if name == "function":
+        return (
+            None if _is_known_function(value.get("config"), module) else f"calls {_full(module, value.get('config'))}"
+        )
+    if name in _OP_LAYERS and (module is None or _keras_module(module) == "keras.src.layers.core.tf_op_layer"):
+        return _op_refusal(value.get("config"))
+    return None if _is_known_class(name, module, registered) else f"is or has a {_full(module, name)}"
+
+
+def is_unknown_class(name: object) -> bool:
+    """Whether no class of that name could be made by Keras's older formats, which find classes by name."""
+    return (
+        isinstance(name, str) and name not in {*_REFUSED_CLASSES, *_OP_LAYERS} and not _is_known_class(name, None, None)
+    )
+
+
+def _full(module: str | None, name: object) -> str:
+    return f"'{module}.{name}'" if module else f"'{name}'"
+
+
+def _op_refusal(config: object) -> str | None:
+    function = config.get("function") if isinstance(config, dict) else None
+    if not isinstance(function, str):
+        return "calls an operation without a name"
+    name = function.removeprefix("compat.v1.")
+    if name in _OPS or name.startswith(_OP_NAMESPACES):
+        return None
+    return f"calls tf.{function}, which is not an operation of arithmetic or shape"
+
+
+def _is_known_class(name: str, module: str | None, registered: str | None) -> bool:
+    if name in _registered():
+        return True
+    if registered in _registered():
+        # Older formats read the class's name and ignore the registered one.
+        return getattr(_registered()[registered], "__name__", None) == name
+    if module is None:
+        return name in {each for _, each in _keras_classes()}
+    return (_keras_module(module), name) in _keras_classes()
+
+
+def _is_known_function(name: object, module: str | None) -> bool:
+    if not isinstance(name, str):
+        return False
+    if name in _registered():
+        return True
+    is_builtin = module is None or module == "builtins" or _keras_module(module).startswith("keras.")
+    return is_builtin and name in _keras_functions()
+
+
+def _registered() -> dict[str, object]:
+    """What is registered with Keras in this process: Larq's classes, kbnn's and the user's."""
+    import tensorflow as tf
+
+    # Resolves the lazily loaded Keras, with which Larq's and kbnn's classes register.
+    _ = tf.keras.layers
+    import larq  # noqa: F401
+
+    return tf.keras.utils.get_custom_objects()
+
+
+def _keras_module(module: str) -> str:
+    """Keras 2 is installed as `tf_keras` and writes either name."""
+    return module.removeprefix("tf_") if module.startswith("tf_keras") else module
+
+
+@functools.cache
+def _keras_classes() -> frozenset[tuple[str, str]]:
+    """Module and name of every public class of Keras that a file may name."""
+    import tensorflow as tf
+
+    keras = tf.keras
+    spaces = {
+        "keras.layers": keras.layers,
+        "keras.layers.experimental": keras.layers.experimental,
+        "keras.layers.experimental.preprocessing": keras.layers.experimental.preprocessing,
+        "keras.initializers": keras.initializers,
+        "keras.regularizers": keras.regularizers,
+        "keras.constraints": keras.constraints,
+        "keras.losses": keras.losses,
+        "keras.metrics": keras.metrics,
+        "keras.optimizers": keras.optimizers,
+        "keras.optimizers.legacy": keras.optimizers.legacy,
+        "keras.optimizers.schedules": keras.optimizers.schedules,
+        "keras.mixed_precision": keras.mixed_precision,
+    }
+    found = {
+        (module, name)
+        for module, space in spaces.items()
+        for name in dir(space)
+        if inspect.isclass(getattr(space, name)) and name not in _REFUSED_CLASSES
+    }
+    models = {(module, name) for module in ("keras", "keras.models") for name in ("Model", "Sequential", "Functional")}
+    internal = {
+        ("keras.src.engine.functional", "Functional"),
+        ("keras.src.engine.sequential", "Sequential"),
+        ("keras.src.engine.training", "Model"),
+    }
+    return frozenset(found | models | internal)
+
+
+@functools.cache
+def _keras_functions() -> frozenset[str]:
+    """Keras's activations, losses and metrics that are functions."""
+    import tensorflow as tf
+
+    spaces = (tf.keras.activations, tf.keras.losses, tf.keras.metrics)
+    names = {name for space in spaces for name in dir(space) if inspect.isfunction(getattr(space, name))}
+    return frozenset(names - {"get", "serialize", "deserialize"})
+
+
+def _untrusted(path: Path, what: str) -> UntrustedModelError:
+    return UntrustedModelError(
+        f"'{path}' could run code when it is loaded: {what}; register your own classes with "
+        f"tf.keras.utils.register_keras_serializable before loading, or pass trust=True if you trust its author"
+    )
+
+
+def _too_large(path: Path, received: int, limit: int) -> KbnnError:
+    return KbnnError(f"'{path}' is too large: received {received:,} bytes of content, the limit is {limit:,}")

@@ -1,0 +1,393 @@
+"""Model files of strangers: what may run code is refused before Keras reads the file.
+
+Each attack, if it ran, would make a marker file. With `trust=True` most of them do: the attacks are real.
+"""
+
+import base64
+import contextlib
+import copy
+import json
+import marshal
+import random
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+import kbnn
+from kbnn.cli import main
+from kbnn.errors import KbnnError, UsageError
+from kbnn.loading import UntrustedModelError, check_config, load_model
+
+Config = dict[str, Any]
+
+INPUT = {
+    "module": "keras.layers",
+    "class_name": "InputLayer",
+    "config": {"batch_input_shape": [None, 4], "dtype": "float32", "name": "input"},
+    "registered_name": None,
+    "name": "input",
+    "inbound_nodes": [],
+}
+
+
+def functional(*layers: Config) -> Config:
+    """A functional model's configuration."""
+    return {
+        "module": "keras.src.engine.functional",
+        "class_name": "Functional",
+        "registered_name": "Functional",
+        "config": {
+            "name": "model",
+            "trainable": True,
+            "layers": [INPUT, *layers],
+            "input_layers": [["input", 0, 0]],
+            "output_layers": [["input", 0, 0]],
+        },
+    }
+
+
+def layer(name: str, config: Config, inbound: Any, module: str | None = "keras.layers", **more: Any) -> Config:
+    described = {"class_name": name, "config": {"name": "evil", **config}, "name": "evil", "inbound_nodes": inbound}
+    return {**described, **({} if module is None else {"module": module, "registered_name": None}), **more}
+
+
+def constant(value: object, **arguments: object) -> list[Any]:
+    """A call with a constant instead of another layer's output."""
+    return [["_CONSTANT_VALUE", -1, value, arguments]]
+
+
+def function(module: str, name: str) -> Config:
+    return {"class_name": "function", "module": module, "config": name, "registered_name": name}
+
+
+OPS = "keras.src.layers.core.tf_op_layer"
+
+
+def write_zip(path: Path, config: object, weights: Callable[[h5py.File], object] | None = None) -> None:
+    with h5py.File(path.with_suffix(".part"), "w") as file:
+        file.create_group("_layer_checkpoint_dependencies")
+        if weights:
+            weights(file)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+        archive.writestr("config.json", json.dumps(config))
+        archive.write(path.with_suffix(".part"), "model.weights.h5")
+
+
+def write_hdf5(path: Path, config: object) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(config)
+        file.create_group("model_weights").attrs["layer_names"] = []
+
+
+def bytecode(marker: Path) -> list[Any]:
+    """A Python function that makes the marker, as Keras stores functions."""
+    code = compile(f"lambda x: (open({str(marker)!r}, 'w').close(), x)[1]", "f", "eval").co_consts[0]
+    return [base64.b64encode(marshal.dumps(code)).decode(), None, None]
+
+
+CODE = {
+    "function_type": "lambda",
+    "module": None,
+    "output_shape": None,
+    "output_shape_type": "raw",
+    "output_shape_module": None,
+    "arguments": {},
+}
+
+
+def lambda_layer(marker: Path, **more: Any) -> Config:
+    return layer("Lambda", {"function": bytecode(marker), **CODE}, [[["input", 0, 0, {}]]], **more)
+
+
+def called(what: Config, text: str) -> Config:
+    """A layer that calls a function on a text."""
+    return layer("Lambda", {"function": what, **CODE, "function_type": "function"}, constant(text))
+
+
+# Each writes a file that makes the marker when Keras loads it.
+ATTACKS: dict[str, Callable[[Path, Path], None]] = {
+    "lambda in HDF5": lambda path, marker: write_hdf5(path, functional(lambda_layer(marker, module=None))),
+    "lambda in HDF5 under a registered name": lambda path, marker: write_hdf5(
+        path, functional(lambda_layer(marker, module="kbnn.quantizers.libra", registered_name="kbnn>LibraSign"))
+    ),
+    "lambda": lambda path, marker: write_zip(path, functional(lambda_layer(marker))),
+    "os.system": lambda path, marker: write_zip(path, functional(called(function("os", "system"), f"touch {marker}"))),
+    "exec": lambda path, marker: write_zip(
+        path, functional(called(function("builtins", "exec"), f"open('{marker}', 'w').close()"))
+    ),
+    "write_file": lambda path, marker: write_zip(
+        path, functional(layer("TFOpLambda", {"function": "io.write_file"}, constant(str(marker), contents="x"), OPS))
+    ),
+    "print to a file": lambda path, marker: write_hdf5(
+        path,
+        functional(
+            layer("TFOpLambda", {"function": "print"}, constant("x", output_stream=f"file://{marker}"), module=None)
+        ),
+    ),
+}
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "marker"
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_a_strangers_file_runs_nothing(attack: str, tmp_path: Path, marker: Path):
+    path = tmp_path / "model.keras"
+    ATTACKS[attack](path, marker)
+    with pytest.raises(UntrustedModelError, match="layer 'evil'"):
+        load_model(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_attacks_are_real(attack: str, tmp_path: Path, marker: Path):
+    path = tmp_path / "model.keras"
+    ATTACKS[attack](path, marker)
+    with contextlib.suppress(KbnnError):
+        load_model(path, trust=True)
+    assert marker.exists()
+
+
+EVIL: dict[str, Config] = {
+    "os.system": function("os", "system"),
+    "builtins.eval": function("builtins", "eval"),
+    "Keras's own loader": function("keras.src.saving.saving_api", "load_model"),
+    "subprocess.Popen": {"class_name": "Popen", "module": "subprocess", "config": {}, "registered_name": "Popen"},
+    "lambda": {"class_name": "__lambda__", "config": {"value": ["", None, None]}},
+    "Lambda": {"class_name": "Lambda", "config": {"function": "f"}},
+    "typespec": {"class_name": "__typespec__", "spec_name": "Popen", "module": "subprocess", "config": []},
+    "TypeSpec": {"class_name": "TypeSpec", "type_spec": "other.Spec", "serialized": []},
+    "py_function": layer("TFOpLambda", {"function": "py_function"}, [], OPS),
+    "read_file": layer("TFOpLambda", {"function": "io.read_file"}, [], module=None),
+    "raw operation": layer("TFOpLambda", {"function": "raw_ops.WriteFile"}, [], OPS),
+    "map_fn": layer("TFOpLambda", {"function": "map_fn"}, [], OPS),
+    "method": layer("InstanceMethod", {"method_name": "eval"}, [], OPS),
+    "graph": layer("TensorFlowOpLayer", {"node_def": {}}, [], OPS),
+    "lookup": layer("StringLookup", {"vocabulary": "secrets.txt"}, []),
+    "unregistered": {"class_name": "Mine", "module": "my_layers", "config": {}, "registered_name": "Mine"},
+    "no name": {"class_name": ["Lambda"], "config": {}},
+    "no operation": layer("TFOpLambda", {"function": {"class_name": "x"}}, [], OPS),
+}
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a configuration that could hold something else."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield value, key
+        yield from places(inner)
+
+
+def replaceable(config: Config, generator: random.Random) -> tuple[Any, Any]:
+    # The name of an operation is no object, and what a class is called decides what is made.
+    kept = ("class_name", "module", "registered_name", "function")
+    return generator.choice([(holder, key) for holder, key in places(config) if key not in kept])
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_nothing_evil_passes_anywhere_in_a_configuration(evil: str, tmp_path: Path):
+    dense = layer("Dense", {"units": 2, "kernel_initializer": {"class_name": "Zeros", "config": {}}}, [])
+    whole = functional(dense, layer("TFOpLambda", {"function": "math.add"}, constant([1.0, [2.0]], y=3.0), OPS))
+    check_config(tmp_path, whole)
+    generator = random.Random(evil)  # noqa: S311
+    for _ in range(40):
+        config = copy.deepcopy(whole)
+        holder, key = replaceable(config, generator)
+        holder[key] = copy.deepcopy(EVIL[evil])
+        with pytest.raises(UntrustedModelError):
+            check_config(tmp_path, config)
+
+
+def test_the_refusal_names_layer_cause_and_ways_out(tmp_path: Path, marker: Path):
+    path = tmp_path / "model.keras"
+    ATTACKS["lambda"](path, marker)
+    with pytest.raises(UntrustedModelError) as caught:
+        load_model(path)
+    assert str(caught.value) == (
+        f"'{path}' could run code when it is loaded: layer 'evil' is or has a Lambda, which holds Python code; "
+        f"register your own classes with tf.keras.utils.register_keras_serializable before loading, or pass "
+        f"trust=True if you trust its author"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert", "MODEL", "-o", "out.tflite"],
+        ["evaluate", "MODEL", "--data", "digits"],
+        ["analyze", "MODEL", "--data", "digits"],
+        ["export-android", "MODEL", "--data", "digits", "-o", "assets"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize("attack", ["lambda in HDF5", "os.system"])
+def test_commands_refuse_and_offer_trust(
+    arguments: list[str], attack: str, tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    ATTACKS[attack](tmp_path / "model.keras", marker)
+    done = CliRunner().invoke(main, [each.replace("MODEL", "model.keras") for each in arguments])
+    assert done.exit_code == 1, done.output
+    assert "could run code" in done.stderr
+    assert done.stderr.endswith("if you trust its author (here: --trust)\n")
+    assert not marker.exists()
+
+
+def test_a_run_and_a_start_from_weights_are_checked(tmp_path: Path, marker: Path):
+    recipe = kbnn.training.Recipe.of("tiny", "bireal", "digits", epochs=1)
+    recipe.write(tmp_path / "run" / "config.toml")
+    ATTACKS["lambda"](tmp_path / "run" / "model.keras", marker)
+    with pytest.raises(UntrustedModelError):
+        kbnn.training.Run.open(tmp_path / "run").model()
+    for source in (tmp_path / "run", tmp_path / "run" / "model.keras"):
+        started = recipe.changed({"model.weights": str(source)})
+        with pytest.raises(UntrustedModelError):
+            kbnn.training.train(started, tmp_path / "started")
+        taught = recipe.changed({"stage.1.distillation.teacher": str(source)})
+        with pytest.raises(UntrustedModelError):
+            kbnn.training.train(taught, tmp_path / "taught")
+    assert not marker.exists()
+
+
+def arithmetic() -> tf.keras.Model:
+    """A network of the usual layers and of TensorFlow's operations on their outputs."""
+    images = tf.keras.Input((6, 6, 3))
+    x = tf.keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2", kernel_initializer="he_normal")(images)
+    x = tf.maximum(0.1 * x + 1.0 - x, tf.nn.relu(x)) / 2.0
+    x = tf.concat([x[:, :2], tf.reshape(tf.transpose(x, [0, 2, 1, 3]), (-1, 4, 4, 4))[:, 2:]], axis=1)
+    inner = tf.keras.Sequential([tf.keras.layers.BatchNormalization(), tf.keras.layers.PReLU()])
+    x = tf.keras.layers.GlobalAveragePooling2D()(inner(tf.where(x > 0.5, x, -x)))
+    return tf.keras.Model(images, tf.keras.layers.Dense(3)(x))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+def test_ordinary_models_load(suffix: str, tmp_path: Path):
+    model = arithmetic()
+    path = tmp_path / f"model{suffix}"
+    model.save(path, save_format=None if suffix else "tf")
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+    np.testing.assert_allclose(load_model(path)(images), model(images), rtol=1e-6)
+
+
+def test_a_compiled_model_of_a_method_loads(tmp_path: Path):
+    model = kbnn.models.build("tiny", method="irnet+ml", input_shape=(8, 8, 1), classes=4)
+    model.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])
+    model.save(tmp_path / "model.keras")
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+    np.testing.assert_allclose(load_model(tmp_path / "model.keras")(images), model(images), rtol=1e-6)
+
+
+class Writes(tf.keras.Model):
+    """Writes the marker when it is called."""
+
+    def __init__(self, marker: Path) -> None:
+        super().__init__()
+        self.marker = str(marker)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        tf.io.write_file(self.marker, "x")
+        return inputs
+
+
+def test_a_saved_model_that_writes_files(tmp_path: Path, marker: Path):
+    model = Writes(marker)
+    model(tf.ones((1, 2)))
+    model.save(tmp_path / "saved", save_format="tf")
+    marker.unlink()
+    with pytest.raises(UntrustedModelError, match="operation WriteFile"):
+        load_model(tmp_path / "saved")
+    assert not marker.exists()
+
+
+def test_a_saved_model_with_a_lambda(tmp_path: Path):
+    model = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Lambda(lambda x: x + 1, name="evil")])
+    model.save(tmp_path / "saved", save_format="tf")
+    with pytest.raises(UntrustedModelError, match="layer 'evil' is or has a Lambda"):
+        load_model(tmp_path / "saved")
+
+
+def test_a_saved_model_that_keras_did_not_write(tmp_path: Path):
+    module = tf.Module()
+    module.f = tf.function(lambda x: x + 1, input_signature=[tf.TensorSpec([2])])
+    tf.saved_model.save(module, tmp_path / "saved")
+    with pytest.raises(KbnnError, match=r"has no keras_metadata\.pb; save it with model\.save"):
+        load_model(tmp_path / "saved")
+
+
+def test_hdf5_files_that_refer_to_others(tmp_path: Path):
+    (tmp_path / "secret.bin").write_bytes(bytes(64))
+    linked = tmp_path / "linked.keras"
+    write_zip(linked, functional(), lambda file: file.__setitem__("a", h5py.ExternalLink("other.h5", "/")))
+    external = tmp_path / "external.h5"
+    with h5py.File(external, "w") as file:
+        file.create_dataset("a", (4,), "f4", external=str(tmp_path / "secret.bin"))
+    with pytest.raises(UntrustedModelError, match=r"refers to another file \('other\.h5'\)"):
+        load_model(linked)
+    with pytest.raises(UntrustedModelError, match="keeps array 'a' in another file"):
+        load_model(external)
+    model = kbnn.models.build("tiny", method="bireal", input_shape=(8, 8, 1), classes=4)
+    with pytest.raises(UntrustedModelError, match="keeps array 'a' in another file"):
+        kbnn.weights.load(model, external)
+
+
+def test_archives_with_more_than_a_model(tmp_path: Path):
+    path = tmp_path / "model.keras"
+    write_zip(path, functional())
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("assets/vocabulary.txt", "x")
+    with pytest.raises(UntrustedModelError, match=r"it holds 'assets/vocabulary\.txt'"):
+        load_model(path)
+
+
+def test_a_file_of_two_formats_is_refused(tmp_path: Path, marker: Path):
+    write_hdf5(tmp_path / "a.h5", functional(lambda_layer(marker, module=None)))
+    write_zip(tmp_path / "b.keras", functional())
+    (tmp_path / "both.h5").write_bytes((tmp_path / "a.h5").read_bytes() + (tmp_path / "b.keras").read_bytes())
+    with pytest.raises(UntrustedModelError, match="a ZIP archive and an HDF5 file in one"):
+        load_model(tmp_path / "both.h5")
+
+
+def test_sizes_are_bounded(tmp_path: Path):
+    path = tmp_path / "bomb.keras"
+    write_zip(path, functional(), lambda file: file.create_dataset("a", (10**12,), "f4"))
+    with pytest.raises(KbnnError, match=r"too large: received 4,000,000,000,000 bytes .* exceeds it is '/a'"):
+        load_model(path)
+    write_zip(path, functional(layer("Dense", {"units": 10**10}, [[["input", 0, 0, {}]]])))
+    with pytest.raises(KbnnError, match="describes a network of more than"):
+        load_model(path)
+    write_zip(path, functional())
+    with pytest.raises(KbnnError, match=r"is too large: received .* the limit is 1,000"):
+        load_model(path, max_bytes=1000)
+
+
+def test_a_configuration_that_is_too_deep(tmp_path: Path):
+    path = tmp_path / "deep.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = "[" * 60_000
+    with pytest.raises(KbnnError, match="its configuration is damaged"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n" + bytes(100), b"no model"])
+def test_damaged_files(content: bytes, tmp_path: Path):
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(KbnnError, match=r"is not a readable"):
+        load_model(tmp_path / "model.keras")
+
+
+def test_what_is_no_model(tmp_path: Path):
+    (tmp_path / "model.pkl").write_bytes(b"")
+    for path in (tmp_path / "model.pkl", tmp_path / "absent.keras", tmp_path):
+        with pytest.raises(UsageError, match="cannot load a model"):
+            load_model(path)
