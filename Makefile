@@ -9,7 +9,7 @@ JOBS ?= 2
 .PHONY: build/types demo docs install test test-fast test-android lint types format wheel clean
 
 demo: $(VENV)/runtime
-	$(BIN)/kbnn demo --output runs/demo
+	$(BIN)/kbnn demo
 
 install: $(VENV)/development
 

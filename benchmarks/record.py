@@ -2,7 +2,6 @@
 
 import csv
 import datetime
-import io
 import os
 import platform
 import shlex
@@ -21,21 +20,18 @@ Row = Mapping[str, object]
 
 
 def append(name: str, rows: Sequence[Row], seed: int | None = None) -> Path:
-    """Adds rows to `results/NAME.csv`."""
-    return replace(name, rows, seed, kept=read(name))
+    """Adds rows with their provenance to `results/NAME.csv`; several processes may append to one file."""
+    path = RESULTS / f"{name}.csv"
+    stamp = provenance(seed)
+    files.append_rows(path, [{**row, **stamp} for row in rows], widen=True)
+    return path
 
 
 def replace(name: str, rows: Sequence[Row], seed: int | None = None, kept: Sequence[Row] = ()) -> Path:
-    """Writes `results/NAME.csv`: the rows that are kept as they are, and the new ones with their provenance."""
+    """Writes `results/NAME.csv`: the kept rows unchanged, then the new rows with their provenance."""
     stamp = provenance(seed)
-    everything = [*kept, *({**row, **stamp} for row in rows)]
-    measured = dict.fromkeys(column for row in everything for column in row if column not in PROVENANCE)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [*measured, *PROVENANCE], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(everything)
     path = RESULTS / f"{name}.csv"
-    files.write(path, text.getvalue())
+    files.write_rows(path, [*kept, *({**row, **stamp} for row in rows)])
     return path
 
 

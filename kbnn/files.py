@@ -1,45 +1,61 @@
-"""Files appear whole or not at all, and a folder can be kept to one process."""
+"""Writing files: whole or not at all, never over what somebody else wrote, and with nothing left behind."""
 
 import contextlib
+import csv
+import errno
 import fcntl
+import io
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from kbnn.errors import KbnnError, UsageError
+
+_MARK = "kbnn-"
+_SCRATCH = "kbnn-scratch-"
+# ZIP archives, which .keras files are, cannot hold an earlier date.
+_EARLIEST = 315_532_800
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write a file or a folder to, and renames it to `path` on success.
+    """Yields a temporary path next to `path` to write a file or a folder to, and renames it to `path` on success.
 
-    When the block raises, the temporary is removed and what stood at `path` stays as it was.
+    The content reaches the disk before the rename, and the rename before the block ends. If the block raises, the
+    temporary file is removed and `path` keeps its old content. Temporary files of killed processes are removed.
 
     Raises:
-        KbnnError: the disk is full, read-only or otherwise refuses the file.
+        KbnnError: the disk is full or read-only, or refuses the file for another reason.
     """
     target = Path(path)
+    prefix = f".{target.name}.{_MARK}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        _sweep(target.parent, prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     except OSError as error:
         raise _cannot_write(target, error) from error
-    try:
-        # The suffix is kept because Keras chooses a format by it.
-        temporary = folder / target.name
-        yield temporary
-        _flush(temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with _marked_as_used(folder):
+        try:
+            # Keras chooses a format by the suffix, so the name stays.
+            temporary = folder / target.name
+            yield temporary
+            _flush(temporary)
+            temporary.replace(target)
+            _flush_entry(target.parent)
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Writes one file by rename.
+    """Writes one file, whole or not at all.
 
     Raises:
         KbnnError: as `replacing`.
@@ -49,15 +65,67 @@ def write(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def held(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Makes the folder `path` and keeps it to this process within the block; no file in it says so.
-
-    A process that ends, however it does, lets go. On a file system without locks nobody is kept out. Folders that
-    were made and hold nothing in the end are taken away.
+def scratch() -> Iterator[Path]:
+    """Yields an empty temporary folder, which is removed at the end; those of killed processes are removed, too.
 
     Raises:
-        UsageError: another process keeps it.
-        KbnnError: it cannot be made.
+        KbnnError: there is no space for temporary files.
+    """
+    try:
+        _sweep(Path(tempfile.gettempdir()), _SCRATCH)
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+    except OSError as error:
+        raise _no_scratch(error) from error
+    with _marked_as_used(folder):
+        try:
+            yield folder
+        except OSError as error:
+            if _is_full(error):
+                raise _no_scratch(error) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def fresh_folder(path: str | os.PathLike[str]) -> Path:
+    """`path` if nothing is there or it is an empty folder; otherwise the first free one of `path-2`, `path-3`, ..."""
+    first = Path(path)
+    candidate, number = first, 1
+    while candidate.exists() and not (candidate.is_dir() and not any(candidate.iterdir())):
+        number += 1
+        candidate = first.with_name(f"{first.name}-{number}")
+    return candidate
+
+
+def discard(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Removes files and folders that the caller made in `folder`, and `folder` itself if that leaves it empty.
+
+    Args:
+        folder: where they are; anything else in it stays.
+        names: of the direct members to remove, with everything in them.
+    """
+    root = Path(folder)
+    for name in names:
+        path = root / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        root.rmdir()
+
+
+@contextlib.contextmanager
+def held(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Creates the folder `path` and locks it for this process within the block, without a lock file.
+
+    The lock ends with the process, however it ends. On a file system without locks it has no effect. Folders that
+    were created and are still empty at the end are removed.
+
+    Raises:
+        UsageError: another process holds the lock.
+        KbnnError: the folder cannot be created.
     """
     folder = Path(path)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -77,6 +145,79 @@ def held(path: str | os.PathLike[str]) -> Iterator[None]:
                 each.rmdir()
 
 
+def append_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]], *, widen: bool = False) -> None:
+    """Adds rows to a CSV file, which several processes may do at once: no row is lost or mixed with another.
+
+    Args:
+        path: the file; it is created with a header line if it is absent.
+        rows: cells by column, in the columns' order.
+        widen: rewrite the file when a row has columns that the file does not have, instead of refusing.
+
+    Raises:
+        UsageError: the file has other columns.
+        KbnnError: it cannot be written.
+    """
+    target = Path(path)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target) as file:
+            kept = file.read()
+            header = next(csv.reader(io.StringIO(kept)), [])
+            if header and widen and set(columns) - set(header):
+                write_rows(target, [*csv.DictReader(io.StringIO(kept)), *rows])
+                return
+            if header and not (set(columns) <= set(header) if widen else columns == header):
+                raise UsageError(f"'{target}' has other columns than these rows: give another file to append to")
+            # A line that a killed process left unfinished must not swallow the first row.
+            separator = "" if not kept or kept.endswith("\n") else "\n"
+            file.write(separator + _csv(header or columns, rows, not header))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def write_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
+    """Writes a CSV file, whole or not at all; a row without one of the columns has an empty cell there.
+
+    Raises:
+        KbnnError: as `replacing`.
+    """
+    write(path, _csv(list(dict.fromkeys(column for row in rows for column in row)), rows, True))
+
+
+def check_clock() -> None:
+    """Raises KbnnError if the clock is before 1980: ZIP archives, such as .keras files, cannot be written then."""
+    now = time.time()
+    if now < _EARLIEST:
+        date = time.strftime("%Y-%m-%d", time.gmtime(now))
+        raise KbnnError(f"the computer's clock is wrong: received {date}, set the date")
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[IO[str]]:
+    """The file, opened to read and append, locked against other processes that do the same."""
+    while True:
+        with path.open("a+", newline="") as file:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Another process may have replaced the file while this one waited.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.seek(0)
+                yield file
+                return
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]], with_header: bool) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    if with_header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def _lock(descriptor: int, folder: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,9 +227,77 @@ def _lock(descriptor: int, folder: Path) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def _marked_as_used(folder: Path) -> Iterator[None]:
+    """Locks a temporary folder, so that other processes see that it is in use."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# Seconds until a temporary folder without a lock is a leftover: its owner creates it before locking it.
+_GRACE = 60.0
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Removes temporary folders that killed processes of this user left."""
+    with os.scandir(parent) as entries:
+        candidates = [entry for entry in entries if re.fullmatch(f"{re.escape(prefix)}[a-z0-9_]{{8}}", entry.name)]
+    for entry in candidates:
+        with contextlib.suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            is_ours = entry.is_dir(follow_symlinks=False) and status.st_uid == os.geteuid()
+            if is_ours and abs(time.time() - status.st_mtime) > _GRACE and not _is_locked(entry.path):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _is_locked(path: str) -> bool:
+    """Whether a process holds the lock of a folder, or locks do not work there."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Brings a file, or all files of a folder, to the disk."""
+    if not path.is_dir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return
+    for member in path.iterdir():
+        _flush(member)
+    _flush_entry(path)
+
+
+def _flush_entry(folder: Path) -> None:
+    """Brings a folder's list of names to the disk, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def _no_scratch(error: OSError) -> KbnnError:
+    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+    return KbnnError(
+        f"cannot write temporary files in '{place}': {error.strerror or error}; free space there, or set TMPDIR to "
+        f"another folder"
+    )
 
 
 def _cannot_write(target: Path, error: OSError) -> KbnnError:

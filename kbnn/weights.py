@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +44,8 @@ def save(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
     Raises:
         KbnnError: the folder cannot be written.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        written = Path(scratch) / "weights.h5"
+    with files.scratch() as temporary:
+        written = temporary / "weights.h5"
         model.save_weights(written)
         with h5py.File(written, "a") as file:
             file.attrs[_ATTRIBUTE] = json.dumps({layer.name: _settings(layer) for layer in _weighted(model)})

@@ -1,4 +1,4 @@
-"""The files that ship: what their hash says, what they see, and that they stay small."""
+"""The pretrained files that ship: their hashes, their accuracy on the sample images, their size."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from kbnn.errors import KbnnError, UsageError
 
 
 @pytest.mark.parametrize("name", examples.names())
-def test_every_example_sees_the_sample_images_as_well_as_the_test_set(name: str):
+def test_accuracy_on_the_sample_images_is_that_on_the_test_set(name: str):
     example = examples.get(name)
     samples = examples.samples(example.dataset)
     classes = interpreter.run(example.path.read_bytes(), [samples.inputs])[0].argmax(-1)
@@ -22,7 +22,7 @@ def test_every_example_sees_the_sample_images_as_well_as_the_test_set(name: str)
 
 
 @pytest.mark.parametrize("name", examples.names())
-def test_every_example_is_bitpacked_throughout(name: str):
+def test_every_convolution_that_should_be_bitpacked_is(name: str):
     audit = converters.inspect(examples.get(name).path)
     assert audit.binary_convolutions
     assert not audit.silent_fallbacks
@@ -43,6 +43,6 @@ def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         examples.get("tiny-bireal-digits")
 
 
-def test_near_names_are_offered():
+def test_near_names_are_suggested():
     with pytest.raises(UsageError, match="did you mean tiny-bireal-digits"):
         examples.get("tiny-bireal-digit")

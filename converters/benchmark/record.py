@@ -1,37 +1,21 @@
-"""A CSV file that collects measurements, each with the hashes of what was measured."""
+"""A CSV file of measurements, each with the hashes of the measured file and the tool."""
 
-import csv
 import datetime
-import io
 import os
-from pathlib import Path
 
 import kbnn
 from kbnn import files
 from kbnn.converters.benchmark.report import Comparison, Report
-from kbnn.errors import UsageError
 
 
 def append(path: str | os.PathLike[str], comparison: Comparison) -> None:
-    """Adds one row per report; the file appears by rename, whole.
+    """Adds one row per report; several processes may append to one file.
 
     Raises:
         UsageError: the file exists and has other columns.
         KbnnError: it cannot be written.
     """
-    rows = [_row(report) for report in comparison.reports]
-    columns = list(rows[0])
-    target = Path(path)
-    kept = target.read_text() if target.exists() else ""
-    header = next(csv.reader(io.StringIO(kept)), columns)
-    if header != columns:
-        raise UsageError(f"'{target}' has other columns than benchmarks have: give another file to append to")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    if not kept:
-        writer.writeheader()
-    writer.writerows(rows)
-    files.write(target, kept + text.getvalue())
+    files.append_rows(path, [_row(report) for report in comparison.reports])
 
 
 def _row(report: Report) -> dict[str, object]:

@@ -1,13 +1,13 @@
 """From the intermediate form to a TFLite file, by Larq Compute Engine's converter, with tensors named after layers."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 import kbnn
+from kbnn import files
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.lowering import Trace, serving
@@ -41,13 +41,13 @@ def lower(graph: Graph, options: Mapping[str, Any]) -> File:
 
 
 def _convert(trace: Trace) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="kbnn-") as folder, held_stderr() as log:
+    with files.scratch() as folder, held_stderr() as log:
         try:
             # Deferred: it loads a native library of 190 MB.
             from larq_compute_engine import convert_saved_model
 
-            tf.saved_model.save(trace.module, folder, signatures=trace.module.serve)
-            return convert_saved_model(folder)
+            tf.saved_model.save(trace.module, str(folder), signatures=trace.module.serve)
+            return convert_saved_model(str(folder))
         except Exception as error:
             said = "; ".join(log.lines("error:")) or " ".join(str(error).split())
             raise ConversionError(f"LCE cannot convert the model: {said[:400]}; replace the layer it names") from error

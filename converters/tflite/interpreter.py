@@ -11,7 +11,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from kbnn import files
 from kbnn.converters.tflite import lce
 from kbnn.errors import KbnnError
 
@@ -49,13 +49,12 @@ def run(
         KbnnError: the file cannot be run: damaged, of another shape, with unknown operators, or it crashed or hung.
     """
     lce.schema()  # Says in this process what is missing on platforms without LCE.
-    with tempfile.TemporaryDirectory(prefix="kbnn-") as folder:
-        root = Path(folder)
+    with files.scratch() as root:
         (root / "model.tflite").write_bytes(data)
         for k, array in enumerate(inputs):
             np.save(root / f"input{k}.npy", array)
         started = time.monotonic()
-        status = _CHILD.ask({"folder": folder, "kernel": kernel, "inputs": len(inputs), "timeout": timeout})
+        status = _CHILD.ask({"folder": str(root), "kernel": kernel, "inputs": len(inputs), "timeout": timeout})
         _check(status, root, timeout, time.monotonic() - started)
         return [np.load(root / f"output{k}.npy") for k in range(len(list(root.glob("output*.npy"))))]
 

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @dataset_option
 @data_dir_option
 @click.option("--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Held-out images to use.")
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder.  [default: analysis in the run]")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Folder.  [default: analysis in the run; with --compare, a new folder comparison next to the first]",
+)
 @json_option
 def command(
     models: tuple[Path, ...],
@@ -34,8 +39,8 @@ def command(
 ) -> None:
     """Draw what a network's binary layers do: entropy, quantization error, weights, training.
 
-    MODEL is the folder of a run or a .keras file. Writes PNGs and one self-contained page, analysis.html, into the
-    first run; held-out images are taken from the training set's validation split.
+    MODEL is the folder of a run or a .keras file. Writes PNGs and one self-contained page, analysis.html;
+    held-out images are taken from the training set's validation split.
 
     \b
     Example:
@@ -46,12 +51,16 @@ def command(
     if len(models) > 1 and not compare:
         raise UsageError(f"analyze takes one model, or several with --compare: received {len(models)}")
     import_tensorflow()
+    from kbnn import files
     from kbnn.analysis.observation import images_of
     from kbnn.analysis.study import study
 
     first = models[0]
     images = images_of(load_dataset(first, dataset, data_dir), samples)
-    folder = output or (first / "analysis" if first.is_dir() else Path(f"{first.stem}-analysis"))
+    if compare:
+        folder = output or files.fresh_folder(first.parent / "comparison")
+    else:
+        folder = output or (first / "analysis" if first.is_dir() else Path(f"{first.stem}-analysis"))
     show(study(_subjects(models), images, folder), as_json)
 
 

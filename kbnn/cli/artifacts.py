@@ -39,6 +39,7 @@ dataset_option = click.option(
     metavar="NAME|FOLDER",
     help="Data set by name, or folder of images with a sub-folder per class; a run knows its own.",
 )
+
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), help="tensorflow-datasets' data folder.")
 
 
@@ -74,3 +75,17 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
     if _is_run(path):
         return Run.open(path).dataset(data_dir)
     raise UsageError(f"'{path}' does not say which data it was trained on: give --dataset")
+
+
+def output_folder(given: Path | None, default: Path) -> Path:
+    """The folder that a command writes to: the one on the command line if it is new or empty, or a fresh default.
+
+    Raises:
+        UsageError: the given folder exists and is not empty.
+    """
+    from kbnn import files
+
+    free = files.fresh_folder(given or default)
+    if given is not None and free != given:
+        raise UsageError(f"'{given}' is not an empty folder: choose another --output, nothing there was changed")
+    return free

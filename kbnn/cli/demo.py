@@ -1,6 +1,5 @@
 """`kbnn demo`: the whole path on real digits, from images to a report."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +7,18 @@ from typing import Any
 
 import click
 
+from kbnn.cli.artifacts import output_folder
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
-from kbnn.errors import KbnnError, UsageError
+from kbnn.errors import KbnnError
 
 GOAL = 0.97
+OUTPUT = Path("runs/demo")
 _NAME = "demo"
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made and measured."""
+    """What the demo wrote and measured."""
 
     model: str
     report: str
@@ -60,23 +61,26 @@ def _margins(parity: Any) -> str:
 
 
 def milliseconds(report: Any) -> str:
-    """The latency to quote, or that there is none."""
+    """The latency to report, or "withheld" if it cannot be trusted."""
     microseconds = report.summary.median_of_means_us
     return "withheld" if microseconds is None else f"{microseconds / 1000:.3f} ms"
 
 
 @click.command(cls=Command)
 @click.option(
-    "--output", "-o", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True, help="Folder."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help=f"New or empty folder.  [default: {OUTPUT}, or the next free of {OUTPUT}-2, {OUTPUT}-3, ...]",
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--model", help="A trained file that ships with kbnn, instead of training one; `list` names them.")
+@click.option("--model", help="Run a pretrained file that ships with kbnn instead of training; `list` names them.")
 @json_option
-def command(output: Path, epochs: int, model: str | None, as_json: bool) -> None:
-    """Train a small binary network on real digits, convert it, prove the file equal, measure it, write a report.
+def command(output: Path | None, epochs: int, model: str | None, as_json: bool) -> None:
+    """Train a small binary network on real digits, convert it, verify the file, measure it, write a report.
 
-    Exit status 1 when a check falls short: top-1 under 97 %, a convolution that is not bitpacked, a file that does
-    not compute what Keras computes.
+    Exits with status 1 if a check fails: top-1 below 97 %, a convolution that is not bitpacked, a file that does not
+    compute what Keras computes. Nothing that exists is overwritten.
 
     \b
     Example:
@@ -87,23 +91,19 @@ def command(output: Path, epochs: int, model: str | None, as_json: bool) -> None
     if model is not None:
         from kbnn.cli import demo_example
 
-        show(demo_example.listing() if model == "list" else demo_example.run(model, output), as_json)
+        if model == "list":
+            show(demo_example.listing(), as_json)
+        else:
+            demo_example.check_name(model)
+            folder = output_folder(output, OUTPUT.with_name(f"{OUTPUT.name}-{model}"))
+            show(demo_example.run(model, folder), as_json)
         return
+    folder = output_folder(output, OUTPUT)
     import_tensorflow()
-    _clear(output)
-    demo = _run(output, epochs)
+    demo = _run(folder, epochs)
     show(demo, as_json)
     if demo.top1 < GOAL:
         raise KbnnError(f"the demo fell short: received top-1 {demo.top1:.2%}, expected {GOAL:.0%}; train longer")
-
-
-def _clear(output: Path) -> None:
-    """Makes room for the demo where an earlier one, or nothing, stands."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not (output / _NAME / "config.toml").is_file():
-        raise UsageError(f"'{output}' exists and is not an earlier demo: choose another --output")
-    shutil.rmtree(output)
 
 
 def _run(output: Path, epochs: int) -> Demo:

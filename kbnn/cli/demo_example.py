@@ -1,4 +1,4 @@
-"""`kbnn demo --model`: a trained file that ships with kbnn, on images that ship with it."""
+"""`kbnn demo --model`: a pretrained file that ships with kbnn, on images that ship with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from kbnn.analysis.page import Page, Section, Table
 
 @dataclass(frozen=True)
 class ExampleDemo:
-    """What a shipped file did: `right` of `shown` sample images, and its accuracy on the whole test set."""
+    """Results of a pretrained file, which classifies `right` of `shown` sample images correctly."""
 
     name: str
     path: str
@@ -34,7 +34,7 @@ class ExampleDemo:
             ("file", f"{self.path}, {tables.size(self.audit.size_bytes)}"),
             ("1-bit convolutions", f"{len(self.audit.binary_convolutions)}, {self.audit.binary_share:.1%} of all MACs"),
             ("sample images", f"{self.right} of {self.shown} right"),
-            ("whole test set", f"{self.test_top1:.2%} of {self.dataset}, measured when it was made"),
+            ("whole test set", f"{self.test_top1:.2%} of {self.dataset}, measured after training"),
             ("training", f"{self.epochs} epochs"),
             ("latency here (not ARM)", milliseconds(measured)),
         ]
@@ -43,7 +43,7 @@ class ExampleDemo:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files that ship."""
+    """The pretrained files that ship with kbnn."""
 
     examples: tuple[Any, ...]
 
@@ -56,17 +56,24 @@ class Listing:
 
 
 def listing() -> Listing:
-    """Every example."""
+    """Lists the pretrained files."""
     from kbnn import examples
 
     return Listing(tuple(examples.get(name) for name in examples.names()))
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError for an unknown name, before anything is loaded."""
+    from kbnn import examples
+
+    examples.get(name)
+
+
 def run(name: str, output: Path) -> ExampleDemo:
-    """Runs the example, and writes a report into `output`.
+    """Runs a pretrained file, and writes a report into the folder `output`.
 
     Raises:
-        UsageError: an unknown example; near names are offered.
+        UsageError: an unknown name; the closest names are suggested.
         KbnnError: the file is damaged, or this platform has no interpreter for it.
     """
     from kbnn import converters, examples
@@ -98,7 +105,7 @@ def _page(demo: ExampleDemo, samples: Any, predictions: np.ndarray) -> Page:
         for seen, true in zip(predictions, samples.labels, strict=True)
     ]
     caption = (
-        f"What the file says to {demo.shown} test images, the first of each class; with a question mark where it is "
+        f"The file's class for {demo.shown} test images, the first ones of each class; a question mark where it is "
         f"wrong ({demo.shown - demo.right} of {demo.shown})."
     )
     layers = [
@@ -109,10 +116,10 @@ def _page(demo: ExampleDemo, samples: Any, predictions: np.ndarray) -> Page:
         title=f"kbnn demo: {demo.name}",
         summary=(
             f"{tables.size(demo.audit.size_bytes)}, {len(demo.audit.binary_convolutions)} one-bit convolutions, "
-            f"{demo.test_top1:.2%} of the {demo.dataset} test set right after {demo.epochs} epochs of training."
+            f"top-1 {demo.test_top1:.2%} on the {demo.dataset} test set after {demo.epochs} epochs of training."
         ),
         sections=(
-            Section("What it sees", pictures=[pictures.gallery(samples.images, titles, caption)]),
+            Section("Images and predictions", pictures=[pictures.gallery(samples.images, titles, caption)]),
             Section("The file", tables=[Table(("layer", ">bits", ">kernel", ">MACs"), layers, "Convolutions.")]),
         ),
     )

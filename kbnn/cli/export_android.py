@@ -34,4 +34,5 @@ def command(model: Path, output: Path, dataset: str | None, data_dir: Path | Non
 
     loaded = load_model(model)
     data = load_dataset(model, dataset, data_dir)
-    show(export_android(loaded, data, output, model.stem, recipe_name(model)), as_json)
+    name = model.resolve().name if model.is_dir() else model.stem
+    show(export_android(loaded, data, output, name, recipe_name(model)), as_json)

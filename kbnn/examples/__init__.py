@@ -1,4 +1,6 @@
-"""Trained networks small enough to ship: bitpacked files named by their hash, and images to try them on.
+"""Pretrained example files: small trained networks that ship with kbnn, and test images to try them on.
+
+Each is a bitpacked `.tflite` file, named by its SHA-256 hash.
 
 >>> example = kbnn.examples.get("resnet20-xnor-cifar10")
 >>> audit = kbnn.converters.inspect(example.path)
@@ -19,7 +21,7 @@ INDEX = "examples.csv"
 
 @dataclass(frozen=True)
 class Example:
-    """One file: what it is, how long it trained, and its top-1 accuracy on the whole test set, a share."""
+    """A pretrained file: its data set, its epochs of training, and its top-1 accuracy (0 to 1) on the test set."""
 
     name: str
     path: Path
@@ -30,7 +32,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Samples:
-    """Images of a data set's test split: uint8 `(N, H, W, C)`, labels `(N,)`, and how pixels become network input."""
+    """Test images of a data set: uint8 `(N, H, W, C)`, labels `(N,)`, and the normalization of the network's input."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -45,29 +47,29 @@ class Samples:
 
 
 def names() -> list[str]:
-    """The examples that ship."""
+    """Names of the pretrained files."""
     return sorted(_index())
 
 
 def get(name: str) -> Example:
-    """An example, whose file has been checked against its hash.
+    """A pretrained file, checked against its hash.
 
     Raises:
-        UsageError: an unknown name; near names are offered.
-        KbnnError: the file is missing, or is not the one that was measured.
+        UsageError: an unknown name; the closest names are suggested.
+        KbnnError: the file is missing or damaged.
     """
     index = _index()
     if name not in index:
-        raise unknown("example", name, index)
+        raise unknown("pretrained file", name, index)
     row = index[name]
     path = _folder() / row["file"]
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
-        raise KbnnError(f"example '{name}' is damaged: '{path}' has not the hash {row['sha256'][:12]}; reinstall kbnn")
+        raise KbnnError(f"pretrained file '{name}' is damaged: '{path}' is missing or changed; reinstall kbnn")
     return Example(name, path, row["dataset"], int(row["epochs"]), float(row["test_top1"]))
 
 
 def samples(dataset: str) -> Samples:
-    """The images that ship for a data set.
+    """Test images of a data set that ship with kbnn.
 
     Raises:
         KbnnError: there are none.

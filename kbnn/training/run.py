@@ -9,6 +9,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -30,6 +31,18 @@ class Run:
 
     folder: Path
     recipe: Recipe
+
+    # Everything that training writes into the folder.
+    MEMBERS: ClassVar = (
+        _CONFIG,
+        _HISTORY,
+        "checkpoints",
+        "model.keras",
+        "best.keras",
+        "logs",
+        "result.json",
+        "weights.npz",
+    )
 
     @staticmethod
     def new(folder: str | os.PathLike[str], recipe: Recipe) -> "Run":
@@ -91,6 +104,7 @@ class Run:
 
     def save(self, model: tf.keras.Model, which: str = "model") -> None:
         """Writes `model.keras` or `best.keras`, by rename."""
+        files.check_clock()
         with files.replacing(self.folder / f"{which}.keras") as temporary:
             model.save(temporary)
 

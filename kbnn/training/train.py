@@ -102,7 +102,7 @@ def _removed_if_in_vain(run: Run) -> Iterator[None]:
         yield
     except Exception:
         if is_new and not run.has("model") and not tf.train.latest_checkpoint(str(run.checkpoints)):
-            shutil.rmtree(run.folder, ignore_errors=True)
+            files.discard(run.folder, Run.MEMBERS)
         raise
 
 

@@ -56,10 +56,16 @@ def test_demo_from_the_wheel(wheel_kbnn: Path, tmp_path: Path):
     assert not re.search(r'(src|href)="(?!data:)', report), "refers to something outside itself"
 
 
-def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path: Path):
+def test_demo_refuses_a_folder_with_content(tmp_path: Path):
+    # An earlier demo's folder, to which its owner added a file.
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "config.toml").touch()
     (tmp_path / "precious.txt").write_text("mine")
     kbnn = Path(sys.executable).with_name("kbnn")
     done = subprocess.run([kbnn, "demo", "-o", tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
-    assert done.stderr == f"error: '{tmp_path}' exists and is not an earlier demo: choose another --output\n"
+    assert (
+        done.stderr
+        == f"error: '{tmp_path}' is not an empty folder: choose another --output, nothing there was changed\n"
+    )
     assert (tmp_path / "precious.txt").read_text() == "mine"
