@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 import kbnn
+from kbnn.printable import printable
 
 # Command name -> its one line of help; the module `kbnn.cli.NAME` (dashes as underscores) holds a `command`. Listed
 # here so that `kbnn --help` imports none of them.
@@ -64,7 +65,7 @@ class Commands(click.Group):
 
 def fail(message: str, status: int) -> None:
     """Ends the process with one line on stderr."""
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(status)
 
 
