@@ -10,7 +10,6 @@ import click
 from kbnn.cli import fail
 from kbnn.errors import KbnnError
 from kbnn.native_output import held_stderr
-from kbnn.printable import printable
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 
@@ -61,8 +60,7 @@ def import_tensorflow() -> Any:
 
 def show(result: Any, as_json: bool) -> None:
     """Prints a result on stdout: as JSON, or as text."""
-    text = json.dumps(to_json(result), indent=2, allow_nan=False) if as_json else printable(result, lines=True)
-    click.echo(text)
+    click.echo(json.dumps(to_json(result), indent=2, allow_nan=False) if as_json else str(result))
 
 
 def to_json(value: Any) -> Any:
