@@ -74,7 +74,7 @@ def converted(model) -> dict[str, object]:
     return {
         "binary_convolutions": len(found.binary_convolutions),
         "silent_fallbacks": len(found.silent_fallbacks),
-        "binary_share_of_macs": round(found.binary_share, 4),
+        "binary_share_of_macs": round(found.binary_share or 0.0, 4),
         "operators": sum(found.operators.values()),
         "tflite_bytes": file.size_bytes,
         "kernel_bits_equal": parity.kernel_bits_equal,

@@ -44,7 +44,7 @@ class Input:
 
 @dataclass(frozen=True)
 class AppModel:
-    """One file of the app; `binary_share` is the share of its MACs that are binary."""
+    """One file of the app; `binary_share` is the share of its MACs that are binary, 0 where it is not known."""
 
     name: str
     file: str
@@ -113,7 +113,9 @@ def export_android(
 def _write(title: str, path: Path, write: Callable[[Path], Any]) -> AppModel:
     write(path)
     content = path.read_bytes()
-    return AppModel(title, path.name, hashlib.sha256(content).hexdigest(), len(content), inspect(path).binary_share)
+    return AppModel(
+        title, path.name, hashlib.sha256(content).hexdigest(), len(content), inspect(path).binary_share or 0.0
+    )
 
 
 def _entries(models: tuple[AppModel, ...]) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ class Artifact:
         rounded = " rounded to int8" if parity.in_int8 else ""
         return (
             f"{self.path}: {tables.size(self.size_bytes)}, {len(audit.binary_convolutions)} binary convolutions "
-            f"({audit.binary_share:.2%} of all MACs), equal to Keras{rounded}: kernel bits all, "
+            f"({audit.share} of all MACs), equal to Keras{rounded}: kernel bits all, "
             f"layers within {max((layer.difference for layer in parity.layers), default=0):.0e} of their range, "
             f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}, "
             f"{parity.top1_agreement:.1%} of the images in its class"

@@ -3,6 +3,8 @@
 import io
 from collections.abc import Iterable, Sequence
 
+from kbnn.printable import printable
+
 
 def render(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> str:
     """A table as aligned text without colours.
@@ -18,7 +20,7 @@ def render(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str 
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(rich.text.Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(rich.text.Text("" if cell is None else printable(cell)) for cell in row))
     out = io.StringIO()
     rich.console.Console(file=out, width=10_000, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")

@@ -1,38 +1,76 @@
-"""Audit: what a .tflite file really holds.
+"""Audit: what a .tflite file contains.
 
-LCE turns a 1-bit convolution that it does not recognise into a float one without a word, so the file itself is read.
+LCE silently turns a 1-bit convolution that it does not recognise into a float one, so the file itself is read.
 """
 
 import collections
 import math
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from kbnn import tables
 from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.estimate import DEVICES, Load, instructions
 from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
 from kbnn.errors import KbnnError
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+_VOLUMES = ("CONV_3D", "CONV_3D_TRANSPOSE")
+# Each multiplies all of its matrices with one vector per time step.
+_RECURRENT = (
+    "LSTM",
+    "RNN",
+    "SVDF",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_RNN",
+    "BIDIRECTIONAL_SEQUENCE_LSTM",
+    "BIDIRECTIONAL_SEQUENCE_RNN",
+)
+# How often these run, or what they compute, is not in the operator.
+_CONTROL = ("WHILE", "IF", "CALL")
+_LCE = ("LceQuantize", "LceDequantize", "LceBconv2d", "LceBMaxPool2d")
+_BITS = {
+    "float64": 64,
+    "int64": 64,
+    "float32": 32,
+    "int32": 32,
+    "float16": 16,
+    "int16": 16,
+    "int8": 8,
+    "uint8": 8,
+    "int4": 4,
+}
 _CHANNELS_PER_WORD = 32
+_BGEMM_CHANNELS = 64
+# An image has no more.
+_FEW_CHANNELS = 4
 # A filter of fewer weights can have one magnitude by chance.
 _FEWEST_WEIGHTS = 8
 # Operators that only move values, and those that scale or shift them by constants.
 _MOVES = ("PAD", "PADV2", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SPLIT", "STRIDED_SLICE")
 _SCALES = ("MUL", "ADD", "SUB", "DIV", "QUANTIZE", "DEQUANTIZE")
-# What convolutions are called at the end of a name: numbered where it repeats, cut off where it is long.
+# How the names of convolutions end: numbered where they repeat, cut off where they are long.
 _OPERATION = re.compile(r"/(Conv\w*|conv2d\w*|depthwise\w*|MatMul\w*)$")
+# A hostile file can give many operators the same long name.
+_LONGEST_NAME = 2000
+_LONGEST_LABEL = 200
+# Layers can share kernels; comparing all of them must still take time proportional to the file's size.
+_KERNEL_BYTES_PER_BYTE = 16
+_MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution or dense layer of a file.
+    """One convolution, dense layer, matrix product or recurrent layer of a file.
 
-    `kernel` is `(kh, kw, channels per group, filters)`; `bits` are those of the weights; `macs` are of one inference;
-    `output` is "bitpacked" or the data type that it writes.
+    `kernel` is `(kh, kw, channels per group, filters)`, `(kd, kh, kw, channels per group, filters)` in three
+    dimensions, the shape of the second factor of a matrix product, or the number of weights of a recurrent layer.
+    `bits` is the width of one weight, `macs` the number of multiply-accumulates of one inference, and `output`
+    "bitpacked" or the data type that it writes.
     """
 
     name: str
@@ -52,11 +90,28 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """What `inspect` finds. `float_convolutions` are all that are not binary, int8 and dense ones included.
+class Work:
+    """What one operator costs in one inference.
 
-    `binary_share` is the share of binary MACs in all MACs; `silent_fallbacks` name the layers that look 1-bit and are
-    not; `pairs` counts the places where 1-bit values are unpacked to float again.
+    `instructions` maps a device to an estimate of the instructions that it executes, None for an operator whose cost
+    has not been measured. Instructions are not a latency: memory and caches are left out.
+    """
+
+    name: str
+    operator: str
+    macs: int
+    instructions: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `inspect` finds.
+
+    `float_convolutions` are all that are not binary, int8 and dense ones included. `binary_share` is the share of
+    binary MACs in all MACs, None where `not_counted` names operators whose MACs the file does not tell. Each of
+    `silent_fallbacks` names a layer that looks 1-bit and is not; `pairs` counts the places where 1-bit values are
+    unpacked to float again. `work` lists the operators in execution order, with estimated instructions, whose sums
+    are `instructions`.
     """
 
     path: str
@@ -66,41 +121,87 @@ class Audit:
     float_convolutions: list[Convolution]
     binary_macs: int
     float_macs: int
-    binary_share: float
+    binary_share: float | None
     silent_fallbacks: list[str]
     pairs: int
     inputs: dict[str, tuple[int, ...]]
     outputs: dict[str, tuple[int, ...]]
+    not_counted: dict[str, int]
+    work: list[Work]
+    instructions: dict[str, float]
+
+    @property
+    def share(self) -> str:
+        """The binary share as a percentage, or "not known"."""
+        return "not known" if self.binary_share is None else f"{self.binary_share:.2%}"
+
+    @property
+    def share_text(self) -> str:
+        """The binary share of how many MACs, or which operators were not counted."""
+        if self.binary_share is not None:
+            return f"{self.share} of {self.binary_macs + self.float_macs:,}"
+        names = ", ".join(f"{name} {count}" for name, count in self.not_counted.items())
+        return f"not known, because the MACs of these operators are not counted: {names}"
 
     def __str__(self) -> str:
-        convolutions = [*self.binary_convolutions, *self.float_convolutions]
-        rows = [
-            (c.name, c.operator, _by(c.input), _by(c.kernel), c.groups, c.bits, f"{c.macs:,}", c.weight_bytes, c.output)
-            for c in sorted(convolutions, key=lambda c: not c.is_binary)
-        ]
-        columns = ("layer", "operator", ">input", ">kernel", ">groups", ">bits", ">MACs", ">weight bytes", "output")
         packed = sum(c.output == "bitpacked" for c in self.binary_convolutions)
         lines = [
             f"{self.path}: {tables.size(self.size_bytes)}",
             "operators: " + ", ".join(f"{name} {count}" for name, count in self.operators.items()),
             "",
-            tables.render(columns, rows),
+            _convolutions([*self.binary_convolutions, *self.float_convolutions]),
+            "",
+            _work(self),
             "",
             f"binary convolutions: {len(self.binary_convolutions)} ({packed} write bitpacked output)",
             f"other convolutions: {len(self.float_convolutions)}",
-            f"binary share of MACs: {self.binary_share:.2%} of {self.binary_macs + self.float_macs:,}",
+            f"binary share of MACs: {self.share_text}",
             f"1-bit values unpacked to float: {self.pairs}",
             f"silent fallbacks: {len(self.silent_fallbacks)}",
         ]
-        return "\n".join([*lines, *(f"  {fallback}" for fallback in self.silent_fallbacks)])
+        lines += [f"  {fallback}" for fallback in self.silent_fallbacks[:_MOST_ROWS]]
+        return "\n".join(lines)
+
+
+def _convolutions(convolutions: list[Convolution]) -> str:
+    rows = [
+        (c.name, c.operator, by(c.input), by(c.kernel), c.groups, c.bits, f"{c.macs:,}", c.weight_bytes, c.output)
+        for c in sorted(convolutions, key=lambda c: not c.is_binary)[:_MOST_ROWS]
+    ]
+    columns = ("layer", "operator", ">input", ">kernel", ">groups", ">bits", ">MACs", ">weight bytes", "output")
+    table = tables.render(columns, rows)
+    left_out = len(convolutions) - len(rows)
+    return f"{table}\nand {left_out:,} more, which the JSON lists" if left_out else table
+
+
+def _work(found: Audit) -> str:
+    """Estimated instructions by type of operator, the most expensive first."""
+    totals: dict[str, list[float]] = {}
+    for work in found.work:
+        sums = totals.setdefault(work.operator, [0, *(0.0 for _ in DEVICES)])
+        sums[0] += 1
+        for k, device in enumerate(DEVICES, 1):
+            sums[k] += work.instructions[device] or 0.0
+    unknown = {work.operator for work in found.work if None in work.instructions.values()}
+    rows = [
+        (name, int(count), *("not measured" if name in unknown else _millions(cost) for cost in costs))
+        for name, (count, *costs) in sorted(totals.items(), key=lambda item: -item[1][1])[:_MOST_ROWS]
+    ]
+    sums = " ".join(f"{name}: {_millions(found.instructions[device])}." for device, name in DEVICES.items())
+    title = f"instructions of one inference, an estimate and not a latency. {sums}"
+    return tables.render(("operator", ">times", *(f">{name}" for name in DEVICES.values())), rows, title)
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:.2f} M"
 
 
 def inspect(path: str | os.PathLike[str]) -> Audit:
-    """Audits any .tflite file, made by kbnn or not; neither TensorFlow nor the interpreter is needed.
+    """Audits any .tflite file, made by kbnn or not; needs neither TensorFlow nor the interpreter.
 
     Raises:
         UsageError: there is no such file.
-        KbnnError: it is empty, truncated, damaged or no TFLite file.
+        KbnnError: it is empty, truncated, damaged or not a TFLite file.
 
     Example:
         >>> audit = kbnn.converters.inspect("model.tflite")
@@ -110,72 +211,157 @@ def inspect(path: str | os.PathLike[str]) -> Audit:
 
 
 def audit(file: File, path: str = "the file") -> Audit:
-    """`inspect` for a file that is read already."""
+    """`inspect` for a file that has been read."""
     try:
         return _audit(file, path)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise KbnnError(f"cannot audit '{path}': its operators do not fit together ({error}); convert again") from error
 
 
 def is_convolution(operator: Operator) -> bool:
+    """Whether it is a convolution in two dimensions or a dense layer."""
     return operator.name == "LceBconv2d" or operator.name in CONVOLUTIONS
 
 
+def multiplies(operator: Operator) -> bool:
+    """Whether its MACs are counted."""
+    return is_convolution(operator) or operator.name in (*_VOLUMES, *_RECURRENT, "BATCH_MATMUL")
+
+
 def data_input(operator: Operator) -> Tensor:
-    """What a convolution convolves."""
-    tensor = operator.inputs[2 if operator.name == "TRANSPOSE_CONV" else 0]
+    """The activations that an operator multiplies with its weights."""
+    return _input(operator, 2 if operator.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE") else 0)
+
+
+def _input(operator: Operator, position: int) -> Tensor:
+    tensor = operator.inputs[position] if position < len(operator.inputs) else None
     if tensor is None:
-        raise ValueError(f"{operator.name} without an input")
+        raise ValueError(f"{operator.name} without input {position}")
     return tensor
+
+
+def output(operator: Operator) -> Tensor:
+    """What an operator computes, the first of several."""
+    if not operator.outputs:
+        raise ValueError(f"{operator.name} without an output")
+    return operator.outputs[0]
 
 
 def weights(file: File, operator: Operator) -> Tensor:
     """A convolution's kernel as it is stored: also that of int8 weights which the file dequantizes."""
-    tensor = operator.inputs[1]
-    if tensor is None:
+    if operator.name in _RECURRENT:
+        # Coupled gates leave the first matrix out.
+        return _matrices(file, operator)[0]
+    return stored(file, _input(operator, 1))
+
+
+def _matrices(file: File, operator: Operator) -> list[Tensor]:
+    """The constant matrices of a recurrent operator.
+
+    Raises:
+        ValueError: there is none.
+    """
+    constants = [stored(file, tensor) for tensor in operator.inputs[1:] if tensor is not None]
+    found = [tensor for tensor in constants if tensor.data is not None and len(tensor.shape) == 2]
+    if not found:
         raise ValueError(f"{operator.name} without weights")
+    return found
+
+
+def stored(file: File, tensor: Tensor) -> Tensor:
+    """The constant behind a tensor that the file dequantizes; any other tensor itself."""
     producer = file.producers.get(tensor.index)
-    stored = producer.inputs[0] if producer is not None and producer.name == "DEQUANTIZE" else None
-    return stored or tensor
+    source = producer.inputs[0] if producer is not None and producer.name == "DEQUANTIZE" else None
+    return source or tensor
+
+
+def values(operator: Operator) -> tuple[int, ...]:
+    """The shape of an operator's output in values, not in words of 32 signs, without the batch axis."""
+    written = output(operator)
+    if written.dtype != "int32" or not operator.name.startswith("Lce"):
+        return written.shape[1:]
+    channels = _CHANNELS_PER_WORD * written.shape[-1]
+    if operator.name == "LceBconv2d":
+        channels = _input(operator, 1).shape[0]
+    elif operator.name == "LceQuantize":
+        channels = _input(operator, 0).shape[-1]
+    return (*written.shape[1:-1], channels)
 
 
 def convolution(file: File, operator: Operator) -> Convolution:
-    """The shapes and costs of a convolution or dense operator."""
-    source, stored, output = data_input(operator), weights(file, operator), operator.outputs[0]
+    """The shapes and costs of an operator that multiplies."""
+    source, kept, written = data_input(operator), weights(file, operator), output(operator)
     is_binary = operator.name == "LceBconv2d"
     channels = operator.options["channels_in"] if is_binary else source.shape[-1]
-    kernel = _kernel(operator.name, stored.shape, channels)
-    groups = 1 if operator.name == "DEPTHWISE_CONV_2D" else channels // kernel[2]
-    positions = source.shape if operator.name == "TRANSPOSE_CONV" else output.shape
+    kernel = _kernel(file, operator, channels)
+    constants = [stored(file, tensor) for tensor in operator.inputs if tensor is not None]
     return Convolution(
         name=layer_name(file, operator),
         operator=operator.name,
         input=(*source.shape[:-1], channels),
         kernel=kernel,
         strides=_strides(operator),
-        groups=channels if operator.name == "DEPTHWISE_CONV_2D" else groups,
-        bits=1 if is_binary else np.dtype(stored.dtype).itemsize * 8,
-        macs=math.prod(positions[:-1]) * math.prod(kernel),
-        weight_bytes=stored.size_bytes + sum(tensor.size_bytes for tensor in operator.inputs[2:] if tensor is not None),
-        output="bitpacked" if is_binary and output.dtype == "int32" else output.dtype,
+        groups=_groups(operator.name, kernel, channels),
+        bits=1 if is_binary else _bits(kept),
+        macs=_positions(operator) * math.prod(kernel),
+        weight_bytes=sum(tensor.size_bytes for tensor in constants),
+        output="bitpacked" if is_binary and written.dtype == "int32" else written.dtype,
     )
 
 
+def _bits(tensor: Tensor) -> int:
+    if tensor.dtype not in _BITS:
+        raise ValueError(f"weights of type {tensor.dtype}")
+    return _BITS[tensor.dtype]
+
+
+def _groups(name: str, kernel: tuple[int, ...], channels: int) -> int:
+    if name == "DEPTHWISE_CONV_2D":
+        return channels
+    return channels // kernel[-2] if name in ("CONV_2D", "CONV_3D", "LceBconv2d") else 1
+
+
+def _positions(operator: Operator) -> int:
+    """How often the kernel is applied."""
+    if operator.name in ("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE", *_RECURRENT):
+        # Once per input position or time step.
+        return math.prod(data_input(operator).shape[:-1])
+    if operator.name == "BATCH_MATMUL":
+        return math.prod(output(operator).shape[:-1])
+    if operator.name == "FULLY_CONNECTED":
+        return math.prod(output(operator).shape) // max(1, _input(operator, 1).shape[0])
+    return math.prod(output(operator).shape[:-1])
+
+
 def layer_name(file: File, operator: Operator) -> str:
-    """The Keras layer that a convolution was, as far as the file's names tell."""
-    kernel = weights(file, operator).name
+    """The Keras layer that an operator came from, as far as the names in the file tell."""
+    name = _layer_name(file, operator)
+    return name if len(name) <= _LONGEST_LABEL else f"{name[: _LONGEST_LABEL - 1]}…"
+
+
+def _layer_name(file: File, operator: Operator) -> str:
+    written = output(operator).name[:_LONGEST_NAME]
+    if not is_convolution(operator):
+        return _scope(file, written.split(";")[0])
+    kernel, source = (tensor.name[:_LONGEST_NAME] for tensor in (weights(file, operator), data_input(operator)))
     if kernel.endswith("/kernel"):
         return kernel.removesuffix("/kernel")
-    output, source = operator.outputs[0].name, data_input(operator).name
-    for piece in [*output.split(";"), *kernel.split(";")]:
+    for piece in [*written.split(";"), *kernel.split(";")]:
         if _OPERATION.search(piece):
             return _inside_model(piece.rpartition("/")[0])
     # A binary layer's input quantizer runs in the layer's own scope: "model/layer/ste_sign/Sign".
     scopes = source.split(";")[0].split("/")
     if operator.name == "LceBconv2d" and len(scopes) > 2:
         return _inside_model("/".join(scopes[:-2]))
-    returned = (name for name, tensor in file.outputs.items() if tensor.index == operator.outputs[0].index)
-    return next(returned, output)
+    return file.output_names.get(output(operator).index, written)
+
+
+def _scope(file: File, name: str) -> str:
+    """A value's name without the model's, and without the operation's where Keras wrote "model/layer/Operation"."""
+    if file.scope and name.startswith(f"{file.scope}/"):
+        inside = name.removeprefix(f"{file.scope}/")
+        return inside.rpartition("/")[0] or inside
+    return name
 
 
 def _inside_model(path: str) -> str:
@@ -184,35 +370,85 @@ def _inside_model(path: str) -> str:
 
 
 def _audit(file: File, path: str) -> Audit:
-    convolutions = [convolution(file, operator) for operator in file.operators if is_convolution(operator)]
-    binary = [c for c in convolutions if c.is_binary]
-    others = [c for c in convolutions if not c.is_binary]
+    costs = {operator.index: convolution(file, operator) for operator in file.operators if multiplies(operator)}
+    binary = [c for c in costs.values() if c.is_binary]
+    others = [c for c in costs.values() if not c.is_binary]
     binary_macs, float_macs = sum(c.macs for c in binary), sum(c.macs for c in others)
+    counts = collections.Counter(operator.name for operator in file.operators)
+    not_counted = {name: counts[name] for name in sorted(counts) if not _is_countable(name)}
+    work = [_operator_work(file, operator, costs) for operator in file.operators if operator.operands]
     return Audit(
         path=path,
         size_bytes=file.size_bytes,
-        operators=dict(sorted(collections.Counter(operator.name for operator in file.operators).items())),
+        operators=dict(sorted(counts.items())),
         binary_convolutions=binary,
         float_convolutions=others,
         binary_macs=binary_macs,
         float_macs=float_macs,
-        binary_share=binary_macs / max(1, binary_macs + float_macs),
+        binary_share=None if not_counted else binary_macs / max(1, binary_macs + float_macs),
         silent_fallbacks=_fallbacks(file),
-        pairs=sum(operator.name == "LceDequantize" for operator in file.operators),
+        pairs=counts["LceDequantize"],
         inputs={name: tensor.shape for name, tensor in file.inputs.items()},
         outputs={name: tensor.shape for name, tensor in file.outputs.items()},
+        not_counted=not_counted,
+        work=work,
+        instructions={device: sum(each.instructions[device] or 0.0 for each in work) for device in DEVICES},
     )
 
 
-def _kernel(operator: str, shape: tuple[int, ...], channels: int) -> tuple[int, int, int, int]:
-    """`(kh, kw, channels per group, filters)` from the order in which the operator stores them."""
-    if operator == "FULLY_CONNECTED":
+def _is_countable(name: str) -> bool:
+    """Whether the MACs of such an operator are known: zero for all built-in ones that do not multiply matrices."""
+    if name in _LCE:
+        return True
+    return name in flatbuffer.builtin_names() and name not in _CONTROL and not name.startswith("STABLEHLO_")
+
+
+def _operator_work(file: File, operator: Operator, costs: dict[int, Convolution]) -> Work:
+    cost = costs.get(operator.index)
+    name = layer_name(file, operator) if operator.outputs else ""
+    load = _load(file, operator, cost)
+    return Work(name, operator.name, 0 if cost is None else cost.macs, instructions(load))
+
+
+def _load(file: File, operator: Operator, cost: Convolution | None) -> Load:
+    count = math.prod(values(operator)) if operator.outputs else 0
+    if cost is None or not is_convolution(operator):
+        types = operator.operands[0].dtype
+        return Load(operator.name, types, macs=0 if cost is None else cost.macs, values=count)
+    if cost.is_binary:
+        height, width, channels, _ = cost.kernel
+        # The kernels work on whole words of 64 channels.
+        padded = cost.macs // max(1, channels) * _BGEMM_CHANNELS * -(-channels // _BGEMM_CHANNELS)
+        copies = _positions(operator) * height * width if height * width > 1 else 0
+        return Load(operator.name, "bits", "bits", macs=padded, values=count, copies=copies)
+    # Weights behind a DEQUANTIZE are float when they are multiplied.
+    kernel, bias = _input(operator, 1), operator.inputs[2] if len(operator.inputs) > 2 else None
+    case = "few channels" if cost.input[-1] <= _FEW_CHANNELS else ""
+    if case and bias is not None and bias.data is None and stored(file, bias) is bias:
+        case = "computed bias"
+    return Load(operator.name, data_input(operator).dtype, kernel.dtype, case, cost.macs, count)
+
+
+def _kernel(file: File, operator: Operator, channels: int) -> tuple[int, ...]:
+    """The kernel's shape as `Convolution` describes it, from the order in which the operator stores it."""
+    if operator.name in _RECURRENT:
+        return (sum(math.prod(matrix.shape) for matrix in _matrices(file, operator)),)
+    shape = weights(file, operator).shape
+    if operator.name == "BATCH_MATMUL":
+        if len(shape) < 2:
+            raise ValueError(f"BATCH_MATMUL with a factor of shape {shape}")
+        return (shape[-1], shape[-2]) if operator.options.get("adjY") else (shape[-2], shape[-1])
+    if operator.name in _VOLUMES:
+        depth, height, width, *ends = shape
+        first, last = ends
+        return (depth, height, width, *((first, last) if operator.name == "CONV_3D" else (last, first)))
+    if operator.name == "FULLY_CONNECTED":
         filters, inputs = shape
         return 1, 1, inputs, filters
     filters, height, width, depth = shape
-    if operator == "DEPTHWISE_CONV_2D":
+    if operator.name == "DEPTHWISE_CONV_2D":
         return height, width, 1, depth
-    if operator == "LceBconv2d":
+    if operator.name == "LceBconv2d":
         return height, width, min(channels, depth * _CHANNELS_PER_WORD), filters
     return height, width, depth, filters
 
@@ -225,36 +461,71 @@ def _strides(operator: Operator) -> tuple[int, int]:
 
 
 def _fallbacks(file: File) -> list[str]:
-    """The layers that look 1-bit and are float, each with what gives it away."""
+    """The layers that look 1-bit and are float, each with its evidence."""
     found = []
+    moved, scaled = _origins(file, _MOVES), _origins(file, (*_MOVES, *_SCALES))
+    is_binary = _BinaryKernels(file)
     for operator in file.operators:
         if operator.name not in CONVOLUTIONS:
             continue
-        name, source = layer_name(file, operator), _origin(file, data_input(operator), _MOVES)
-        if source is not None and source.name == "LceDequantize":
-            found.append(f"{name}: {operator.name} reads 1-bit values that were unpacked to float")
-        elif _has_binary_kernel(file, operator) and _origin(file, data_input(operator), _MOVES + _SCALES) is not None:
-            found.append(f"{name}: {operator.name} has the kernel of a 1-bit layer, but its input is no sign")
+        source = data_input(operator).index
+        if source in moved and moved[source].name == "LceDequantize":
+            evidence = f"{operator.name} reads 1-bit values that were unpacked to float"
+        elif source in scaled and is_binary(operator):
+            evidence = f"{operator.name} has the kernel of a 1-bit layer, but its input is not a sign"
+        else:
+            continue
+        found.append(f"{layer_name(file, operator)}: {evidence}")
     return found
 
 
-def _origin(file: File, tensor: Tensor, through: tuple[str, ...]) -> Operator | None:
-    """The operator that computed a tensor, behind those of `through`; None for the network's input."""
-    producer = file.producers.get(tensor.index)
-    steps = 0
-    while producer is not None and producer.name in through and producer.operands and steps < len(file.operators):
-        producer = file.producers.get(producer.operands[0].index)
-        steps += 1
-    return producer
+def _origins(file: File, through: Collection[str]) -> dict[int, Operator]:
+    """Tensor index -> the operator that computed its values, behind those of `through`; none for the file's inputs.
+
+    One pass in execution order, so that operators that feed themselves cannot keep it busy.
+    """
+    found: dict[int, Operator] = {}
+    for operator in file.operators:
+        origin: Operator | None = operator
+        if operator.name in through and operator.operands:
+            origin = found.get(operator.operands[0].index)
+        for tensor in operator.outputs:
+            if origin is None:
+                found.pop(tensor.index, None)
+            else:
+                found[tensor.index] = origin
+    return found
 
 
-def _has_binary_kernel(file: File, operator: Operator) -> bool:
-    """Whether each filter is ±s."""
-    stored = weights(file, operator)
-    if stored.data is None or stored.dtype not in ("float32", "int8"):
-        return False
+class _BinaryKernels:
+    """Tells whether each filter of an operator's kernel is ±s; looks at kernels that are shared once.
+
+    Raises:
+        ValueError: so many layers share bytes in different shapes that looking at all would not end.
+    """
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._known: dict[tuple[object, ...], bool] = {}
+        self._bytes_left = _KERNEL_BYTES_PER_BYTE * file.size_bytes
+
+    def __call__(self, operator: Operator) -> bool:
+        kernel = weights(self._file, operator)
+        if kernel.data is None or kernel.dtype not in ("float32", "int8"):
+            return False
+        by_channel = operator.name == "DEPTHWISE_CONV_2D"
+        key = (kernel.data.ctypes.data, kernel.size_bytes, kernel.shape, kernel.dtype, by_channel)
+        if key not in self._known:
+            self._bytes_left -= kernel.size_bytes
+            if self._bytes_left < 0:
+                raise ValueError(f"kernels of more than {_KERNEL_BYTES_PER_BYTE} times the size of the file")
+            self._known[key] = _is_binary(kernel, by_channel)
+        return self._known[key]
+
+
+def _is_binary(stored: Tensor, by_channel: bool) -> bool:
     kernel = np.abs(stored.value().astype(np.float32))
-    filters = np.moveaxis(kernel, -1, 0) if operator.name == "DEPTHWISE_CONV_2D" else kernel
+    filters = np.moveaxis(kernel, -1, 0) if by_channel else kernel
     filters = filters.reshape(len(filters), -1)
     if filters.shape[1] < _FEWEST_WEIGHTS:
         return False
@@ -263,5 +534,6 @@ def _has_binary_kernel(file: File, operator: Operator) -> bool:
     return bool(np.all(largest > 0) and np.all(largest - smallest <= 0.005 * largest))
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def by(shape: tuple[int, ...]) -> str:
+    """A shape as people write it: 3x3x64."""
     return "x".join(str(size) for size in shape)

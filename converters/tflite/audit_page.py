@@ -1,49 +1,102 @@
-"""An audit as a page for people: the network drawn from top to bottom, coloured by how many bits it computes with."""
+"""An audit as a page for people: the network from top to bottom, and an estimate of where the time goes."""
 
+import importlib.resources
+import itertools
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kbnn import tables
-from kbnn.analysis.page import Page, Section, Table
-from kbnn.analysis.pictures import COLOURS, Picture, picture
+from kbnn import files, tables
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.tflite.audit import Audit, Convolution, audit, convolution, is_convolution
+from kbnn.converters.tflite.audit import (
+    Audit,
+    Convolution,
+    Work,
+    audit,
+    by,
+    convolution,
+    is_convolution,
+    layer_name,
+    multiplies,
+    values,
+)
+from kbnn.converters.tflite.estimate import DEVICES
 from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
+from kbnn.errors import KbnnError
+from kbnn.printable import printable
 
-_BLUE, _ORANGE, _GREEN = COLOURS[:3]
-# Bits -> colour. Integers that are neither 1 nor 8 bits wide only count or index.
-_COLOUR_OF_BITS = {1: _BLUE, 8: _GREEN, 32: _ORANGE}
-_NEUTRAL = "#8b949e"
-# White cannot be read on these.
-_TEXT_ON = {_ORANGE: "#14171a", _NEUTRAL: "#14171a"}
 _WORDS = {
-    "LceQuantize": "keep the signs: 1 bit per value",
-    "LceDequantize": "signs back to numbers",
+    "LceQuantize": "sign: 1 bit per value",
+    "LceDequantize": "signs to numbers",
     "LceBconv2d": "1-bit convolution",
-    "LceBMaxPool2d": "maximum of signs",
+    "LceBMaxPool2d": "max pooling of signs",
     "CONV_2D": "convolution",
-    "DEPTHWISE_CONV_2D": "convolution per channel",
+    "DEPTHWISE_CONV_2D": "depthwise convolution",
     "TRANSPOSE_CONV": "transposed convolution",
     "FULLY_CONNECTED": "dense layer",
     "ADD": "addition",
     "SUB": "subtraction",
     "MUL": "multiplication",
-    "PRELU": "PReLU: scale what is negative",
-    "AVERAGE_POOL_2D": "mean of windows",
-    "MAX_POOL_2D": "maximum of windows",
+    "PRELU": "PReLU",
+    "AVERAGE_POOL_2D": "average pooling",
+    "MAX_POOL_2D": "max pooling",
     "MEAN": "mean",
     "PAD": "padding",
     "PADV2": "padding",
-    "CONCATENATION": "put side by side",
-    "SPLIT": "split by channels",
-    "DEQUANTIZE": "stored integers to numbers",
-    "QUANTIZE": "numbers to integers",
+    "CONCATENATION": "concatenation",
+    "SPLIT": "split",
+    "DEQUANTIZE": "integers to real numbers",
+    "QUANTIZE": "real numbers to integers",
     "RSQRT": "1 / square root",
+    "CONV_3D": "3-D convolution",
+    "BATCH_MATMUL": "matrix product",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
 }
-_ROW = 0.3  # inches
-_TOP = 0.5
+# A page of more steps cannot be read, nor opened on a phone.
+_MOST_STEPS = 2000
+_MOST_LANES = 5
+_LONGEST_NAME = 80
+# The parts of a name that number a block: stage1_block2_conv1, model/layer2.0/conv.
+_SEPARATORS = re.compile(r"[_/.]")
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A value's line beside a step: it starts there, passes by or ends there."""
+
+    position: int
+    part: str
+    bits: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator as the page shows it. `share` and `macs_share` are parts of the largest, 0..1."""
+
+    number: int
+    words: str
+    operator: str
+    name: str
+    shape: str
+    bits: int
+    reads: str
+    lanes: Sequence[Lane]
+    macs: str
+    macs_share: float
+    cost: str
+    cost_share: float
+
+
+@dataclass(frozen=True)
+class Block:
+    """Steps that belong together: a residual block, or the steps between two of them."""
+
+    title: str
+    shape: str
+    share: str
+    steps: Sequence[Step]
 
 
 def write_page(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
@@ -51,190 +104,264 @@ def write_page(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> 
 
     Raises:
         UsageError: there is no such file.
-        KbnnError: it is no readable .tflite file, or the page cannot be written.
+        KbnnError: it is not a readable .tflite file, or the page cannot be written.
     """
-    page(flatbuffer.read(path), Path(path).name).write(output)
+    files.write(output, page(flatbuffer.read(path), Path(path).name))
 
 
-def page(file: File, name: str) -> Page:
-    """The page of a file."""
+def page(file: File, name: str) -> str:
+    """The page of a file as HTML."""
+    import jinja2
+
     found = audit(file, name)
-    return Page(
-        title=f"{name}: what it computes with",
-        summary=_summary(found),
-        sections=[_meaning(found), _drawing(file), _convolutions(found), _operators(found)],
+    try:
+        content = _content(file, found, name)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise KbnnError(f"cannot draw '{name}': its operators do not fit together ({error}); convert again") from error
+    template = importlib.resources.files("kbnn.converters.tflite").joinpath("audit_page.html.j2").read_text()
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=lambda value: _shown(value)
     )
+    return environment.from_string(template).render(**content)
 
 
-def _summary(found: Audit) -> str:
-    return (
-        f"{tables.size(found.size_bytes)}, {sum(found.operators.values())} operators, "
-        f"{len(found.binary_convolutions)} binary convolutions that do {found.binary_share:.1%} of all "
-        f"multiply-accumulates."
-    )
+def _shown(value: object) -> object:
+    """Names come from the file: control characters in them are written as escapes."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
-def _meaning(found: Audit) -> Section:
+def _content(file: File, found: Audit, name: str) -> dict[str, object]:
+    steps = _steps(file)
+    device = next(iter(DEVICES))
+    return {
+        "title": f"{name}: what it computes with",
+        "facts": _facts(found, device),
+        "meaning": _meaning(found),
+        "fallbacks": [_cut(fallback, 300) for fallback in found.silent_fallbacks[:_MOST_STEPS]],
+        "costs": _costs(found, device),
+        "devices": list(DEVICES.values()),
+        "inputs": [f"{_cut(name)} {by(tensor.shape[1:])}" for name, tensor in file.inputs.items()][:_MOST_STEPS],
+        "outputs": [f"{_cut(name)} {by(tensor.shape[1:])}" for name, tensor in file.outputs.items()][:_MOST_STEPS],
+        "blocks": _blocks(file, found, steps[:_MOST_STEPS], device),
+        "lanes": _MOST_LANES,
+        "left_out": max(0, len(steps) - _MOST_STEPS),
+        "drawn": _MOST_STEPS,
+        "convolutions": _convolution_rows(found),
+        "operators": [(_cut(name), _WORDS.get(name, ""), count) for name, count in found.operators.items()],
+    }
+
+
+def _facts(found: Audit, device: str) -> list[tuple[str, str]]:
+    return [
+        ("size", tables.size(found.size_bytes)),
+        ("operators", f"{sum(found.operators.values()):,}"),
+        ("binary convolutions", f"{len(found.binary_convolutions)}"),
+        ("MACs that are binary", found.share),
+        (f"instructions, estimated for a {DEVICES[device]}", _count(found.instructions[device])),
+    ]
+
+
+def _meaning(found: Audit) -> list[str]:
     in_int8 = any(c.bits == 8 for c in found.float_convolutions)
+    rest = "is held in 8 bits here" if in_int8 else "stays real-valued"
     what = (
-        "A binary convolution works on signs: every value it reads and every weight it holds is +1 or -1, one bit. "
-        "A multiplication is then an XNOR and a sum a count of bits, 64 at once; weights take a 32nd of the memory. "
-        "The rest of the network, its first and last layer above all, "
-        + ("is held in 8 bits here." if in_int8 else "stays real-valued.")
+        "A binary convolution works on signs: every value it reads and every weight it holds is +1 or -1, one bit. A "
+        "multiplication is then an XNOR, and a sum counts bits, 64 at once; weights take 1/32 of the memory. The rest "
+        f"of the network, above all its first and last layer, {rest}."
     )
     words = [what]
-    if found.silent_fallbacks:
-        words.append(
-            "These layers look 1-bit and are not: the converter did not recognise them and computes them in float, "
-            "slower and larger than meant: " + "; ".join(found.silent_fallbacks) + "."
-        )
-    elif found.binary_convolutions:
+    if found.not_counted:
+        words.append(f"The binary share is {found.share_text}.")
+    if not found.silent_fallbacks and found.binary_convolutions:
         words.append("No layer that looks 1-bit was left in float.")
-    return Section("What this means", words)
+    return words
 
 
-def _drawing(file: File) -> Section:
-    words = (
-        "From the image at the top to the answer at the bottom, in the order of execution; each line is what one step "
-        "hands to a later one. Colour tells the bits per value. Bars show each step's share of the multiplications."
-    )
-    return Section("The network", [words], pictures=[_picture(file)])
-
-
-def _picture(file: File) -> Picture:
-    height = _TOP + _ROW * (len(_steps(file)) + 2)
-    caption = "Every operator of the file. Blue: 1 bit. Green: 8 bits. Orange: 32 bits, real numbers."
-    return picture(_draw(file, height), caption, (9.0, height))
+def _costs(found: Audit, device: str) -> list[tuple[str, str, int, float, list[str]]]:
+    """Operator, words, number, share and estimates of each type of operator, the most expensive first."""
+    groups: dict[str, list[Work]] = {}
+    for work in found.work:
+        groups.setdefault(work.operator, []).append(work)
+    total = found.instructions[device] or 1.0
+    rows = []
+    for name, members in groups.items():
+        sums = {each: sum(work.instructions[each] or 0.0 for work in members) for each in DEVICES}
+        known = not any(work.instructions[device] is None for work in members)
+        texts = [_count(each) if known else "not measured" for each in sums.values()]
+        rows.append((_cut(name), _WORDS.get(name, ""), len(members), sums[device] / total, texts))
+    return sorted(rows, key=lambda row: -row[3])[:_MOST_STEPS]
 
 
 def _steps(file: File) -> list[Operator]:
-    """The operators in order; those that only unpack stored weights are part of what reads them."""
+    """The operators in execution order; those that only unpack stored weights are part of what reads them."""
     return [operator for operator in file.operators if operator.operands]
 
 
-def _draw(file: File, height: float) -> Callable[[Any], None]:
-    def draw(figure: Any) -> None:
-        axes = figure.subplots()
-        axes.set_xlim(0, 9)
-        axes.set_ylim(height, 0)
-        axes.axis("off")
-        _legend(axes)
-        for start, end, lane, bits in _lines(file):
-            _draw_line(axes, start, end, lane, bits)
-        for tensor in file.inputs.values():
-            _draw_box(axes, _height(-1), f"input {_by(tensor.shape[1:])}", _bits(tensor))
-        costs = {operator.index: convolution(file, operator) for operator in _steps(file) if is_convolution(operator)}
-        largest = max((cost.macs for cost in costs.values()), default=1)
-        for row, operator in enumerate(_steps(file)):
-            _draw_operator(axes, operator, _height(row), costs.get(operator.index), largest)
-        _draw_box(axes, _height(len(_steps(file))), f"output {', '.join(file.outputs)}", 32)
-
-    return draw
+def _blocks(file: File, found: Audit, steps: list[Operator], device: str) -> list[Block]:
+    rows = _rows(file, found, steps, device)
+    total = found.instructions[device] or 1.0
+    blocks, start = [], 0
+    for title, count in _grouped(file, steps):
+        members, operators = rows[start : start + count], steps[start : start + count]
+        cost = sum(work.instructions[device] or 0.0 for work in found.work[start : start + count])
+        first, last = (_shape(operator) for operator in (operators[0], operators[-1]))
+        shape = last if first == last else f"{first} to {last}"
+        blocks.append(Block(title, shape, f"{cost / total:.1%}", members))
+        start += count
+    return blocks
 
 
-def _height(row: int) -> float:
-    """Where a row lies: the input's is -1, the output's the last."""
-    return _TOP + _ROW * (row + 1.5)
+def _rows(file: File, found: Audit, steps: list[Operator], device: str) -> list[Step]:
+    costs = {o.index: convolution(file, o) for o in steps if multiplies(o)}
+    most_macs = max((cost.macs for cost in costs.values()), default=0) or 1
+    most = max((work.instructions[device] or 0.0 for work in found.work[: len(steps)]), default=0.0) or 1.0
+    made = {output.index: row for row, operator in enumerate(steps) for output in operator.outputs}
+    lanes = _lanes(_lines(file, steps), len(steps))
+    rows = []
+    for row, (operator, work) in enumerate(zip(steps, found.work, strict=False)):
+        cost, estimate = costs.get(operator.index), work.instructions[device]
+        rows.append(
+            Step(
+                number=row + 1,
+                words=_described(operator, cost),
+                operator=_cut(operator.name),
+                name=_cut(work.name),
+                shape=_shape(operator),
+                bits=_operator_bits(operator, cost),
+                reads=_reads(operator, row, made),
+                lanes=lanes[row],
+                macs="" if cost is None else f"{_count(cost.macs)} MACs",
+                macs_share=0.0 if cost is None else cost.macs / most_macs,
+                cost="" if estimate is None else _count(estimate),
+                cost_share=(estimate or 0.0) / most,
+            )
+        )
+    return rows
 
 
-def _lines(file: File) -> list[tuple[int, int, int, int]]:
+def _described(operator: Operator, cost: Convolution | None) -> str:
+    words = _WORDS.get(operator.name, operator.name.lower().replace("_", " ")[:_LONGEST_NAME])
+    if cost is None or not is_convolution(operator):
+        return words
+    height, width, per_group, filters = cost.kernel
+    grouped = f", {cost.groups} groups" if cost.groups > 1 and operator.name != "DEPTHWISE_CONV_2D" else ""
+    inputs = cost.input[-1] if operator.name == "DEPTHWISE_CONV_2D" else per_group * cost.groups
+    size = "" if operator.name == "FULLY_CONNECTED" else f" {height}x{width},"
+    return f"{words}{size} {inputs} to {filters}{grouped}"
+
+
+def _reads(operator: Operator, row: int, made: dict[int, int]) -> str:
+    """The steps whose values it reads, unless that is the step before alone."""
+    sources = [made.get(tensor.index, -1) for tensor in operator.operands[: 2 * _MOST_LANES]]
+    if sources == [row - 1]:
+        return ""
+    names = ["the input" if source < 0 else str(source + 1) for source in sources]
+    more = " …" if len(operator.operands) > len(sources) else ""
+    return f"reads {' and '.join(names)}{more}"
+
+
+def _grouped(file: File, steps: list[Operator]) -> list[tuple[str, int]]:
+    """Titles and lengths of the blocks.
+
+    A block ends where a single value is alive: after a residual addition, or anywhere in a plain chain. Neighbours
+    whose layers share the beginning of their names, such as stage1_block1, are one block.
+    """
+    pieces, start = [], 0
+    for end in _cuts(file, steps):
+        members = steps[start : end + 1]
+        pieces.append((_title(file, members), len(members)))
+        start = end + 1
+    grouped = itertools.groupby(pieces, key=lambda piece: piece[0])
+    return [(title, sum(count for _, count in members)) for title, members in grouped]
+
+
+def _cuts(file: File, steps: list[Operator]) -> list[int]:
+    """The rows after which at most one value is still to be read."""
+    made = {output.index: row for row, operator in enumerate(steps) for output in operator.outputs}
+    last = {tensor.index: row for row, operator in enumerate(steps) for tensor in operator.operands}
+    last |= {tensor.index: len(steps) - 1 for tensor in file.outputs.values() if tensor.index in made}
+    alive = [0] * (len(steps) + 1)
+    for index, end in last.items():
+        start = made.get(index, 0)
+        if start < end:
+            alive[start] += 1
+            alive[end] -= 1
+    counts = list(itertools.accumulate(alive))
+    return [row for row in range(len(steps)) if counts[row] <= 1 or row == len(steps) - 1]
+
+
+def _title(file: File, members: list[Operator]) -> str:
+    """What the names of a block's layers begin with; the size of its maps where they have nothing in common."""
+    names = [_SEPARATORS.split(layer_name(file, operator)) for operator in members if operator.outputs]
+    if len(names) == 1:
+        names.append(names[0][:-1])
+    common = [parts[0] for parts in itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*names, strict=False))]
+    if common:
+        # The separators are part of the name.
+        name = layer_name(file, next(operator for operator in members if operator.outputs))
+        return _cut(name[: len("_".join(common))])
+    sizes = _shape(members[-1]).split("x")
+    return "x".join(sizes[:-1]) + " maps" if len(sizes) > 2 else "vectors"
+
+
+def _lines(file: File, steps: list[Operator] | None = None) -> list[tuple[int, int, int, int]]:
     """From row, to row, lane and bits of every value that one step hands to another.
 
-    Lane 0 goes straight down to the next row; others go around, each as near as those beside it leave room.
+    Row -1 is the input, the last row the output. Lane 0 goes straight to the next row; others go around, each as close
+    as the ones beside it allow. Values for which no lane is left have none.
     """
-    rows = {operator.index: row for row, operator in enumerate(_steps(file))}
-    made = {index: rows[operator.index] for index, operator in file.producers.items() if operator.index in rows}
+    steps = _steps(file) if steps is None else steps
+    made = {output.index: row for row, operator in enumerate(steps) for output in operator.outputs}
     made |= {tensor.index: -1 for tensor in file.inputs.values()}
-    read = [(rows[o.index], tensor) for o in _steps(file) for tensor in o.operands]
-    read += [(len(rows), tensor) for tensor in file.outputs.values()]
-    lines, busy_until = [], [0]
+    read: list[tuple[int, Tensor]] = [(row, tensor) for row, o in enumerate(steps) for tensor in o.operands]
+    read += [(len(steps), tensor) for tensor in file.outputs.values()]
+    lines, busy_until = [], [0] * (_MOST_LANES + 1)
     for start, end, bits in sorted({(made[t.index], row, _bits(t)) for row, t in read if t.index in made}):
         if end - start <= 1:
             lines.append((start, end, 0, bits))
             continue
-        lane = next((k for k, until in enumerate(busy_until) if k and until <= start), len(busy_until))
-        busy_until[lane:] = [end, *busy_until[lane + 1 :]]
-        lines.append((start, end, lane, bits))
+        lane = next((k for k, until in enumerate(busy_until) if k and until <= start), None)
+        if lane is not None:
+            busy_until[lane] = end
+            lines.append((start, end, lane, bits))
     return lines
 
 
-def _draw_line(axes: Any, start: int, end: int, lane: int, bits: int) -> None:
-    colour, width = _COLOUR_OF_BITS.get(bits, _NEUTRAL), 1.2 if bits == 1 else 2.0
-    top, bottom = _height(start), _height(end)
-    if lane == 0:
-        axes.plot([1.2, 1.2], [top, bottom], color=colour, linewidth=width, zorder=1)
-        return
-    x, bend = max(0.95 - 0.09 * lane, 0.04), 0.4 * _ROW
-    across, down = [1.1, x, x, 1.1], [top + 0.05, top + bend, bottom - bend, bottom - 0.05]
-    axes.plot(across, down, color=colour, linewidth=width, zorder=1, solid_joinstyle="round")
+def _lanes(lines: Iterable[tuple[int, int, int, int]], count: int) -> list[list[Lane]]:
+    """For each row the lines beside it."""
+    rows: list[list[Lane]] = [[] for _ in range(count)]
+    for start, end, lane, bits in lines:
+        if lane == 0:
+            continue
+        for row in range(max(start, 0), min(end + 1, count)):
+            part = {start: "start", end: "end"}.get(row, "through")
+            rows[row].append(Lane(lane, part, bits))
+    return rows
 
 
-def _draw_operator(axes: Any, operator: Operator, y: float, cost: Convolution | None, largest: int) -> None:
-    words = _WORDS.get(operator.name, operator.name.lower().replace("_", " "))
-    _draw_box(axes, y, words if cost is None else f"{words} {_kernel(cost)}", _operator_bits(operator, cost))
-    output = operator.outputs[0]
-    axes.text(4.65, y, _shortened(output.name.split(";")[0]), fontsize=6.5, va="center")
-    axes.text(6.45, y, _by(_unpacked(operator)), fontsize=6.5, va="center")
-    if cost is not None:
-        colour = _COLOUR_OF_BITS.get(cost.bits, _NEUTRAL)
-        axes.barh(y, 1.1 * cost.macs / largest, left=7.3, height=0.45 * _ROW, color=colour)
-        axes.text(7.35 + 1.1 * cost.macs / largest, y, _count(cost.macs), fontsize=6, va="center")
+def _shape(operator: Operator) -> str:
+    if not operator.outputs:
+        return "nothing"
+    sizes = values(operator)
+    return by(sizes) if len(sizes) <= 6 else f"{by(sizes[:6])}…"
 
 
-def _count(number: int) -> str:
-    """A number of multiplications in a few letters."""
-    if number < 1e4:
-        return str(number)
-    return f"{number / 1e6:.1f} M" if number >= 1e5 else f"{number / 1e3:.0f} k"
+def _count(number: float) -> str:
+    """A large number in a few letters."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
 
 
-def _shortened(name: str, length: int = 27) -> str:
-    return name if len(name) <= length else f"…{name[1 - length :]}"
-
-
-def _unpacked(operator: Operator) -> tuple[int, ...]:
-    """The shape of what an operator makes, in values, not in words of 32 signs."""
-    output = operator.outputs[0]
-    if output.dtype != "int32" or not operator.name.startswith("Lce"):
-        return output.shape[1:]
-    weights = operator.inputs[1] if operator.name == "LceBconv2d" else None
-    channels = {"LceQuantize": operator.operands[0].shape[-1]}.get(operator.name, 32 * output.shape[-1])
-    return (*output.shape[1:-1], weights.shape[0] if weights is not None else channels)
-
-
-def _draw_box(axes: Any, y: float, label: str, bits: int) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
-    colour = _COLOUR_OF_BITS.get(bits, _NEUTRAL)
-    box = FancyBboxPatch(
-        (1.0, y - 0.33 * _ROW),
-        3.45,
-        0.66 * _ROW,
-        boxstyle="round,pad=0,rounding_size=0.06",
-        facecolor=colour,
-        edgecolor="none",
-        zorder=2,
-    )
-    axes.add_patch(box)
-    axes.text(1.1, y, label, fontsize=7, va="center", color=_TEXT_ON.get(colour, "white"), fontweight="bold", zorder=3)
-
-
-def _legend(axes: Any) -> None:
-    for x, heading in ((1.0, "step"), (4.65, "layer"), (6.45, "makes"), (7.3, "multiplications")):
-        axes.text(x, 0.45, heading, fontsize=7.5, va="center", fontweight="bold")
-    for x, bits, meaning in ((1.0, 1, "1 bit"), (2.2, 8, "8 bits"), (3.4, 32, "32 bits, real numbers")):
-        axes.plot([x, x + 0.25], [0.18, 0.18], color=_COLOUR_OF_BITS[bits], linewidth=6, solid_capstyle="butt")
-        axes.text(x + 0.32, 0.18, meaning, fontsize=7, va="center")
-
-
-def _kernel(cost: Convolution) -> str:
-    height, width, per_group, filters = cost.kernel
-    grouped = f", {cost.groups} groups" if cost.groups > 1 else ""
-    return f"{height}x{width}, {per_group * cost.groups} to {filters} channels{grouped}"
+def _cut(name: str, longest: int = _LONGEST_NAME) -> str:
+    return printable(name, longest=longest)
 
 
 def _operator_bits(operator: Operator, cost: Convolution | None) -> int:
-    return cost.bits if cost is not None else _bits(operator.outputs[0])
+    if cost is not None:
+        return cost.bits
+    return _bits(operator.outputs[0]) if operator.outputs else 0
 
 
 def _bits(tensor: Tensor) -> int:
@@ -242,29 +369,8 @@ def _bits(tensor: Tensor) -> int:
     return {"int32": 1, "int8": 8, "uint8": 8, "float32": 32, "float16": 16}.get(tensor.dtype, 0)
 
 
-def _convolutions(found: Audit) -> Section:
-    rows = [
-        (
-            c.name,
-            c.operator,
-            _by(c.input),
-            _by(c.kernel),
-            c.bits,
-            f"{c.macs:,}",
-            f"{c.weight_bytes:,}",
-            c.output,
-        )
-        for c in [*found.binary_convolutions, *found.float_convolutions]
+def _convolution_rows(found: Audit) -> list[tuple[object, ...]]:
+    return [
+        (_cut(c.name), c.operator, by(c.input), by(c.kernel), c.bits, f"{c.macs:,}", f"{c.weight_bytes:,}", c.output)
+        for c in [*found.binary_convolutions, *found.float_convolutions][:_MOST_STEPS]
     ]
-    columns = ("layer", "operator", ">input", ">kernel", ">bits", ">MACs", ">bytes", "writes")
-    caption = "MACs: multiply-accumulates of one inference. Bytes: of the weights, scales and biases."
-    return Section("Convolutions and dense layers", tables=[Table(columns, rows, caption)])
-
-
-def _operators(found: Audit) -> Section:
-    rows = [(name, _WORDS.get(name, ""), count) for name, count in found.operators.items()]
-    return Section("Operators", tables=[Table(("operator", "what it does", ">times"), rows)])
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "x".join(str(size) for size in shape) or "1"

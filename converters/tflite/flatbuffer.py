@@ -1,13 +1,15 @@
-"""Reading and writing TFLite files as plain Python values.
+"""Reads and writes TFLite files as plain Python values.
 
-A file that is damaged or hostile must cost one error, never a hang or a crash: all counts are checked against the
-file's size before anything is unpacked, all indices before anything is looked up.
+A damaged or hostile file costs one error, never a hang, a crash or all the memory: every part that is read is charged
+against a budget that grows with the size of the file, and sizes and indices are checked before they are used.
 """
 
+import collections
 import dataclasses
 import functools
 import math
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,21 @@ import flatbuffers
 import numpy as np
 from flatbuffers import flexbuffers
 
-from kbnn.converters.tflite import lce
+from kbnn.converters.tflite import budget, lce
 from kbnn.errors import KbnnError, UsageError
 
 # The format's offsets are 32 bit and signed.
 LARGEST = 2**31 - 1
-# Products of shapes beyond this are no network for a phone, and would make an interpreter allocate them.
+# No network for a device has a larger tensor; an interpreter would allocate it.
 _MOST_ELEMENTS = 2**31 - 1
+# TensorFlow Lite's kernels take up to 8.
+_MOST_DIMENSIONS = 32
+# LCE's operators have fewer than 16 attributes with short names.
+_MOST_OPTION_BYTES = 4096
+_MOST_OPTIONS = 64
+_HEADER = 8
+# A hostile file can give many operators the same long name.
+_LONGEST_NAME = 2000
 _DTYPES = {
     "FLOAT32": "float32",
     "FLOAT16": "float16",
@@ -38,7 +48,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """`data` is the constant's bytes, None for an activation; `scales` and `zero_points` are those of int8 tensors."""
+    """`data` holds a constant's bytes, None for an activation; `scales` and `zero_points` belong to int8 tensors."""
 
     index: int
     name: str
@@ -56,7 +66,7 @@ class Tensor:
         """The constant as an array.
 
         Raises:
-            ValueError: it is no constant, or its bytes do not fill its shape.
+            ValueError: it is not a constant, or its bytes do not fill its shape.
         """
         if self.data is None:
             raise ValueError(f"'{self.name}' is not a constant")
@@ -93,7 +103,7 @@ class File:
 
     @property
     def is_lce(self) -> bool:
-        """Whether any operator is Larq Compute Engine's."""
+        """Whether any operator belongs to Larq Compute Engine."""
         return any(operator.name.startswith("Lce") for operator in self.operators)
 
     @functools.cached_property
@@ -110,55 +120,94 @@ class File:
                 found[tensor.index].append(operator)
         return found
 
+    @functools.cached_property
+    def output_names(self) -> dict[int, str]:
+        """Tensor index -> the name of the output that it is."""
+        return {tensor.index: name for name, tensor in self.outputs.items()}
+
+    @functools.cached_property
+    def scope(self) -> str:
+        """What most names begin with before a slash: the model's name; "" in kbnn's own files, which leave it out."""
+        names = (operator.outputs[0].name[:_LONGEST_NAME] for operator in self.operators if operator.outputs)
+        heads = collections.Counter(name.partition("/")[0] for name in names if "/" in name)
+        name, count = heads.most_common(1)[0] if heads else ("", 0)
+        return name if 2 * count > len(self.operators) else ""
+
 
 def read(path: str | os.PathLike[str]) -> File:
     """Reads a TFLite file.
 
     Raises:
-        UsageError: there is no such file.
-        KbnnError: it is empty, too large, truncated, damaged or no TFLite file.
+        UsageError: there is no such file, or it is no regular file.
+        KbnnError: it is empty, too large, truncated, damaged or not a TFLite file.
+    """
+    return parse(content(path), path)
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a TFLite file; the size and the header are checked before the rest is read.
+
+    Raises:
+        UsageError: there is no such file, or it is no regular file.
+        KbnnError: it is empty, larger than 2 GB, or not a TFLite file.
     """
     source = Path(path)
     try:
-        size = source.stat().st_size
-        if size > LARGEST:
-            raise _unreadable(source, f"it has {size} bytes, more than the format's 2 GB")
-        data = source.read_bytes()
+        with open(source, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"cannot read '{source}': it is not a regular file; give the path of a .tflite file")
+            if status.st_size > LARGEST:
+                raise _unreadable(source, f"it has {status.st_size} bytes, more than the format's 2 GB")
+            header = file.read(_HEADER)
+            _check_header(header, source)
+            return header + file.read(status.st_size - len(header))
     except FileNotFoundError as error:
         raise UsageError(f"no such file: received '{source}', give the path of a .tflite file") from error
-    except OSError as error:
-        raise UsageError(f"cannot read '{source}': {error.strerror}; give the path of a .tflite file") from error
-    return parse(data, source)
+    except (OSError, ValueError) as error:
+        if isinstance(error, KbnnError):
+            raise
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"cannot read '{source}': {why}; give the path of a .tflite file") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe would wait for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def parse(data: bytes, source: str | os.PathLike[str] = "the file") -> File:
-    """`read` for bytes at hand; `source` is what the error names."""
-    if not data:
-        raise _unreadable(source, "it is empty")
-    if data[4:8] != b"TFL3":
-        raise _unreadable(source, "it does not begin as a TFLite file does")
+    """`read` for bytes in memory; error messages name `source`."""
+    _check_header(data, source)
     try:
-        return _file(tree(data), data)
+        with budget.limited(len(data)):
+            return _file(lce.schema().Model.GetRootAs(data, 0), data)
     except Exception as error:
         # Damaged bytes make the generated readers raise anything, struct.error and MemoryError included.
-        raise _unreadable(source, f"it is truncated or damaged ({error or type(error).__name__})") from error
+        raise _damaged(source, error) from error
 
 
-def tree(data: bytes) -> Any:
-    """The whole file as a changeable tree of the schema's objects.
+def tree(data: bytes, source: str | os.PathLike[str] = "the file") -> Any:
+    """The whole file as a mutable tree of the schema's objects.
 
     Raises:
-        Exception: of many kinds, when the bytes are damaged; `parse` tells.
+        KbnnError: the bytes are damaged.
     """
-    root = lce.schema().Model.GetRootAs(data, 0)
-    _check_counts(root, limit=len(data))
-    return lce.schema().ModelT.InitFromObj(root)
+    try:
+        with budget.limited(len(data)):
+            return lce.schema().ModelT.InitFromObj(lce.schema().Model.GetRootAs(data, 0))
+    except Exception as error:
+        raise _damaged(source, error) from error
 
 
 def pack(model: Any) -> bytes:
     """The bytes of a tree; equal trees give equal bytes."""
     builder = _AlignedBuilder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
+    try:
+        builder.Finish(model.Pack(builder), b"TFL3")
+    except Exception as error:
+        # A damaged file can hold values that the generated writers reject, each in its own way.
+        raise KbnnError(f"cannot rewrite the .tflite file: it is damaged ({error}); convert the model again") from error
     return bytes(builder.Output())
 
 
@@ -173,7 +222,7 @@ def add_metadata(model: Any, name: str, data: bytes) -> None:
 
 
 class _AlignedBuilder(flatbuffers.Builder):
-    """Aligns byte vectors to 16, as the format wants constants; the generated writers forget it."""
+    """Aligns byte vectors to 16, as the format wants constants; which the generated writers do not do."""
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
@@ -183,123 +232,155 @@ def _unreadable(source: str | os.PathLike[str], why: str) -> KbnnError:
     return KbnnError(f"cannot read '{os.fspath(source)}' as a .tflite file: {why}; convert the model again")
 
 
-def _check_counts(root: Any, limit: int) -> None:
-    """Refuses files that claim more tables than they have room for: shared tables could make unpacking endless."""
-    total = root.OperatorCodesLength() + root.BuffersLength() + root.MetadataLength() + root.SubgraphsLength()
-    for k in range(_within(root.SignatureDefsLength(), limit)):
-        total += root.SignatureDefs(k).InputsLength() + root.SignatureDefs(k).OutputsLength()
-    for k in range(_within(root.SubgraphsLength(), limit)):
-        subgraph = root.Subgraphs(k)
-        total += subgraph.OperatorsLength() + subgraph.TensorsLength()
-        for i in range(_within(subgraph.TensorsLength(), limit - total)):
-            total += subgraph.Tensors(i).VariantTensorsLength()
-            sparsity = subgraph.Tensors(i).Sparsity()
-            total += sparsity.DimMetadataLength() if sparsity else 0
-    _within(total, limit)
+def _damaged(source: str | os.PathLike[str], error: Exception) -> KbnnError:
+    return _unreadable(source, f"it is truncated or damaged ({error or type(error).__name__})")
 
 
-def _within(count: int, limit: int) -> int:
-    # Every table takes at least an offset of 4 bytes.
-    if count > limit // 4:
-        raise ValueError("it claims more parts than it has room for")
-    return count
+def _check_header(data: bytes, source: str | os.PathLike[str]) -> None:
+    if not data:
+        raise _unreadable(source, "it is empty")
+    if data[4:_HEADER] != b"TFL3":
+        raise _unreadable(source, "it does not begin as a TFLite file does")
 
 
 def _file(model: Any, data: bytes) -> File:
-    if not model.subgraphs:
+    if model.SubgraphsLength() == 0:
         raise ValueError("it holds no graph")
-    graph = model.subgraphs[0]
-    tensors = tuple(_tensor(k, graph.tensors[k], model) for k in range(len(graph.tensors)))
-    operators = tuple(_operator(k, graph.operators[k], model, tensors) for k in range(len(graph.operators or ())))
+    graph = model.Subgraphs(0)
+    buffers = [_values(model.Buffers(k).DataAsNumpy()) for k in range(model.BuffersLength())]
+    tensors = tuple(_tensor(k, graph.Tensors(k), buffers) for k in range(graph.TensorsLength()))
+    names = [_operator_name(model.OperatorCodes(k)) for k in range(model.OperatorCodesLength())]
+    operators = tuple(_operator(k, graph.Operators(k), names, tensors) for k in range(graph.OperatorsLength()))
     inputs, outputs = _signature(model, graph, tensors)
-    return File(tensors, operators, inputs, outputs, _metadata(model), len(data), data)
+    return File(tensors, operators, inputs, outputs, _metadata(model, buffers), len(data), data)
 
 
-def _tensor(index: int, tensor: Any, model: Any) -> Tensor:
-    shape = tuple(int(size) for size in _values(tensor.shape))
-    if any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
-        raise ValueError(f"a tensor of shape {shape}")
-    names = {value: name for name, value in vars(lce.schema().TensorType).items() if isinstance(value, int)}
-    quantization = tensor.quantization
+def _tensor(index: int, tensor: Any, buffers: list[np.ndarray]) -> Tensor:
+    kind, quantization = _type_names()[tensor.Type()], tensor.Quantization()
+    constant = _at(buffers, tensor.Buffer())
     return Tensor(
         index=index,
-        name=(tensor.name or b"").decode(),
-        shape=shape,
-        dtype=_DTYPES.get(names[tensor.type], names[tensor.type].lower()),
-        data=_constant(_at(model.buffers, tensor.buffer)),
-        scales=tuple(float(scale) for scale in _values(quantization and quantization.scale)),
-        zero_points=tuple(int(point) for point in _values(quantization and quantization.zeroPoint)),
+        name=_text(tensor.Name()),
+        shape=_shape(_values(tensor.ShapeAsNumpy())),
+        dtype=_DTYPES.get(kind, kind.lower()),
+        data=np.asarray(constant, np.uint8) if len(constant) else None,
+        scales=tuple(float(scale) for scale in _values(quantization and quantization.ScaleAsNumpy())),
+        zero_points=tuple(int(point) for point in _values(quantization and quantization.ZeroPointAsNumpy())),
     )
 
 
-def _constant(buffer: Any) -> np.ndarray | None:
-    return None if len(_values(buffer.data)) == 0 else np.asarray(buffer.data, np.uint8)
+def _shape(sizes: Any) -> tuple[int, ...]:
+    if len(sizes) > _MOST_DIMENSIONS:
+        raise ValueError(f"a tensor of {len(sizes)} dimensions, more than {_MOST_DIMENSIONS}")
+    shape = tuple(int(size) for size in sizes)
+    if any(size < 0 for size in shape) or math.prod(shape) > _MOST_ELEMENTS:
+        raise ValueError(f"a tensor of shape {shape}, more than {_MOST_ELEMENTS:,} values")
+    return shape
 
 
-def _operator(index: int, operator: Any, model: Any, tensors: tuple[Tensor, ...]) -> Operator:
-    code = _at(model.operatorCodes, operator.opcodeIndex)
+def _operator(index: int, operator: Any, names: list[str], tensors: tuple[Tensor, ...]) -> Operator:
+    name = _at(names, operator.OpcodeIndex())
     return Operator(
         index=index,
-        name=_operator_name(code),
-        inputs=tuple(None if t == -1 else _at(tensors, t) for t in _values(operator.inputs)),
-        outputs=tuple(_at(tensors, t) for t in _values(operator.outputs)),
-        options=_options(operator),
+        name=name,
+        inputs=tuple(None if t == -1 else _at(tensors, t) for t in _values(operator.InputsAsNumpy())),
+        outputs=tuple(_at(tensors, t) for t in _values(operator.OutputsAsNumpy())),
+        options=_lce_options(operator) if name.startswith("Lce") else _builtin_options(operator),
     )
 
 
 def _operator_name(code: Any) -> str:
-    if code.customCode:
-        return code.customCode.decode()
-    # Codes above 127 do not fit the field of the format's first years, which then holds a placeholder.
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    return _builtin_names().get(number, f"BUILTIN_{number}")
+    custom = code.CustomCode()
+    if custom:
+        return _text(custom)
+    # Codes above 127 do not fit the older field, which then holds a placeholder.
+    number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+    return _builtin_codes().get(number, f"BUILTIN_{number}")
 
 
 @functools.cache
-def _builtin_names() -> dict[int, str]:
+def _builtin_codes() -> dict[int, str]:
     return {value: name for name, value in vars(lce.schema().BuiltinOperator).items() if isinstance(value, int)}
 
 
-def _options(operator: Any) -> dict[str, Any]:
-    if operator.builtinOptions is not None:
-        return dict(vars(operator.builtinOptions))
-    if len(_values(operator.customOptions)) == 0:
+@functools.cache
+def builtin_names() -> frozenset[str]:
+    """The names of TensorFlow Lite's own operators."""
+    return frozenset(_builtin_codes().values())
+
+
+@functools.cache
+def _type_names() -> dict[int, str]:
+    return {value: name for name, value in vars(lce.schema().TensorType).items() if isinstance(value, int)}
+
+
+@functools.cache
+def _option_classes() -> dict[int, Any]:
+    schema = lce.schema()
+    kinds = {name: value for name, value in vars(schema.BuiltinOptions).items() if isinstance(value, int) and value}
+    return {value: getattr(schema, f"{name}T") for name, value in kinds.items()}
+
+
+def _builtin_options(operator: Any) -> dict[str, Any]:
+    table, kind = operator.BuiltinOptions(), operator.BuiltinOptionsType()
+    if table is None or kind not in _option_classes():
         return {}
-    root = flexbuffers.GetRoot(bytearray(bytes(operator.customOptions)))
+    return dict(vars(_option_classes()[kind].InitFromBuf(table.Bytes, table.Pos)))
+
+
+def _lce_options(operator: Any) -> dict[str, Any]:
+    packed = _values(operator.CustomOptionsAsNumpy())
+    if len(packed) == 0:
+        return {}
+    if len(packed) > _MOST_OPTION_BYTES:
+        raise ValueError(f"an operator with {len(packed)} bytes of options, more than {_MOST_OPTION_BYTES}")
+    root = flexbuffers.GetRoot(bytearray(bytes(packed)))
     if not root.IsMap:
         return {}
-    # Numbers alone: LCE has no other attributes, and nested values could be made to unfold without end.
     fields = root.AsMap
+    if len(fields) > _MOST_OPTIONS:
+        raise ValueError(f"an operator with {len(fields)} options, more than {_MOST_OPTIONS}")
+    # Numbers only: LCE has no other attributes, and nested values could unfold without end.
     return {fields.Keys[k].AsKey: fields.Values[k].AsInt for k in range(len(fields)) if fields.Values[k].IsInt}
 
 
 def _signature(model: Any, graph: Any, tensors: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The names that an app uses; the tensors' own in a file without a signature."""
-    inputs = [_at(tensors, t) for t in _values(graph.inputs)]
-    outputs = [_at(tensors, t) for t in _values(graph.outputs)]
-    if not model.signatureDefs:
-        return {tensor.name: tensor for tensor in inputs}, {tensor.name: tensor for tensor in outputs}
-    signature = model.signatureDefs[0]
-    names = {entry.tensorIndex: entry.name.decode() for entry in [*signature.inputs, *signature.outputs]}
+    """Inputs and outputs by the names that an app uses; by their tensors' names in a file without a signature."""
+    inputs = [_at(tensors, t) for t in _values(graph.InputsAsNumpy())]
+    outputs = [_at(tensors, t) for t in _values(graph.OutputsAsNumpy())]
+    names = {}
+    if model.SignatureDefsLength():
+        signature = model.SignatureDefs(0)
+        entries = [signature.Inputs(k) for k in range(signature.InputsLength())]
+        entries += [signature.Outputs(k) for k in range(signature.OutputsLength())]
+        names = {entry.TensorIndex(): _text(entry.Name()) for entry in entries}
     return (
         {names.get(tensor.index, tensor.name): tensor for tensor in inputs},
         {names.get(tensor.index, tensor.name): tensor for tensor in outputs},
     )
 
 
-def _metadata(model: Any) -> dict[str, bytes]:
-    return {
-        (entry.name or b"").decode(): bytes(_values(_at(model.buffers, entry.buffer).data))
-        for entry in model.metadata or ()
-    }
+def _metadata(model: Any, buffers: list[np.ndarray]) -> dict[str, bytes]:
+    found = {}
+    for k in range(model.MetadataLength()):
+        entry = model.Metadata(k)
+        data = _at(buffers, entry.Buffer())
+        # Entries can share one buffer; each is copied.
+        budget.spend(size=len(data))
+        found[_text(entry.Name())] = bytes(data)
+    return found
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode()
 
 
 def _values(vector: Any) -> Any:
-    """A vector of the file; one that is left out is empty. (Absent vectors read as None, or as 0 in old readers.)"""
+    """A vector of the file; an absent one, which reads as None or as 0, is empty."""
     return () if vector is None or isinstance(vector, int) else vector
 
 
 def _at(items: Any, index: int) -> Any:
-    if not 0 <= index < len(items or ()):
-        raise ValueError(f"an index of {index} where {len(items or ())} are there")
+    if not 0 <= index < len(items):
+        raise ValueError(f"an index of {index} into {len(items)} entries")
     return items[index]

@@ -1,16 +1,20 @@
-"""Larq Compute Engine's parts, each loaded by itself.
+"""Larq Compute Engine's modules, each loaded on its own.
 
-Importing them through their package would import TensorFlow, which costs seconds and half a gigabyte; reading and
-running a file needs neither.
+Importing them through their package would import TensorFlow, which takes seconds and half a gigabyte; reading and
+running a file does not need it.
 """
 
 import functools
 import importlib.machinery
 import importlib.util
 import sys
+import types
 from pathlib import Path
 from types import ModuleType
 
+import flatbuffers
+
+from kbnn.converters.tflite import budget
 from kbnn.errors import KbnnError
 
 
@@ -22,11 +26,14 @@ def schema() -> ModuleType:
     spec = importlib.machinery.ModuleSpec(path.stem, loader, origin=str(path))
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
+    # This module is our own copy: whatever is read through it is charged against a budget.
+    metered = types.SimpleNamespace(Table=budget.MeteredTable)
+    vars(module)["flatbuffers"] = types.SimpleNamespace(**{**vars(flatbuffers), "table": metered})
     return module
 
 
 def runtime_path() -> Path:
-    """The native module with `LiteInterpreter`, for the process that runs it, see `native`."""
+    """The native module with `LiteInterpreter`, for the process that runs it (see `interpreter`)."""
     return next((_folder() / "tflite" / "python").glob("interpreter_wrapper_lite.*"))
 
 

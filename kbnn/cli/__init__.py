@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 import kbnn
+from kbnn.printable import printable
 
 # Command name -> its one line of help; the module `kbnn.cli.NAME` (dashes as underscores) holds a `command`. Listed
 # here so that `kbnn --help` imports none of them.
@@ -20,7 +21,6 @@ COMMANDS = {
     "inspect": "Audit a .tflite file: which convolutions are binary, which are not, what they cost.",
     "verify": "Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.",
     "benchmark": "Measure the latency of .tflite files, on this machine or on a device.",
-    "export-c": "Write a network as C for microcontrollers, equal bit for bit to its int8 file.",
     "export-android": "Write a trained model and what it is compared with as the Android app's assets.",
     "models": "List the networks.",
     "analyze": "Draw what a network's binary layers do: entropy, quantization error, weights, training.",
@@ -65,7 +65,7 @@ class Commands(click.Group):
 
 def fail(message: str, status: int) -> None:
     """Ends the process with one line on stderr."""
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(status)
 
 

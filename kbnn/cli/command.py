@@ -10,6 +10,7 @@ import click
 from kbnn.cli import fail
 from kbnn.errors import KbnnError
 from kbnn.native_output import held_stderr
+from kbnn.printable import printable
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 
@@ -60,7 +61,8 @@ def import_tensorflow() -> Any:
 
 def show(result: Any, as_json: bool) -> None:
     """Prints a result on stdout: as JSON, or as text."""
-    click.echo(json.dumps(to_json(result), indent=2, allow_nan=False) if as_json else str(result))
+    text = json.dumps(to_json(result), indent=2, allow_nan=False) if as_json else printable(result, lines=True)
+    click.echo(text)
 
 
 def to_json(value: Any) -> Any:

@@ -32,7 +32,7 @@ class ExampleDemo:
         (measured,) = self.latencies.reports
         facts = [
             ("file", f"{self.path}, {tables.size(self.audit.size_bytes)}"),
-            ("1-bit convolutions", f"{len(self.audit.binary_convolutions)}, {self.audit.binary_share:.1%} of all MACs"),
+            ("1-bit convolutions", f"{len(self.audit.binary_convolutions)}, {self.audit.share} of all MACs"),
             ("sample images", f"{self.right} of {self.shown} right"),
             ("whole test set", f"{self.test_top1:.2%} of {self.dataset}, measured after training"),
             ("training", f"{self.epochs} epochs"),

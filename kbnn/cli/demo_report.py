@@ -67,7 +67,7 @@ def _files(demo: Demo) -> Section:
     ]
     sizes_text = (
         "The same network three times: bitpacked for Larq Compute Engine, and as stock TensorFlow Lite files in "
-        f"float32 and int8. {demo.audit.binary_share:.1%} of the binary file's multiplications are of one bit."
+        f"float32 and int8. {demo.audit.share} of the binary file's multiplications are of one bit."
     )
     latency_text = (
         "The latencies are this machine's. They say nothing about an ARM device, where binary convolutions are fast "

@@ -1,7 +1,8 @@
-"""`inspect`: what a file holds, whoever made it."""
+"""`inspect`: what a file contains, whoever made it."""
 
 import json
 
+import attacks
 import larq as lq
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import tensorflow as tf
 from kbnn.cli.command import to_json
 from kbnn.converters import inspect
 from kbnn.converters.baseline import export_float, export_int8
+from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.audit import audit
+from kbnn.converters.tflite.estimate import Load, instructions
 from kbnn.errors import KbnnError, UsageError
 
 
@@ -38,19 +41,19 @@ def test_counts_of_a_network_worked_out_by_hand(bireal_path):
     assert found.pairs == 0
 
 
-def test_layers_bear_their_names(bireal_path):
+def test_layers_are_named(bireal_path):
     found = inspect(bireal_path)
     assert [c.name for c in found.binary_convolutions] == ["conv1", "conv2"]
     assert [c.name for c in found.float_convolutions] == ["stem", "short", "logits"]
 
 
-def test_layers_of_files_that_others_made_bear_their_names(bireal):
+def test_layers_of_files_from_plain_larq_are_named(bireal):
     found = audit(sample_networks.raw(bireal))
     assert [c.name for c in found.binary_convolutions] == ["conv1", "conv2"]
     assert {c.name for c in found.float_convolutions} == {"stem", "short", "logits"}
 
 
-def test_layers_of_stock_files_bear_their_names(bireal, tmp_path):
+def test_layers_of_stock_files_are_named(bireal, tmp_path):
     export_int8(bireal, tmp_path / "int8.tflite", sample_networks.images(bireal, 4))
     found = inspect(tmp_path / "int8.tflite")
     assert {c.name for c in found.float_convolutions} == {"stem", "conv1", "conv2", "short", "logits"}
@@ -95,7 +98,7 @@ def per_input_channel(kernel):
         ),
         (
             lambda: lq.layers.QuantConv2D(8, 3, **{**sample_networks.BINARY, "input_quantizer": tf.sign}),
-            "CONV_2D has the kernel of a 1-bit layer, but its input is no sign",
+            "CONV_2D has the kernel of a 1-bit layer, but its input is not a sign",
         ),
     ],
     ids=["scale per input channel", "dense", "depthwise", "tf.sign"],
@@ -107,7 +110,7 @@ def test_silent_fallbacks_are_found(layer, evidence):
     assert evidence in found.silent_fallbacks[0]
 
 
-def test_a_first_layer_with_a_binary_kernel_is_no_fallback():
+def test_a_first_layer_with_a_binary_kernel_is_not_a_fallback():
     """Larq's networks give the real-valued image a 1-bit kernel."""
     layer = lq.layers.QuantConv2D(8, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")
     found = audit(sample_networks.raw(sample_networks.single(layer, (6, 6, 3))))
@@ -121,6 +124,101 @@ def test_a_plain_file_has_no_binary_share(bireal, tmp_path):
     assert len(found.float_convolutions) == 1
 
 
+def stock(model):
+    """The audit of a model that TensorFlow's own converter converted."""
+    return audit(flatbuffer.parse(tf.lite.TFLiteConverter.from_keras_model(model).convert()))
+
+
+layers = tf.keras.layers
+# Layer, its input, and the MACs of one inference by hand.
+COUNTED = {
+    "Conv3D": (lambda: layers.Conv3D(5, 3), (6, 8, 8, 2), 4 * 6 * 6 * 27 * 2 * 5),
+    "Conv3DTranspose": (lambda: layers.Conv3DTranspose(3, 2, strides=2), (3, 4, 4, 2), 3 * 4 * 4 * 8 * 2 * 3),
+    "Conv2DTranspose": (lambda: layers.Conv2DTranspose(5, 3, strides=2), (4, 4, 3), 4 * 4 * 9 * 3 * 5),
+    "DepthwiseConv2D": (lambda: layers.DepthwiseConv2D(3, depth_multiplier=2), (8, 8, 3), 6 * 6 * 9 * 3 * 2),
+    "grouped Conv2D": (lambda: layers.Conv2D(8, 3, groups=2), (8, 8, 4), 6 * 6 * 9 * 2 * 8),
+    "Conv1D": (lambda: layers.Conv1D(7, 3), (10, 4), 8 * 3 * 4 * 7),
+    "Dense of vectors": (lambda: layers.Dense(7), (5,), 5 * 7),
+    "Dense of sequences": (lambda: layers.Dense(7), (6, 5), 6 * 5 * 7),
+    "Dense of maps": (lambda: layers.Dense(7), (3, 4, 5), 3 * 4 * 5 * 7),
+    "Dot": (lambda: layers.Lambda(lambda x: tf.matmul(x, x, transpose_b=True)), (6, 5), 6 * 6 * 5),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_macs_by_hand(name):
+    layer, shape, macs = COUNTED[name]
+    found = stock(tf.keras.Sequential([layers.Input(shape, batch_size=1), layer()]))
+    assert (found.binary_macs, found.float_macs) == (0, macs)
+    assert found.not_counted == {}
+
+
+def test_macs_of_attention():
+    inputs = layers.Input((6, 8), batch_size=1)
+    found = stock(tf.keras.Model(inputs, layers.MultiHeadAttention(2, 3)(inputs, inputs)))
+    # Query, key, value and output projections; scores and their product with the values, per head.
+    assert found.float_macs == 4 * 6 * 8 * 2 * 3 + 2 * 2 * 6 * 6 * 3
+
+
+def test_macs_of_recurrent_layers_are_counted_or_the_share_is_left_out():
+    inputs = layers.Input((7, 4), batch_size=1)
+    found = stock(tf.keras.Model(inputs, layers.LSTM(5, return_sequences=True)(inputs)))
+    if found.not_counted:
+        assert found.binary_share is None
+        assert "not counted: WHILE 1" in str(found)
+    else:
+        assert found.float_macs == 7 * 4 * (4 + 5) * 5
+
+
+def lstm(matrices):
+    """A file with one fused LSTM of those matrices, which TensorFlow's converter makes of some versions' layers."""
+    writer = attacks.Writer()
+    buffers = [
+        writer.table({0: writer.numbers(np.ones(shape, np.float32).ravel().view(np.uint8), np.uint8)})
+        for shape in matrices
+    ]
+    tensors = [writer.tensor([1, 7, 4]), writer.tensor([1, 7, 5])]
+    tensors += [writer.tensor(shape, f"w{k}", buffer=1 + k) for k, shape in enumerate(matrices)]
+    operator = writer.operator([0, *range(2, 2 + len(matrices))], [1])
+    return writer.file(tensors, [operator], [writer.builtin("UNIDIRECTIONAL_SEQUENCE_LSTM")], buffers, outputs=(1,))
+
+
+def test_macs_of_a_fused_lstm():
+    found = audit(flatbuffer.parse(lstm([(5, 4)] * 4 + [(5, 5)] * 4)))
+    assert found.float_macs == 7 * 4 * (4 + 5) * 5
+
+
+def test_custom_operators_are_not_counted():
+    writer = attacks.Writer()
+    tensors = [writer.tensor([1, 4]), writer.tensor([1, 4])]
+    data = writer.file(tensors, [writer.operator([0], [1])], [writer.custom("FlexConv")], outputs=(1,))
+    found = audit(flatbuffer.parse(data))
+    assert found.not_counted == {"FlexConv": 1}
+    assert found.binary_share is None
+    assert "binary share of MACs: not known" in str(found)
+
+
+def test_estimated_instructions_by_hand():
+    """3x3x64x64 at 56x56: 115.6 M MACs, 200,704 values, 28,224 copied pixels; measured on a Pi 4: 4.8 M."""
+    macs, values, pixels = 56 * 56 * 9 * 64 * 64, 56 * 56 * 64, 56 * 56 * 9
+    found = instructions(Load("LceBconv2d", "bits", "bits", macs=macs, values=values, copies=pixels))
+    assert found["pi4"] == pytest.approx(0.0265 * macs + 5 * values + 25 * pixels)
+    assert found["pi4"] == pytest.approx(4.8e6, rel=0.02)
+    stem = Load("CONV_2D", "float32", "float32", "few channels", macs=112 * 112 * 49 * 3 * 64)
+    assert instructions(stem)["pi4"] == pytest.approx(72.4e6, rel=0.01)
+    assert instructions(Load("FlexConv")) == {"pi4": None, "pi5": None}
+
+
+def test_estimates_of_a_networks_operators(bireal_path):
+    found = inspect(bireal_path)
+    costs = {work.name: work.instructions["pi4"] for work in found.work}
+    assert costs["conv1"] == pytest.approx(0.0265 * 12 * 12 * 9 * 64 * 32 + 5 * 12 * 12 * 32 + 25 * 12 * 12 * 9)
+    assert costs["stem"] == pytest.approx(0.6135 * 12 * 12 * 9 * 3 * 32)
+    assert costs["logits"] == pytest.approx(0.5 * 64 * 10)
+    assert found.instructions["pi4"] == pytest.approx(sum(costs.values()))
+    assert "an estimate and not a latency" in " ".join(str(found).split())
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -131,7 +229,7 @@ def test_a_plain_file_has_no_binary_share(bireal, tmp_path):
     ],
     ids=["empty", "two bytes", "text", "damaged"],
 )
-def test_files_that_are_none(content, message, tmp_path):
+def test_files_that_are_not_tflite(content, message, tmp_path):
     path = tmp_path / "bad.tflite"
     path.write_bytes(content)
     with pytest.raises(KbnnError, match=message):

@@ -6,7 +6,8 @@ import pytest
 import sample_networks
 
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.tflite.audit_page import _lines, _unpacked, page, write_page
+from kbnn.converters.tflite.audit import values
+from kbnn.converters.tflite.audit_page import _grouped, _lines, _steps, page, write_page
 from kbnn.errors import UsageError
 
 
@@ -14,7 +15,8 @@ def test_the_page_is_self_contained(bireal_path, tmp_path):
     write_page(bireal_path, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
     assert "bireal.tflite: what it computes with" in html
-    assert "2 binary convolutions" in html
+    assert re.search(r"<dt>binary convolutions</dt><dd>2</dd>", html)
+    assert "an estimate and not a latency" in html
     assert not re.search(r'(src|href|srcset)="(?!data:)', html)
     assert "prefers-color-scheme: dark" in html
 
@@ -23,7 +25,7 @@ def test_it_says_what_was_silently_left_in_float():
     import larq as lq
 
     layer = lq.layers.QuantDense(8, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="culprit")
-    html = page(sample_networks.raw(sample_networks.single(layer)), "file").html()
+    html = page(sample_networks.raw(sample_networks.single(layer)), "file")
     assert "These layers look 1-bit and are not" in html
 
 
@@ -42,10 +44,33 @@ def test_lines_go_straight_down_or_around_each_other(bireal_file):
 def test_shapes_are_of_values_not_of_words(bireal_file):
     quantize = next(operator for operator in bireal_file.operators if operator.name == "LceQuantize")
     assert quantize.outputs[0].shape == (1, 12, 12, 1)
-    assert _unpacked(quantize) == (12, 12, 32)
+    assert values(quantize) == (12, 12, 32)
 
 
-def test_int8_weights_are_no_steps_of_their_own(bireal, bireal_file):
+def test_blocks_end_where_a_single_value_is_alive(bireal_file):
+    """stem; sign, convolution, addition; the second block with its shortcut; the head."""
+    steps = _steps(bireal_file)
+    counts = [count for _, count in _grouped(bireal_file, steps)]
+    ends = [sum(counts[: k + 1]) for k in range(len(counts))]
+    assert ends[-1] == len(steps)
+    additions = [k + 1 for k, step in enumerate(steps) if step.name == "ADD"]
+    assert set(additions) <= set(ends)
+
+
+def test_blocks_are_named_by_their_layers():
+    file = sample_networks.raw(sample_networks.plain())
+    assert sum(count for _, count in _grouped(file, _steps(file))) == len(_steps(file))
+
+
+def test_layers_have_one_name_everywhere(bireal_path, tmp_path):
+    write_page(bireal_path, tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    for name in ("stem", "conv1", "conv2", "short", "logits"):
+        assert f'<span class="name">{name}</span>' in html
+        assert f"<td>{name}</td>" in html
+
+
+def test_int8_weights_are_not_steps_of_their_own(bireal, bireal_file):
     stored = sample_networks.deployed(bireal, weights="int8")
     assert len(_lines(stored)) == len(_lines(bireal_file))
 
@@ -58,5 +83,5 @@ def test_a_missing_file(tmp_path):
 
 def test_any_file_can_be_drawn():
     file = sample_networks.raw(sample_networks.plain())
-    assert "LceBconv2d" in page(file, "raw").html()
+    assert "LceBconv2d" in page(file, "raw")
     assert flatbuffer.parse(file.data).is_lce

@@ -1,16 +1,22 @@
-"""Damaged and hostile files cost an error, never the process, and never much time."""
+"""Damaged and hostile files cost an error, never the process, much time or much memory."""
 
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
+import attacks
 import numpy as np
 import pytest
 import sample_networks
 
 from kbnn.converters import benchmark
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.tflite import audit, flatbuffer, interpreter
+from kbnn.converters.tflite import audit, audit_page, flatbuffer, interpreter
 from kbnn.converters.verify import verification
-from kbnn.errors import KbnnError
+from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import printable
 
 _LONGEST = 1.0
 
@@ -58,6 +64,11 @@ def refusals(function, cases):
 def test_a_thousand_mutated_files_are_audited_or_refused(mutants):
     found = refusals(lambda data: str(audit.audit(flatbuffer.parse(data))), mutants)
     assert 50 < found.count(None) < 950
+
+
+def test_mutated_files_are_drawn_or_refused(mutants):
+    found = refusals(lambda data: audit_page.page(flatbuffer.parse(data), "mutant"), mutants[::5])
+    assert None in found
 
 
 @pytest.mark.slow
@@ -114,10 +125,83 @@ def shared_tables(count):
 
 def test_shared_tables_are_refused_before_they_are_unpacked():
     with pytest.raises(KbnnError, match="it claims more parts than it has room for"):
+        flatbuffer.tree(shared_tables(20_000))
+    with pytest.raises(KbnnError, match="truncated or damaged"):
         flatbuffer.parse(shared_tables(20_000))
 
 
-def test_a_file_that_is_too_large(tmp_path, monkeypatch):
+# Runs in a process of its own: a hang ends by its limit of processor time, an allocation without end by that of memory.
+INSPECT = """
+import resource, sys
+from pathlib import Path
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+from kbnn.converters.tflite import audit
+from kbnn.converters.tflite.audit_page import write_page
+from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import printable
+for path in map(Path, sys.argv[1:]):
+    try:
+        str(audit.inspect(path))
+        write_page(path, path.with_suffix(".html"))
+        print("ok")
+    except KbnnError as error:
+        print(error)
+"""
+
+
+def inspected(folder, attacks_by_name):
+    paths = [folder / f"{name}.tflite" for name in attacks_by_name]
+    for path, data in zip(paths, attacks_by_name.values(), strict=True):
+        path.write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", INSPECT, *paths], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(attacks_by_name, done.stdout.splitlines(), strict=True))
+
+
+def test_small_files_that_claim_to_be_large(tmp_path):
+    found = inspected(tmp_path, {name: make() for name, make in attacks.ATTACKS.items() if name != "many_operators"})
+    room = "it claims more parts than it has room for"
+    for name in ("shared_name", "shared_scale", "shared_inputs", "shared_metadata"):
+        assert room in found.pop(name), name
+    assert "a tensor of 200000 dimensions, more than 32" in found.pop("long_shape")
+    assert "bytes of options, more than 4096" in found.pop("shared_options")
+    assert "kernels of more than 16 times the size of the file" in found.pop("shared_kernel")
+    assert set(found.values()) == {"ok"}, found
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_operators(tmp_path):
+    assert inspected(tmp_path, {"many": attacks.many_operators()}) == {"many": "ok"}
+    assert (tmp_path / "many.html").stat().st_size < 4_000_000
+    assert "98000 more are not" in (tmp_path / "many.html").read_text()
+
+
+def test_names_cannot_control_the_terminal_or_the_page():
+    file = flatbuffer.parse(attacks.foreign_text())
+    html = audit_page.page(file, "hostile")
+    assert "<script>" not in html
+    assert "\x1b" not in html
+    assert "\u202e" not in html
+    shown = printable(audit.audit(file), lines=True)
+    assert "\x07" not in shown
+    assert r"=cmd\x07" in shown
+
+
+@pytest.mark.parametrize("special", ["/dev/zero", "fifo", "folder"])
+def test_only_regular_files_are_read(special, tmp_path):
+    path = Path(special) if special.startswith("/") else tmp_path / special
+    if special == "fifo":
+        os.mkfifo(path)
+    if special == "folder":
+        path.mkdir()
+    with pytest.raises(UsageError, match=r"it is not a regular file|Is a directory"):
+        flatbuffer.read(path)
+    with pytest.raises(UsageError):
+        benchmark(path)
+
+
+def test_a_file_that_is_too_large(tmp_path):
     path = tmp_path / "large.tflite"
     with path.open("wb") as file:
         file.truncate(2**31)

@@ -1,0 +1,64 @@
+"""How many instructions an operator takes on an ARM processor: an estimate from counted ones.
+
+The counts in `arm_costs.csv` come from LCE's benchmark tool for aarch64 (TensorFlow Lite 2.14, XNNPACK, one thread)
+under an emulator that counts instructions. They are not latencies: an instruction that waits for memory takes longer
+than one that does not. Each row says what it was measured on or derived from, or that it is assumed.
+"""
+
+import csv
+import functools
+import importlib.resources
+from dataclasses import dataclass
+
+# Device -> what people call it.
+DEVICES = {"pi4": "Pi 4 (Cortex-A72)", "pi5": "Pi 5 (Cortex-A76)"}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What an operator has to do in one inference.
+
+    `input` and `weights` are types of values, "bits" for packed signs. `case` is "few channels" for images, "computed
+    bias" where XNNPACK refuses the convolution, else "". `copies` counts the pixels that are copied before a binary
+    convolution multiplies them (im2col).
+    """
+
+    operator: str
+    input: str = ""
+    weights: str = ""
+    case: str = ""
+    macs: int = 0
+    values: int = 0
+    copies: int = 0
+
+
+def instructions(load: Load) -> dict[str, float | None]:
+    """Estimated instructions of one operator by device; None where nothing is known of such an operator.
+
+    cost = MACs * cost per MAC + output values * cost per value + copied pixels * cost per copy.
+    """
+    row = _row(load)
+    if row is None:
+        return dict.fromkeys(DEVICES)
+    parts = {"mac": load.macs, "value": load.values, "copy": load.copies}
+    return {
+        device: sum(count * float(row[f"{device}_per_{part}"]) for part, count in parts.items()) for device in DEVICES
+    }
+
+
+def _row(load: Load) -> dict[str, str] | None:
+    """The first row that fits; empty cells fit anything."""
+    for row in _rows().get(load.operator, ()):
+        cells = ((row["input"], load.input), (row["weights"], load.weights), (row["when"], load.case))
+        if all(cell in ("", received) for cell, received in cells):
+            return row
+    return None
+
+
+@functools.cache
+def _rows() -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    text = importlib.resources.files("kbnn.converters.tflite").joinpath("arm_costs.csv").read_text()
+    for row in csv.DictReader(text.splitlines()):
+        found.setdefault(row["operator"], []).append(row)
+    return found
