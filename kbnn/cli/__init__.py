@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "Audit a .tflite file: which convolutions are binary, which are not, what they cost.",
     "verify": "Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.",
     "benchmark": "Measure the latency of .tflite files, on this machine or on a device.",
+    "export-c": "Write a network as C for microcontrollers, equal bit for bit to its int8 file.",
     "export-android": "Write a trained model and what it is compared with as the Android app's assets.",
     "models": "List the networks.",
     "analyze": "Draw what a network's binary layers do: entropy, quantization error, weights, training.",

@@ -1,0 +1,478 @@
+"""A network as a folder of C code for microcontrollers."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import kbnn
+from kbnn.converters.c import integer
+from kbnn.converters.c.plan import Plan, check_fits, plan
+from kbnn.converters.c.source import Program, program, wrapped
+from kbnn.converters.c.writers import Network, write
+from kbnn.converters.errors import ConversionError
+from kbnn.converters.tflite import audit, flatbuffer, interpreter, metadata
+from kbnn.converters.tflite.flatbuffer import File
+from kbnn.errors import KbnnError, UsageError
+
+KERNELS = ("kbnn_nn.h", "kbnn_nn.c")
+_HERE = Path(__file__).parent
+_TEST_IMAGES = 4
+_MADE_BY = "KBNN"
+# What is written beside NAME.h, NAME.c, NAME_test.c and the kernels: template by file.
+_PACKAGING = {
+    "CMakeLists.txt": "CMakeLists.txt.j2",
+    "README.md": "README.md.j2",
+    "idf_component.yml": "idf_component.yml.j2",
+    "library.json": "library.json.j2",
+    "library.properties": "library.properties.j2",
+    "zephyr/module.yml": "module.yml.j2",
+}
+# Words of C and C++ that a prefix such as `int` would not collide with, but a library of that name would.
+_RESERVED = frozenset(
+    [
+        "alignas",
+        "alignof",
+        "and",
+        "asm",
+        "auto",
+        "bool",
+        "break",
+        "case",
+        "catch",
+        "char",
+        "class",
+        "const",
+        "continue",
+        "default",
+        "delete",
+        "do",
+        "double",
+        "else",
+        "enum",
+        "explicit",
+        "export",
+        "extern",
+        "false",
+        "float",
+        "for",
+        "friend",
+        "goto",
+        "if",
+        "inline",
+        "int",
+        "kbnn",
+        "kbnn_nn",
+        "long",
+        "main",
+        "namespace",
+        "new",
+        "not",
+        "nullptr",
+        "operator",
+        "or",
+        "private",
+        "protected",
+        "public",
+        "register",
+        "restrict",
+        "return",
+        "short",
+        "signed",
+        "sizeof",
+        "static",
+        "struct",
+        "switch",
+        "template",
+        "this",
+        "throw",
+        "true",
+        "try",
+        "typedef",
+        "typename",
+        "union",
+        "unsigned",
+        "using",
+        "virtual",
+        "void",
+        "volatile",
+        "wchar_t",
+        "while",
+        "xor",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class CExport:
+    """What `export_c` wrote. `constant_bytes` are the weights and tables in flash, without code."""
+
+    folder: str
+    name: str
+    constant_bytes: int
+    arena_bytes: int
+    binary_macs: int
+    real_macs: int
+    classes: int
+    input_shape: tuple[int, int, int]
+    test_images: int
+
+    def __str__(self) -> str:
+        height, width, channels = self.input_shape
+        return (
+            f"{self.folder}: {self.name}.c and kbnn_nn.c, input {height}x{width}x{channels}, {self.classes} classes; "
+            f"{self.constant_bytes} bytes of weights and tables (without code), {self.arena_bytes} bytes of arena, "
+            f"{self.binary_macs:,} binary and {self.real_macs:,} int8 MACs; "
+            f"self-test with {self.test_images} images"
+        )
+
+
+@dataclass(frozen=True)
+class Check:
+    """The self-test on this machine; `unchecked` is what it says nothing about."""
+
+    compiler: str
+    output: str
+    passed: bool
+    unchecked: str = "other compilers and cores, your board, the stack that it needs there, and any timing"
+
+    def __str__(self) -> str:
+        verdict = "PASS" if self.passed else "FAIL"
+        return f"self-test with {self.compiler}: {verdict} ({self.output}); not checked: {self.unchecked}"
+
+
+def export_c(
+    model_or_path: Any,
+    folder: str | os.PathLike[str],
+    name: str | None = None,
+    calibration: Any = None,
+    *,
+    description: "metadata.Description | None" = None,
+    max_ram: int | None = None,
+    fallback_name: str = "",
+) -> CExport:
+    """Writes a network as C99 for microcontrollers, with a self-test, and files for common build systems.
+
+    The C code computes exactly what the int8 .tflite file computes in LCE's interpreter (reference kernel).
+
+    Args:
+        model_or_path: a Keras model, a run's folder, a `.keras` file, or an int8 `.tflite` file made by `convert`.
+        folder: where to write; it must not exist, be empty, or hold an earlier export of the same name.
+        name: the prefix of all names, a C identifier; by default the model's name.
+        calibration: network input like the images that the network will see. A model needs it to become int8; the
+            first images are those of the self-test. A `.tflite` file without it is tested on random images.
+        description: labels and normalization; a file has its own.
+        max_ram: refuse a network whose arena is larger, in bytes.
+        fallback_name: what a network without a name of its own is called, as far as it is an identifier.
+
+    Raises:
+        UsageError: a name that is no C identifier, a folder that holds something else, or a model without calibration.
+        ConversionError: something in the network has no integer form, or the arena is larger than `max_ram`.
+        KbnnError: the file is damaged, or the folder cannot be written.
+
+    Example:
+        >>> kbnn.converters.export_c(model, "firmware", name="net", calibration=images)
+    """
+    target = Path(folder)
+    given = _checked_name(name) if name is not None else None
+    file = _file(model_or_path, calibration, description)
+    stem = Path(model_or_path).stem if isinstance(model_or_path, str | os.PathLike) else ""
+    chosen = given or default_name(file, fallback_name or stem)
+    _check_folder(target, chosen)
+    network = write(file)
+    planned = plan(network.steps)
+    check_fits(planned, max_ram, chosen)
+    texts, exported = _texts(file, network, planned, chosen, calibration)
+    _write_folder(target, texts)
+    return CExport(folder=os.fspath(folder), **exported)
+
+
+def check(folder: str | os.PathLike[str], name: str) -> Check:
+    """Compiles an export with this machine's compiler and runs its self-test.
+
+    Raises:
+        KbnnError: there is no compiler, or it refuses the code.
+    """
+    compiler = next((found for found in map(shutil.which, ("cc", "gcc", "clang")) if found), None)
+    if compiler is None:
+        raise KbnnError("cannot check the C code: no C compiler (cc, gcc, clang) was found; install one")
+    with tempfile.TemporaryDirectory(prefix="kbnn-") as build:
+        program = Path(build) / "test"
+        sources = [os.fspath(Path(folder) / file) for file in (f"{name}.c", "kbnn_nn.c", f"{name}_test.c")]
+        command = [compiler, "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-o", os.fspath(program), *sources]
+        compiled = subprocess.run(command, capture_output=True, text=True)
+        if compiled.returncode:
+            raise KbnnError(f"{compiler} refuses the C code: {' '.join(compiled.stderr.split())[:400]}")
+        ran = subprocess.run([os.fspath(program)], capture_output=True, text=True, timeout=600)
+    lines = ran.stdout.split("\n")
+    return Check(Path(compiler).name, lines[0], ran.returncode == 0 and "PASS" in lines)
+
+
+def default_name(file: File, fallback: str) -> str:
+    """The model's name as a C identifier, or another."""
+    candidate = str(described(file).get("model") or fallback or "network")
+    word = re.sub(r"\W+", "_", candidate, flags=re.ASCII).strip("_").lower()
+    return word if re.fullmatch(r"[a-z]\w*", word, re.ASCII) and word not in _RESERVED else f"net_{word}".rstrip("_")
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _RESERVED:
+        raise UsageError(
+            f"the name must be a C identifier: received '{name}'; begin with a letter, use letters, digits and _, and "
+            f"no word of C or C++"
+        )
+    return name
+
+
+def described(file: File) -> dict[str, Any]:
+    """What kbnn noted in a file: labels, normalization and more; nothing in a file that it did not make."""
+    try:
+        found = json.loads(file.metadata.get(_MADE_BY, b"{}"))
+    except (ValueError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _file(source: Any, calibration: Any, description: "metadata.Description | None") -> File:
+    """The int8 file of a model, made for this purpose, or the one that is given."""
+    if isinstance(source, str | os.PathLike) and Path(source).suffix == ".tflite":
+        file = flatbuffer.read(source)
+        _check_sound(file, os.fspath(source))
+        return file
+    if calibration is None:
+        raise UsageError("C code is int8 throughout: received no images to find its ranges, give calibration=images")
+    from kbnn.converters.conversion import convert
+
+    model = _model(source) if isinstance(source, str | os.PathLike) else source
+    with tempfile.TemporaryDirectory(prefix="kbnn-") as work:
+        path = Path(work) / "model.tflite"
+        convert(model, path, calibration=calibration, description=description)
+        return flatbuffer.read(path)
+
+
+def _model(source: str | os.PathLike[str]) -> Any:
+    from kbnn.training.run import Run, load_model
+
+    return Run.open(Path(source)).model() if Path(source).is_dir() else load_model(source)
+
+
+def _check_sound(file: File, path: str) -> None:
+    """Refuses what `inspect` refuses, and files in which nothing is binary."""
+    found = audit.audit(file, path)
+    if found.silent_fallbacks:
+        raise ConversionError(
+            f"'{path}' has {len(found.silent_fallbacks)} layers that look 1-bit and are float: "
+            f"{'; '.join(found.silent_fallbacks)}; convert the model again"
+        )
+    if not found.binary_convolutions:
+        raise ConversionError(f"'{path}' holds no binary convolution: export an int8 file that kbnn convert made")
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """Refuses a folder in which something would be lost."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UsageError(f"the output must be a folder: received the file '{folder}', name another")
+    ours = {*_names(name), "zephyr"}
+    others = sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if str(path.relative_to(folder)) not in ours
+    )
+    if others:
+        raise UsageError(
+            f"'{folder}' holds something else: received a folder with '{others[0]}' in it, name a new or empty folder"
+        )
+
+
+def _names(name: str) -> list[str]:
+    return [f"{name}.h", f"{name}.c", f"{name}_test.c", *KERNELS, *_PACKAGING]
+
+
+def _write_folder(folder: Path, texts: Mapping[str, str]) -> None:
+    """All files, or none: they are written beside the folder and moved."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
+            made, old = Path(work) / "new", Path(work) / "old"
+            for name, text in texts.items():
+                path = made / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            made.chmod(0o755)
+            if folder.exists():
+                folder.rename(old)
+            try:
+                made.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
+    except OSError as error:
+        raise KbnnError(
+            f"cannot write '{folder}': {error.strerror or error}; nothing was changed there, choose another place"
+        ) from error
+
+
+def _texts(
+    file: File, network: Network, planned: Plan, name: str, calibration: Any
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The files' contents, and the figures that describe them."""
+    import jinja2
+
+    made = program(network, planned)
+    images, scores, kind = _vectors(file, network, calibration)
+    figures: dict[str, Any] = {
+        "name": name,
+        "constant_bytes": made.size,
+        "arena_bytes": planned.arena_bytes,
+        "binary_macs": sum(step.binary_macs for step in network.steps),
+        "real_macs": sum(step.real_macs for step in network.steps),
+        "classes": network.output.channels,
+        "input_shape": (network.input.height, network.input.width, network.input.channels),
+        "test_images": len(images),
+    }
+    values = {**figures, **_values(file, network, made, name), "kind": kind}
+    values["images"] = [wrapped([str(v) for v in image.ravel().tolist()]) for image in images]
+    values["expected"] = [wrapped([str(v) for v in row.ravel().tolist()]) for row in scores]
+    loader = jinja2.FileSystemLoader(_HERE / "templates")
+    environment = jinja2.Environment(  # noqa: S701, it makes C
+        loader=loader,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    templates = {
+        f"{name}.h": "network.h.j2",
+        f"{name}.c": "network.c.j2",
+        f"{name}_test.c": "test.c.j2",
+        **_PACKAGING,
+    }
+    texts = {path: environment.get_template(template).render(values) for path, template in templates.items()}
+    return {**texts, **{kernel: (_HERE / kernel).read_text(encoding="utf-8") for kernel in KERNELS}}, figures
+
+
+def _values(file: File, network: Network, made: Program, name: str) -> dict[str, Any]:
+    """What the templates are filled with, apart from the figures."""
+    about = described(file)
+    image, output = network.input, network.output
+    mean, std = (_numbers(about.get(key), image.channels) for key in ("mean", "std"))
+    known = mean is not None and std is not None and bool(np.all(std > 0))
+    labels = [str(label) for label in about.get("labels") or metadata.labels(file)]
+    if len(labels) != output.channels:
+        labels = [f"class {k}" for k in range(output.channels)]
+    recipe, data = about.get("recipe"), about.get("dataset")
+    title = " ".join(
+        [str(about.get("model") or name), *([f"by {recipe}"] if recipe else []), *([f"on {data}"] if data else [])]
+    )
+    return {
+        "NAME": name.upper(),
+        "title": _comment(title),
+        "version": kbnn.__version__,
+        "package_version": re.match(r"\d+\.\d+\.\d+|", kbnn.__version__ + ".0").group() or "0.0.0",  # type: ignore[union-attr]
+        "height": image.height,
+        "width": image.width,
+        "channels": image.channels,
+        "input_scale": _float(image.scale),
+        "input_zero_point": image.zero_point,
+        "output_scale": _float(output.scale),
+        "output_zero_point": output.zero_point,
+        "normalization": _normalization(mean, std) if known else "pixel / 255, for the file does not say how",
+        "pixel_tables": _pixel_tables(network, mean if known else None, std if known else None),
+        "labels": [_string(label) for label in labels],
+        "constants": made.constants,
+        "steps": made.steps,
+        "passes": made.passes,
+        "pass_count": made.pass_count,
+    }
+
+
+def _numbers(values: Any, count: int) -> np.ndarray | None:
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        return None
+    return found if found.shape == (count,) and np.all(np.isfinite(found)) else None
+
+
+def _normalization(mean: Any, std: Any) -> str:
+    def listed(values: Any) -> str:
+        return ", ".join(f"{float(value):g}" for value in values)
+
+    return f"(pixel - mean) / std with mean {listed(mean)} and std {listed(std)} by channel"
+
+
+def _pixel_tables(network: Network, mean: np.ndarray | None, std: np.ndarray | None) -> list[str]:
+    """The int8 value of each pixel value, one table for all channels where they agree."""
+    image = network.input
+    pixels = np.arange(256, dtype=np.float32)[:, None]
+    if mean is None or std is None:
+        mean, std = np.zeros(image.channels, np.float32), np.full(image.channels, 255, np.float32)
+    levels = integer.to_int8((pixels - mean) / std, image.scale, image.zero_point)
+    columns = [levels[:, 0]] if np.all(levels == levels[:, :1]) else list(levels.T)
+    return [wrapped([str(value) for value in column.tolist()]).rstrip() for column in columns]
+
+
+def _float(value: float) -> str:
+    """A float constant of C without its suffix, exactly."""
+    text = f"{np.float32(value):.9g}"
+    return text if any(mark in text for mark in ".en") else f"{text}.0"
+
+
+def _comment(text: str) -> str:
+    """Text that a C comment, a YAML value and a property can hold."""
+    return re.sub(r"[^\w .,()+/-]", "_", text.replace("*/", "* /"))
+
+
+def _string(text: str) -> str:
+    """A C string literal in UTF-8; octal escapes end after three digits, hexadecimal ones would not."""
+    octets = text.encode()
+    return '"' + "".join(chr(o) if 32 <= o < 127 and chr(o) not in '"\\?' else f"\\{o:03o}" for o in octets) + '"'
+
+
+def _vectors(file: File, network: Network, calibration: Any) -> tuple[np.ndarray, np.ndarray, str]:
+    """Images for the self-test in int8, the scores that the file gives, and what images they are."""
+    (given,) = file.inputs.values()
+    shape = tuple(given.shape[1:])
+    if calibration is None:
+        generator = np.random.default_rng(0)
+        image = network.input
+        low, high = ((limit - image.zero_point) * image.scale for limit in (integer.LOW, integer.HIGH))
+        images, kind = generator.uniform(low, high, size=(_TEST_IMAGES, *shape)).astype(np.float32), "random images"
+    else:
+        images, kind = _images(calibration, shape)[:_TEST_IMAGES], "images of the calibration data"
+    levels, scores = int8_values(file, network, images)
+    return levels, scores, kind
+
+
+def _images(calibration: Any, shape: Sequence[int]) -> np.ndarray:
+    if isinstance(calibration, Mapping):
+        calibration = next(iter(calibration.values()), None)
+    elif not isinstance(calibration, np.ndarray) and isinstance(calibration, Sequence):
+        calibration = calibration[0] if len(calibration) == 1 else np.asarray(calibration)
+    images = np.asarray(calibration, np.float32)
+    if images.ndim != 4 or images.shape[1:] != tuple(shape) or not len(images):
+        raise UsageError(f"the network takes images {tuple(shape)}: received calibration {images.shape}")
+    return images
+
+
+def int8_values(file: File, network: Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The network's input and scores in int8 for float images, by LCE's interpreter with its reference kernel."""
+    model = flatbuffer.tree(file.data)
+    indices = [network.input_index, network.output_index]
+    (given,) = file.inputs.values()
+    wanted = indices[1:] if network.input_index == given.index else indices
+    model.subgraphs[0].outputs = np.array(wanted, np.int32)
+    model.signatureDefs = []
+    fed = images if given.dtype == "float32" else integer.to_int8(images, network.input.scale, network.input.zero_point)
+    outputs = interpreter.run(flatbuffer.pack(model), [fed], kernel="reference")
+    levels = outputs[0] if len(outputs) == 2 else fed
+    return levels.astype(np.int8), outputs[-1].reshape(len(images), -1).astype(np.int8)

@@ -1,0 +1,217 @@
+"""Integer arithmetic of TensorFlow Lite's int8 operators, and cheaper forms that are proven to give the same results.
+
+An operator maps an integer x (a sum of products, a count of bits, an int8 value) to an int8 value by a line and a
+rounding, in TensorFlow Lite with two roundings or in float. A microcontroller computes (x·M + B) >> S instead. `fit`
+searches M and B for every channel such that the result is the same for all x that can occur, or says that there are
+none.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+LOW, HIGH = -128, 127
+_INT32 = 2**31
+# Beyond any value that is compared with it.
+_FAR = 2**62
+
+
+def quantized_multiplier(real: float) -> tuple[int, int]:
+    """`real` as multiplier·2^(shift - 31), the multiplier in [2^30, 2^31): TensorFlow Lite's QuantizeMultiplier."""
+    if real == 0.0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    multiplier = math.floor(fraction * _INT32 + 0.5)
+    if multiplier == _INT32:
+        multiplier, shift = multiplier // 2, shift + 1
+    return (0, 0) if shift < -31 else (multiplier, shift)
+
+
+def _doubling_high_word(x: np.ndarray, multiplier: int) -> np.ndarray:
+    return (x * multiplier + (1 << 30)) >> 31
+
+
+def rescaled(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
+    """TensorFlow Lite's MultiplyByQuantizedMultiplier: rounds twice, halves away from zero the second time."""
+    high = _doubling_high_word(np.asarray(x, np.int64) << max(shift, 0), multiplier)
+    right = max(-shift, 0)
+    mask = (1 << right) - 1
+    return (high >> right) + ((high & mask) > (mask >> 1) + (high < 0))
+
+
+def rescaled_up(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
+    """The same in the matrix multiplications behind convolutions and dense layers, which round halves up."""
+    high = _doubling_high_word(np.asarray(x, np.int64) << max(shift, 0), multiplier)
+    right = max(-shift, 0)
+    return (high + ((1 << right) >> 1)) >> right
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """To the nearest integer, halves away from zero, as TfLiteRound does."""
+    return np.copysign(np.floor(np.abs(x.astype(np.float64)) + 0.5), x).astype(np.int64)
+
+
+def to_int8(x: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """Float values on the levels of an int8 tensor: the QUANTIZE operator."""
+    return saturated(rounded(np.asarray(x, np.float32) / np.float32(scale)) + zero_point)
+
+
+def saturated(x: np.ndarray, low: int = LOW, high: int = HIGH) -> np.ndarray:
+    return np.clip(x, low, high).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Line:
+    """(x·multiplier + offset) >> shift per channel; with `left`, (high word of (x << left)·multiplier, + offset)."""
+
+    multiplier: np.ndarray
+    offset: np.ndarray
+    shift: int
+    left: int = 0
+    low: int = LOW
+    high: int = HIGH
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Of x `(levels, 1)`: `(levels, C)`, as the C code computes it."""
+        x = np.asarray(x, np.int64)
+        product = ((x << self.left) * self.multiplier) >> 32 if self.left else x * self.multiplier
+        return saturated((product + self.offset) >> self.shift, self.low, self.high)
+
+
+def fit(x: np.ndarray, y: np.ndarray, low: int = LOW, high: int = HIGH) -> Line | None:
+    """A line in 32-bit arithmetic with y = line(x), clipped to `low` and `high`, for all x.
+
+    Args:
+        x: the values that can occur, `(levels,)`.
+        y: what becomes of them, int8 `(levels, C)`.
+        low: the smallest result.
+        high: the largest.
+    """
+    slope, offset = _real_lines(x, y)
+    largest = np.abs(slope[None] * x[:, None] + offset).max(initial=1.0) + np.abs(offset).max(initial=0.0) + 1.0
+    shift = min(24, 29 - math.ceil(math.log2(largest)))
+    if shift < 0:
+        return None
+    found = _search(x, y, slope, (low, high), unit_shift=0, shift=shift, left=0)
+    return found if _fits_int32(x, found) and np.array_equal(found(x[:, None]), y) else None
+
+
+def fit_wide(x: np.ndarray, y: np.ndarray) -> tuple[Line, np.ndarray] | None:
+    """The same with a product of 64 bits and results from the smallest to the largest of y, for x >= 0.
+
+    Float results of large sums may lie on no line: the exceptions are returned with it, as indices into y, `(n, 2)`.
+    """
+    slope, offset = _real_lines(x, y)
+    left = 30 - int(x.max()).bit_length()
+    largest = np.abs(slope[None] * x[:, None] + offset).max(initial=1.0) + np.abs(offset).max(initial=0.0) + 1.0
+    steepest = np.abs(slope).max(initial=2.0**-30)
+    shift = min(29 - math.ceil(math.log2(largest)), math.floor(left - 2 - math.log2(steepest)))
+    if left < 1 or shift < 0:
+        return None
+    limits = (int(y.min()), int(y.max()))
+    found = _search(x, y, slope, limits, unit_shift=32, shift=shift, left=left)
+    if np.abs(found.multiplier).max() >= _INT32 or np.abs(found.offset).max() >= _INT32 // 2:
+        return None
+    return found, np.argwhere(found(x[:, None]) != y)
+
+
+def _fits_int32(x: np.ndarray, line: Line) -> bool:
+    values = np.abs(x).max() * np.abs(line.multiplier) + np.abs(line.offset)
+    return bool(values.max() < _INT32)
+
+
+def _real_lines(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes and offsets of the parts of y that are not saturated."""
+    inside = (y > y.min()) & (y < y.max())
+    weight = np.where(inside.sum(0) >= 2, inside, True).astype(np.float64)
+    count = weight.sum(0)
+    mean_x, mean_y = (weight * x[:, None]).sum(0) / count, (weight * y).sum(0) / count
+    centred = x[:, None] - mean_x
+    spread = np.maximum((weight * centred**2).sum(0), 1e-9)
+    slope = (weight * centred * y).sum(0) / spread
+    return slope, mean_y - slope * mean_x
+
+
+def _search(
+    x: np.ndarray, y: np.ndarray, slope: np.ndarray, limits: tuple[int, int], *, unit_shift: int, shift: int, left: int
+) -> Line:
+    """Multipliers that leave the offset the widest interval: its width is concave in the multiplier."""
+    total = unit_shift + shift
+    values = y.astype(np.int64)
+    smallest, largest = limits
+    low = np.where(values > smallest, values << total, -_FAR)
+    high = np.where(values < largest, ((values + 1) << total) - 1, _FAR)
+    scaled = x.astype(np.int64)[:, None] << left
+
+    def interval(multiplier: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        product = scaled * multiplier
+        return (low - product).max(0), (high - product).min(0)
+
+    def width(multiplier: np.ndarray) -> np.ndarray:
+        lowest, highest = interval(multiplier)
+        return highest - lowest
+
+    centre = slope * 2.0 ** (total - left)
+    reach = np.maximum(np.abs(centre) * 0.05, 4.0) + 2.0 ** (total - left) * 2.0 / max(float(np.ptp(x)), 1.0)
+    limit = float(_INT32 - 1)
+    a = np.clip(np.floor(centre - reach), -limit, limit).astype(np.int64)
+    b = np.clip(np.ceil(centre + reach), -limit, limit).astype(np.int64)
+    while np.any(b - a > 2):
+        third = (b - a) // 3
+        left_one, right_one = a + third, b - third
+        rising = width(left_one) < width(right_one)
+        a, b = np.where(rising, left_one, a), np.where(rising, b, right_one)
+    candidates = np.stack([a, (a + b) // 2, b])
+    best = candidates[np.argmax([width(candidate) for candidate in candidates], axis=0), np.arange(len(slope))]
+    lowest, highest = interval(best)
+    lowest, highest = -((-lowest) >> unit_shift), highest >> unit_shift
+    middle = np.clip((lowest + highest) // 2, -_INT32 + 1, _INT32 - 1)
+    return Line(best, middle, shift, left, smallest, largest)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """(a·a_multiplier + b·b_multiplier + offset) >> shift of two int8 values, in 64 bits where `wide`."""
+
+    a_multiplier: int
+    b_multiplier: int
+    offset: int
+    shift: int
+    wide: bool
+
+
+def fit_sum(table: np.ndarray, a_slope: float, b_slope: float) -> Sum | None:
+    """A sum that is `table`, int8 `(256, 256)`, for all a (rows) and b (columns), near the real slopes."""
+    largest = HIGH * (a_slope + b_slope) + 2.0 * HIGH
+    for total, wide in (
+        (29 - math.ceil(math.log2(largest)), False),
+        (29 - math.ceil(math.log2(a_slope + b_slope)), True),
+    ):
+        for a_step, b_step in ((i, k) for i in (0, 1, -1, 2, -2) for k in (0, 1, -1, 2, -2)):
+            a_multiplier = round(a_slope * 2.0**total) + a_step
+            b_multiplier = round(b_slope * 2.0**total) + b_step
+            lowest, highest = _offsets(table, a_multiplier, b_multiplier, total)
+            if lowest <= highest:
+                return Sum(a_multiplier, b_multiplier, (lowest + highest) // 2, total, wide)
+    return None
+
+
+def _offsets(table: np.ndarray, a_multiplier: int, b_multiplier: int, shift: int) -> tuple[int, int]:
+    """The smallest and the largest offset with which a sum is `table`."""
+    levels = np.arange(LOW, HIGH + 1, dtype=np.int64)
+    product = levels[:, None] * a_multiplier + levels * b_multiplier
+    values = table.astype(np.int64)
+    lowest = np.where(values > LOW, (values << shift) - product, -_FAR).max()
+    highest = np.where(values < HIGH, ((values + 1) << shift) - 1 - product, _FAR).min()
+    return int(lowest), int(highest)
+
+
+def with_shift(line: Line, shift: int) -> Line:
+    """A line with fewer fractional bits, rounded; whether it still gives the same results is for the caller to see."""
+    fewer = line.shift - shift
+    half = (1 << fewer) >> 1
+    return dataclasses.replace(
+        line, multiplier=(line.multiplier + half) >> fewer, offset=(line.offset + half) >> fewer, shift=shift
+    )

@@ -1,0 +1,946 @@
+/* Kernels for 1-bit neural networks in plain C99; see kbnn_nn.h.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "kbnn_nn.h"
+
+/* ---- What the target has ---------------------------------------------------------------------------------------- */
+
+#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+#define KBNN_DSP 1
+#else
+#define KBNN_DSP 0
+#endif
+
+/* Population counts that are one instruction; elsewhere carry-save adders are faster than the compiler's function. */
+#if defined(__GNUC__) && (defined(__riscv_zbb) || defined(__POPCNT__) || defined(__aarch64__))
+#define KBNN_POPCOUNT 1
+#else
+#define KBNN_POPCOUNT 0
+#endif
+
+#define WORD_AT(base, offset) ((uint32_t *)(void *)((base) + (offset)))
+
+static int32_t saturated(int32_t value) {
+#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
+    int32_t result;
+    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(value) : "cc");
+    return result;
+#else
+    return value > 127 ? 127 : value < -128 ? -128 : value;
+#endif
+}
+
+static int32_t clamped(int32_t value, int32_t low, int32_t high) {
+    return value > high ? high : value < low ? low : value;
+}
+
+static int32_t high_word(int32_t a, int32_t b) {
+    return (int32_t)(((int64_t)a * b) >> 32);
+}
+
+/* Two's complement of the lower and the upper half of a word. */
+static int32_t low_half(uint32_t pair) {
+    return (int32_t)((pair & 0xFFFFu) ^ 0x8000u) - 0x8000;
+}
+
+#if !KBNN_DSP
+static int32_t high_half(uint32_t pair) {
+    return (int32_t)((pair >> 16) ^ 0x8000u) - 0x8000;
+}
+#endif
+
+static uint32_t pair_of(int32_t low, int32_t high) {
+    return ((uint32_t)low & 0xFFFFu) | ((uint32_t)high << 16);
+}
+
+/* Bytes 0 and 2, or 1 and 3, of a word as two int16. */
+static uint32_t even_bytes(uint32_t word) {
+#if KBNN_DSP
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(word));
+    return pair;
+#else
+    return pair_of((int32_t)((word & 0xFFu) ^ 0x80u) - 0x80, (int32_t)(((word >> 16) & 0xFFu) ^ 0x80u) - 0x80);
+#endif
+}
+
+static uint32_t odd_bytes(uint32_t word) {
+#if KBNN_DSP
+    uint32_t pair;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(word));
+    return pair;
+#else
+    return even_bytes(word >> 8);
+#endif
+}
+
+/* sum + the products of the halves. */
+static int32_t multiply_pairs(uint32_t a, uint32_t b, int32_t sum) {
+#if KBNN_DSP
+    int32_t result;
+    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
+    return result;
+#else
+    return sum + low_half(a) * low_half(b) + high_half(a) * high_half(b);
+#endif
+}
+
+/* a - b in each half; no half may overflow. */
+static uint32_t subtract_pairs(uint32_t a, uint32_t b) {
+#if KBNN_DSP
+    uint32_t result;
+    __asm__("ssub16 %0, %1, %2" : "=r"(result) : "r"(a), "r"(b));
+    return result;
+#else
+    return pair_of(low_half(a) - low_half(b), high_half(a) - high_half(b));
+#endif
+}
+
+static uint32_t doubled_pair(uint32_t a) {
+#if KBNN_DSP
+    uint32_t result;
+    __asm__("sadd16 %0, %1, %1" : "=r"(result) : "r"(a));
+    return result;
+#else
+    return pair_of(2 * low_half(a), 2 * high_half(a));
+#endif
+}
+
+/* The rounded high word of a * b, + c. */
+static int32_t add_high_word(int32_t a, int32_t b, int32_t c) {
+#if KBNN_DSP
+    int32_t result;
+    __asm__("smmlar %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+    return result;
+#else
+    return (int32_t)(((int64_t)a * b + (INT64_C(1) << 31)) >> 32) + c;
+#endif
+}
+
+/* The sum of the four bytes of a word. */
+static uint32_t sum_of_bytes(uint32_t word) {
+#if KBNN_DSP
+    uint32_t sum;
+    __asm__("usad8 %0, %1, %2" : "=r"(sum) : "r"(word), "r"(0));
+    return sum;
+#else
+    word = (word & 0x00FF00FFu) + ((word >> 8) & 0x00FF00FFu);
+    return (word + (word >> 16)) & 0xFFFFu;
+#endif
+}
+
+/* ---- Passes ----------------------------------------------------------------------------------------------------- */
+
+static unsigned char *row_of(const kbnn_rows *rows, int32_t y, const kbnn_memory *memory) {
+    uint32_t row = (uint32_t)y;
+    if (row >= rows->rows) {
+        row %= rows->rows;
+    }
+    return memory->base[rows->memory] + rows->offset + row * rows->pitch;
+}
+
+int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t *scores, void *arena) {
+    kbnn_memory memory;
+    if (passes == 0 || image == 0 || scores == 0 || arena == 0) {
+        return KBNN_NULL_ARGUMENT;
+    }
+    if (((uintptr_t)arena & 3u) != 0) {
+        return KBNN_MISALIGNED_ARENA;
+    }
+    memory.base[KBNN_ARENA] = (unsigned char *)arena;
+    memory.base[KBNN_IMAGE] = (unsigned char *)(uintptr_t)image; /* is only read */
+    memory.base[KBNN_SCORES] = (unsigned char *)scores;
+    for (int32_t k = 0; k < count; ++k) {
+        for (int32_t y = 0; y < (int32_t)passes[k].rows; ++y) {
+            for (int32_t i = 0; i < (int32_t)passes[k].count; ++i) {
+                const kbnn_step *step = &passes[k].steps[i];
+                step->kernel(step, y, &memory);
+            }
+        }
+    }
+    return KBNN_OK;
+}
+
+/* ---- Counting bits ---------------------------------------------------------------------------------------------- */
+
+/* sum and carry of a + b + d, bit by bit. */
+#define FULL_ADDER(sum, carry, a, b, d)          \
+    do {                                         \
+        const uint32_t ab_ = (a) ^ (b);          \
+        const uint32_t bd_ = (b) ^ (d);          \
+        const uint32_t b_ = (b);                 \
+        sum = ab_ ^ (d);                         \
+        carry = (ab_ & bd_) ^ b_;                \
+    } while (0)
+
+#define HALF_ADDER(sum, carry, a, b)             \
+    do {                                         \
+        const uint32_t a_ = (a);                 \
+        const uint32_t b_ = (b);                 \
+        sum = a_ ^ b_;                           \
+        carry = a_ & b_;                         \
+    } while (0)
+
+/* The full adder of the differences of a triple, from which two of its exclusive ors are at hand. */
+#define TRIPLE(sum, carry, x, w, i)                      \
+    do {                                                 \
+        const uint32_t ab_ = (x)[(i)] ^ (w)[(i)];        \
+        const uint32_t b_ = (x)[(i) + 1] ^ (w)[(i) + 1]; \
+        const uint32_t bd_ = (x)[(i) + 2] ^ (w)[(i) + 2]; \
+        sum = ab_ ^ bd_ ^ b_;                            \
+        carry = (ab_ & bd_) ^ b_;                        \
+    } while (0)
+
+#if KBNN_POPCOUNT
+
+static uint32_t count_triple(const uint32_t *x, const uint32_t *w) {
+    uint32_t ones, twos;
+    TRIPLE(ones, twos, x, w, 0);
+    return (uint32_t)__builtin_popcount(ones) + 2u * (uint32_t)__builtin_popcount(twos);
+}
+
+static uint32_t count_6(const uint32_t *x, const uint32_t *w) {
+    return count_triple(x, w) + count_triple(x + 3, w + 3);
+}
+
+static uint32_t count_9(const uint32_t *x, const uint32_t *w) {
+    return count_6(x, w) + count_triple(x + 6, w + 6);
+}
+
+static uint32_t count_18(const uint32_t *x, const uint32_t *w) {
+    return count_9(x, w) + count_9(x + 9, w + 9);
+}
+
+#else
+
+#define IN_PAIRS 0x55555555u
+#define IN_NIBBLES 0x33333333u
+#define IN_BYTES 0x0F0F0F0Fu
+
+/* The number of bits in each nibble of ones + 2 * twos: at most 12. */
+static uint32_t nibbles_of(uint32_t ones, uint32_t twos) {
+    ones -= (ones >> 1) & IN_PAIRS;
+    twos -= (twos >> 1) & IN_PAIRS;
+    ones = (ones & IN_NIBBLES) + ((ones >> 2) & IN_NIBBLES);
+    twos = (twos & IN_NIBBLES) + ((twos >> 2) & IN_NIBBLES);
+    return ones + 2u * twos;
+}
+
+static uint32_t bytes_of(uint32_t nibbles) {
+    return (nibbles & IN_BYTES) + ((nibbles >> 4) & IN_BYTES);
+}
+
+static uint32_t nibbles_of_one(uint32_t ones) {
+    ones -= (ones >> 1) & IN_PAIRS;
+    return (ones & IN_NIBBLES) + ((ones >> 2) & IN_NIBBLES);
+}
+
+static uint32_t count_triple(const uint32_t *x, const uint32_t *w) {
+    uint32_t ones, twos;
+    TRIPLE(ones, twos, x, w, 0);
+    return sum_of_bytes(bytes_of(nibbles_of(ones, twos)));
+}
+
+static uint32_t count_6(const uint32_t *x, const uint32_t *w) {
+    uint32_t s0, s1, c0, c1, ones, twos, fours, carry;
+    TRIPLE(s0, c0, x, w, 0);
+    TRIPLE(s1, c1, x, w, 3);
+    HALF_ADDER(ones, carry, s0, s1);
+    FULL_ADDER(twos, fours, c0, c1, carry);
+    return sum_of_bytes(bytes_of(nibbles_of(ones, twos)) + 4u * bytes_of(nibbles_of_one(fours)));
+}
+
+/* Nine words as ones, two words of twos, and fours. */
+#define NINE(ones, twos0, twos1, fours, x, w, i)      \
+    do {                                              \
+        uint32_t s0_, s1_, s2_, c0_, c1_, c2_;        \
+        TRIPLE(s0_, c0_, x, w, (i));                  \
+        TRIPLE(s1_, c1_, x, w, (i) + 3);              \
+        TRIPLE(s2_, c2_, x, w, (i) + 6);              \
+        FULL_ADDER(ones, twos0, s0_, s1_, s2_);       \
+        FULL_ADDER(twos1, fours, c0_, c1_, c2_);      \
+    } while (0)
+
+static uint32_t count_9(const uint32_t *x, const uint32_t *w) {
+    uint32_t ones, a, b, twos, fours, eights, c, d;
+    NINE(ones, a, b, c, x, w, 0);
+    HALF_ADDER(twos, d, a, b);
+    HALF_ADDER(fours, eights, c, d);
+    return sum_of_bytes(bytes_of(nibbles_of(ones, twos)) + 4u * bytes_of(nibbles_of(fours, eights)));
+}
+
+static uint32_t count_18(const uint32_t *x, const uint32_t *w) {
+    uint32_t s0, s1, a0, a1, b0, b1, c0, c1, ones, carry, t, twos, f0, f1, g, e0, e1, fours, eights, sixteens, bytes;
+    NINE(s0, a0, b0, c0, x, w, 0);
+    NINE(s1, a1, b1, c1, x, w, 9);
+    HALF_ADDER(ones, carry, s0, s1);
+    FULL_ADDER(t, f0, a0, a1, carry);
+    FULL_ADDER(twos, f1, b0, b1, t);
+    FULL_ADDER(g, e0, c0, c1, f0);
+    HALF_ADDER(fours, e1, g, f1);
+    HALF_ADDER(eights, sixteens, e0, e1);
+    bytes = bytes_of(nibbles_of(ones, twos)) + 4u * bytes_of(nibbles_of(fours, eights));
+    return sum_of_bytes(bytes + 16u * bytes_of(nibbles_of_one(sixteens)));
+}
+
+#endif
+
+#define COUNT(name, length, function)                                                                        \
+    void name(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) { \
+        (void)words;                                                                                         \
+        do {                                                                                                 \
+            *sums++ = function(patch, weights);                                                              \
+            weights += (length);                                                                             \
+        } while (--filters > 0);                                                                             \
+    }
+
+COUNT(kbnn_count_3, 3, count_triple)
+COUNT(kbnn_count_6, 6, count_6)
+COUNT(kbnn_count_9, 9, count_9)
+COUNT(kbnn_count_18, 18, count_18)
+
+void kbnn_count_any(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
+    for (int32_t f = 0; f < filters; ++f) {
+        const uint32_t *x = patch;
+        uint32_t sum = 0;
+        int32_t left = words;
+        for (; left >= 18; left -= 18, x += 18, weights += 18) {
+            sum += count_18(x, weights);
+        }
+        for (; left >= 9; left -= 9, x += 9, weights += 9) {
+            sum += count_9(x, weights);
+        }
+        for (; left >= 3; left -= 3, x += 3, weights += 3) {
+            sum += count_triple(x, weights);
+        }
+        sums[f] = sum;
+    }
+}
+
+/* ---- What becomes of the sums ----------------------------------------------------------------------------------- */
+
+void kbnn_write_int8(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+    const kbnn_scaled *scaled = (const kbnn_scaled *)params;
+    const kbnn_channel *channel = scaled->channels;
+    const int32_t shift = scaled->shift;
+    int8_t *out = (int8_t *)pixel;
+    for (const uint32_t *end = sums + filters; sums != end; ++sums, ++channel) {
+        *out++ = (int8_t)saturated(((int32_t)*sums * channel->multiplier + channel->offset) >> shift);
+    }
+}
+
+void kbnn_write_wide(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+    const kbnn_wide *wide = (const kbnn_wide *)params;
+    const kbnn_exception *exception = wide->exceptions;
+    int8_t *out = (int8_t *)pixel;
+    for (int32_t f = 0; f < filters; ++f) {
+        const int32_t high = high_word((int32_t)(sums[f] << wide->left), wide->channels[f].multiplier);
+        out[f] = (int8_t)clamped((high + wide->channels[f].offset) >> wide->shift, wide->low, wide->high);
+        for (; (int32_t)exception->filter == f; ++exception) {
+            if (exception->sum == sums[f]) {
+                out[f] = exception->value;
+            }
+        }
+    }
+}
+
+void kbnn_write_bits(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+    const uint16_t *limits = (const uint16_t *)params;
+    uint32_t *out = (uint32_t *)pixel;
+    for (; filters > 0; filters -= 32) {
+        const int32_t bits = filters < 32 ? filters : 32;
+        uint32_t word = 0;
+        for (int32_t k = 0; k < bits; ++k) {
+            word |= (uint32_t)(*sums++ >= *limits++) << k;
+        }
+        *out++ = word;
+    }
+}
+
+/* ---- Binary convolution ----------------------------------------------------------------------------------------- */
+
+/* The signs of `count` values. */
+static uint32_t signs_of(const int8_t *values, int32_t count, int32_t zero) {
+    uint32_t word = 0;
+    for (int32_t k = 0; k < count; ++k) {
+        word |= ((uint32_t)(values[k] - zero) >> 31) << k;
+    }
+    return word;
+}
+
+/* The signs of 32 values that are aligned to words. */
+static uint32_t signs_of_32(const int8_t *values, int32_t zero) {
+    uint32_t word = 0;
+    for (int32_t k = 0; k < 32; k += 4) {
+        word >>= 4;
+        word |= ((uint32_t)(values[k] - zero) >> 31) << 28;
+        word |= ((uint32_t)(values[k + 1] - zero) >> 31) << 29;
+        word |= ((uint32_t)(values[k + 2] - zero) >> 31) << 30;
+        word |= (uint32_t)(values[k + 3] - zero) & 0x80000000u;
+    }
+    return word;
+}
+
+static void signs_of_row(const kbnn_bconv *p, const int8_t *values, uint32_t *words) {
+    const int32_t channels = p->channels;
+    const int32_t zero = p->zero;
+    for (int32_t x = 0; x < (int32_t)p->width; ++x) {
+        int32_t left = channels;
+        for (; left >= 32; left -= 32, values += 32) {
+            *words++ = signs_of_32(values, zero);
+        }
+        if (left > 0) {
+            *words++ = signs_of(values, left, zero);
+            values += left;
+        }
+    }
+}
+
+/* Fills the ring with rows of signs up to the last one that output row y reads. Row r is at (r + pad_top) % rows; rows
+ * and columns of padding are +1, which is 0. */
+static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
+    const kbnn_bconv *p = (const kbnn_bconv *)step->params;
+    const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
+    const int32_t row_words = (int32_t)p->ring_width * p->words;
+    const int32_t from = y == 0 ? 0 : (y - 1) * p->stride_y + rows;
+    const int32_t to = y * p->stride_y + rows;
+    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    for (int32_t padded = from > to - rows ? from : to - rows; padded < to; ++padded) {
+        const int32_t row = padded - p->pad_top;
+        uint32_t *words = ring + (padded % rows) * row_words;
+        const int32_t inside = (int32_t)p->width * p->words;
+        const int32_t before = (int32_t)p->pad_left * p->words;
+        if (row < 0 || row >= (int32_t)p->height) {
+            for (int32_t k = 0; k < row_words; ++k) {
+                words[k] = 0;
+            }
+            continue;
+        }
+        for (int32_t k = 0; k < before; ++k) {
+            words[k] = 0;
+        }
+        for (int32_t k = before + inside; k < row_words; ++k) {
+            words[k] = 0;
+        }
+        if (of_bits) {
+            const uint32_t *bits = WORD_AT(row_of(step->in0, row, memory), 0);
+            for (int32_t k = 0; k < inside; ++k) {
+                words[before + k] = bits[k];
+            }
+        } else {
+            signs_of_row(p, (const int8_t *)row_of(step->in0, row, memory), words + before);
+        }
+    }
+}
+
+/* Three words as the triples of the filters have them. */
+static void in_triples(uint32_t *words, int32_t count) {
+    for (; count > 0; count -= 3, words += 3) {
+        words[0] ^= words[1];
+        words[2] ^= words[1];
+    }
+}
+
+/* Gathers the patch of output pixel x, for one group of channels. Where a pixel is half a word or less, two pixels
+ * share one. */
+static void gather_patch(const kbnn_bconv *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
+    const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
+    const int32_t words = p->words;
+    const int32_t own = words / p->groups;
+    const int32_t next = (int32_t)p->dilation_x * words;
+    const uint32_t *const end = patch + p->patch_words;
+    uint32_t *const begin = patch;
+    int32_t row = (y * p->stride_y) % rows;
+    uint32_t half = 0;
+    int32_t halves = 0;
+    for (int32_t i = 0; i < (int32_t)p->kernel_height; ++i) {
+        const uint32_t *pixel = ring + (row * (int32_t)p->ring_width + x * p->stride_x) * words + group * own;
+        if (p->channels <= 16) {
+            for (int32_t j = 0; j < (int32_t)p->kernel_width; ++j, pixel += next) {
+                if (halves) {
+                    *patch++ = half | (*pixel << 16);
+                } else {
+                    half = *pixel;
+                }
+                halves = !halves;
+            }
+        } else {
+            for (int32_t j = 0; j < (int32_t)p->kernel_width; ++j, pixel += next) {
+                for (int32_t k = 0; k < own; ++k) {
+                    *patch++ = pixel[k];
+                }
+            }
+        }
+        row += p->dilation_y;
+        if (row >= rows) {
+            row -= rows;
+        }
+    }
+    if (halves) {
+        *patch++ = half;
+    }
+    while (patch != end) {
+        *patch++ = 0;
+    }
+    in_triples(begin, p->patch_words);
+}
+
+static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
+    const kbnn_bconv *p = (const kbnn_bconv *)step->params;
+    const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
+    const int32_t filters = p->filters / p->groups;
+    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    uint32_t *patch = ring + rows * (int32_t)p->ring_width * p->words;
+    uint32_t *sums = patch + p->patch_words;
+    unsigned char *pixel = row_of(step->out, y, memory);
+    fill_ring(step, y, memory, of_bits);
+    for (int32_t x = 0; x < (int32_t)p->out_width; ++x, pixel += p->pixel_bytes) {
+        const uint32_t *weights = p->weights;
+        for (int32_t group = 0; group < (int32_t)p->groups; ++group) {
+            gather_patch(p, ring, y, x, group, patch);
+            p->count(patch, weights, filters, p->patch_words, sums + group * filters);
+            weights += filters * p->patch_words;
+        }
+        p->write(p->output, sums, p->filters, pixel);
+    }
+}
+
+void kbnn_bconv_of_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_bits(step, y, memory, 0);
+}
+
+void kbnn_bconv_of_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_bits(step, y, memory, 1);
+}
+
+/* ---- TensorFlow Lite's fixed-point multiplication ---------------------------------------------------------------- */
+
+/* The high word of 2 * a * b, rounded to nearest. */
+static int32_t doubling_high_word(int32_t a, int32_t b) {
+    const int64_t product = (int64_t)a * b;
+    return (int32_t)((product + (INT64_C(1) << 30)) >> 31);
+}
+
+/* value / 2^shift, rounded to nearest, halves away from zero. */
+static int32_t divided_by_power(int32_t value, int32_t shift) {
+    const int32_t mask = (int32_t)((UINT32_C(1) << shift) - 1u);
+    const int32_t remainder = value & mask;
+    const int32_t threshold = (mask >> 1) + (value < 0);
+    return (value >> shift) + (remainder > threshold);
+}
+
+/* value * multiplier * 2^(shift - 31) in two roundings. */
+static int32_t rescaled(int32_t value, int32_t multiplier, int32_t shift) {
+    const int32_t left = shift > 0 ? shift : 0;
+    const int32_t right = shift > 0 ? 0 : -shift;
+    return divided_by_power(doubling_high_word((int32_t)((uint32_t)value << left), multiplier), right);
+}
+
+/* The same as matrix multiplications round it: halves up. */
+static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
+    const int32_t left = shift > 0 ? shift : 0;
+    const int32_t right = shift > 0 ? 0 : -shift;
+    const int32_t high = doubling_high_word((int32_t)((uint32_t)value << left), multiplier);
+    return (int32_t)(((int64_t)high + ((INT64_C(1) << right) >> 1)) >> right);
+}
+
+/* ---- Convolution in int8 ---------------------------------------------------------------------------------------- */
+
+/* Expands a row into pairs of int16 without their zero point. A patch may begin at an odd value; for those a second
+ * phase holds the row from its second value on. Where pixels are multiples of 4 channels, the four values of a word
+ * are in the order 0, 2, 1, 3, which is the order of the halves that they are expanded to. */
+static void expand_row(const kbnn_conv *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
+    const int32_t before = (int32_t)p->pad_left * p->channels;
+    const int32_t inside = (int32_t)p->width * p->channels;
+    const int32_t zero = p->zero;
+    if ((p->channels & 3u) == 0) {
+        const uint32_t zeros = pair_of(zero, zero);
+        for (int32_t k = 0; k < before / 2; ++k) {
+            *words++ = 0;
+        }
+        for (int32_t k = 0; k < inside; k += 4, words += 2) {
+            uint32_t four;
+            if (in_words) {
+                four = *(const uint32_t *)(const void *)(values + k);
+            } else {
+                four = (uint32_t)(uint8_t)values[k] | ((uint32_t)(uint8_t)values[k + 1] << 8) |
+                       ((uint32_t)(uint8_t)values[k + 2] << 16) | ((uint32_t)(uint8_t)values[k + 3] << 24);
+            }
+            words[0] = subtract_pairs(even_bytes(four), zeros);
+            words[1] = subtract_pairs(odd_bytes(four), zeros);
+            if (doubled) {
+                words[0] = doubled_pair(words[0]);
+                words[1] = doubled_pair(words[1]);
+            }
+        }
+        for (int32_t k = (before + inside) / 2; k < (int32_t)p->ring_words; ++k) {
+            *words++ = 0;
+        }
+        return;
+    }
+    for (int32_t phase = 0; phase < (int32_t)p->phases; ++phase) {
+        for (int32_t k = 0; k < (int32_t)p->ring_words; ++k) {
+            const int32_t at = 2 * k + phase - before;
+            const int32_t low = at >= 0 && at < inside ? values[at] - zero : 0;
+            const int32_t high = at + 1 >= 0 && at + 1 < inside ? values[at + 1] - zero : 0;
+            *words++ = doubled ? pair_of(2 * low, 2 * high) : pair_of(low, high);
+        }
+    }
+}
+
+static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int doubled) {
+    const kbnn_conv *p = (const kbnn_conv *)step->params;
+    const int32_t rows = p->kernel_height;
+    const int32_t row_words = (int32_t)p->ring_words * p->phases;
+    const int32_t from = y == 0 ? 0 : (y - 1) * p->stride_y + rows;
+    const int32_t to = y * p->stride_y + rows;
+    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    for (int32_t padded = from > to - rows ? from : to - rows; padded < to; ++padded) {
+        const int32_t row = padded - p->pad_top;
+        uint32_t *words = ring + (padded % rows) * row_words;
+        if (row < 0 || row >= (int32_t)p->height) {
+            for (int32_t k = 0; k < row_words; ++k) {
+                words[k] = 0;
+            }
+        } else {
+            expand_row(p, (const int8_t *)row_of(step->in0, row, memory), words, step->in0->memory == KBNN_ARENA,
+                       doubled);
+        }
+    }
+}
+
+/* The patch of output pixel x: a row of the ring itself where the kernel has one row, else gathered. */
+static const uint32_t *patch_of(const kbnn_conv *p, const uint32_t *ring, int32_t y, int32_t x, uint32_t *patch) {
+    const int32_t rows = p->kernel_height;
+    const int32_t first = x * p->stride_x * p->channels;
+    const int32_t row_words = p->row_words;
+    const uint32_t *word = ring + (first & 1) * (int32_t)p->ring_words + (first >> 1);
+    int32_t row = (y * p->stride_y) % rows;
+    uint32_t *out = patch;
+    if (rows == 1) {
+        return word;
+    }
+    for (int32_t i = 0; i < rows; ++i) {
+        const uint32_t *from = word + row * (int32_t)p->ring_words * p->phases;
+        for (int32_t k = 0; k < row_words; ++k) {
+            *out++ = *from++;
+        }
+        if (++row == rows) {
+            row = 0;
+        }
+    }
+    for (int32_t k = rows * row_words; k < (int32_t)p->patch_words; ++k) {
+        *out++ = 0;
+    }
+    return patch;
+}
+
+enum { IN_INT8, IN_INT16 };
+
+#define FOUR_PIXELS(word, k)                              \
+    do {                                                  \
+        const uint32_t pair_ = (word);                    \
+        a = multiply_pairs(pair_, p0[(k)], a);            \
+        b = multiply_pairs(pair_, p1[(k)], b);            \
+        c = multiply_pairs(pair_, p2[(k)], c);            \
+        d = multiply_pairs(pair_, p3[(k)], d);            \
+    } while (0)
+
+/* A row of output, four pixels at a time. */
+static inline void convolve_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int stored, int exact) {
+    const kbnn_conv *p = (const kbnn_conv *)step->params;
+    const uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    uint32_t *patches = WORD_AT(memory->base[KBNN_ARENA], step->scratch) +
+                        (int32_t)p->kernel_height * p->ring_words * p->phases;
+    const int32_t words = p->patch_words;
+    const int32_t filters = p->count;
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    expand_rows(step, y, memory, !exact);
+    for (int32_t x = 0; x < (int32_t)p->out_width; x += 4, out += 3 * filters) {
+        const int32_t last = (int32_t)p->out_width - 1;
+        const int32_t pixels = last - x >= 3 ? 4 : last - x + 1;
+        const uint32_t *const q0 = patch_of(p, ring, y, x, patches);
+        const uint32_t *const q1 = pixels > 1 ? patch_of(p, ring, y, x + 1, patches + words) : q0;
+        const uint32_t *const q2 = pixels > 2 ? patch_of(p, ring, y, x + 2, patches + 2 * words) : q0;
+        const uint32_t *const q3 = pixels > 3 ? patch_of(p, ring, y, x + 3, patches + 3 * words) : q0;
+        const uint32_t *w = p->weights;
+        for (int32_t f = 0; f < filters; ++f, ++out) {
+            const kbnn_filter *by = p->filters + f;
+            const uint32_t *p0 = q0;
+            const uint32_t *p1 = q1;
+            const uint32_t *p2 = q2;
+            const uint32_t *p3 = q3;
+            int32_t a, b, c, d;
+            a = b = c = d = by->bias;
+            if (stored == IN_INT16) {
+                for (int32_t k = 0; k < words; k += 1, p0 += 1, p1 += 1, p2 += 1, p3 += 1) {
+                    FOUR_PIXELS(*w++, 0);
+                }
+            } else {
+                for (int32_t k = 0; k < words; k += 2, p0 += 2, p1 += 2, p2 += 2, p3 += 2) {
+                    const uint32_t four = *w++;
+                    FOUR_PIXELS(even_bytes(four), 0);
+                    FOUR_PIXELS(odd_bytes(four), 1);
+                }
+            }
+            if (exact) {
+                a = clamped(rescaled_up(a, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
+                b = clamped(rescaled_up(b, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
+                c = clamped(rescaled_up(c, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
+                d = clamped(rescaled_up(d, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
+            } else {
+                const int32_t multiplier = by->multiplier;
+                const int32_t shift = by->shift;
+                const int32_t offset = ((2 * p->out_zero + 1) * (int32_t)(UINT32_C(1) << shift)) >> 1;
+                a = saturated(add_high_word(a, multiplier, offset) >> shift);
+                b = saturated(add_high_word(b, multiplier, offset) >> shift);
+                c = saturated(add_high_word(c, multiplier, offset) >> shift);
+                d = saturated(add_high_word(d, multiplier, offset) >> shift);
+            }
+            out[0] = (int8_t)a;
+            if (pixels > 1) {
+                out[filters] = (int8_t)b;
+            }
+            if (pixels > 2) {
+                out[2 * filters] = (int8_t)c;
+            }
+            if (pixels > 3) {
+                out[3 * filters] = (int8_t)d;
+            }
+        }
+    }
+}
+
+void kbnn_conv_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_int8(step, y, memory, IN_INT8, 0);
+}
+
+void kbnn_conv_int16(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_int8(step, y, memory, IN_INT16, 0);
+}
+
+void kbnn_conv_any(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_int8(step, y, memory, IN_INT8, 1);
+}
+
+void kbnn_dense(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_dense_params *p = (const kbnn_dense_params *)step->params;
+    const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    const uint32_t *weights = p->weights;
+    for (int32_t f = 0; f < (int32_t)p->outputs; ++f) {
+        const kbnn_filter *by = &p->filters[f];
+        int32_t sum = by->bias;
+        int32_t k = 0;
+        for (; k + 4 <= (int32_t)p->inputs; k += 4) {
+            const uint32_t four = *weights++;
+            sum = multiply_pairs(even_bytes(four), pair_of(values[k], values[k + 2]), sum);
+            sum = multiply_pairs(odd_bytes(four), pair_of(values[k + 1], values[k + 3]), sum);
+        }
+        if (k < (int32_t)p->inputs) {
+            uint32_t four = *weights++;
+            for (; k < (int32_t)p->inputs; ++k, four >>= 8) {
+                sum += low_half(even_bytes(four)) * values[k];
+            }
+        }
+        sum = rescaled_up(sum, by->multiplier, by->shift) + p->out_zero;
+        out[f] = (int8_t)clamped(sum, p->low, p->high);
+    }
+}
+
+/* ---- Value by value --------------------------------------------------------------------------------------------- */
+
+void kbnn_add(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_add_params *p = (const kbnn_add_params *)step->params;
+    const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
+    const int8_t *b = (const int8_t *)row_of(step->in1, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    const int32_t a_multiplier = p->a_multiplier;
+    const int32_t b_multiplier = p->b_multiplier;
+    const int32_t offset = (int32_t)p->offset;
+    const int32_t shift = p->shift;
+    for (int32_t k = p->values; k > 0; --k) {
+        *out++ = (int8_t)saturated((*a++ * a_multiplier + *b++ * b_multiplier + offset) >> shift);
+    }
+}
+
+void kbnn_add_wide(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_add_params *p = (const kbnn_add_params *)step->params;
+    const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
+    const int8_t *b = (const int8_t *)row_of(step->in1, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t k = p->values; k > 0; --k) {
+        const int64_t sum = (int64_t)*a++ * p->a_multiplier + (int64_t)*b++ * p->b_multiplier + p->offset;
+        *out++ = (int8_t)saturated((int32_t)(sum >> p->shift));
+    }
+}
+
+void kbnn_add_exact(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_add_exact_params *p = (const kbnn_add_exact_params *)step->params;
+    const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
+    const int8_t *b = (const int8_t *)row_of(step->in1, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t k = p->values; k > 0; --k) {
+        int32_t sum = rescaled((*a++ - p->zero[0]) * (1 << 20), p->multiplier[0], p->shift[0]);
+        sum += rescaled((*b++ - p->zero[1]) * (1 << 20), p->multiplier[1], p->shift[1]);
+        *out++ = (int8_t)clamped(rescaled(sum, p->multiplier[2], p->shift[2]) + p->zero[2], p->low, p->high);
+    }
+}
+
+void kbnn_affine(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_affine_params *p = (const kbnn_affine_params *)step->params;
+    const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = p->width; x > 0; --x) {
+        const kbnn_channel *above = p->above;
+        const kbnn_channel *above_end = above + p->above_channels;
+        const kbnn_channel *below = p->below;
+        for (int32_t c = p->channels; c > 0; --c, ++below) {
+            const int32_t value = *values++;
+            const kbnn_channel *by = value < p->split ? below : above;
+            *out++ = (int8_t)clamped((value * by->multiplier + by->offset) >> p->shift, p->low, p->high);
+            if (++above == above_end) {
+                above = p->above;
+            }
+        }
+    }
+}
+
+void kbnn_table(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_table_params *p = (const kbnn_table_params *)step->params;
+    const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = p->width; x > 0; --x) {
+        int32_t table = 0;
+        for (int32_t c = p->channels; c > 0; --c) {
+            *out++ = p->table[table * 256 + *values++ + 128];
+            if (++table == (int32_t)p->tables) {
+                table = 0;
+            }
+        }
+    }
+}
+
+void kbnn_channels(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_channels_params *p = (const kbnn_channels_params *)step->params;
+    const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
+    const int8_t *b = step->in1 == 0 ? a : (const int8_t *)row_of(step->in1, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = p->width; x > 0; --x, a += p->channels0, b += p->channels1) {
+        for (int32_t c = 0; c < (int32_t)p->channels; ++c) {
+            const int32_t source = p->source[c];
+            *out++ = source < 0                           ? p->constant
+                     : source < (int32_t)p->channels0 ? a[source]
+                                                      : b[source - (int32_t)p->channels0];
+        }
+    }
+}
+
+void kbnn_flatten(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_flatten_params *p = (const kbnn_flatten_params *)step->params;
+    unsigned char *out = row_of(step->out, y, memory);
+    for (int32_t i = 0; i < (int32_t)p->rows; ++i) {
+        const unsigned char *row = row_of(step->in0, i, memory);
+        for (uint32_t k = 0; k < p->bytes; ++k) {
+            *out++ = row[k];
+        }
+    }
+}
+
+/* ---- Pooling ---------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t top, bottom, left, right;
+} window;
+
+static window window_of(const kbnn_pool_params *p, int32_t y, int32_t x) {
+    const int32_t top = y * p->stride_y - p->pad_top;
+    const int32_t left = x * p->stride_x - p->pad_left;
+    const int32_t bottom = top + p->size_y;
+    const int32_t right = left + p->size_x;
+    window found;
+    found.top = top < 0 ? 0 : top;
+    found.left = left < 0 ? 0 : left;
+    found.bottom = bottom > (int32_t)p->height ? (int32_t)p->height : bottom;
+    found.right = right > (int32_t)p->width ? (int32_t)p->width : right;
+    return found;
+}
+
+void kbnn_average_pool(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_pool_params *p = (const kbnn_pool_params *)step->params;
+    const int32_t channels = p->channels;
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = 0; x < (int32_t)p->out_width; ++x) {
+        const window w = window_of(p, y, x);
+        const int32_t count = (w.bottom - w.top) * (w.right - w.left);
+        for (int32_t c = 0; c < channels; ++c) {
+            int32_t sum = 0;
+            for (int32_t i = w.top; i < w.bottom; ++i) {
+                const int8_t *row = (const int8_t *)row_of(step->in0, i, memory) + c;
+                for (int32_t j = w.left; j < w.right; ++j) {
+                    sum += row[j * channels];
+                }
+            }
+            sum = (sum > 0 ? sum + count / 2 : sum - count / 2) / count;
+            *out++ = (int8_t)clamped(sum, p->low, p->high);
+        }
+    }
+}
+
+void kbnn_max_pool(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_pool_params *p = (const kbnn_pool_params *)step->params;
+    const int32_t channels = p->channels;
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = 0; x < (int32_t)p->out_width; ++x) {
+        const window w = window_of(p, y, x);
+        for (int32_t c = 0; c < channels; ++c) {
+            int32_t largest = -128;
+            for (int32_t i = w.top; i < w.bottom; ++i) {
+                const int8_t *row = (const int8_t *)row_of(step->in0, i, memory) + c;
+                for (int32_t j = w.left; j < w.right; ++j) {
+                    if (row[j * channels] > largest) {
+                        largest = row[j * channels];
+                    }
+                }
+            }
+            *out++ = (int8_t)clamped(largest, p->low, p->high);
+        }
+    }
+}
+
+/* The largest sign is +1 unless all are -1. */
+void kbnn_max_pool_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_pool_params *p = (const kbnn_pool_params *)step->params;
+    const int32_t words = p->channels;
+    uint32_t *out = WORD_AT(row_of(step->out, y, memory), 0);
+    for (int32_t x = 0; x < (int32_t)p->out_width; ++x) {
+        const window w = window_of(p, y, x);
+        for (int32_t c = 0; c < words; ++c) {
+            uint32_t all = 0xFFFFFFFFu;
+            for (int32_t i = w.top; i < w.bottom; ++i) {
+                const uint32_t *row = WORD_AT(row_of(step->in0, i, memory), 0) + c;
+                for (int32_t j = w.left; j < w.right; ++j) {
+                    all &= row[j * words];
+                }
+            }
+            *out++ = all;
+        }
+    }
+}
+
+void kbnn_mean(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_mean_params *p = (const kbnn_mean_params *)step->params;
+    const int32_t channels = p->channels;
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t c = 0; c < channels; ++c) {
+        int32_t sum = p->offset;
+        for (int32_t i = 0; i < (int32_t)p->height; ++i) {
+            const int8_t *row = (const int8_t *)row_of(step->in0, i, memory) + c;
+            for (int32_t j = 0; j < (int32_t)p->width; ++j) {
+                sum += row[j * channels];
+            }
+        }
+        out[c] = (int8_t)saturated(rescaled(sum, p->multiplier, p->shift) + p->out_zero);
+    }
+}

@@ -1,0 +1,296 @@
+/* Kernels for 1-bit neural networks in plain C99: the same file for every network that kbnn exports.
+ *
+ * No allocation, no floating point, no standard library beyond <stdint.h>, no writable globals: all memory is the
+ * caller's arena. Tensors are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1; pixels of
+ * signs take whole 32-bit words, channel k of a word in bit k.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef KBNN_NN_H
+#define KBNN_NN_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What kbnn_run and the functions of a network return. */
+#define KBNN_OK 0
+#define KBNN_NULL_ARGUMENT (-1)
+#define KBNN_MISALIGNED_ARENA (-2)
+
+/* The memories that a tensor can be in. The arena must be aligned to 4 bytes, image and scores need not be. */
+enum { KBNN_ARENA, KBNN_IMAGE, KBNN_SCORES, KBNN_MEMORIES };
+
+typedef struct {
+    unsigned char *base[KBNN_MEMORIES];
+} kbnn_memory;
+
+/* Where the rows of a tensor are: row y at offset + (y % rows) * pitch bytes. */
+typedef struct {
+    uint32_t offset;
+    uint32_t pitch;
+    uint16_t rows;
+    uint16_t memory;
+} kbnn_rows;
+
+struct kbnn_step;
+
+/* Computes row y of a step's output. */
+typedef void kbnn_kernel(const struct kbnn_step *step, int32_t y, const kbnn_memory *memory);
+
+/* One operation on rows. `scratch` is the offset of working memory in the arena, which keeps its content from row to
+ * row of a pass. */
+typedef struct kbnn_step {
+    kbnn_kernel *kernel;
+    const void *params;
+    const kbnn_rows *in0;
+    const kbnn_rows *in1;
+    const kbnn_rows *out;
+    uint32_t scratch;
+} kbnn_step;
+
+/* Steps that are executed row by row, so that what lies between them is a row and no whole tensor. */
+typedef struct {
+    const kbnn_step *steps;
+    uint16_t count;
+    uint16_t rows;
+} kbnn_pass;
+
+int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t *scores, void *arena);
+
+/* ---- Binary convolution ---------------------------------------------------------------------------------------- */
+
+/* A channel's sum s of differing bits becomes (s * multiplier + offset) >> shift. */
+typedef struct {
+    int32_t multiplier;
+    int32_t offset;
+} kbnn_channel;
+
+/* Counts the bits in which a patch differs from each filter. Patch and filters come in triples of words (a, b, c),
+ * stored as (a ^ b, b, b ^ c): that saves one operation of the first full adder. */
+typedef void kbnn_count(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums);
+
+kbnn_count kbnn_count_3;
+kbnn_count kbnn_count_6;
+kbnn_count kbnn_count_9;
+kbnn_count kbnn_count_18;
+kbnn_count kbnn_count_any; /* any multiple of 3 words */
+
+/* Writes one pixel of output from its sums. */
+typedef void kbnn_write(const void *params, const uint32_t *sums, int32_t filters, void *pixel);
+
+typedef struct {
+    const kbnn_channel *channels;
+    uint8_t shift;
+} kbnn_scaled;
+
+/* What a filter's sum becomes where the line does not say so. */
+typedef struct {
+    uint16_t filter;
+    uint16_t sum;
+    int8_t value;
+} kbnn_exception;
+
+typedef struct {
+    const kbnn_channel *channels;
+    const kbnn_exception *exceptions; /* by filter; after the last comes one of a filter that there is none of */
+    uint8_t shift;
+    uint8_t left; /* the sum is shifted left by it first */
+    int8_t low;
+    int8_t high;
+} kbnn_wide;
+
+kbnn_write kbnn_write_int8; /* kbnn_scaled, int8: (sum * multiplier + offset) >> shift, in 32 bits */
+kbnn_write kbnn_write_wide; /* kbnn_wide, int8: (high word of (sum << left) * multiplier, + offset) >> shift */
+kbnn_write kbnn_write_bits; /* bits: sum >= limit; params are the limits, a uint16_t per filter */
+
+typedef struct {
+    const uint32_t *weights; /* filters x patch_words, in triples */
+    kbnn_count *count;
+    kbnn_write *write;
+    const void *output; /* what `write` takes */
+    uint16_t height;    /* of the input */
+    uint16_t width;
+    uint16_t channels;
+    uint16_t words; /* of a pixel of the input */
+    uint16_t groups;
+    uint16_t patch_words; /* of a group, a multiple of 3 */
+    uint16_t filters;     /* in all groups */
+    uint16_t out_width;
+    uint16_t pixel_bytes; /* of the output */
+    uint16_t ring_width;  /* pixels of a row with its padding */
+    int16_t zero;         /* values below are -1 */
+    uint8_t kernel_height;
+    uint8_t kernel_width;
+    uint8_t stride_y;
+    uint8_t stride_x;
+    uint8_t dilation_y;
+    uint8_t dilation_x;
+    uint8_t pad_top;
+    uint8_t pad_left;
+} kbnn_bconv;
+
+kbnn_kernel kbnn_bconv_of_int8; /* in0 int8, of which the signs are taken */
+kbnn_kernel kbnn_bconv_of_bits; /* in0 bits */
+
+/* Words of scratch that a binary convolution needs. */
+#define KBNN_BCONV_SCRATCH(params_ring_rows, ring_width, words, patch_words, filters) \
+    ((params_ring_rows) * (ring_width) * (words) + (patch_words) + (filters))
+
+/* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
+
+/* What a filter adds to its sum, and what TensorFlow Lite then multiplies it with: multiplier * 2^(shift - 31). In
+ * kbnn_conv_int8 and kbnn_conv_int16, sums and biases are doubled, and shift is a shift to the right. */
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+    int32_t shift;
+} kbnn_filter;
+
+typedef struct {
+    const uint32_t *weights; /* filters x patch_words / 2 words of 4 int8, or x patch_words words of 2 int16 */
+    const kbnn_filter *filters;
+    uint16_t height;
+    uint16_t width;
+    uint16_t channels;
+    uint16_t count;       /* filters */
+    uint16_t patch_words; /* of 2 values each */
+    uint16_t row_words;   /* of a patch's row: kernel_width * channels values */
+    uint16_t ring_words;  /* of an expanded row with its padding */
+    uint16_t out_width;
+    int16_t zero; /* the input's zero point */
+    int16_t out_zero;
+    int8_t low; /* the output's range, kbnn_conv_any only */
+    int8_t high;
+    uint8_t kernel_height;
+    uint8_t stride_y;
+    uint8_t stride_x;
+    uint8_t pad_top;
+    uint8_t pad_left;
+    uint8_t phases; /* 2 where a patch may begin at an odd value, else 1 */
+} kbnn_conv;
+
+kbnn_kernel kbnn_conv_int8;  /* weights in int8 */
+kbnn_kernel kbnn_conv_int16; /* weights in int16 */
+kbnn_kernel kbnn_conv_any;   /* weights in int8, any multiplier and range */
+
+typedef struct {
+    const uint32_t *weights; /* 4 int8 a word */
+    const kbnn_filter *filters;
+    uint16_t inputs;
+    uint16_t outputs;
+    int16_t out_zero;
+    int8_t low;
+    int8_t high;
+} kbnn_dense_params;
+
+kbnn_kernel kbnn_dense;
+
+/* (a * a_multiplier + b * b_multiplier + offset) >> shift, or in 64 bits. */
+typedef struct {
+    int32_t a_multiplier;
+    int32_t b_multiplier;
+    int64_t offset;
+    uint16_t values; /* of a row */
+    uint8_t shift;
+} kbnn_add_params;
+
+kbnn_kernel kbnn_add;
+kbnn_kernel kbnn_add_wide;
+
+/* Exactly as TensorFlow Lite adds. */
+typedef struct {
+    int32_t multiplier[3];
+    int8_t shift[3];
+    int16_t zero[3];
+    uint16_t values;
+    int8_t low;
+    int8_t high;
+} kbnn_add_exact_params;
+
+kbnn_kernel kbnn_add_exact;
+
+/* (x * multiplier + offset) >> shift by channel; below `split` with `below`, else with `above`, which repeats after
+ * `above_channels` channels. */
+typedef struct {
+    const kbnn_channel *below;
+    const kbnn_channel *above;
+    uint16_t width;
+    uint16_t channels;
+    uint16_t above_channels;
+    int16_t split;
+    uint8_t shift;
+    int8_t low;
+    int8_t high;
+} kbnn_affine_params;
+
+kbnn_kernel kbnn_affine;
+
+/* Any function of a value, by table: tables x 256 results, channel k has table k % tables. */
+typedef struct {
+    const int8_t *table;
+    uint16_t width;
+    uint16_t channels;
+    uint16_t tables;
+} kbnn_table_params;
+
+kbnn_kernel kbnn_table;
+
+typedef struct {
+    uint16_t height;
+    uint16_t width;
+    uint16_t channels; /* for bits: words */
+    uint16_t out_width;
+    uint8_t size_y;
+    uint8_t size_x;
+    uint8_t stride_y;
+    uint8_t stride_x;
+    uint8_t pad_top;
+    uint8_t pad_left;
+    int8_t low;
+    int8_t high;
+} kbnn_pool_params;
+
+kbnn_kernel kbnn_average_pool;
+kbnn_kernel kbnn_max_pool;
+kbnn_kernel kbnn_max_pool_bits;
+
+typedef struct {
+    int32_t multiplier;
+    int32_t offset; /* added to the sum of a channel */
+    uint16_t height;
+    uint16_t width;
+    uint16_t channels;
+    int16_t out_zero;
+    int8_t shift;
+} kbnn_mean_params;
+
+kbnn_kernel kbnn_mean;
+
+/* Channel k of the output is channel source[k] of in0, then of in1; or, where it is negative, the constant. */
+typedef struct {
+    const int16_t *source;
+    uint16_t width;
+    uint16_t channels0;
+    uint16_t channels1;
+    uint16_t channels; /* of the output */
+    int8_t constant;
+} kbnn_channels_params;
+
+kbnn_kernel kbnn_channels;
+
+/* All rows of in0, one after the other. */
+typedef struct {
+    uint32_t bytes; /* of a row */
+    uint16_t rows;
+} kbnn_flatten_params;
+
+kbnn_kernel kbnn_flatten;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

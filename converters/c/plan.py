@@ -1,0 +1,243 @@
+"""Steps on rows, gathered into passes, and where in the arena each tensor lives.
+
+A pass executes its steps row by row, so that a tensor which is only read in the pass that makes it, row for row, needs
+the memory of one row. The others are whole; one that is last read in a pass may be overwritten by what the pass makes,
+if no row is written before the rows under it have been read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kbnn.converters.errors import ConversionError
+
+_ALIGNMENT = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A value in memory, row by row; `kind` is "int8" or "bits", `memory` the arena, the image or the scores."""
+
+    name: str
+    height: int
+    width: int
+    channels: int
+    kind: str = "int8"
+    scale: float = 1.0
+    zero_point: int = 0
+    memory: str = "arena"
+
+    @property
+    def row_bytes(self) -> int:
+        return self.width * (self.channels if self.kind == "int8" else 4 * words_of(self.channels))
+
+
+def words_of(channels: int) -> int:
+    """The 32-bit words of a pixel of signs."""
+    return -(-channels // 32)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Output row y reads the input's rows y·stride - padding and the `extent - 1` after it.
+
+    `buffered` rows are read once, ahead, into the step's own memory. `in_place` says that each value of a row is read
+    before it is written, where input and output are of one size.
+    """
+
+    stride: int = 1
+    extent: int = 1
+    padding: int = 0
+    buffered: bool = False
+    in_place: bool = False
+
+    @property
+    def is_row(self) -> bool:
+        """Whether output row y is made of input row y alone."""
+        return self.stride == 1 and self.extent == 1 and self.padding == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One call of a kernel per row. `inputs` and `windows` go together; `scratch` is in bytes."""
+
+    kernel: str
+    params: Any
+    inputs: tuple[Tensor, ...]
+    windows: tuple[Window, ...]
+    output: Tensor
+    scratch: int = 0
+    binary_macs: int = 0
+    real_macs: int = 0
+
+
+@dataclass
+class Pass:
+    """Steps that are executed together, each once per row."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        return self.steps[0].output.height
+
+    def makes(self, tensor: Tensor) -> bool:
+        return any(step.output is tensor for step in self.steps)
+
+    def takes(self, step: Step) -> bool:
+        """Whether a step can join: as many rows, and of what is made here it reads only the row at hand."""
+        if self.steps and step.output.height != self.rows:
+            return False
+        return all(w.is_row for t, w in zip(step.inputs, step.windows, strict=True) if self.makes(t))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor's rows are: row y at offset + (y % rows)·pitch."""
+
+    offset: int
+    pitch: int
+    rows: int
+    memory: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Passes in order, the place of every tensor by identity, of every step's scratch, and the arena's bytes."""
+
+    passes: Sequence[Pass]
+    places: dict[int, Place]
+    scratch: dict[int, int]
+    arena_bytes: int
+    largest: tuple[str, int]
+
+    def place(self, tensor: Tensor) -> Place:
+        return self.places[id(tensor)]
+
+
+def passes_of(steps: Sequence[Step]) -> list[Pass]:
+    """Steps in as few passes as their order allows."""
+    passes = [Pass()]
+    for step in steps:
+        if not passes[-1].takes(step):
+            passes.append(Pass())
+        passes[-1].steps.append(step)
+    return passes
+
+
+@dataclass(eq=False)
+class _Block:
+    """Memory that is needed from one pass to another, by one tensor or by several that succeed each other."""
+
+    size: int
+    first: int
+    last: int
+    offset: int = 0
+
+
+def plan(steps: Sequence[Step]) -> Plan:
+    """Passes, and an arena in which nothing that is still needed is overwritten."""
+    passes = passes_of(steps)
+    last_use = {id(t): p for p, each in enumerate(passes) for step in each.steps for t in step.inputs}
+    blocks: dict[int, _Block] = {}
+    scratch: dict[int, _Block] = {}
+    rows: dict[int, int] = {}
+    for p, each in enumerate(passes):
+        for k, step in enumerate(each.steps):
+            if step.scratch:
+                scratch[id(step)] = _Block(_aligned(step.scratch), p, p)
+            tensor = step.output
+            local = tensor.memory == "arena" and _is_local(each, tensor, last_use.get(id(tensor), p) == p)
+            rows[id(tensor)] = 1 if local else tensor.height
+            if tensor.memory != "arena":
+                continue
+            end = last_use.get(id(tensor), p)
+            size = _aligned(rows[id(tensor)] * tensor.row_bytes)
+            under = None if local else _overwritable(each, k, p, last_use, blocks, rows)
+            if under is not None:
+                under.size, under.last = max(under.size, size), end
+                blocks[id(tensor)] = under
+            else:
+                blocks[id(tensor)] = _Block(size, p, end)
+    arena = _assign(list(dict.fromkeys([*blocks.values(), *scratch.values()])))
+    tensors = {id(t): t for step in steps for t in (*step.inputs, step.output)}
+    places = {
+        key: Place(blocks[key].offset if key in blocks else 0, t.row_bytes, rows.get(key, t.height), t.memory)
+        for key, t in tensors.items()
+    }
+    largest = max(blocks.items(), key=lambda item: item[1].size, default=None)
+    named = ("nothing", 0) if largest is None else (tensors[largest[0]].name, largest[1].size)
+    return Plan(passes, places, {key: block.offset for key, block in scratch.items()}, arena, named)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _is_local(each: Pass, tensor: Tensor, ends_here: bool) -> bool:
+    """Whether only the pass that makes a tensor reads it, row for row."""
+    windows = [w for step in each.steps for t, w in zip(step.inputs, step.windows, strict=True) if t is tensor]
+    return ends_here and bool(windows) and all(w.is_row for w in windows)
+
+
+def _overwritable(
+    each: Pass, writer: int, number: int, last_use: dict[int, int], blocks: dict[int, _Block], rows: dict[int, int]
+) -> _Block | None:
+    """The block of an input that ends in this pass and whose rows are read before the writer's output reaches them."""
+    output = each.steps[writer].output
+    inputs = {id(t): t for step in each.steps for t in step.inputs if id(t) in blocks and not each.makes(t)}
+    for key, tensor in sorted(inputs.items(), key=lambda item: -blocks[item[0]].size):
+        block = blocks[key]
+        free = last_use[key] == number and block.last == number and rows[key] == tensor.height
+        if free and all(_is_safe(each, k, writer, tensor, output) for k in range(len(each.steps))):
+            return block
+    return None
+
+
+def _is_safe(each: Pass, reader: int, writer: int, tensor: Tensor, output: Tensor) -> bool:
+    step = each.steps[reader]
+    windows = [w for t, w in zip(step.inputs, step.windows, strict=True) if t is tensor]
+    for window in windows:
+        for y in range(output.height):
+            needed = _next_row(window, y, reader, writer, tensor.row_bytes == output.row_bytes)
+            if needed < tensor.height and (y + 1) * output.row_bytes > max(needed, 0) * tensor.row_bytes:
+                return False
+    return True
+
+
+def _next_row(window: Window, y: int, reader: int, writer: int, same_size: bool) -> int:
+    """The first row that a reader still needs when the writer has written row y."""
+    if window.buffered:
+        done = y if reader <= writer else y - 1
+        return done * window.stride + window.extent - window.padding if done >= 0 else 0
+    if reader < writer or (reader == writer and window.in_place and same_size):
+        return (y + 1) * window.stride - window.padding
+    return y * window.stride - window.padding
+
+
+def _assign(blocks: list[_Block]) -> int:
+    """Gives offsets, the largest block first, each the lowest where it meets none of its time; returns the size."""
+    placed: list[_Block] = []
+    for block in sorted(blocks, key=lambda block: (-block.size, block.first)):
+        meets = [other for other in placed if other.first <= block.last and block.first <= other.last]
+        ends = sorted(other.offset + other.size for other in meets)
+        candidates = [0, *ends]
+        block.offset = next(
+            at for at in candidates if all(at + block.size <= o.offset or at >= o.offset + o.size for o in meets)
+        )
+        placed.append(block)
+    return max((block.offset + block.size for block in placed), default=_ALIGNMENT)
+
+
+def check_fits(made: Plan, limit: int | None, name: str) -> None:
+    """Refuses an arena above a limit.
+
+    Raises:
+        ConversionError: it is larger; the message names the tensor that takes most.
+    """
+    if limit is not None and made.arena_bytes > limit:
+        tensor, size = made.largest
+        raise ConversionError(
+            f"'{name}' needs an arena of {made.arena_bytes} bytes: received a limit of {limit}; most of it is "
+            f"'{tensor}' with {size} bytes, take a smaller image or fewer channels"
+        )

@@ -1,0 +1,131 @@
+"""C text of a planned network: its constants, its steps, and the functions around them."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kbnn.converters.c.plan import Place, Plan, Step, Tensor
+from kbnn.converters.c.writers import Array, Network, Struct
+
+_MEMORIES = {"arena": "KBNN_ARENA", "image": "KBNN_IMAGE", "scores": "KBNN_SCORES"}
+_COLUMNS = 118
+# Counted for the network's size in flash; pointers are those of a 32-bit core.
+_SIZES = {"uint32_t": 4, "int32_t": 4, "uint16_t": 2, "int16_t": 2, "int8_t": 1, "uint8_t": 1}
+_POINTER = 4
+
+
+def identifier(name: str) -> str:
+    """A name as part of a C identifier."""
+    return re.sub(r"\W+", "_", name).strip("_") or "value"
+
+
+@dataclass
+class Definitions:
+    """Constants by content: equal ones are defined once. `size` is what they take in flash."""
+
+    lines: list[str] = field(default_factory=list)
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    size: int = 0
+
+    def array(self, array: Array) -> str:
+        """The name of an array, defined if it is new."""
+        values = np.asarray(array.values)
+        items = [_number(v) for v in values.tolist()] if values.ndim == 1 else [_braces(row) for row in values.tolist()]
+        size = values.size * _SIZES.get(array.ctype, 4)
+        return self._define(array.ctype, f"[{len(items)}]", wrapped(items), array.name, size)
+
+    def struct(self, struct: Struct) -> str:
+        """The name of a struct, defined if it is new, with what it refers to before it."""
+        fields = [(key, self.value(value)) for key, value in struct.fields.items()]
+        body = "".join(f"    .{key} = {value},\n" for key, value in fields)
+        return self._define(struct.ctype, "", "\n" + body, struct.name, 4 * len(fields) // 2)
+
+    def value(self, value: "int | str | Array | Struct") -> str:
+        """A field's initializer."""
+        if isinstance(value, Array):
+            return self.array(value) if value.ctype else _braces(value.values.tolist())
+        if isinstance(value, Struct):
+            return f"&{self.struct(value)}"
+        return value if isinstance(value, str) else _number(int(value))
+
+    def _define(self, ctype: str, suffix: str, body: str, hint: str, size: int) -> str:
+        key = (ctype + suffix, body)
+        if key not in self.names:
+            name = self._unused(identifier(hint))
+            self.names[key] = name
+            self.lines.append(f"static const {ctype} {name}{suffix} = {{{body}}};\n")
+            self.size += size
+        return self.names[key]
+
+    def _unused(self, name: str) -> str:
+        base = f"v_{name}" if name[0].isdigit() else name
+        candidates = (base if k == 1 else f"{base}_{k}" for k in range(1, len(self.taken) + 2))
+        chosen = next(candidate for candidate in candidates if candidate not in self.taken)
+        self.taken.add(chosen)
+        return chosen
+
+
+def _number(value: int) -> str:
+    if value == -(2**31):
+        return "(-2147483647 - 1)"
+    if value > 2**32 - 1 or value < -(2**31):
+        return f"INT64_C({value})"
+    return f"{value}u" if value > 2**31 - 1 else str(value)
+
+
+def _braces(values: Iterable[int]) -> str:
+    return "{" + ", ".join(_number(int(value)) for value in values) + "}"
+
+
+def wrapped(items: Sequence[str]) -> str:
+    """Items over lines of the file's width."""
+    lines, line = [], ""
+    for item in items:
+        if len(line) + len(item) + 2 > _COLUMNS - 4 and line:
+            lines.append(line.rstrip())
+            line = ""
+        line += item + ", "
+    lines.append(line.rstrip())
+    return "\n" + "".join(f"    {text}\n" for text in lines)
+
+
+@dataclass(frozen=True)
+class Program:
+    """The constants' text, the steps' and passes' tables, and what they take in flash without code."""
+
+    constants: str
+    steps: str
+    passes: str
+    pass_count: int
+    size: int
+    kernels: tuple[str, ...]
+
+
+def program(network: Network, plan: Plan) -> Program:
+    """A plan as C tables."""
+    definitions = Definitions()
+    steps, passes, first = [], [], 0
+    for each in plan.passes:
+        passes.append(f"    {{steps + {first}, {len(each.steps)}, {each.rows}}},\n")
+        first += len(each.steps)
+        steps += [_step(step, plan, definitions) for step in each.steps]
+    kernels = sorted({step.kernel for each in plan.passes for step in each.steps})
+    size = definitions.size + len(steps) * 6 * _POINTER + len(passes) * 8
+    return Program("\n".join(definitions.lines), "".join(steps), "".join(passes), len(passes), size, tuple(kernels))
+
+
+def _step(step: Step, plan: Plan, definitions: Definitions) -> str:
+    params = definitions.struct(step.params)
+    rows = [_rows(plan.place(tensor), tensor, definitions) for tensor in (*step.inputs, step.output)]
+    inputs = [f"&{name}" for name in rows[:-1]] + ["0"] * (2 - len(step.inputs))
+    scratch = plan.scratch.get(id(step), 0)
+    return f"    {{{step.kernel}, &{params}, {inputs[0]}, {inputs[1]}, &{rows[-1]}, {scratch}}},\n"
+
+
+def _rows(place: Place, tensor: Tensor, definitions: Definitions) -> str:
+    """The name of a tensor's place, which tensors that succeed each other share."""
+    fields = {"offset": place.offset, "pitch": place.pitch, "rows": place.rows, "memory": _MEMORIES[place.memory]}
+    return definitions.struct(Struct("kbnn_rows", fields, f"rows/{tensor.name}"))

@@ -1,0 +1,1036 @@
+"""Operators of a bitpacked int8 .tflite file -> steps of the C kernels: one writer per operator.
+
+The file is the graph as `lower` wrote it, with the scales and zero points that LCE chose: a run, a model and a file all
+take this one way. What has no integer form is refused by name.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kbnn.converters.c import integer
+from kbnn.converters.c.plan import Step, Tensor, Window, words_of
+from kbnn.converters.errors import ConversionError
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.flatbuffer import File, Operator
+
+_LEVELS = np.arange(integer.LOW, integer.HIGH + 1)
+_ELEMENTWISE = Window(in_place=True)
+_LARGEST_SIZE = 2**16 - 1
+# Convolutions of no more weights per filter keep them in 16 bits, which spares expanding them.
+_MOST_INT16_WEIGHTS = 32
+# Of a filter: more, and its results are no line at all.
+_MOST_EXCEPTIONS = 16
+# The activations that TensorFlow Lite fuses, by number, as the ranges that they clip to.
+_ACTIVATIONS: dict[int, tuple[float, float]] = {
+    0: (-math.inf, math.inf),
+    1: (0.0, math.inf),
+    2: (-1.0, 1.0),
+    3: (0.0, 6.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Array:
+    """A constant array of the generated file; rows of two dimensions are structs."""
+
+    ctype: str
+    values: np.ndarray
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Struct:
+    """A constant struct of the generated file: numbers, names of functions, arrays and structs by field."""
+
+    ctype: str
+    fields: Mapping[str, "int | str | Array | Struct"]
+    name: str
+
+
+@dataclass(frozen=True)
+class Signs:
+    """The signs of an int8 tensor, taken when they are read."""
+
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """A binary convolution whose sums have not been written yet."""
+
+    operator: Operator
+    bits: "Signs | Tensor"
+    largest: int
+
+
+@dataclass(frozen=True)
+class Function:
+    """A float value that depends on one integer of the same place: by channel, its value for each of `levels`."""
+
+    source: Tensor | Accumulator
+    levels: np.ndarray
+    table: np.ndarray
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """An int8 tensor whose values are seen in another shape and order of axes, on the way to a shuffle of channels."""
+
+    tensor: Tensor
+    places: np.ndarray
+
+
+Value = Tensor | Signs | Function | Reordered
+
+
+@dataclass
+class Lowering:
+    """Steps so far, and what the file's tensors are."""
+
+    file: File
+    values: dict[int, Value] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+
+    def tensor(self, operator: Operator, number: int = 0) -> Tensor:
+        """An operand that is an int8 tensor in memory."""
+        return self.of(operator, number, Tensor)
+
+    def of(self, operator: Operator, number: int, *kinds: type) -> Any:
+        """An operand of one of some kinds.
+
+        Raises:
+            ConversionError: it is of another kind.
+        """
+        operand = operator.inputs[number]
+        value = None if operand is None else self.values.get(operand.index)
+        if not isinstance(value, kinds):
+            name = "nothing" if operand is None else f"'{operand.name}' ({operand.dtype})"
+            raise refused(operator, f"it reads {name}, which has no integer form here")
+        return value
+
+    def output(self, operator: Operator, number: int = 0, kind: str = "int8") -> Tensor:
+        """A new tensor in memory for an operator's output."""
+        item = operator.outputs[number]
+        if item.dtype != {"int8": "int8", "bits": "int32"}[kind]:
+            raise refused(operator, f"it writes {item.dtype}")
+        height, width, channels = _image_shape(operator, item.shape)
+        if kind == "bits":
+            return Tensor(item.name, height, width, 32 * channels, "bits")
+        scale, zero_point = _quantization(operator, item)
+        made = Tensor(item.name, height, width, channels, "int8", scale, zero_point)
+        self.values[item.index] = made
+        return made
+
+    def add(self, step: Step) -> None:
+        self.steps.append(step)
+
+
+def refused(operator: Operator, why: str) -> ConversionError:
+    """An operator that cannot be exported, by the name of what it computes."""
+    name = operator.outputs[0].name if operator.outputs else operator.name
+    return ConversionError(
+        f"'{name}' ({operator.name}) has no form in C: {why}; convert with --int8 --calibrate, and use layers that "
+        f"become int8, see docs/microcontrollers.md"
+    )
+
+
+Writer = Callable[[Lowering, Operator], None]
+_WRITERS: dict[str, Writer] = {}
+
+
+def writes(*names: str) -> Callable[[Writer], Writer]:
+    """Registers the writer of operators."""
+
+    def decorator(writer: Writer) -> Writer:
+        _WRITERS.update(dict.fromkeys(names, writer))
+        return writer
+
+    return decorator
+
+
+@dataclass(frozen=True)
+class Network:
+    """A file as steps; `input` is the image in int8, `output` the scores; the file's tensors by index are the same."""
+
+    steps: tuple[Step, ...]
+    input: Tensor
+    output: Tensor
+    input_index: int
+    output_index: int
+
+
+def write(file: File) -> Network:
+    """The steps of a file.
+
+    Raises:
+        ConversionError: an operator has no integer form, or the network has several inputs or outputs.
+    """
+    if len(file.inputs) != 1 or len(file.outputs) != 1:
+        raise ConversionError(
+            f"C code has one input and one output: received {len(file.inputs)} and {len(file.outputs)}, export a "
+            f"network with one of each"
+        )
+    (given,), (returned,) = file.inputs.values(), file.outputs.values()
+    lowering = Lowering(file)
+    image = _image(file, given, lowering)
+    for operator in file.operators:
+        if operator.outputs and operator.outputs[0].index in lowering.values:
+            continue
+        if operator.name not in _WRITERS:
+            raise refused(operator, "there is no kernel for this operator")
+        _WRITERS[operator.name](lowering, operator)
+    value = lowering.values.get(returned.index)
+    if isinstance(value, Function) and isinstance(value.source, Tensor):
+        value = value.source
+    if not isinstance(value, Tensor) or value is image:
+        raise ConversionError(f"the network's output '{returned.name}' is not int8: convert with --int8 --calibrate")
+    indices = {id(held): index for index, held in lowering.values.items()}
+    return _with_scores(lowering.steps, image, value, indices[id(image)], indices[id(value)])
+
+
+def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
+    """The network's input in int8: itself, or what the operator that quantizes it writes."""
+    readers = file.consumers[given.index]
+    item = given
+    if given.dtype == "float32" and len(readers) == 1 and readers[0].name == "QUANTIZE":
+        item = readers[0].outputs[0]
+    if item.dtype != "int8" or len(item.shape) != 4:
+        raise ConversionError(
+            f"the network's input '{given.name}' is {given.dtype} and nothing makes it int8: this is a float network, "
+            f"convert it with --int8 --calibrate first"
+        )
+    _, height, width, channels = item.shape
+    image = Tensor("image", height, width, channels, "int8", item.scales[0], item.zero_points[0], "image")
+    lowering.values[item.index] = image
+    return image
+
+
+def _with_scores(steps: Sequence[Step], image: Tensor, output: Tensor, input_index: int, output_index: int) -> Network:
+    """The output moved out of the arena."""
+    scores = dataclasses.replace(output, memory="scores")
+
+    def moved(tensor: Tensor) -> Tensor:
+        return scores if tensor is output else tensor
+
+    made = tuple(
+        dataclasses.replace(step, inputs=tuple(moved(t) for t in step.inputs), output=moved(step.output))
+        for step in steps
+    )
+    return Network(made, image, scores, input_index, output_index)
+
+
+def _image_shape(operator: Operator, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Height, width and channels; a vector is one pixel."""
+    sizes = (1, 1, shape[-1]) if len(shape) == 2 else shape[1:]
+    if len(sizes) != 3 or shape[0] != 1 or max(sizes) > _LARGEST_SIZE:
+        raise refused(operator, f"its output has the shape {shape}")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _quantization(operator: Operator, item: flatbuffer.Tensor) -> tuple[float, int]:
+    if len(item.scales) != 1 or len(item.zero_points) != 1:
+        raise refused(operator, f"'{item.name}' has {len(item.scales)} scales")
+    return item.scales[0], item.zero_points[0]
+
+
+def _clipping(operator: Operator, output: Tensor) -> tuple[int, int]:
+    """The int8 range of an operator with its fused activation."""
+    number = operator.options.get("fusedActivationFunction") or 0
+    if number not in _ACTIVATIONS:
+        raise refused(operator, f"it has the fused activation {number}")
+    low, high = _ACTIVATIONS[number]
+    levels = [
+        limit if math.isinf(limit) else float(integer.rounded(np.float32([limit]) / np.float32(output.scale))[0])
+        for limit in (low, high)
+    ]
+    bounds = [level + output.zero_point for level in levels]
+    return int(max(integer.LOW, bounds[0])), int(min(integer.HIGH, bounds[1]))
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Kernel, strides, dilations and padding of an operator that slides over the image."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    padding: tuple[int, int]
+    is_padded: bool
+
+    @staticmethod
+    def of(operator: Operator, image: Tensor, kernel: tuple[int, int], output: tuple[int, ...]) -> "_Geometry":
+        options = operator.options
+        strides = (_option(options, "strideH", "stride_height"), _option(options, "strideW", "stride_width"))
+        dilations = (
+            _option(options, "dilationHFactor", "dilation_height_factor"),
+            _option(options, "dilationWFactor", "dilation_width_factor"),
+        )
+        # 0 is SAME, 1 is VALID.
+        same = not options.get("padding", 0)
+        sizes = zip((image.height, image.width), kernel, strides, dilations, output[1:3], strict=True)
+        missing = [max((out - 1) * stride + (k - 1) * d + 1 - size, 0) for size, k, stride, d, out in sizes]
+        before = (missing[0] // 2, missing[1] // 2) if same else (0, 0)
+        if max(*kernel, *strides, *dilations, *before) > 255:
+            raise refused(operator, f"a kernel of {kernel} with strides {strides} is too large")
+        return _Geometry(kernel, strides, dilations, before, same and any(missing))
+
+    @property
+    def extent(self) -> int:
+        """The rows from the first to the last that the kernel touches."""
+        return (self.kernel[0] - 1) * self.dilations[0] + 1
+
+    def window(self, *, buffered: bool = False) -> Window:
+        return Window(self.strides[0], self.extent, self.padding[0], buffered)
+
+    def padded_width(self, width: int, out_width: int) -> int:
+        """The columns of a row with all its padding."""
+        reach = (out_width - 1) * self.strides[1] + (self.kernel[1] - 1) * self.dilations[1] + 1
+        return max(self.padding[1] + width, reach)
+
+
+def _option(options: Mapping[str, Any], *names: str) -> int:
+    return next((int(options[name]) for name in names if options.get(name)), 1)
+
+
+# ---- Float in between -----------------------------------------------------------------------------------------------
+
+
+@writes("DEQUANTIZE")
+def _dequantize(lowering: Lowering, operator: Operator) -> None:
+    source = lowering.tensor(operator)
+    scale = np.float32(source.scale)
+    table = scale * (_LEVELS - source.zero_point).astype(np.float32)
+    spread = np.repeat(table[:, None], source.channels, axis=1)
+    lowering.values[operator.outputs[0].index] = Function(source, _LEVELS, spread)
+
+
+@writes("QUANTIZE")
+def _quantize(lowering: Lowering, operator: Operator) -> None:
+    value = lowering.of(operator, 0, Function, Tensor)
+    if isinstance(value, Tensor):
+        raise refused(operator, "it changes the levels of an int8 tensor")
+    output = lowering.output(operator)
+    _write_function(lowering, operator, value, integer.to_int8(value.table, output.scale, output.zero_point), output)
+
+
+@writes("MUL", "ADD", "SUB", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM")
+def _elementwise(lowering: Lowering, operator: Operator) -> None:
+    constants = [item for item in operator.inputs if item is not None and item.data is not None]
+    if len(operator.operands) == 1:
+        value = lowering.of(operator, operator.inputs.index(operator.operands[0]), Function, Tensor)
+        if isinstance(value, Function):
+            _float_function(lowering, operator, value, constants)
+        else:
+            _int8_function(lowering, operator, value, constants)
+    elif operator.name == "ADD":
+        _sum(lowering, operator)
+    else:
+        raise refused(operator, "it combines two values that are computed")
+
+
+def _float_function(
+    lowering: Lowering, operator: Operator, value: Function, constants: list[flatbuffer.Tensor]
+) -> None:
+    """An operator in float between a dequantization and a quantization: by channel, it is computed for each level."""
+    given = [np.asarray(item.value(), np.float32).reshape(-1) for item in constants]
+    order = [value.table if item.data is None else given[0] for item in operator.inputs if item is not None]
+    apply: dict[str, Callable[..., np.ndarray]] = {
+        "MUL": np.multiply,
+        "ADD": np.add,
+        "SUB": np.subtract,
+        "MAXIMUM": np.maximum,
+        "RELU": lambda x: np.maximum(x, np.float32(0)),
+        "RELU6": lambda x: np.clip(x, np.float32(0), np.float32(6)),
+        "RELU_N1_TO_1": lambda x: np.clip(x, np.float32(-1), np.float32(1)),
+    }
+    if any(len(item) not in (1, value.table.shape[1]) for item in given):
+        raise refused(operator, "its constant is not one per channel")
+    low, high = _ACTIVATIONS.get(operator.options.get("fusedActivationFunction") or 0, (math.nan, math.nan))
+    if math.isnan(low):
+        raise refused(operator, "it has an unknown fused activation")
+    table = np.clip(apply[operator.name](*order).astype(np.float32), np.float32(low), np.float32(high))
+    lowering.values[operator.outputs[0].index] = Function(value.source, value.levels, table)
+
+
+def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, constants: list[flatbuffer.Tensor]) -> None:
+    """A constant added to, or multiplied with, an int8 tensor by channel."""
+    output = lowering.output(operator)
+    if operator.name not in ("ADD", "MUL") or len(constants) != 1 or constants[0].dtype != "int8":
+        raise refused(operator, "it is known for two computed values, or for one and a constant per channel")
+    constant = constants[0].value().reshape(-1).astype(np.int64)
+    if len(constant) not in (1, value.channels):
+        raise refused(operator, "its constant is not one per channel")
+    scale, zero_point = _quantization(operator, constants[0])
+    x = np.repeat(_LEVELS[:, None], value.channels, axis=1)
+    if operator.name == "ADD":
+        result = _added(x, constant[None], (value.scale, scale, output.scale), (value.zero_point, zero_point))
+    else:
+        multiplier = integer.quantized_multiplier(_product(value.scale, scale) / np.float64(np.float32(output.scale)))
+        result = integer.rescaled((x - value.zero_point) * (constant[None] - zero_point), *multiplier)
+    table = integer.saturated(result + output.zero_point, *_clipping(operator, output))
+    _write_function(lowering, operator, Function(value, _LEVELS, table), table, output)
+
+
+def _product(*scales: float) -> np.float64:
+    return np.prod([np.float64(np.float32(scale)) for scale in scales])
+
+
+def _write_function(lowering: Lowering, operator: Operator, value: Function, table: np.ndarray, output: Tensor) -> None:
+    if isinstance(value.source, Accumulator):
+        _write_sums(lowering, value.source, table, output)
+    else:
+        lowering.add(_function_step(value.source, table, output))
+
+
+def _function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
+    """An int8 function of an int8 value, `(256, C)`: as a line per channel, or by table."""
+    line = integer.fit(_LEVELS, table, int(table.min()), int(table.max()))
+    if line is None:
+        return _table_step(source, table, output)
+    return _affine_step(source, output, line, line, integer.LOW, source.channels)
+
+
+def _affine_step(
+    source: Tensor, output: Tensor, below: integer.Line, above: integer.Line, split: int, above_channels: int
+) -> Step:
+    fields: dict[str, Any] = {
+        "below": _channels(f"{output.name}/below", below.multiplier, below.offset),
+        "above": _channels(f"{output.name}/above", above.multiplier, above.offset),
+        "width": source.width,
+        "channels": source.channels,
+        "above_channels": above_channels,
+        "split": split,
+        "shift": below.shift,
+        "low": below.low,
+        "high": below.high,
+    }
+    if below is above:
+        fields["below"] = fields["above"]
+    params = Struct("kbnn_affine_params", fields, output.name)
+    return Step("kbnn_affine", params, (source,), (_ELEMENTWISE,), output)
+
+
+def _channels(name: str, multiplier: np.ndarray, offset: np.ndarray) -> Array:
+    return Array("kbnn_channel", np.stack([multiplier, offset], axis=1), name)
+
+
+def _table_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
+    """One table for all channels where they agree."""
+    tables = table[:, :1] if np.all(table == table[:, :1]) else table
+    fields: dict[str, Any] = {
+        "table": Array("int8_t", tables.T.ravel(), f"{output.name}/table"),
+        "width": source.width,
+        "channels": source.channels,
+        "tables": tables.shape[1],
+    }
+    params = Struct("kbnn_table_params", fields, output.name)
+    return Step("kbnn_table", params, (source,), (_ELEMENTWISE,), output)
+
+
+@writes("PRELU")
+def _prelu(lowering: Lowering, operator: Operator) -> None:
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    slopes = operator.inputs[1]
+    if slopes is None or slopes.data is None or len(slopes.value().reshape(-1)) not in (1, source.channels):
+        raise refused(operator, "its slopes are not one per channel")
+    scale, zero_point = _quantization(operator, slopes)
+    slope = np.broadcast_to(slopes.value().reshape(-1).astype(np.int64) - zero_point, (source.channels,))
+    x = (_LEVELS - source.zero_point)[:, None]
+    out_scale = np.float64(np.float32(output.scale))
+    positive = integer.quantized_multiplier(_product(source.scale) / out_scale)
+    negative = integer.quantized_multiplier(_product(source.scale, scale) / out_scale)
+    results = np.where(x >= 0, integer.rescaled(x, *positive), integer.rescaled(x * slope, *negative))
+    table = integer.saturated(results + output.zero_point)
+    has_two = integer.LOW < source.zero_point <= integer.HIGH
+    step = _two_lines(source, table, output) if has_two else None
+    lowering.add(step or _function_step(source, table, output))
+
+
+def _two_lines(source: Tensor, table: np.ndarray, output: Tensor) -> Step | None:
+    """A line below zero per channel, and one above for all."""
+    split = source.zero_point - integer.LOW
+    below, above = integer.fit(_LEVELS[:split], table[:split]), integer.fit(_LEVELS[split:], table[split:, :1])
+    if below is None or above is None:
+        return None
+    for shift in range(min(below.shift, above.shift), 7, -1):
+        pair = [integer.with_shift(line, shift) for line in (below, above)]
+        done = np.concatenate(
+            [pair[0](_LEVELS[:split, None]), np.broadcast_to(pair[1](_LEVELS[split:, None]), table[split:].shape)]
+        )
+        if np.array_equal(done, table):
+            return _affine_step(source, output, pair[0], pair[1], source.zero_point, 1)
+    return None
+
+
+# ---- Binary convolutions --------------------------------------------------------------------------------------------
+
+
+@writes("LceQuantize")
+def _signs(lowering: Lowering, operator: Operator) -> None:
+    lowering.values[operator.outputs[0].index] = Signs(lowering.tensor(operator))
+
+
+@writes("LceBconv2d")
+def _binary_convolution(lowering: Lowering, operator: Operator) -> None:
+    bits = lowering.of(operator, 0, Signs, Tensor)
+    kernel = operator.inputs[1]
+    if kernel is None or kernel.data is None or len(kernel.shape) != 4:
+        raise refused(operator, "its kernel is not a constant")
+    source = bits.tensor if isinstance(bits, Signs) else bits
+    channels = operator.options.get("channels_in", source.channels)
+    groups = max(1, words_of(channels) // kernel.shape[3])
+    largest = math.prod(kernel.shape[1:3]) * channels // groups
+    accumulator = Accumulator(operator, bits, largest)
+    if operator.options.get("fused_activation_function"):
+        raise refused(operator, "it has a fused activation")
+    if operator.outputs[0].dtype == "int32":
+        output = dataclasses.replace(lowering.output(operator, kind="bits"), channels=kernel.shape[0])
+        lowering.values[operator.outputs[0].index] = output
+        _write_thresholds(lowering, accumulator, output)
+        return
+    levels = np.arange(largest + 1)
+    table = _float_sums(operator, levels, largest)
+    function = Function(accumulator, levels, table)
+    if operator.outputs[0].dtype == "int8":
+        output = lowering.output(operator)
+        _write_sums(lowering, accumulator, integer.saturated(integer.rounded(table)), output)
+    else:
+        lowering.values[operator.outputs[0].index] = function
+
+
+def _float_sums(operator: Operator, levels: np.ndarray, largest: int) -> np.ndarray:
+    """What LCE makes of each count of differing bits, in float as it computes it: `(levels, C)`."""
+    output = operator.outputs[0]
+    scale, zero_point = (np.float64(np.float32(output.scales[0])), output.zero_points[0]) if output.scales else (1.0, 0)
+    multiplier, bias = (_float64(operator, k) for k in (2, 3))
+    slope = (-multiplier / scale).astype(np.float32)
+    offset = ((bias + largest * multiplier) / scale + zero_point).astype(np.float32)
+    return (2 * levels[:, None]).astype(np.float32) * slope + offset
+
+
+def _float64(operator: Operator, number: int) -> np.ndarray:
+    item = operator.inputs[number]
+    if item is None or item.dtype != "float32":
+        raise refused(operator, "its multiplier or bias is missing")
+    return item.value().astype(np.float64)
+
+
+def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray, output: Tensor) -> None:
+    """A binary convolution that writes int8, `table` by count of differing bits and filter."""
+    levels = np.arange(accumulator.largest + 1)
+    line = integer.fit(levels, table)
+    if line is None:
+        _write_wide(lowering, accumulator, levels, table, output)
+        return
+    channels = _channels(f"{output.name}/channels", line.multiplier, line.offset)
+    fields: dict[str, Any] = {"channels": channels, "shift": line.shift}
+    params = Struct("kbnn_scaled", fields, f"{output.name}/output")
+    _bconv_step(lowering, accumulator, output, "kbnn_write_int8", params)
+
+
+def _write_wide(
+    lowering: Lowering, accumulator: Accumulator, levels: np.ndarray, table: np.ndarray, output: Tensor
+) -> None:
+    """Sums too large, or results too crooked, for 32 bits."""
+    found = integer.fit_wide(levels, table)
+    if found is None or len(found[1]) > _MOST_EXCEPTIONS * table.shape[1]:
+        raise refused(accumulator.operator, "its results are on no line that 64-bit arithmetic can follow")
+    line, wrong = found
+    wrong = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))]
+    # The end of the list is a filter that there is none of.
+    rows = [(c, x, table[x, c]) for x, c in wrong.tolist()] + [(_LARGEST_SIZE, 0, 0)]
+    fields: dict[str, Any] = {
+        "channels": _channels(f"{output.name}/channels", line.multiplier, line.offset),
+        "exceptions": Array("kbnn_exception", np.array(rows), f"{output.name}/exceptions"),
+        "shift": line.shift,
+        "left": line.left,
+        "low": line.low,
+        "high": line.high,
+    }
+    params = Struct("kbnn_wide", fields, f"{output.name}/output")
+    _bconv_step(lowering, accumulator, output, "kbnn_write_wide", params)
+
+
+def _write_thresholds(lowering: Lowering, accumulator: Accumulator, output: Tensor) -> None:
+    item = accumulator.operator.inputs[4]
+    if item is None:
+        raise refused(accumulator.operator, "its thresholds are missing")
+    # LCE: -1 where the count is above the threshold.
+    limits = np.clip(item.value().astype(np.int64) + 1, 0, min(accumulator.largest + 1, _LARGEST_SIZE))
+    _bconv_step(lowering, accumulator, output, "kbnn_write_bits", Array("uint16_t", limits, f"{output.name}/limits"))
+
+
+def _bconv_step(
+    lowering: Lowering, accumulator: Accumulator, output: Tensor, write: str, params: "Struct | Array"
+) -> None:
+    operator, bits = accumulator.operator, accumulator.bits
+    source = bits.tensor if isinstance(bits, Signs) else bits
+    kernel = operator.inputs[1].value()  # type: ignore[union-attr]
+    filters, height, width, own = kernel.shape
+    channels = operator.options.get("channels_in", source.channels)
+    if accumulator.largest >= _LARGEST_SIZE:
+        raise refused(operator, f"its sums reach {accumulator.largest}")
+    shape = (1, output.height, output.width, filters)
+    geometry = _Geometry.of(operator, source, (height, width), shape)
+    if geometry.is_padded and operator.options.get("pad_values", 0) != 1:
+        raise refused(operator, "it pads with zeros, which are no signs: pad with ones (pad_values=1.0)")
+    weights = _packed_filters(kernel, channels)
+    ring_width = geometry.padded_width(source.width, output.width)
+    words = words_of(channels)
+    fields: dict[str, Any] = {
+        "weights": Array("uint32_t", weights.ravel(), f"{output.name}/weights"),
+        "count": f"kbnn_count_{weights.shape[1] if weights.shape[1] in (3, 6, 9, 18) else 'any'}",
+        "write": write,
+        "output": params,
+        "height": source.height,
+        "width": source.width,
+        "channels": channels,
+        "words": words,
+        "groups": words // own,
+        "patch_words": weights.shape[1],
+        "filters": filters,
+        "out_width": output.width,
+        "pixel_bytes": filters if output.kind == "int8" else 4 * words_of(filters),
+        "ring_width": ring_width,
+        "zero": source.zero_point,
+        "kernel_height": height,
+        "kernel_width": width,
+        "stride_y": geometry.strides[0],
+        "stride_x": geometry.strides[1],
+        "dilation_y": geometry.dilations[0],
+        "dilation_x": geometry.dilations[1],
+        "pad_top": geometry.padding[0],
+        "pad_left": geometry.padding[1],
+    }
+    lowering.add(
+        Step(
+            "kbnn_bconv_of_int8" if isinstance(bits, Signs) else "kbnn_bconv_of_bits",
+            Struct("kbnn_bconv", fields, output.name),
+            (source,),
+            (geometry.window(buffered=True),),
+            output,
+            scratch=4 * (geometry.extent * ring_width * words + weights.shape[1] + filters),
+            binary_macs=output.height * output.width * filters * accumulator.largest,
+        )
+    )
+
+
+def _packed_filters(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Filters `(F, kh, kw, words)` as rows of triples (a ^ b, b, b ^ c); pixels of 16 bits or less share words."""
+    filters = len(kernel)
+    words = kernel.view(np.uint32).reshape(filters, -1)
+    if channels <= 16:
+        words = np.pad(words, ((0, 0), (0, words.shape[1] % 2)))
+        words = words[:, ::2] | (words[:, 1::2] << np.uint32(16))
+    words = np.pad(words, ((0, 0), (0, -words.shape[1] % 3)))
+    triples = words.reshape(filters, -1, 3)
+    a, b, c = triples[..., 0], triples[..., 1], triples[..., 2]
+    return np.stack([a ^ b, b, b ^ c], axis=-1).reshape(filters, -1)
+
+
+@writes("LceBMaxPool2d")
+def _max_pool_of_bits(lowering: Lowering, operator: Operator) -> None:
+    source = lowering.of(operator, 0, Tensor)
+    made = dataclasses.replace(lowering.output(operator, kind="bits"), channels=source.channels)
+    lowering.values[operator.outputs[0].index] = made
+    options = operator.options
+    size = (_option(options, "filter_height"), _option(options, "filter_width"))
+    lowering.add(_pool_step("kbnn_max_pool_bits", operator, source, made, size, (integer.LOW, integer.HIGH)))
+
+
+# ---- Real-valued operators ------------------------------------------------------------------------------------------
+
+
+@writes("CONV_2D")
+def _convolution(lowering: Lowering, operator: Operator) -> None:
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    kernel, bias, scales = _weights(operator)
+    count, height, width, own = kernel.shape
+    geometry = _Geometry.of(operator, source, (height, width), operator.outputs[0].shape)
+    if own != source.channels or geometry.dilations != (1, 1):
+        raise refused(operator, "grouped and dilated convolutions in int8 have no kernel")
+    ring_values = geometry.padded_width(source.width, output.width) * own
+    row_values = width * own
+    # A patch of several rows takes whole words of each.
+    row_words = -(-row_values // 2)
+    phases = 2 if (geometry.strides[1] * own) % 2 and output.width > 1 else 1
+    ring_words = -(-ring_values // 2) + 1
+    in_groups = own % 4 == 0
+    if in_groups:
+        ring_words, phases = ring_values // 2, 1
+    patch = _in_pairs(kernel.reshape(count, height, row_values), row_words, in_groups)
+    int16 = patch.shape[1] <= _MOST_INT16_WEIGHTS
+    low, high = _clipping(operator, output)
+    filters = _filters(operator, source, output, kernel, bias, scales)
+    fast = (low, high) == (integer.LOW, integer.HIGH) and _fits_doubled(filters, source, kernel)
+    int16 = int16 and fast
+    if not int16:
+        patch = np.pad(patch, ((0, 0), (0, -patch.shape[1] % 4)))
+    patch_words = patch.shape[1] // 2
+    if fast:
+        filters = filters * [2, 1, -1]
+    fields: dict[str, Any] = {
+        "weights": Array("uint32_t", _int16_words(patch) if int16 else _int8_words(patch), f"{output.name}/weights"),
+        "filters": Array("kbnn_filter", filters, f"{output.name}/filters"),
+        "height": source.height,
+        "width": source.width,
+        "channels": own,
+        "count": count,
+        "patch_words": patch_words,
+        "row_words": row_words,
+        "ring_words": ring_words,
+        "out_width": output.width,
+        "zero": source.zero_point,
+        "out_zero": output.zero_point,
+        "low": low,
+        "high": high,
+        "kernel_height": height,
+        "stride_y": geometry.strides[0],
+        "stride_x": geometry.strides[1],
+        "pad_top": geometry.padding[0],
+        "pad_left": geometry.padding[1],
+        "phases": phases,
+    }
+    scratch = height * ring_words * phases + 4 * patch_words
+    lowering.add(
+        Step(
+            ("kbnn_conv_int16" if int16 else "kbnn_conv_int8") if fast else "kbnn_conv_any",
+            Struct("kbnn_conv", fields, output.name),
+            (source,),
+            (geometry.window(buffered=True),),
+            output,
+            scratch=4 * scratch,
+            real_macs=output.height * output.width * kernel.size,
+        )
+    )
+
+
+def _weights(operator: Operator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernel, bias and scales per filter of an int8 convolution or dense layer."""
+    kernel = operator.inputs[1]
+    bias = operator.inputs[2] if len(operator.inputs) > 2 else None
+    if kernel is None or kernel.data is None or kernel.dtype != "int8" or any(kernel.zero_points):
+        raise refused(operator, "its kernel is not int8 with levels around zero")
+    filters = kernel.shape[0]
+    values = np.zeros(filters, np.int64) if bias is None else bias.value().astype(np.int64)
+    if bias is not None and bias.dtype != "int32":
+        raise refused(operator, "its bias is not int32")
+    return kernel.value().astype(np.int64), values, np.broadcast_to(np.float32(kernel.scales), (filters,))
+
+
+def _in_pairs(rows: np.ndarray, row_words: int, in_groups: bool) -> np.ndarray:
+    """Weights `(F, kh, values)` in the order of the patch's halves, a patch's row in whole words."""
+    filters, height, values = rows.shape
+    padded = np.pad(rows, ((0, 0), (0, 0), (0, 2 * row_words - values)))
+    if in_groups:
+        padded = padded.reshape(filters, height, -1, 4)[..., [0, 2, 1, 3]]
+    return padded.reshape(filters, -1)
+
+
+def _int16_words(patch: np.ndarray) -> np.ndarray:
+    """Two weights a word."""
+    halves = patch.astype(np.int16).view(np.uint16).astype(np.uint32).reshape(-1, 2)
+    return halves[:, 0] | (halves[:, 1] << np.uint32(16))
+
+
+def _int8_words(patch: np.ndarray) -> np.ndarray:
+    """Four weights a word: bytes 0 and 2 are the first pair, 1 and 3 the second."""
+    return _bytes_in_words(patch.reshape(-1, 4)[:, [0, 2, 1, 3]])
+
+
+def _bytes_in_words(values: np.ndarray) -> np.ndarray:
+    octets = values.astype(np.int8).view(np.uint8).astype(np.uint32).reshape(-1, 4)
+    return (octets << np.array([0, 8, 16, 24], np.uint32)).sum(1, dtype=np.uint32)
+
+
+def _reachable(source: Tensor, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest sum of each filter, its bias included."""
+    lowest, highest = integer.LOW - source.zero_point, integer.HIGH - source.zero_point
+    weights = kernel.reshape(len(kernel), -1)
+    extremes = np.stack([weights * lowest, weights * highest])
+    return extremes.min(0).sum(1) + bias, extremes.max(0).sum(1) + bias
+
+
+@writes("FULLY_CONNECTED")
+def _dense(lowering: Lowering, operator: Operator) -> None:
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    kernel, bias, scales = _weights(operator)
+    if kernel.shape[1] != source.channels or source.height * source.width != 1:
+        raise refused(operator, f"it reads {source.height}x{source.width}x{source.channels} values at once")
+    low, high = _clipping(operator, output)
+    folded = bias - source.zero_point * kernel.sum(1)
+    filters = _filters(operator, source, output, kernel, bias, scales)
+    padded = np.pad(kernel, ((0, 0), (0, -kernel.shape[1] % 4)))
+    fields: dict[str, Any] = {
+        "weights": Array("uint32_t", _bytes_in_words(padded.reshape(-1, 4)), f"{output.name}/weights"),
+        "filters": Array("kbnn_filter", np.concatenate([folded[:, None], filters[:, 1:]], 1), f"{output.name}/filters"),
+        "inputs": source.channels,
+        "outputs": len(kernel),
+        "out_zero": output.zero_point,
+        "low": low,
+        "high": high,
+    }
+    params = Struct("kbnn_dense_params", fields, output.name)
+    lowering.add(Step("kbnn_dense", params, (source,), (Window(),), output, real_macs=kernel.size))
+
+
+def _filters(
+    operator: Operator, source: Tensor, output: Tensor, kernel: np.ndarray, bias: np.ndarray, scales: np.ndarray
+) -> np.ndarray:
+    """Bias, multiplier and shift of each filter, `(F, 3)`."""
+    low, high = _reachable(source, kernel, bias)
+    largest = max(-low.min(), high.max())
+    out_scale = np.float64(np.float32(output.scale))
+    rows = np.array([integer.quantized_multiplier(float(_product(source.scale, float(s)) / out_scale)) for s in scales])
+    if int(largest) << max(int(rows[:, 1].max()), 0) >= 2**31:
+        raise refused(operator, "its sums do not fit 32 bits")
+    return np.concatenate([bias[:, None], rows], axis=1)
+
+
+def _fits_doubled(filters: np.ndarray, source: Tensor, kernel: np.ndarray) -> bool:
+    """Whether the fast kernels can compute a convolution: sums are doubled, and shifts are to the right."""
+    low, high = _reachable(source, kernel, filters[:, 0])
+    return bool(max(-low.min(), high.max()) < 2**30 and filters[:, 2].max() <= 0 and filters[:, 2].min() > -23)
+
+
+def _added(
+    a: np.ndarray, b: np.ndarray, scales: tuple[float, float, float], zero_points: tuple[int, int]
+) -> np.ndarray:
+    """TensorFlow Lite's sum of two int8 values, before the output's zero point."""
+    (a_multiplier, b_multiplier, out_multiplier) = _sum_multipliers(scales)
+    total = integer.rescaled((a.astype(np.int64) - zero_points[0]) << 20, *a_multiplier)
+    total = total + integer.rescaled((b.astype(np.int64) - zero_points[1]) << 20, *b_multiplier)
+    return integer.rescaled(total, *out_multiplier)
+
+
+def _sum_multipliers(scales: tuple[float, float, float]) -> list[tuple[int, int]]:
+    a, b, out = (np.float64(np.float32(scale)) for scale in scales)
+    twice = 2.0 * max(a, b)
+    return [integer.quantized_multiplier(float(real)) for real in (a / twice, b / twice, twice / (2.0**20 * out))]
+
+
+def _sum(lowering: Lowering, operator: Operator) -> None:
+    a, b, output = lowering.tensor(operator, 0), lowering.tensor(operator, 1), lowering.output(operator)
+    if not a.height == b.height == output.height or not a.row_bytes == b.row_bytes == output.row_bytes:
+        raise refused(operator, "its two values have different shapes")
+    low, high = _clipping(operator, output)
+    scales = (a.scale, b.scale, output.scale)
+    raw = _added(_LEVELS[:, None], _LEVELS[None, :], scales, (a.zero_point, b.zero_point)) + output.zero_point
+    table = integer.saturated(raw, low, high)
+    found = integer.fit_sum(table, a.scale / output.scale, b.scale / output.scale)
+    if found is None:
+        lowering.add(_exact_sum(a, b, output, scales, (low, high)))
+        return
+    fields: dict[str, Any] = {
+        "a_multiplier": found.a_multiplier,
+        "b_multiplier": found.b_multiplier,
+        "offset": found.offset,
+        "values": output.row_bytes,
+        "shift": found.shift,
+    }
+    kernel = "kbnn_add_wide" if found.wide else "kbnn_add"
+    params = Struct("kbnn_add_params", fields, output.name)
+    lowering.add(Step(kernel, params, (a, b), (_ELEMENTWISE, _ELEMENTWISE), output))
+
+
+def _exact_sum(
+    a: Tensor, b: Tensor, output: Tensor, scales: tuple[float, float, float], clipping: tuple[int, int]
+) -> Step:
+    multipliers = np.array(_sum_multipliers(scales))
+    fields: dict[str, Any] = {
+        "multiplier": Array("", multipliers[:, 0], ""),
+        "shift": Array("", multipliers[:, 1], ""),
+        "zero": Array("", np.array([a.zero_point, b.zero_point, output.zero_point]), ""),
+        "values": output.row_bytes,
+        "low": clipping[0],
+        "high": clipping[1],
+    }
+    params = Struct("kbnn_add_exact_params", fields, output.name)
+    return Step("kbnn_add_exact", params, (a, b), (_ELEMENTWISE, _ELEMENTWISE), output)
+
+
+@writes("AVERAGE_POOL_2D", "MAX_POOL_2D")
+def _pool(lowering: Lowering, operator: Operator) -> None:
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    if (source.scale, source.zero_point) != (output.scale, output.zero_point):
+        raise refused(operator, "its input and output have different scales")
+    size = (_option(operator.options, "filterHeight"), _option(operator.options, "filterWidth"))
+    kernel = "kbnn_average_pool" if operator.name == "AVERAGE_POOL_2D" else "kbnn_max_pool"
+    lowering.add(_pool_step(kernel, operator, source, output, size, _clipping(operator, output)))
+
+
+def _pool_step(
+    kernel: str,
+    operator: Operator,
+    source: Tensor,
+    output: Tensor,
+    size: tuple[int, int],
+    clipping: tuple[int, int],
+) -> Step:
+    geometry = _Geometry.of(operator, source, size, (1, output.height, output.width, 0))
+    fields: dict[str, Any] = {
+        "height": source.height,
+        "width": source.width,
+        "channels": source.channels if source.kind == "int8" else words_of(source.channels),
+        "out_width": output.width,
+        "size_y": size[0],
+        "size_x": size[1],
+        "stride_y": geometry.strides[0],
+        "stride_x": geometry.strides[1],
+        "pad_top": geometry.padding[0],
+        "pad_left": geometry.padding[1],
+        "low": clipping[0],
+        "high": clipping[1],
+    }
+    return Step(kernel, Struct("kbnn_pool_params", fields, output.name), (source,), (geometry.window(),), output)
+
+
+@writes("MEAN")
+def _mean(lowering: Lowering, operator: Operator) -> None:
+    source = lowering.tensor(operator)
+    axes = operator.inputs[1]
+    if axes is None or sorted(np.atleast_1d(axes.value()).tolist()) != [1, 2]:
+        raise refused(operator, "it is known for the mean over height and width")
+    output = lowering.output(operator)
+    count = source.height * source.width
+    multiplier, shift = integer.quantized_multiplier(
+        float(np.float64(np.float32(source.scale)) / np.float64(np.float32(output.scale)))
+    )
+    # TensorFlow Lite divides the multiplier by the count, with as many bits as are left.
+    spare = min(count.bit_length() - 1, 32, 31 + shift)
+    fields: dict[str, Any] = {
+        "multiplier": (multiplier << spare) // count,
+        "offset": -source.zero_point * count,
+        "height": source.height,
+        "width": source.width,
+        "channels": source.channels,
+        "out_zero": output.zero_point,
+        "shift": shift - spare,
+    }
+    if 255 * count << max(shift - spare, 0) >= 2**31:
+        raise refused(operator, f"the sum of {count} values does not fit 32 bits")
+    window = Window(source.height, source.height, 0)
+    lowering.add(Step("kbnn_mean", Struct("kbnn_mean_params", fields, output.name), (source,), (window,), output))
+
+
+# ---- What moves values ----------------------------------------------------------------------------------------------
+
+
+@writes("CONCATENATION")
+def _concatenation(lowering: Lowering, operator: Operator) -> None:
+    values = [lowering.tensor(operator, k) for k in range(len(operator.inputs))]
+    output = lowering.output(operator)
+    if operator.options.get("axis") not in (-1, 3) or len(operator.outputs[0].shape) != 4:
+        raise refused(operator, "it is known for channels")
+    if any((t.scale, t.zero_point) != (output.scale, output.zero_point) for t in values):
+        raise refused(operator, "its inputs have different scales")
+    whole = values[0]
+    for k, value in enumerate(values[1:], 2):
+        channels = whole.channels + value.channels
+        name = f"{output.name}/{k}"
+        made = output if k == len(values) else dataclasses.replace(whole, name=name, channels=channels, memory="arena")
+        lowering.add(_channels_step((whole, value), np.arange(channels), made))
+        whole = made
+
+
+def _channels_step(inputs: tuple[Tensor, ...], source: np.ndarray, output: Tensor) -> Step:
+    fields: dict[str, Any] = {
+        "source": Array("int16_t", source, f"{output.name}/source"),
+        "width": output.width,
+        "channels0": inputs[0].channels,
+        "channels1": inputs[-1].channels if len(inputs) > 1 else 0,
+        "channels": output.channels,
+        "constant": output.zero_point,
+    }
+    params = Struct("kbnn_channels_params", fields, output.name)
+    return Step("kbnn_channels", params, inputs, tuple(Window() for _ in inputs), output)
+
+
+@writes("PAD")
+def _pad(lowering: Lowering, operator: Operator) -> None:
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    sides = operator.inputs[1]
+    if (
+        sides is None
+        or np.any(sides.value()[:3])
+        or (source.scale, source.zero_point) != (output.scale, output.zero_point)
+    ):
+        raise refused(operator, "it is known for channels")
+    before, after = (int(side) for side in sides.value()[3])
+    order = np.concatenate([np.full(before, -1), np.arange(source.channels), np.full(after, -1)])
+    lowering.add(_channels_step((source,), order, output))
+
+
+@writes("SPLIT")
+def _split(lowering: Lowering, operator: Operator) -> None:
+    source = lowering.tensor(operator, 1)
+    axis = operator.inputs[0]
+    if axis is None or int(np.atleast_1d(axis.value())[0]) not in (-1, 3):
+        raise refused(operator, "it is known for channels")
+    for k in range(len(operator.outputs)):
+        output = lowering.output(operator, k)
+        lowering.add(_channels_step((source,), np.arange(output.channels) + k * output.channels, output))
+
+
+@writes("RESHAPE", "TRANSPOSE")
+def _reorder(lowering: Lowering, operator: Operator) -> None:
+    """A shuffle of channels is a reshape, a transposition and a reshape; together they are followed by index."""
+    value = lowering.of(operator, 0, Tensor, Reordered, Function)
+    item, operand = operator.outputs[0], operator.inputs[0]
+    if isinstance(value, Function):
+        _reshape_function(lowering, operator, value)
+        return
+    tensor = value if isinstance(value, Tensor) else value.tensor
+    shape = (1, tensor.height, tensor.width, tensor.channels)
+    places = np.arange(math.prod(shape)).reshape(operand.shape) if isinstance(value, Tensor) else value.places  # type: ignore[union-attr]
+    axes = operator.inputs[1] if len(operator.inputs) > 1 else None
+    if operator.name == "TRANSPOSE":
+        if axes is None:
+            raise refused(operator, "its order of axes is no constant")
+        places = places.transpose(axes.value())
+    else:
+        places = places.reshape(item.shape)
+    lowering.values[item.index] = Reordered(tensor, places)
+    if len(item.shape) == 2 or len(item.shape) == 4:
+        _settle(lowering, operator, tensor, places)
+
+
+def _settle(lowering: Lowering, operator: Operator, tensor: Tensor, places: np.ndarray) -> None:
+    """The reordered tensor as a tensor: a view of it, or its channels in another order."""
+    height, width, channels = _image_shape(operator, operator.outputs[0].shape)
+    index = operator.outputs[0].index
+    same = (height, width, channels) == (tensor.height, tensor.width, tensor.channels)
+    if np.array_equal(places.ravel(), np.arange(places.size)):
+        if same:
+            lowering.values[index] = tensor
+        elif (height, width) == (1, 1):
+            _flatten(lowering, operator, tensor)
+        return
+    pixels = places.reshape(-1, channels)
+    order = pixels[0]
+    if same and np.array_equal(pixels, order + channels * np.arange(len(pixels))[:, None]):
+        lowering.add(_channels_step((tensor,), order, lowering.output(operator)))
+
+
+def _flatten(lowering: Lowering, operator: Operator, tensor: Tensor) -> None:
+    """All values as the channels of one pixel: the same bytes, which a step copies."""
+    output = lowering.output(operator)
+    fields: dict[str, Any] = {"rows": tensor.height, "bytes": tensor.row_bytes}
+    params = Struct("kbnn_flatten_params", fields, output.name)
+    window = Window(tensor.height, tensor.height, 0)
+    lowering.add(Step("kbnn_flatten", params, (tensor,), (window,), output))
+
+
+def _reshape_function(lowering: Lowering, operator: Operator, value: Function) -> None:
+    """A pixel that becomes a vector, or the reverse."""
+    shapes = [
+        tuple(size for size in shape if size != 1) for shape in (operator.inputs[0].shape, operator.outputs[0].shape)
+    ]  # type: ignore[union-attr]
+    if shapes[0] != shapes[1]:
+        raise refused(operator, "it reshapes a float value")
+    lowering.values[operator.outputs[0].index] = value

@@ -1,0 +1,79 @@
+"""`kbnn export-c`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kbnn.cli.artifacts import data_dir_option, load_dataset, load_model, recipe_name
+from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.errors import KbnnError, UsageError
+
+_CALIBRATION_IMAGES = 256
+
+
+@click.command(cls=Command)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option("--name", help="Prefix of all names in the code, a C identifier; the model's name by default.")
+@click.option(
+    "--calibrate", metavar="DATA", help="Data set or folder of images to calibrate on; a run's own by default."
+)
+@click.option("--max-ram", type=click.IntRange(min=0), metavar="BYTES", help="Refuse a network with a larger arena.")
+@click.option("--check", is_flag=True, help="Compile with this machine's compiler and run the self-test.")
+@data_dir_option
+@json_option
+def command(
+    source: Path,
+    output: Path,
+    name: str | None,
+    calibrate: str | None,
+    max_ram: int | None,
+    check: bool,
+    data_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Write a network as C for microcontrollers, equal bit for bit to its int8 .tflite file.
+
+    SOURCE is a run's folder, a .keras file, or an int8 .tflite file made by `kbnn convert --int8`.
+
+    \b
+    Example:
+      kbnn export-c runs/resnet20-bireal-cifar10 -o firmware/
+      kbnn export-c model.keras -o firmware/ --name net --calibrate photos/ --check
+      kbnn export-c int8.tflite -o firmware/ --max-ram 24000
+    """
+    import_tensorflow()
+    from kbnn.converters.c.export import check as run_check
+    from kbnn.converters.c.export import export_c
+
+    loaded, images, description = _load(source, calibrate, data_dir)
+    exported = export_c(
+        loaded, output, name, images, description=description, max_ram=max_ram, fallback_name=_stem(source)
+    )
+    checked = run_check(output, exported.name) if check else None
+    show({"export": exported, "check": checked} if as_json and checked else exported, as_json)
+    if checked is not None:
+        if not as_json:
+            click.echo(str(checked))
+        if not checked.passed:
+            raise KbnnError(f"the self-test in '{output}' failed: {checked.output}")
+
+
+def _stem(source: Path) -> str:
+    return source.resolve().stem
+
+
+def _load(source: Path, calibrate: str | None, data_dir: Path | None) -> tuple[Any, Any, Any]:
+    """The model or the file's path, images to calibrate and test on, and what the code has to know about the data."""
+    from kbnn.converters import Description
+
+    if source.suffix == ".tflite":
+        data = load_dataset(source, calibrate, data_dir) if calibrate else None
+        return source, None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES), None
+    model = load_model(source)
+    if not calibrate and not source.is_dir():
+        raise UsageError(f"C code is int8 throughout: received '{source}' without data, give --calibrate DATA")
+    data = load_dataset(source, calibrate, data_dir)
+    images = data.inputs(data.train, _CALIBRATION_IMAGES)
+    return model, images, Description.of(data, recipe_name(source), model.name)

@@ -1,0 +1,3 @@
+"""A compiler for all tests of C code."""
+
+from compiled import compiler  # noqa: F401

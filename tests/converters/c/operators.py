@@ -1,0 +1,345 @@
+"""TensorFlow Lite's int8 operators and LCE's binary ones in NumPy, from their definitions, and files of them."""
+
+import math
+
+import numpy as np
+
+from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
+
+f32 = np.float32
+
+
+class Builder:
+    """Makes a file operator by operator, each on the output of the one before."""
+
+    def __init__(self, *shape, scale=0.02, zero_point=3, seed=0):
+        self.random = np.random.default_rng(seed)
+        self.tensors, self.operators = [], []
+        self.image = self.last = self.tensor((1, *shape), "int8", None, (scale,), (zero_point,), name="image")
+
+    def tensor(self, shape, dtype, data=None, scales=(), zero_points=(), name=""):
+        values = None if data is None else np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+        scales = tuple(float(f32(scale)) for scale in scales)
+        found = Tensor(
+            len(self.tensors), name or f"t{len(self.tensors)}", tuple(shape), dtype, values, scales, zero_points
+        )
+        self.tensors.append(found)
+        return found
+
+    def constant(self, data, scales=(), zero_points=()):
+        data = np.asarray(data)
+        return self.tensor(data.shape, str(data.dtype), data, scales, zero_points)
+
+    def add(self, name, inputs, shape, dtype="int8", scale=0.05, zero_point=-4, **options):
+        quantized = ((scale,), (zero_point,)) if dtype == "int8" else ((), ())
+        output = self.tensor(shape, dtype, None, *quantized)
+        self.operators.append(Operator(len(self.operators), name, tuple(inputs), (output,), options))
+        self.last = output
+        return output
+
+    def file(self):
+        return File(tuple(self.tensors), tuple(self.operators), {"image": self.image}, {"out": self.last}, {}, 0, b"")
+
+    def signs(self):
+        _, h, w, c = self.last.shape
+        self.channels = c
+        return self.add("LceQuantize", [self.last], (1, h, w, -(-c // 32)), "int32")
+
+    def binary(self, filters, size=3, stride=1, dilation=1, groups=1, valid=False, bits=False, out="int8"):
+        """A binary convolution of the signs at hand."""
+        source, channels = self.last, self.channels
+        own = -(-channels // 32) // groups
+        kernel = self.random.integers(-(2**31), 2**31, size=(filters, size, size, own)).astype(np.int32)
+        if channels % 32:
+            kernel[..., -1] &= np.int32((1 << (channels % 32)) - 1)
+        count = size * size * channels // groups
+        extent = (size - 1) * dilation + 1
+        h, w = (((n - extent) // stride + 1) if valid else -(-n // stride) for n in source.shape[1:3])
+        options = {
+            "channels_in": channels,
+            "pad_values": 1,
+            "padding": int(valid),
+            "stride_height": stride,
+            "stride_width": stride,
+            "dilation_height_factor": dilation,
+            "dilation_width_factor": dilation,
+        }
+        self.channels = filters
+        if bits:
+            limits = self.constant(self.random.integers(count // 3, 2 * count // 3, size=filters).astype(np.int32))
+            inputs = [source, self.constant(kernel), None, None, limits]
+            return self.add("LceBconv2d", inputs, (1, h, w, -(-filters // 32)), "int32", **options)
+        slope = self.random.uniform(0.5, 2.0, filters) * self.random.choice([-1, 1], filters) / math.sqrt(count)
+        bias = self.random.normal(0, 0.5, filters)
+        inputs = [
+            source,
+            self.constant(kernel),
+            self.constant(slope.astype(f32)),
+            self.constant(bias.astype(f32)),
+            None,
+        ]
+        return self.add("LceBconv2d", inputs, (1, h, w, filters), out, scale=0.03, **options)
+
+    def convolution(self, filters, size=3, stride=1, valid=False, activation=0, scale=0.06):
+        source = self.last
+        channels = source.shape[3]
+        kernel = self.random.integers(-127, 128, size=(filters, size, size, channels)).astype(np.int8)
+        scales = self.random.uniform(0.5, 1.0, filters) / (60 * size * math.sqrt(channels))
+        bias = self.random.integers(-500, 500, filters).astype(np.int32)
+        h, w = ((n - size) // stride + 1 if valid else -(-n // stride) for n in source.shape[1:3])
+        inputs = [source, self.constant(kernel, tuple(scales), (0,) * filters), self.constant(bias)]
+        options = {"strideH": stride, "strideW": stride, "padding": int(valid), "fusedActivationFunction": activation}
+        return self.add("CONV_2D", inputs, (1, h, w, filters), scale=scale, **options)
+
+    def pool(self, kind, size, stride, valid=True, activation=0):
+        source = self.last
+        h, w = ((n - size) // stride + 1 if valid else -(-n // stride) for n in source.shape[1:3])
+        options = {"filterHeight": size, "filterWidth": size, "strideH": stride, "strideW": stride}
+        return self.add(
+            kind,
+            [source],
+            (1, h, w, source.shape[3]),
+            scale=source.scales[0],
+            zero_point=source.zero_points[0],
+            padding=int(valid),
+            fusedActivationFunction=activation,
+            **options,
+        )
+
+
+# ---- Arithmetic -----------------------------------------------------------------------------------------------------
+
+
+def multiplier(real):
+    fraction, exponent = math.frexp(real)
+    quantized = math.floor(fraction * 2**31 + 0.5)
+    return (quantized // 2, exponent + 1) if quantized == 2**31 else (quantized, exponent)
+
+
+def _high(x, quantized, exponent):
+    """SaturatingRoundingDoublingHighMul, with the division that truncates."""
+    product = (np.asarray(x, np.int64) << max(exponent, 0)) * quantized
+    moved = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    return np.sign(moved) * (np.abs(moved) >> 31)
+
+
+def rescale(x, real):
+    """MultiplyByQuantizedMultiplier: the second rounding is to nearest, halves away from zero."""
+    quantized, exponent = multiplier(real)
+    high = _high(x, quantized, exponent)
+    return np.sign(high) * ((np.abs(high) + ((1 << max(-exponent, 0)) >> 1)) >> max(-exponent, 0))
+
+
+def rescale_up(x, real):
+    """The same with halves up, as the matrix multiplications on x86 round."""
+    quantized, exponent = multiplier(real)
+    return (_high(x, quantized, exponent) + ((1 << max(-exponent, 0)) >> 1)) >> max(-exponent, 0)
+
+
+def nearest(x):
+    return np.sign(x) * np.floor(np.abs(x.astype(np.float64)) + 0.5)
+
+
+def unpack(words, channels):
+    bits = (words.astype(np.uint32)[..., None] >> np.arange(32, dtype=np.uint32)) & 1
+    return bits.reshape(*words.shape[:-1], -1)[..., :channels].astype(np.int64)
+
+
+def pack(bits):
+    missing = -bits.shape[-1] % 32
+    padded = np.concatenate([bits, np.zeros((*bits.shape[:-1], missing), bits.dtype)], -1)
+    shifted = padded.reshape(*bits.shape[:-1], -1, 32).astype(np.uint64) << np.arange(32, dtype=np.uint64)
+    return shifted.sum(-1).astype(np.uint32).view(np.int32)
+
+
+def _first(options, *names):
+    return next((options[name] for name in names if options.get(name)), 1)
+
+
+def windows(x, operator, size, fill):
+    """`(B, H', W', kh, kw, C)`: what each output pixel sees."""
+    options, (h, w) = operator.options, operator.outputs[0].shape[1:3]
+    sh, sw = _first(options, "strideH", "stride_height"), _first(options, "strideW", "stride_width")
+    dh, dw = _first(options, "dilation_height_factor"), _first(options, "dilation_width_factor")
+    reach = ((h - 1) * sh + (size[0] - 1) * dh + 1, (w - 1) * sw + (size[1] - 1) * dw + 1)
+    before = [0 if options.get("padding") else max(r - n, 0) // 2 for r, n in zip(reach, x.shape[1:3], strict=True)]
+    canvas = [max(b + n, r) for b, n, r in zip(before, x.shape[1:3], reach, strict=True)]
+    padded = np.full((len(x), *canvas, x.shape[3]), fill, x.dtype)
+    padded[:, before[0] : before[0] + x.shape[1], before[1] : before[1] + x.shape[2]] = x
+    return np.stack(
+        [
+            np.stack(
+                [
+                    padded[:, i * dh : i * dh + (h - 1) * sh + 1 : sh, j * dw : j * dw + (w - 1) * sw + 1 : sw]
+                    for j in range(size[1])
+                ],
+                3,
+            )
+            for i in range(size[0])
+        ],
+        3,
+    )
+
+
+# ---- Operators ------------------------------------------------------------------------------------------------------
+
+
+def compute(operator, inputs):
+    """The output of an operator for a batch of inputs; constants are given too, without a batch."""
+    return _COMPUTE[operator.name](operator, *inputs)
+
+
+def _scale(tensor):
+    return np.float64(f32(tensor.scales[0]))
+
+
+def _clip(operator, values):
+    output = operator.outputs[0]
+    low, high = {0: (-np.inf, np.inf), 1: (0, np.inf), 2: (-1, 1), 3: (0, 6)}[
+        operator.options.get("fusedActivationFunction") or 0
+    ]
+    zero = output.zero_points[0]
+    low, high = (v if np.isinf(v) else zero + nearest(f32(v) / f32(output.scales[0])) for v in (low, high))
+    return np.clip(values + zero, max(low, -128), min(high, 127)).astype(np.int8)
+
+
+def _convolution(operator, x, kernel, bias):
+    source, weights, output = operator.inputs[0], operator.inputs[1], operator.outputs[0]
+    seen = windows(x.astype(np.int64) - source.zero_points[0], operator, kernel.shape[1:3], 0)
+    sums = np.tensordot(seen, kernel.astype(np.int64), axes=([3, 4, 5], [1, 2, 3])) + bias
+    scaled = [
+        rescale_up(sums[..., c], _scale(source) * np.float64(f32(weights.scales[c])) / _scale(output))
+        for c in range(len(kernel))
+    ]
+    return _clip(operator, np.stack(scaled, -1))
+
+
+def _binary(operator, x, kernel, slope, bias, limits):
+    output, channels = operator.outputs[0], operator.options["channels_in"]
+    groups = x.shape[3] // kernel.shape[3]
+    own = channels // groups
+    seen = windows(unpack(x, channels), operator, kernel.shape[1:3], 0)
+    filters = unpack(kernel, own)
+    each = len(kernel) // groups
+    counts = []
+    for g in range(groups):
+        part, some = seen[..., g * own : (g + 1) * own], filters[g * each : (g + 1) * each]
+        ones = part.sum((3, 4, 5))[..., None] + some.sum((1, 2, 3))
+        counts.append(ones - 2 * np.tensordot(part, some, axes=([3, 4, 5], [1, 2, 3])))
+    count, largest = np.concatenate(counts, -1), math.prod(kernel.shape[1:3]) * own
+    if limits is not None:
+        return pack((count > limits).astype(np.int64))
+    scale, zero = (_scale(output), output.zero_points[0]) if output.dtype == "int8" else (1.0, 0)
+    factor = (-slope.astype(np.float64) / scale).astype(f32)
+    offset = ((bias.astype(np.float64) + largest * slope.astype(np.float64)) / scale + zero).astype(f32)
+    y = (2 * count).astype(f32) * factor + offset
+    return np.clip(nearest(y), -128, 127).astype(np.int8) if output.dtype == "int8" else y
+
+
+def _add(operator, a, b):
+    if operator.outputs[0].dtype == "float32":
+        low, high = {0: (-np.inf, np.inf), 2: (-1, 1)}[operator.options.get("fusedActivationFunction") or 0]
+        return np.clip(a + b, f32(low), f32(high))
+    left, right, output = (*operator.inputs, operator.outputs[0])
+    twice = 2 * max(_scale(left), _scale(right))
+    total = rescale((a.astype(np.int64) - left.zero_points[0]) << 20, _scale(left) / twice)
+    total = total + rescale((b.astype(np.int64) - right.zero_points[0]) << 20, _scale(right) / twice)
+    return _clip(operator, rescale(total, twice / (2.0**20 * _scale(output))))
+
+
+def _prelu(operator, x, slope):
+    source, slopes, output = operator.inputs[0], operator.inputs[1], operator.outputs[0]
+    moved = x.astype(np.int64) - source.zero_points[0]
+    positive = rescale(moved, _scale(source) / _scale(output))
+    negative = rescale(
+        moved * (slope.astype(np.int64) - slopes.zero_points[0]), _scale(source) * _scale(slopes) / _scale(output)
+    )
+    return _clip(operator, np.where(moved >= 0, positive, negative))
+
+
+def _average(operator, x):
+    size = (operator.options["filterHeight"], operator.options["filterWidth"])
+    sums = windows(x.astype(np.int64), operator, size, 0).sum((3, 4))
+    count = windows(np.ones_like(x, np.int64), operator, size, 0).sum((3, 4))
+    mean = np.sign(sums) * ((np.abs(sums) + count // 2) // count)
+    return _clip(operator, mean - operator.outputs[0].zero_points[0])
+
+
+def _maximum(operator, x):
+    size = (operator.options["filterHeight"], operator.options["filterWidth"])
+    largest = windows(x.astype(np.int64), operator, size, -128).max((3, 4))
+    return _clip(operator, largest - operator.outputs[0].zero_points[0])
+
+
+def _maximum_sign(operator, x):
+    size = (operator.options["filter_height"], operator.options["filter_width"])
+    return pack(windows(unpack(x, 32 * x.shape[3]), operator, size, 1).min((3, 4)))
+
+
+def _mean(operator, x, axes):
+    source, output = operator.inputs[0], operator.outputs[0]
+    count = x.shape[1] * x.shape[2]
+    quantized, exponent = multiplier(_scale(source) / _scale(output))
+    spare = min(count.bit_length() - 1, 32, 31 + exponent)
+    sums = x.astype(np.int64).sum((1, 2)) - count * source.zero_points[0]
+    high = _high(sums, (quantized << spare) // count, exponent - spare)
+    right = spare - exponent
+    result = np.sign(high) * ((np.abs(high) + ((1 << right) >> 1)) >> right)
+    return _clip(operator, result).reshape(-1, *output.shape[1:])
+
+
+def _dense(operator, x, kernel, bias=None):
+    source, weights, output = operator.inputs[0], operator.inputs[1], operator.outputs[0]
+    moved = x.reshape(len(x), -1).astype(np.int64) - source.zero_points[0]
+    sums = moved @ kernel.astype(np.int64).T + (0 if bias is None else bias)
+    return _clip(operator, rescale_up(sums, _scale(source) * _scale(weights) / _scale(output)))
+
+
+def _quantize(operator, x):
+    output = operator.outputs[0]
+    return np.clip(nearest(x / f32(output.scales[0])) + output.zero_points[0], -128, 127).astype(np.int8)
+
+
+def _dequantize(operator, x):
+    source = operator.inputs[0]
+    return f32(source.scales[0]) * (x.astype(np.int64) - source.zero_points[0]).astype(f32)
+
+
+def _pad(operator, x, sides):
+    zero = operator.inputs[0].zero_points[0]
+    return np.pad(x, [(0, 0), *map(tuple, sides[1:])], constant_values=zero)
+
+
+_COMPUTE = {
+    "QUANTIZE": _quantize,
+    "DEQUANTIZE": _dequantize,
+    "CONV_2D": _convolution,
+    "LceQuantize": lambda operator, x: pack((x < operator.inputs[0].zero_points[0]).astype(np.int64)),
+    "LceBconv2d": _binary,
+    "LceBMaxPool2d": _maximum_sign,
+    "ADD": _add,
+    "MUL": lambda operator, x, y: x * y,
+    "RELU_N1_TO_1": lambda operator, x: np.clip(x, f32(-1), f32(1)),
+    "PRELU": _prelu,
+    "AVERAGE_POOL_2D": _average,
+    "MAX_POOL_2D": _maximum,
+    "MEAN": _mean,
+    "FULLY_CONNECTED": _dense,
+    "CONCATENATION": lambda operator, *x: np.concatenate(x, -1),
+    "PAD": _pad,
+    "RESHAPE": lambda operator, x, shape=None: x.reshape(-1, *operator.outputs[0].shape[1:]),
+    "TRANSPOSE": lambda operator, x, axes: x.transpose(axes),
+    "SPLIT": lambda operator, axis, x: tuple(np.split(x, operator.options["numSplits"], -1)),
+}
+
+
+def run(file, images):
+    """The value of every tensor of a file for int8 images, by index."""
+    (given,) = file.inputs.values()
+    values = {given.index: images}
+    for operator in file.operators:
+        inputs = [None if t is None else t.value() if t.data is not None else values[t.index] for t in operator.inputs]
+        outputs = compute(operator, inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        values |= {tensor.index: value for tensor, value in zip(operator.outputs, outputs, strict=True)}
+    return values

@@ -1,0 +1,222 @@
+"""Networks as folders of C code, equal to LCE's interpreter; what is refused, and that nothing is left behind."""
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import sample_networks
+from compiled import WARNINGS
+from operators import compute
+
+from kbnn.converters import ConversionError, Description, convert, export_c
+from kbnn.converters.c import export, writers
+from kbnn.converters.tflite import flatbuffer, interpreter
+from kbnn.errors import KbnnError, UsageError
+
+FILES = {
+    "CMakeLists.txt",
+    "README.md",
+    "idf_component.yml",
+    "kbnn_nn.c",
+    "kbnn_nn.h",
+    "library.json",
+    "library.properties",
+    "net.c",
+    "net.h",
+    "net_test.c",
+    "zephyr/module.yml",
+}
+LABELS = ("a cat", 'quoted "dog" \\ ?', "Ångström 3", *"defghij")
+
+
+def int8_path(model, folder, **options):
+    path = folder / "model.tflite"
+    calibration = sample_networks.images(model, 64, seed=2)
+    convert(model, path, sample_networks.images(model), calibration=calibration, **options)
+    return path
+
+
+@pytest.fixture(scope="session")
+def int8(bireal, tmp_path_factory):
+    description = Description("bireal", labels=LABELS, mean=(120.0, 115.0, 105.0), std=(60.0, 61.0, 62.0))
+    return int8_path(bireal, tmp_path_factory.mktemp("int8"), description=description)
+
+
+@pytest.fixture(scope="session")
+def exported(int8, bireal, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported") / "firmware"
+    return export_c(int8, folder, name="net", calibration=sample_networks.images(bireal, 8, seed=3))
+
+
+def written(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def equal_to_the_interpreter(file, compiler, images):
+    """The C program's scores and LCE's, for float images."""
+    network, planned, program = compiler.network(file)
+    levels, scores = export.int8_values(file, network, images)
+    np.testing.assert_array_equal(compiler.run(program, levels), scores)
+    return network, planned
+
+
+def test_the_folder_is_whole_and_its_self_test_passes(exported, tmp_path):
+    assert written(tmp_path.parent / exported.folder) == FILES
+    checked = export.check(exported.folder, "net")
+    assert checked.passed
+    assert "largest difference 0" in checked.output
+    assert "your board" in str(checked)
+    assert f"{exported.arena_bytes} bytes of arena" in str(exported)
+
+
+def test_a_wrong_score_fails_the_self_test(exported, tmp_path):
+    folder = shutil.copytree(exported.folder, tmp_path / "copy")
+    text = (folder / "net.c").read_text()
+    # The last layer's first bias.
+    bias = re.search(r"kbnn_filter logits_\w*filters\[10\] = \{\n    \{(-?\d+),", text)
+    (folder / "net.c").write_text(text[: bias.start(1)] + "123456" + text[bias.end(1) :])
+    checked = export.check(folder, "net")
+    assert not checked.passed
+    assert "largest difference" in checked.output
+
+
+def test_scores_equal_the_interpreters(int8, bireal, compiler):
+    images = sample_networks.images(bireal, 40, seed=5)
+    _, planned = equal_to_the_interpreter(flatbuffer.read(int8), compiler, images)
+    # 12x12x32 is all that lives whole.
+    assert 12 * 12 * 32 < planned.arena_bytes < 12 * 12 * 32 + 2500
+
+
+def test_what_the_tests_compare_kernels_with_is_what_the_interpreter_computes(int8, bireal):
+    """Each operator of a file in NumPy, on the interpreter's own values."""
+    file = flatbuffer.read(int8)
+    model = flatbuffer.tree(file.data)
+    indices = [operator.outputs[0].index for operator in file.operators]
+    model.subgraphs[0].outputs, model.signatureDefs = np.array(indices, np.int32), []
+    images = sample_networks.images(bireal, 30, seed=6)
+    outputs = interpreter.run(flatbuffer.pack(model), [images], kernel="reference")
+    values = {file.inputs["image"].index: images, **dict(zip(indices, outputs, strict=True))}
+    for operator in file.operators[:-1]:
+        given = [t.value() if t is not None and t.data is not None else t and values[t.index] for t in operator.inputs]
+        expected = values[operator.outputs[0].index]
+        np.testing.assert_array_equal(compute(operator, given), expected, err_msg=operator.name)
+
+
+def test_names_labels_and_scales(exported, int8):
+    header = (export.Path(exported.folder) / "net.h").read_text()
+    for name in ("ARENA_BYTES", "INPUT_HEIGHT", "INPUT_WIDTH", "INPUT_CHANNELS", "CLASSES"):
+        assert re.search(rf"#define NET_{name} \d+", header)
+    tensor = writers.write(flatbuffer.read(int8)).input
+    scale = re.search(r"NET_INPUT_SCALE (\S+)f", header)[1]
+    assert np.float32(scale) == np.float32(tensor.scale)
+    assert f"#define NET_INPUT_ZERO_POINT ({tensor.zero_point})" in header
+
+
+def test_two_networks_in_one_program_from_c_and_cpp(exported, int8, tmp_path):
+    """Pixels, labels and both networks; compiled as C++ and linked with C that is compiled without warnings."""
+    other = export_c(int8, tmp_path / "other", name="other")
+    (tmp_path / "main.cpp").write_text(
+        """
+        #include <stdio.h>
+        #include "net.h"
+        #include "other.h"
+        static uint32_t arenas[2][NET_ARENA_BYTES / 4];
+        static uint8_t pixels[NET_INPUT_HEIGHT * NET_INPUT_WIDTH * 3];
+        static int8_t image[sizeof(pixels)];
+        int main() {
+            int8_t scores[2][NET_CLASSES];
+            for (unsigned k = 0; k < sizeof(pixels); ++k) { pixels[k] = (uint8_t)(k * 7); }
+            net_quantize_pixels(pixels, image);
+            for (unsigned k = 0; k < 6; ++k) { printf("%d ", image[k]); }
+            int status = net_run(image, scores[0], arenas[0]) | other_run(image, scores[1], arenas[1]);
+            for (int k = 0; k < NET_CLASSES; ++k) { status |= scores[0][k] != scores[1][k]; }
+            status |= net_run(0, scores[0], arenas[0]) != -1;
+            status |= net_run(image, scores[0], (unsigned char *)arenas[0] + 1) != -2;
+            printf("%d\\n%s\\n%s\\n%s\\n", status, net_labels[0], net_labels[1], net_labels[2]);
+        }
+        """
+    )
+    objects = []
+    for folder, name in ((exported.folder, "net"), (other.folder, "other"), (other.folder, "kbnn_nn")):
+        objects.append(tmp_path / f"{name}.o")
+        subprocess.run(["gcc", *WARNINGS, "-O2", "-c", f"{folder}/{name}.c", "-o", objects[-1]], check=True)
+    includes = ["-I", exported.folder, "-I", other.folder]
+    command = ["g++", "-std=c++11", "-Wall", "-Wextra", "-Werror", *includes, tmp_path / "main.cpp", *objects]
+    subprocess.run([*command, "-o", tmp_path / "main"], check=True)
+    lines = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True).stdout.splitlines()
+    image = writers.write(flatbuffer.read(int8)).input
+    pixels = (np.arange(6) * 7).astype(np.float32).reshape(2, 3)
+    mean, std = np.float32([120, 115, 105]), np.float32([60, 61, 62])
+    levels = np.clip(np.round((pixels - mean) / std / np.float32(image.scale)) + image.zero_point, -128, 127)
+    assert lines[0].split() == [*(str(int(v)) for v in levels.ravel()), "0"]
+    assert tuple(lines[1:4]) == LABELS[:3]
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_cmake_builds_the_folder_and_runs_its_test(exported, tmp_path):
+    subprocess.run(["cmake", "-S", exported.folder, "-B", tmp_path], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", tmp_path], check=True, capture_output=True)
+    done = subprocess.run(["ctest", "--test-dir", tmp_path], check=True, capture_output=True, text=True)
+    assert "100% tests passed" in done.stdout
+
+
+def test_a_model_is_converted_on_the_way_and_the_code_needs_nothing_else(bireal, tmp_path):
+    images = sample_networks.images(bireal, 64, seed=2)
+    made = export_c(bireal, tmp_path / "out", calibration=images)
+    assert made.name == "bireal"
+    symbols = {}
+    for name in ("bireal", "kbnn_nn"):
+        subprocess.run(["gcc", "-O2", "-fno-pie", "-c", f"{tmp_path}/out/{name}.c", "-o", tmp_path / "o.o"], check=True)
+        listed = subprocess.run(["nm", tmp_path / "o.o"], capture_output=True, text=True, check=True).stdout
+        symbols[name] = [line.split()[-2:] for line in listed.splitlines()]
+    (tmp_path / "o.o").unlink()
+    assert {name for kind, name in symbols["bireal"] if kind == "U"} <= {name for _, name in symbols["kbnn_nn"]}
+    # No library functions, and nothing that can be written: not even memcpy, which compilers may insert.
+    assert not [name for kind, name in symbols["kbnn_nn"] if kind == "U" and not name.startswith(("mem", "_GLOBAL"))]
+    assert not [name for kind, name in symbols["bireal"] + symbols["kbnn_nn"] if kind in "DdBbC"]
+    with pytest.raises(UsageError, match="received no images"):
+        export_c(bireal, tmp_path / "none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_an_earlier_export_is_replaced_and_anything_else_is_kept(int8, tmp_path):
+    export_c(int8, tmp_path / "out", name="net")
+    before = (tmp_path / "out" / "net.c").read_text()
+    export_c(int8, tmp_path / "out", name="net")
+    assert (tmp_path / "out" / "net.c").read_text() == before
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds something else: received a folder with 'mine.txt'"):
+        export_c(int8, tmp_path / "out", name="net")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="must be a folder"):
+        export_c(int8, tmp_path / "file", name="net")
+    assert written(tmp_path / "out") == {*FILES, "mine.txt"}
+
+
+@pytest.mark.parametrize("name", ["9net", "a-b", "int", "", "kbnn_nn", "naïve", "_net", "class"])
+def test_a_name_that_is_no_identifier_is_refused(name, int8, tmp_path):
+    with pytest.raises(UsageError, match="must be a C identifier"):
+        export_c(int8, tmp_path / "out", name=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_little_memory_is_refused_with_what_takes_it(int8, tmp_path):
+    with pytest.raises(
+        ConversionError, match=r"needs an arena of \d+ bytes: received a limit of 2000; most of it is '"
+    ):
+        export_c(int8, tmp_path / "out", name="net", max_ram=2000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_float_file_and_a_damaged_one_are_refused(bireal_path, int8, tmp_path):
+    with pytest.raises(ConversionError, match="this is a float network"):
+        export_c(bireal_path, tmp_path / "out")
+    data = int8.read_bytes()
+    (tmp_path / "cut.tflite").write_bytes(data[: len(data) // 2])
+    with pytest.raises(KbnnError, match="truncated or damaged"):
+        export_c(tmp_path / "cut.tflite", tmp_path / "out")
+    with pytest.raises(UsageError, match="no such file"):
+        export_c(tmp_path / "none.tflite", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.tflite"]

@@ -1,0 +1,211 @@
+"""Every kernel alone, in C under sanitizers, against TensorFlow Lite's and LCE's definitions in NumPy."""
+
+import numpy as np
+import pytest
+from operators import Builder, f32, run
+
+from kbnn.converters.errors import ConversionError
+
+
+def check(compiler, builder, batch=3, seed=1):
+    """The kernels that a file becomes, after its C code has given what its operators define on random images."""
+    file = builder.file()
+    images = np.random.default_rng(seed).integers(-128, 128, size=(batch, *file.inputs["image"].shape[1:]))
+    images = images.astype(np.int8)
+    network, _, program = compiler.network(file)
+    expected = run(file, images)[builder.last.index].reshape(batch, -1)
+    np.testing.assert_array_equal(compiler.run(program, images), expected)
+    return {step.kernel for step in network.steps}
+
+
+def binary(shape, *layers):
+    builder = Builder(*shape)
+    for layer in layers:
+        builder.signs()
+        builder.binary(**layer)
+    return builder
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, 17, 32, 40, 64, 96, 128])
+def test_binary_convolution_of_any_number_of_channels(channels, compiler):
+    assert check(compiler, binary((5, 6, channels), {"filters": 5})) == {"kbnn_bconv_of_int8"}
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"size": 1},
+        {"size": 1, "stride": 2},
+        {"size": 2},
+        {"size": 3, "stride": 2},
+        {"size": 5, "stride": 3},
+        {"size": 3, "dilation": 2},
+        {"size": 3, "valid": True},
+        {"size": 3, "stride": 2, "valid": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channels", [16, 64])
+def test_binary_convolution_of_any_geometry(layer, channels, compiler):
+    check(compiler, binary((7, 9, channels), {"filters": 33, **layer}))
+
+
+def test_grouped_binary_convolution(compiler):
+    check(compiler, binary((5, 5, 64), {"filters": 6, "groups": 2}))
+
+
+def test_bits_go_from_convolution_to_convolution_and_pool(compiler):
+    builder = Builder(8, 8, 32)
+    builder.signs()
+    builder.binary(40, bits=True)
+    pooled = {"filter_height": 3, "filter_width": 3, "stride_height": 2, "stride_width": 2, "padding": 0}
+    builder.add("LceBMaxPool2d", [builder.last], (1, 4, 4, 2), "int32", **pooled)
+    builder.binary(16, bits=True)
+    builder.binary(7)
+    assert check(compiler, builder) == {"kbnn_bconv_of_int8", "kbnn_bconv_of_bits", "kbnn_max_pool_bits"}
+
+
+def test_results_that_are_on_no_line_of_32_bits(compiler):
+    builder = Builder(1, 1, 1024, zero_point=0)
+    builder.signs()
+    builder.binary(64, size=1, valid=True)
+    rng = np.random.default_rng(0)
+    slope = rng.uniform(0.02, 0.03, 64).astype(f32)
+    operator = builder.operators[-1]
+    tensors = [*operator.inputs]
+    tensors[2] = builder.constant(slope)
+    builder.operators[-1] = type(operator)(1, "LceBconv2d", tuple(tensors), operator.outputs, operator.options)
+    assert check(compiler, builder, batch=50) == {"kbnn_bconv_of_int8"}
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 8, 20])
+@pytest.mark.parametrize(
+    "geometry", [{"size": 1}, {"size": 3}, {"size": 3, "stride": 2}, {"size": 2, "valid": True}], ids=str
+)
+def test_convolution_in_int8(channels, geometry, compiler):
+    builder = Builder(6, 7, channels)
+    builder.convolution(5, **geometry)
+    kernels = check(compiler, builder)
+    assert kernels <= {"kbnn_conv_int8", "kbnn_conv_int16"}
+
+
+def test_convolution_in_int8_clips_and_amplifies(compiler):
+    builder = Builder(5, 5, 3)
+    builder.convolution(4, activation=1)
+    builder.convolution(4, scale=1e-4)
+    assert check(compiler, builder) == {"kbnn_conv_any"}
+
+
+@pytest.mark.parametrize("scales", [(0.02, 0.03, 0.04), (0.5, 0.001, 0.3), (0.1, 0.1, 0.1), (0.0173, 0.0171, 0.0111)])
+def test_sum(scales, compiler):
+    builder = Builder(16, 16, 16, scale=scales[0])
+    other = builder.convolution(16, size=1, scale=scales[1])
+    builder.add("ADD", [builder.image, other], (1, 16, 16, 16), scale=scales[2], zero_point=-9)
+    check(compiler, builder, batch=20)
+
+
+def test_sum_with_an_activation(compiler):
+    builder = Builder(8, 8, 4)
+    other = builder.convolution(4, size=1)
+    builder.add("ADD", [other, builder.image], (1, 8, 8, 4), fusedActivationFunction=1)
+    assert "kbnn_add_exact" in check(compiler, builder)
+
+
+@pytest.mark.parametrize("slopes", [(0.25, 0.1), (-0.5, 1.5)])
+def test_prelu(slopes, compiler):
+    builder = Builder(8, 8, 6)
+    values = np.linspace(*slopes, 6)
+    quantized = np.round(values / (np.abs(values).max() / 127)).astype(np.int8)
+    slope = builder.constant(quantized.reshape(1, 1, 6), (np.abs(values).max() / 127,), (0,))
+    builder.add("PRELU", [builder.last, slope], (1, 8, 8, 6), scale=0.017, zero_point=-50)
+    assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
+
+
+def test_constants_per_channel_in_int8_and_in_float(compiler):
+    builder = Builder(8, 8, 6)
+    shift = builder.constant(np.arange(-60, 60, 20).astype(np.int8), (0.01,), (5,))
+    builder.add("ADD", [builder.last, shift], (1, 8, 8, 6), scale=0.021, zero_point=0)
+    builder.add("DEQUANTIZE", [builder.last], (1, 8, 8, 6), "float32")
+    builder.add("MUL", [builder.last, builder.constant(np.linspace(-1, 2, 6).astype(f32))], (1, 8, 8, 6), "float32")
+    shift = builder.constant(np.linspace(-0.3, 0.3, 6).astype(f32))
+    builder.add("ADD", [builder.last, shift], (1, 8, 8, 6), "float32", fusedActivationFunction=2)
+    builder.add("QUANTIZE", [builder.last], (1, 8, 8, 6), scale=2 / 255, zero_point=0)
+    assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
+
+
+@pytest.mark.parametrize("kind", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
+@pytest.mark.parametrize(("size", "stride", "valid"), [(2, 2, True), (3, 2, False), (3, 1, False)])
+def test_pooling(kind, size, stride, valid, compiler):
+    builder = Builder(7, 7, 5, zero_point=20)
+    builder.pool(kind, size, stride, valid, activation=1)
+    check(compiler, builder)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.004, 0.07])
+def test_mean_and_dense(scale, compiler):
+    builder = Builder(5, 7, 13)
+    axes = builder.constant(np.array([1, 2], np.int32))
+    builder.add("MEAN", [builder.last, axes], (1, 13), scale=scale)
+    kernel = builder.constant(builder.random.integers(-127, 128, size=(6, 13)).astype(np.int8), (0.01,), (0,))
+    bias = builder.constant(builder.random.integers(-99, 99, size=6).astype(np.int32))
+    builder.add("FULLY_CONNECTED", [builder.last, kernel, bias], (1, 6), scale=0.03)
+    assert check(compiler, builder, batch=20) == {"kbnn_mean", "kbnn_dense"}
+
+
+def test_a_whole_image_becomes_a_vector(compiler):
+    builder = Builder(3, 4, 5)
+    builder.pool("MAX_POOL_2D", 2, 1)
+    source = builder.last
+    builder.add("RESHAPE", [source], (1, 30), scale=source.scales[0], zero_point=source.zero_points[0])
+    kernel = builder.constant(builder.random.integers(-127, 128, size=(3, 30)).astype(np.int8), (0.005,), (0,))
+    builder.add("FULLY_CONNECTED", [builder.last, kernel, None], (1, 3))
+    assert "kbnn_flatten" in check(compiler, builder)
+
+
+def test_channels_are_shuffled_split_padded_and_joined(compiler):
+    builder = Builder(4, 5, 6)
+    image, same = builder.image, {"scale": 0.02, "zero_point": 3}
+    builder.add("RESHAPE", [image], (1, 4, 5, 2, 3), **same)
+    order = builder.constant(np.array([0, 1, 2, 4, 3], np.int32))
+    builder.add("TRANSPOSE", [builder.last, order], (1, 4, 5, 3, 2), **same)
+    shuffled = builder.add("RESHAPE", [builder.last], (1, 4, 5, 6), **same)
+    sides = builder.constant(np.array([[0, 0], [0, 0], [0, 0], [1, 2]], np.int32))
+    padded = builder.add("PAD", [shuffled, sides], (1, 4, 5, 9), **same)
+    builder.add("CONCATENATION", [padded, image, shuffled], (1, 4, 5, 21), axis=3, **same)
+    assert check(compiler, builder) == {"kbnn_channels"}
+
+
+def test_residual_blocks_share_one_stream_of_memory(compiler):
+    """Signs, convolution and sum run row by row: what lives whole is the stream, whose rows are replaced in place."""
+    builder = Builder(16, 16, 3)
+    stream = builder.convolution(16)
+    for _ in range(3):
+        builder.signs()
+        builder.binary(16)
+        stream = builder.add("ADD", [builder.last, stream], (1, 16, 16, 16), scale=0.07)
+    builder.signs()
+    left = builder.binary(32, stride=2)
+    builder.last = stream
+    builder.pool("AVERAGE_POOL_2D", 2, 2)
+    right = builder.convolution(32, size=1)
+    builder.add("ADD", [left, right], (1, 8, 8, 32))
+    axes = builder.constant(np.array([1, 2], np.int32))
+    builder.add("MEAN", [builder.last, axes], (1, 32), scale=0.02)
+    check(compiler, builder)
+    _, planned, _ = compiler.network(builder.file())
+    # The stream, three rows of signs with their padding, a patch, its sums, and rows in between.
+    assert planned.arena_bytes < 16 * 16 * 16 + 1600
+
+
+def test_what_has_no_integer_form_is_refused_by_name():
+    from kbnn.converters.c import writers
+
+    builder = Builder(4, 4, 8)
+    builder.add("LOGISTIC", [builder.last], (1, 4, 4, 8))
+    with pytest.raises(ConversionError, match=r"'t1' \(LOGISTIC\) has no form in C"):
+        writers.write(builder.file())
+    builder = Builder(4, 4, 8)
+    builder.signs()
+    builder.binary(8, out="float32")
+    with pytest.raises(ConversionError, match="is not int8"):
+        writers.write(builder.file())
