@@ -43,13 +43,16 @@ def registered() -> list[Network]:
 
 
 def distinct() -> list[Network]:
-    """Every builder with every preset, once, at one block per stage: names that differ in depth alone are one."""
+    """Every builder with every preset, once: names that differ only in depth are one.
+
+    Two stages of one block each have every kind of block, with and without downsampling.
+    """
     found: dict[str, Network] = {}
     for architecture in models.architectures():
         arguments = dict(SMALL.get(architecture.builder.__name__, {}))
         blocks = architecture.options().get("blocks")
         if blocks is not None:
-            arguments["blocks"] = 1 if isinstance(blocks, int) else (1,) * len(blocks)
+            arguments["blocks"] = 1 if isinstance(blocks, int) else (1, 1)
         preset = {key: value for key, value in architecture.preset.items() if key != "blocks"}
         found.setdefault(f"{architecture.builder.__name__} {preset}", Network(architecture.name, arguments))
     return list(found.values())

@@ -12,8 +12,8 @@ from kbnn.methods import Method
 
 # Multiplies every channel count.
 Width = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
-# How many blocks each of the four stages has.
-Blocks = tuple[pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt, pydantic.PositiveInt]
+# Blocks per stage; the papers' networks have four stages, smaller ones may have fewer.
+Blocks = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.Field(min_length=1, max_length=4)]
 # What comes before the first binary convolution; chosen by the image's size when not given.
 Stem = Literal["cifar", "imagenet"]
 # One shortcut per convolution (Bi-Real Net), one per two convolutions (ResNet), or none.

@@ -1,6 +1,7 @@
 """kbnn is imported before any test module can import TensorFlow, so that tf.keras is Keras 2."""
 
 import gc
+import resource
 from collections.abc import Iterator
 
 import pytest
@@ -18,16 +19,34 @@ def libraries_are_there_to_stay() -> None:
     gc.freeze()
 
 
+# A worker frees what its tests left behind whenever it has grown by so many bytes.
+GROWTH = 200_000_000
+_grown_from = 0
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Frees each test's networks, which are cycles, and their graphs: kept, they come to gigabytes over a run."""
+def leftovers_are_freed() -> Iterator[None]:
+    """Frees the networks of earlier tests, which are reference cycles, together with their graphs.
+
+    Collecting after every test would take a sixth of the suite's time.
+    """
+    global _grown_from
     yield
+    if _resident() - _grown_from < GROWTH:
+        return
     import tensorflow as tf
     from tensorflow.python.framework import ops
 
     tf.keras.backend.clear_session()
-    # TensorFlow keeps every gradient of one's own that was ever traced into a graph, and with it the graph.
+    # TensorFlow keeps every custom gradient that was ever traced into a graph, and with it the graph.
     gradients = ops.gradient_registry._registry
     for name in [name for name in gradients if name.startswith("CustomGradient-")]:
         del gradients[name]
     gc.collect()
+    _grown_from = _resident()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process occupies."""
+    with open("/proc/self/statm") as statm:  # noqa: PTH123, opened for every test
+        return int(statm.read().split()[1]) * resource.getpagesize()

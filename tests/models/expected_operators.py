@@ -4,18 +4,18 @@
 OWN = {
     "alexnet": "ADD:1 CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:6 LceQuantize:2 MAX_POOL_2D:1 RESHAPE:1",
     "aresb10": (
-        "ADD:28 AVERAGE_POOL_2D:6 CONCATENATION:3 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:11 LceQuantize:11 MEAN:1 "
-        "PAD:8 PRELU:8 RESHAPE:16 TRANSPOSE:8"
+        "ADD:14 AVERAGE_POOL_2D:2 CONCATENATION:1 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:5 LceQuantize:5 MEAN:1 "
+        "PAD:4 PRELU:4 RESHAPE:8 TRANSPOSE:4"
     ),
-    "bireal18": "ADD:8 AVERAGE_POOL_2D:3 CONV_2D:4 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:8 MEAN:1",
+    "bireal18": "ADD:4 AVERAGE_POOL_2D:1 CONV_2D:2 FULLY_CONNECTED:1 LceBconv2d:4 LceQuantize:4 MEAN:1",
     "dorefa_svhn": "CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:6 LceQuantize:1 RELU_N1_TO_1:1",
-    "plain18": "CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:1 MEAN:1",
+    "plain18": "CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:4 LceQuantize:1 MEAN:1",
     "presb10": (
-        "ADD:44 AVERAGE_POOL_2D:6 CONCATENATION:3 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:11 LceQuantize:11 MEAN:29 "
-        "MUL:40 PAD:8 PRELU:24 RESHAPE:16 RSQRT:8 SUB:16 TRANSPOSE:8"
+        "ADD:22 AVERAGE_POOL_2D:2 CONCATENATION:1 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:5 LceQuantize:5 MEAN:17 "
+        "MUL:20 PAD:4 PRELU:12 RESHAPE:8 RSQRT:4 SUB:8 TRANSPOSE:4"
     ),
-    "react10": "ADD:8 AVERAGE_POOL_2D:3 CONCATENATION:3 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:8 MEAN:1",
-    "resnet18": "ADD:4 AVERAGE_POOL_2D:3 CONV_2D:4 FULLY_CONNECTED:1 LceBconv2d:8 LceQuantize:4 MEAN:1",
+    "react10": "ADD:4 AVERAGE_POOL_2D:1 CONCATENATION:1 CONV_2D:1 FULLY_CONNECTED:1 LceBconv2d:4 LceQuantize:4 MEAN:1",
+    "resnet18": "ADD:2 AVERAGE_POOL_2D:1 CONV_2D:2 FULLY_CONNECTED:1 LceBconv2d:4 LceQuantize:2 MEAN:1",
     "resnet20": "ADD:6 AVERAGE_POOL_2D:2 CONV_2D:3 FULLY_CONNECTED:1 LceBconv2d:6 LceQuantize:6 MEAN:1",
     "tiny": "ADD:4 AVERAGE_POOL_2D:1 CONV_2D:2 FULLY_CONNECTED:1 LceBconv2d:4 LceQuantize:4 MEAN:1",
     "vgg_small": "CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:5 LceQuantize:1 MAX_POOL_2D:1",
@@ -32,9 +32,9 @@ ADDED = {
         "xnor+std+ml+bma": "ADD:3 LceQuantize:1 MUL:3 NEG:2 RELU:4 RESHAPE:3",
     },
     "bireal18": {
-        "react": "ADD:7 PRELU:8",
-        "irnet+ml+bma": "ADD:7",
-        "siman+code": "MEAN:16 PRELU:8 SUB:8",
+        "react": "ADD:3 PRELU:4",
+        "irnet+ml+bma": "ADD:3",
+        "siman+code": "MEAN:8 PRELU:4 SUB:4",
     },
     "dorefa_svhn": {
         "irnet+ml+bma": "ADD:6 LceBMaxPool2d:-2 LceQuantize:5 MAX_POOL_2D:2 RELU_N1_TO_1:4",
@@ -42,15 +42,15 @@ ADDED = {
     "plain18": {
         "irnet": "RELU_N1_TO_1:1",
         "react": "PRELU:1",
-        "irnet+ml+bma": "ADD:7 LceQuantize:7 RELU_N1_TO_1:8",
+        "irnet+ml+bma": "ADD:3 LceQuantize:3 RELU_N1_TO_1:4",
     },
     "react10": {
-        "react": "ADD:7 PRELU:8",
-        "irnet+ml+bma": "ADD:7",
+        "react": "ADD:3 PRELU:4",
+        "irnet+ml+bma": "ADD:3",
     },
     "resnet18": {
-        "react": "ADD:3 PRELU:4",
-        "irnet+ml+bma": "ADD:7 LceQuantize:4 RELU_N1_TO_1:4",
+        "react": "ADD:1 PRELU:2",
+        "irnet+ml+bma": "ADD:3 LceQuantize:2 RELU_N1_TO_1:2",
     },
     "resnet20": {
         "react": "ADD:5 PRELU:6",

@@ -47,7 +47,7 @@ def test_lists_and_text_become_what_the_option_takes():
         ({"shortcuts": "red"}, "bireal18: shortcuts: input should be 'bireal', 'res' or 'none', received 'red'"),
         ({"width": 0}, "bireal18: width: input should be greater than 0, received 0"),
         ({"width": float("nan")}, "bireal18: width:"),
-        ({"blocks": (2, 2)}, "bireal18: blocks: "),
+        ({"blocks": (2, 2, 2, 2, 2)}, "bireal18: blocks: "),
         ({"blocks": (2, 2, 2, 0)}, "bireal18: blocks: input should be greater than 0"),
         ({"classes": 0}, "bireal18: classes: input should be greater than 0, received 0"),
         ({"input_shape": (32, 32)}, r"bireal18: input_shape \(height, width, channels\): .* received \(32, 32\)"),
