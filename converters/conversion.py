@@ -12,7 +12,7 @@ from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.binary_layers import binary_calls
 from kbnn.converters.graph.graph import Graph, batches
 from kbnn.converters.graph.trace import Reference, signature
-from kbnn.converters.passes import Options, deploy
+from kbnn.converters.passes import Options, deploy, with_passes
 from kbnn.converters.passes.int8 import calibrated, in_int8
 from kbnn.converters.tflite import audit, flatbuffer
 from kbnn.converters.tflite.audit import Audit
@@ -90,7 +90,7 @@ def convert(
         >>> artifact = kbnn.converters.convert(model, "model.tflite")
         >>> artifact.audit.binary_share, artifact.parity.median_abs_difference
     """
-    options = Options(kernel=kernel, allow_float=tuple(allow_float), weights=weights)
+    options = with_passes(Options(kernel=kernel, allow_float=tuple(allow_float), weights=weights))
     if calibration is not None and weights != "float32":
         raise UsageError(f"calibration makes weights int8 too: received weights='{weights}' with it, leave that out")
     keras = Reference(in_float32(model))

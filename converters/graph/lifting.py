@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import tensorflow as tf
 
-from kbnn.converters.graph import rules_binary, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
+from kbnn.converters.graph import rules_binary, rules_functions, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
 from kbnn.converters.graph.binary_layers import binary_calls, is_binary
 from kbnn.converters.graph.graph import Graph, Node, Origin, build
 from kbnn.converters.graph.operations import Affine, BinaryConvolution, Input, Kept, Opaque, Part, Shape, Sign

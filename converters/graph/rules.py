@@ -1,5 +1,6 @@
 """Which operations each layer is at inference: one rule per layer class."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,16 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import activations
-from kbnn.converters.graph.operations import Function, Operation, Shape
+from kbnn.converters.graph.operations import Clip, Function, Operation, PReLU, Shape
 from kbnn.converters.graph.trace import Call, Reference
 
-# A suffix for the name, the operation, and the shape of its value where that is not the layer's output's.
+# A suffix for the name, the operation, and the shape of its value where it differs from that of the layer's output.
 Step = tuple[str, Operation, Shape | None]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What rules need beside the layer: Keras's binarized kernels, and the numbers of the uses of 1-bit layers."""
+    """What rules need besides the layer: Keras's binarized kernels, and the numbers of the uses of 1-bit layers."""
 
     reference: Reference
     kernels: dict[int, np.ndarray]
@@ -30,11 +31,30 @@ class Context:
     def input_shape(self, call: Call) -> Shape:
         return self.reference.shape(call.inputs[0])
 
+    def input_dtype(self, call: Call) -> tf.DType:
+        name, _, output = call.inputs[0].partition(":")
+        return self.reference.operation(self.reference.order[name]).outputs[int(output)].dtype
+
 
 Rule = Callable[[Call, Context], list[Step] | None]
 _RULES: dict[type, Rule] = {}
-# Functions whose training form holds more than elementwise operations, and the same function as one.
-_INFERENCE_FORMS = {activations.hard_tanh: lq.activations.hard_tanh}
+# Activation functions that clip, and their bounds.
+_CLIPS = {
+    tf.keras.activations.relu: (0.0, math.inf),
+    tf.nn.relu: (0.0, math.inf),
+    tf.nn.relu6: (0.0, 6.0),
+    activations.hard_tanh: (-1.0, 1.0),
+    lq.activations.hard_tanh: (-1.0, 1.0),
+}
+_KEEP_SIGNS = (
+    tf.keras.activations.tanh,
+    tf.keras.activations.softsign,
+    tf.nn.tanh,
+    tf.math.tanh,
+    tf.nn.softsign,
+)
+# TensorFlow's and Keras's default slope.
+_LEAKY_SLOPE = 0.2
 
 
 def rule(*classes: type) -> Callable[[Rule], Rule]:
@@ -51,11 +71,30 @@ def rule_for(layer: Any) -> Rule | None:
     return _RULES.get(type(layer))
 
 
-def activation(layer: Any) -> list[Step]:
+def activation(layer: Any, channels: int) -> list[Step]:
     """A layer's own activation function; nothing when it is linear."""
-    is_linear = layer.activation in (None, tf.keras.activations.linear)
-    function = _INFERENCE_FORMS.get(layer.activation, layer.activation)
-    return [] if is_linear else [("activation", Function(function), None)]
+    if layer.activation in (None, tf.keras.activations.linear):
+        return []
+    return [("activation", function(layer.activation, channels), None)]
+
+
+def function(called: Callable[[tf.Tensor], tf.Tensor], channels: int) -> Operation:
+    """An elementwise function of one argument as an operation of a value of `channels` channels."""
+    if called in _CLIPS:
+        return Clip(*_CLIPS[called])
+    if called is tf.nn.leaky_relu:
+        return leaky(_LEAKY_SLOPE, channels)
+    return Function(called, keeps_signs=called in _KEEP_SIGNS)
+
+
+def is_known(called: Callable[[tf.Tensor], tf.Tensor] | None) -> bool:
+    """Whether passes know something of an elementwise function."""
+    return called in _CLIPS or called in _KEEP_SIGNS or called is tf.nn.leaky_relu
+
+
+def leaky(slope: float, channels: int) -> PReLU:
+    """A leaky ReLU: one slope for all channels."""
+    return PReLU(np.full(channels, float(slope)), is_leaky=True)
 
 
 def numbers(variable: Any) -> np.ndarray:

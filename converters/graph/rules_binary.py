@@ -31,7 +31,25 @@ def _convolution(call: Call, context: Context) -> list[Step] | None:
     # One pixel needs no padding; without it, constants can be moved through the layer.
     padding = "valid" if tuple(layer.kernel_size) == (1, 1) else layer.padding
     convolution = op.Convolution(kernel * scale, bias, layer.strides, layer.dilation_rate, padding, layer.groups)
-    return [("conv", convolution, None), *activation(layer)]
+    return [("conv", convolution, None), *activation(layer, kernel.shape[-1])]
+
+
+@rule(layers.DepthwiseConv2D)
+def _depthwise(call: Call, context: Context) -> list[Step] | None:
+    layer = call.layer
+    if layer.data_format != "channels_last" or _binarizes_input(layer):
+        return None
+    kernel = numbers(layer.depthwise_kernel)
+    filters = kernel.shape[2] * kernel.shape[3]
+    convolution = op.DepthwiseConvolution(
+        kernel.reshape(*kernel.shape[:2], 1, filters),
+        numbers(layer.bias) if layer.use_bias else np.zeros(filters),
+        layer.strides,
+        layer.dilation_rate,
+        "valid" if tuple(layer.kernel_size) == (1, 1) else layer.padding,
+        kernel.shape[3],
+    )
+    return [("conv", convolution, None), *activation(layer, filters)]
 
 
 @rule(layers.Dense, lq.layers.QuantDense, BinaryDense)
@@ -45,7 +63,7 @@ def _dense(call: Call, context: Context) -> list[Step] | None:
         return None
     kernel = context.kernel(call).reshape(shape[0], -1)
     scale, bias = _scale_and_bias(layer, kernel.shape[-1])
-    return [("dense", op.Dense(kernel * scale, bias), None), *activation(layer)]
+    return [("dense", op.Dense(kernel * scale, bias), None), *activation(layer, kernel.shape[-1])]
 
 
 def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
@@ -77,7 +95,7 @@ def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
     )
     scale, bias = _scale_and_bias(layer, filters)
     steps += [("sign", op.Sign(), shape), ("conv", convolution, None)]
-    return [*steps, ("scale", op.Affine(magnitudes * scale, bias), None), *activation(layer)]
+    return [*steps, ("scale", op.Affine(magnitudes * scale, bias), None), *activation(layer, filters)]
 
 
 def _binary_dense(call: Call, context: Context) -> list[Step] | None:
@@ -105,7 +123,7 @@ def _binary_dense(call: Call, context: Context) -> list[Step] | None:
         ("conv", convolution, (1, 1, units)),
         ("scale", op.Affine(magnitudes * scale, bias), (1, 1, units)),
         ("flat", op.Reshape((units,)), None),
-        *activation(layer),
+        *activation(layer, units),
     ]
 
 

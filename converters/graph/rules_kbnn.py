@@ -1,4 +1,4 @@
-"""kbnn's layers."""
+"""kbnn's own layers."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from kbnn.converters.graph.trace import Call
 @rule(layers.ChannelShift)
 def _channel_shift(call: Call, context: Context) -> list[Step]:
     """x + b_c."""
-    return [("shift", _shift(numbers(call.layer.bias)), None)]
+    return [("shift", op.Affine.shift(numbers(call.layer.bias)), None)]
 
 
 @rule(layers.BatchMedian)
@@ -22,7 +22,7 @@ def _batch_median(call: Call, context: Context) -> list[Step]:
     layer, ones = call.layer, np.ones(context.input_shape(call)[-1])
     positive, negative = numbers(layer.moving_positive_rms), numbers(layer.moving_negative_rms)
     return [
-        ("shift", _shift(-numbers(layer.threshold())), None),
+        ("shift", op.Affine.shift(-numbers(layer.threshold())), None),
         ("sides", op.PReLU(positive / negative * ones), None),
         ("scale", op.Affine(numbers(layer.gamma) / positive * ones, 0.0 * ones), None),
     ]
@@ -59,7 +59,10 @@ def _biased_prelu(call: Call, context: Context) -> list[Step]:
 @rule(layers.RPReLU)
 def _rprelu(call: Call, context: Context) -> list[Step]:
     """PReLU(x - γ_c) + ζ_c."""
-    return [*_biased(call.layer, context.input_shape(call)[-1]), ("zeta", _shift(numbers(call.layer.zeta)), None)]
+    return [
+        *_biased(call.layer, context.input_shape(call)[-1]),
+        ("zeta", op.Affine.shift(numbers(call.layer.zeta)), None),
+    ]
 
 
 @rule(layers.SampleNormalization)
@@ -101,18 +104,14 @@ def _zero_pad_channels(call: Call, context: Context) -> list[Step] | None:
 
 
 def _biased(layer: Any, channels: int) -> list[Step]:
-    """A shift and a PReLU, whose parameters groups of channels side by side may share."""
+    """A shift and a PReLU; groups of adjacent channels may share their parameters."""
     repeats = channels // len(numbers(layer.gamma))
     return [
-        ("gamma", _shift(-np.repeat(numbers(layer.gamma), repeats)), None),
+        ("gamma", op.Affine.shift(-np.repeat(numbers(layer.gamma), repeats)), None),
         ("prelu", op.PReLU(np.repeat(numbers(layer.slope), repeats)), None),
     ]
 
 
-def _shift(offset: np.ndarray) -> op.Affine:
-    return op.Affine(np.ones(len(offset)), offset)
-
-
 def _call_of(layer: Any, around: Call) -> Call:
-    """The call of a layer that another one is made of; all of them keep the shape."""
+    """The call of a layer that another layer consists of; all of them keep the shape."""
     return Call(layer, around.first, around.last, around.arguments, around.inputs, around.outputs, ())

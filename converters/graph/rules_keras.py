@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph import operations as op
-from kbnn.converters.graph.rules import Context, Step, activation, numbers, rule
+from kbnn.converters.graph.rules import Context, Step, activation, leaky, numbers, rule
 from kbnn.converters.graph.trace import Call
 
 layers = tf.keras.layers
@@ -17,10 +17,33 @@ layers = tf.keras.layers
     layers.GaussianDropout,
     layers.AlphaDropout,
     layers.ActivityRegularization,
+    layers.RandomFlip,
+    layers.RandomRotation,
+    layers.RandomTranslation,
+    layers.RandomZoom,
+    layers.RandomContrast,
+    layers.RandomBrightness,
 )
 def _nothing(call: Call, context: Context) -> list[Step]:
-    """Layers that only training needs."""
+    """Layers that do nothing at inference, such as augmentation."""
     return []
+
+
+@rule(layers.Rescaling)
+def _rescaling(call: Call, context: Context) -> list[Step] | None:
+    """x·scale + offset."""
+    shape, dtype = context.input_shape(call), context.input_dtype(call)
+    if dtype != tf.float32 or np.size(call.layer.scale) > 1 or np.size(call.layer.offset) > 1:
+        return None
+    ones = np.ones(shape[-1])
+    return [("scale", op.Affine(ones * call.layer.scale, ones * call.layer.offset), None)]
+
+
+@rule(layers.ZeroPadding2D)
+def _zero_padding(call: Call, context: Context) -> list[Step] | None:
+    if call.layer.data_format != "channels_last":
+        return None
+    return [("pad", op.Pad(tuple(map(tuple, call.layer.padding)), 0.0), None)]
 
 
 @rule(layers.BatchNormalization)
@@ -41,6 +64,12 @@ def _add(call: Call, context: Context) -> list[Step] | None:
     return [("add", op.Add(), None)] if len(shapes) == 1 and len(call.inputs) > 1 else None
 
 
+@rule(layers.Subtract)
+def _subtract(call: Call, context: Context) -> list[Step] | None:
+    shapes = {context.reference.shape(tensor) for tensor in call.inputs}
+    return [("subtract", op.Subtract(), None)] if len(shapes) == 1 else None
+
+
 @rule(layers.Concatenate)
 def _concatenate(call: Call, context: Context) -> list[Step] | None:
     is_last = call.layer.axis in (-1, len(context.input_shape(call)))
@@ -54,11 +83,31 @@ def _prelu(call: Call, context: Context) -> list[Step] | None:
     return [("prelu", op.PReLU(numbers(call.layer.alpha).ravel()), None)]
 
 
-@rule(layers.Activation, layers.ReLU)
+@rule(layers.Activation)
 def _activation_layer(call: Call, context: Context) -> list[Step] | None:
-    if isinstance(call.layer, layers.Activation):
-        return activation(call.layer)
-    return None
+    shape = context.input_shape(call)
+    return activation(call.layer, shape[-1]) if shape else None
+
+
+@rule(layers.ReLU)
+def _relu(call: Call, context: Context) -> list[Step] | None:
+    """max(x, 0) up to a largest value, or a leaky ReLU."""
+    layer, shape = call.layer, context.input_shape(call)
+    largest, slope = layer.max_value, float(layer.negative_slope or 0.0)
+    if float(layer.threshold or 0.0) != 0.0 or not shape or (slope != 0.0 and largest is not None):
+        return None
+    if slope != 0.0:
+        return [("leaky", leaky(slope, shape[-1]), None)]
+    if largest is None or float(largest) == 6.0:
+        return [("relu", op.Clip(0.0, float("inf") if largest is None else 6.0), None)]
+    # TensorFlow Lite has no such activation, but fuses the lower bound.
+    return [("relu", op.Clip(0.0, float("inf")), None), ("largest", op.Clip(-float("inf"), float(largest)), None)]
+
+
+@rule(layers.LeakyReLU)
+def _leaky_relu(call: Call, context: Context) -> list[Step] | None:
+    shape = context.input_shape(call)
+    return [("leaky", leaky(float(call.layer.alpha), shape[-1]), None)] if shape else None
 
 
 @rule(layers.MaxPooling2D)

@@ -1,6 +1,6 @@
-"""Passes: the trained graph in its cheapest exact form, rewritten step by step; one pass a file."""
+"""Passes: they rewrite the trained graph step by step into its cheapest exact form; one pass a file."""
 
 from kbnn.converters.passes.options import Options
-from kbnn.converters.passes.pipeline import deploy
+from kbnn.converters.passes.pipeline import deploy, with_passes
 
-__all__ = ["Options", "deploy"]
+__all__ = ["Options", "deploy", "with_passes"]

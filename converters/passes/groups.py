@@ -1,68 +1,71 @@
-"""Pass: grouped binary convolutions that cannot run as one operator become one convolution per group.
+"""Passes: grouped binary convolutions that cannot run as one operator become one convolution per group.
 
-LCE bitpacks a grouped convolution only when each group has a multiple of 32 channels, and its default kernel, the one
-in the stock Android library, runs none. The values are split before the sign: split after it, they would be float.
+LCE bitpacks a grouped convolution only if each group has a multiple of 32 channels, and its default kernel, the one in
+the stock Android library, runs none. The values are split before the sign: split after it, they would be float.
 """
 
-import functools
 from dataclasses import replace
 
 import numpy as np
 
-from kbnn.converters.graph.graph import Graph, Node, Pass
+from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import Affine, BinaryConvolution, Concatenate, Part, Sign, Split
 
 _CHANNELS_PER_WORD = 32
 
 
-def split_groups(portable: bool) -> Pass:
-    """The pass that splits all grouped convolutions (`portable`), or only those that LCE cannot bitpack."""
-    return functools.partial(_split_groups, portable=portable)
+def split_groups(graph: Graph) -> Graph:
+    """Splits all grouped binary convolutions: the portable form."""
+    return _split_groups(graph, 0)
 
 
-def _split_groups(graph: Graph, portable: bool) -> Graph:
+def split_unpackable_groups(graph: Graph) -> Graph:
+    """Splits the grouped binary convolutions that LCE cannot bitpack."""
+    return _split_groups(graph, _CHANNELS_PER_WORD)
+
+
+def _split_groups(graph: Graph, word: int) -> Graph:
+    """Splits those whose groups do not fill words."""
     for name in list(graph.nodes):
         node = graph[name]
-        if isinstance(node.operation, BinaryConvolution) and node.operation.groups > 1:
-            fills_words = node.operation.rows.shape[1] % _CHANNELS_PER_WORD == 0
-            if portable or not fills_words:
-                graph = _split(graph, node, node.operation)
+        convolution = node.operation
+        if not isinstance(convolution, BinaryConvolution) or convolution.groups == 1:
+            continue
+        if not word or convolution.rows.shape[1] % word:
+            graph = _split(graph, node, convolution)
     return graph
 
 
 def _split(graph: Graph, node: Node, convolution: BinaryConvolution) -> Graph:
     sign = graph[node.inputs[0]]
     after = graph.sole_consumer(node.name)
-    affine = after if after is not None and isinstance(after.operation, Affine) else None
+    affine = after.operation if after is not None and isinstance(after.operation, Affine) else None
     parts = Node(graph.unused(f"{node.layer}/groups"), Split(convolution.groups), sign.inputs, (), node.layer)
     added, ends = [parts], []
     for k in range(convolution.groups):
-        chain = _group(parts, sign, node, affine, k, convolution.groups)
+        chain = _group(parts, sign, node, convolution, affine, k)
         added += chain
         ends.append(chain[-1].name)
-    last = affine or node
+    last = after if after is not None and affine is not None else node
     return graph.with_nodes(*added, replace(last, operation=Concatenate(), inputs=tuple(ends)))
 
 
-def _group(parts: Node, sign: Node, node: Node, affine: Node | None, index: int, groups: int) -> list[Node]:
-    """One group by itself: its channels, their signs, the convolution, and what follows it."""
-    name = f"{node.layer}/group{index}"
-    own = _share(np.arange(sign.channels), index, groups)
-    part = Node(f"{name}/values", Part(index), (parts.name,), (*sign.shape[:-1], len(own)), node.layer)
+def _group(
+    parts: Node, sign: Node, node: Node, whole: BinaryConvolution, affine: Affine | None, index: int
+) -> list[Node]:
+    """One group by itself: its channels, their signs, the convolution, and the affine map that follows."""
+    name, layer = f"{node.layer}/group{index}", node.layer
+
+    def share(values: np.ndarray) -> np.ndarray:
+        return np.split(values, whole.groups)[index]
+
+    own = share(np.arange(sign.channels))
+    part = Node(f"{name}/values", Part(index, whole.groups), (parts.name,), (*sign.shape[:-1], len(own)), layer)
     origin = sign.origin and replace(sign.origin, order=sign.origin.order[own], shift=sign.origin.shift[own])
-    bits = Node(f"{name}/sign", Sign(), (part.name,), part.shape, node.layer, origin)
-    whole = node.operation
-    assert isinstance(whole, BinaryConvolution)  # noqa: S101  (for mypy)
-    filters = _share(whole.filters, index, groups)
-    convolution = replace(whole, rows=whole.rows[index : index + 1], filters=filters)
-    products = Node(f"{name}/conv", convolution, (bits.name,), (*node.shape[:-1], len(filters)), node.layer)
+    bits = Node(f"{name}/sign", Sign(), (part.name,), part.shape, layer, origin)
+    convolution = replace(whole, rows=whole.rows[index : index + 1], filters=share(whole.filters))
+    products = Node(f"{name}/conv", convolution, (bits.name,), (*node.shape[:-1], len(convolution.filters)), layer)
     if affine is None:
         return [part, bits, products]
-    maps = affine.operation
-    assert isinstance(maps, Affine)  # noqa: S101
-    scaled = Affine(_share(maps.scale, index, groups), _share(maps.offset, index, groups))
-    return [part, bits, products, Node(f"{name}/scaled", scaled, (products.name,), products.shape, node.layer)]
-
-
-def _share(values: np.ndarray, index: int, groups: int) -> np.ndarray:
-    return np.split(values, groups)[index]
+    scaled = Affine(share(affine.scale), share(affine.offset))
+    return [part, bits, products, Node(f"{name}/scaled", scaled, (products.name,), products.shape, layer)]

@@ -1,8 +1,8 @@
-"""Pass: everything real-valued in 8 bits, with ranges that real data have.
+"""Pass: everything real-valued in 8 bits, with the ranges of real data.
 
 Each value that a file stores between two operators is rounded to one of 256 levels between its `limits`, kernels of
-real convolutions to 255 levels per filter, other constants to as many in all. Signs, and what is computed between a
-binary convolution and the sign of it, stay as they are. Normalizations that no convolution takes in are computed in
+real-valued convolutions to 255 levels per filter, other constants to as many in all. Signs, and values between a binary
+convolution and the sign of its output, stay as they are. Normalizations that no convolution absorbs are computed in
 float, between rounded values: their statistics and their scales per channel would suffer most.
 """
 
@@ -11,33 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
-from larq.activations import hard_tanh
 
 from kbnn.converters.graph.graph import Graph, Limits, Node
-from kbnn.converters.graph.operations import (
-    Affine,
-    BinaryConvolution,
-    Concatenate,
-    Convolution,
-    Dense,
-    Function,
-    Operation,
-    Pad,
-    PadChannels,
-    Part,
-    Pool,
-    PReLU,
-    Reshape,
-    Shuffle,
-    Sign,
-    Split,
-)
-from kbnn.converters.tflite.int8_weights import rounded_kernel
-
-# What moves or picks values: TensorFlow Lite wants the same levels before and after.
-_MOVES = (Concatenate, Pad, PadChannels, Part, Pool, Reshape, Shuffle, Split)
-# What TensorFlow Lite has as a part of the operator before.
-_FUSED = (tf.keras.activations.relu, hard_tanh)
+from kbnn.converters.graph.operations import Affine, BinaryConvolution, Operation, Pool, Sign, Split
 
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
@@ -56,7 +32,7 @@ def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dic
 
 
 def in_int8(graph: Graph, limits: Mapping[str, Limits]) -> Graph:
-    """The graph with its values rounded between their limits, and the kernels of its real-valued layers."""
+    """The graph with its values rounded between their limits, and the constants of its real-valued layers."""
     first = _first_of_same_levels(graph)
     shared: dict[str, Limits] = {}
     for name, (low, high) in limits.items():
@@ -64,9 +40,7 @@ def in_int8(graph: Graph, limits: Mapping[str, Limits]) -> Graph:
             lowest, highest = shared.get(first[name], (0.0, 0.0))
             shared[first[name]] = (min(low, lowest), max(high, highest))
     rounds = [
-        node
-        for node in graph
-        if node.name in limits or isinstance(node.operation, _MOVES) or _is_clipped_later(graph, node)
+        node for node in graph if node.name in limits or node.operation.moves_values or _is_clipped_later(graph, node)
     ]
     ranges = {node.name: shared.get(first[node.name]) for node in rounds if not isinstance(node.operation, Split)}
     operations = {node.name: _with_rounded_constants(graph, node) for node in graph}
@@ -76,11 +50,11 @@ def in_int8(graph: Graph, limits: Mapping[str, Limits]) -> Graph:
 
 
 def _first_of_same_levels(graph: Graph) -> dict[str, str]:
-    """Of each value, the first of those that need the same levels."""
+    """For each value, the first of those that need the same levels."""
     first: dict[str, str] = {}
     for node in graph:
         first[node.name] = node.name
-        if isinstance(node.operation, _MOVES) or _clips_pooled(graph, node):
+        if node.operation.moves_values or _clips_pooled(graph, node):
             same = {first[name] for name in node.inputs}
             leader = first[node.inputs[0]]
             first = {name: leader if group in same else group for name, group in first.items()}
@@ -89,35 +63,31 @@ def _first_of_same_levels(graph: Graph) -> dict[str, str]:
 
 
 def _is_stored(graph: Graph, node: Node) -> bool:
-    """Whether a file holds a node's value as it is, and not only what the next operation makes of it."""
-    if isinstance(node.operation, (*_MOVES, Sign)) or not node.shape:
+    """Whether a file holds a node's value itself, and not only what the next operation makes of it."""
+    if node.operation.moves_values or isinstance(node.operation, Sign) or not node.shape:
         return False
     reader = graph.sole_consumer(node.name)
     if reader is None:
         return True
-    if _is_fused(reader.operation) or _is_clipped_later(graph, node):
+    if reader.operation.is_fused or _is_clipped_later(graph, node):
         return False
     if not _follows_binary(graph, node):
         return True
     return not (isinstance(reader.operation, Affine) or _becomes_bits(graph, reader))
 
 
-def _is_fused(operation: Operation) -> bool:
-    return isinstance(operation, Function) and operation.function in _FUSED
-
-
 def _clips_pooled(graph: Graph, node: Node) -> bool:
     """Whether a node is fused into a pooling operator, whose levels it then has."""
-    return _is_fused(node.operation) and isinstance(graph[node.inputs[0]].operation, Pool)
+    return node.operation.is_fused and isinstance(graph[node.inputs[0]].operation, Pool)
 
 
 def _is_clipped_later(graph: Graph, node: Node) -> bool:
-    """Whether a value is pooled and then clipped, and nothing else: it may as well be clipped when it is rounded."""
+    """Whether a value is only pooled and then clipped: it may as well be clipped when it is rounded."""
     pool = graph.sole_consumer(node.name)
-    if pool is None or not (isinstance(pool.operation, Pool) and pool.operation.kind == "max"):
+    if pool is None or not _is_max_pool(pool):
         return False
     clip = graph.sole_consumer(pool.name)
-    return clip is not None and _is_fused(clip.operation)
+    return clip is not None and clip.operation.is_fused
 
 
 def _follows_binary(graph: Graph, node: Node) -> bool:
@@ -127,39 +97,18 @@ def _follows_binary(graph: Graph, node: Node) -> bool:
 
 
 def _becomes_bits(graph: Graph, node: Node) -> bool:
-    """Whether only the sign of what a node reads is kept, if it is pooled before or not."""
-    if isinstance(node.operation, Pool) and node.operation.kind == "max":
+    """Whether only the sign of what a node reads is kept, whether it is pooled before or not."""
+    if _is_max_pool(node):
         reader = graph.sole_consumer(node.name)
         return reader is not None and _becomes_bits(graph, reader)
     return isinstance(node.operation, Sign)
 
 
+def _is_max_pool(node: Node) -> bool:
+    return isinstance(node.operation, Pool) and node.operation.is_maximum
+
+
 def _with_rounded_constants(graph: Graph, node: Node) -> Operation:
-    """A node's operation with its constants as the converter rounds them: kernels by filter, others all alike."""
-    operation = node.operation
-    if isinstance(operation, Convolution):
-        return replace(operation, kernel=rounded_kernel(operation.kernel))
-    if isinstance(operation, Dense):
-        return replace(operation, kernel=_rounded_alike(operation.kernel))
-    if isinstance(operation, PReLU):
-        return PReLU(_rounded_alike(operation.slope))
-    if isinstance(operation, Affine) and not _follows_binary(graph, node):
-        if operation.is_shift:
-            return Affine(operation.scale, _rounded(operation.offset))
-        if not np.any(operation.offset):
-            return Affine(_rounded(operation.scale), operation.offset)
-    return operation
-
-
-def _rounded_alike(constants: np.ndarray) -> np.ndarray:
-    """With levels at equal distances on both sides of zero."""
-    return rounded_kernel(constants.reshape(-1, 1)).reshape(constants.shape)
-
-
-def _rounded(constants: np.ndarray) -> np.ndarray:
-    """With levels from the smallest to the largest."""
-    low, high = min(0.0, float(constants.min())), max(0.0, float(constants.max()))
-    if low == high:
-        return constants
-    values = tf.constant(constants, tf.float32)
-    return np.asarray(tf.quantization.fake_quant_with_min_max_args(values, low, high), np.float64)
+    """A node's operation with its constants as the converter rounds them."""
+    folds = isinstance(node.operation, Affine) and _follows_binary(graph, node)
+    return node.operation if folds else node.operation.with_int8_constants()

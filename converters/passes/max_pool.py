@@ -1,4 +1,4 @@
-"""Pass: batch normalization before max-pooling, not after.
+"""Pass: batch normalization before max-pooling instead of after it.
 
 max(x)·a + b = max(x·a + b) for a > 0. Before the pool it folds into the binary convolution, whose output can then be
 bitpacked and pooled as bits.
@@ -13,12 +13,12 @@ from kbnn.converters.graph.operations import Affine, BinaryConvolution, Pool
 
 
 def affine_before_max_pool(graph: Graph) -> Graph:
-    """Swaps each affine map with the max-pool before it where that lets it fold into a binary convolution."""
+    """Swaps each affine map with the max-pool before it where it then folds into a binary convolution."""
     for name in list(graph.nodes):
         affine = graph.nodes.get(name)
         if affine is not None and isinstance(affine.operation, Affine) and np.all(affine.operation.scale > 0):
             pool = graph[affine.inputs[0]]
-            if isinstance(pool.operation, Pool) and pool.operation.kind == "max" and _folds(graph, pool):
+            if isinstance(pool.operation, Pool) and pool.operation.is_maximum and _folds(graph, pool):
                 graph = _swapped(graph, pool, affine)
     return graph
 

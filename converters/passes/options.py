@@ -14,11 +14,12 @@ WEIGHTS = ("float32", "int8")
 
 @dataclass(frozen=True)
 class Options:
-    """What `convert` was asked for. A file's metadata hold it, so that `verify` can follow.
+    """What `convert` was asked for. A file's metadata hold it, so that `verify` can repeat the conversion.
 
     `kernel`: "grouped" keeps a grouped binary convolution one operator; "portable" splits it for runtimes that cannot
     run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float. `weights`: how those of
-    real-valued layers are stored. `limits`: of which values are rounded to int8; none in a file of float activations.
+    real-valued layers are stored. `limits`: the ranges of the values that are rounded to int8; empty if activations
+    stay float. `passes`: the names of the passes that made the file, in order; empty for those of this version.
 
     Raises:
         UsageError: an unknown kernel or type of weights.
@@ -28,6 +29,7 @@ class Options:
     allow_float: tuple[str, ...] = ()
     weights: str = "float32"
     limits: Mapping[str, Limits] = field(default_factory=dict)
+    passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
@@ -40,10 +42,17 @@ class Options:
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> "Options":
-        """The options in a file's metadata; those of other versions of kbnn are ignored."""
+        """The options in a file's metadata, without those that this version of kbnn does not know.
+
+        Raises:
+            TypeError, ValueError: they are damaged.
+        """
         given = {key: found[key] for key in _KNOWN if key in found}
         # JSON knows no tuples.
         given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
+        given["passes"] = tuple(map(str, given.get("passes", ())))
+        if len(given["passes"]) > _MOST_PASSES:
+            raise ValueError(f"{len(given['passes'])} passes")
         given["limits"] = {
             str(name): (float(low), float(high)) for name, (low, high) in dict(given.get("limits", {})).items()
         }
@@ -52,4 +61,6 @@ class Options:
         return Options(**given)
 
 
+# More are no pipeline of ours, and could take forever.
+_MOST_PASSES = 100
 _KNOWN = tuple(asdict(Options()))

@@ -1,38 +1,87 @@
-"""Deploy: the trained graph in its cheapest exact form, by small passes over an intermediate one."""
+"""Deploy: the trained graph in its cheapest exact form, by small passes over an intermediate form.
+
+A file's metadata list the passes that made it, so that `verify` repeats these and not those of a newer version.
+"""
+
+from dataclasses import replace
 
 from kbnn.converters.graph.graph import Graph, Pass
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.passes.affine import affine_into_kernels, merge_affine
-from kbnn.converters.passes.groups import split_groups
+from kbnn.converters.passes.affine import merge_affine
+from kbnn.converters.passes.groups import split_groups, split_unpackable_groups
 from kbnn.converters.passes.int8 import in_int8
 from kbnn.converters.passes.max_pool import affine_before_max_pool
-from kbnn.converters.passes.normalization import affine_into_normalization, scale_before_prelu
+from kbnn.converters.passes.normalization import scale_before_prelu
 from kbnn.converters.passes.options import Options
 from kbnn.converters.passes.shifts import settle_shifts
 from kbnn.converters.passes.shuffles import remove_shuffles
 from kbnn.converters.passes.thresholds import signs_as_thresholds
+from kbnn.errors import KbnnError
+
+PASSES: dict[str, Pass] = {
+    function.__name__: function
+    for function in (
+        affine_before_max_pool,
+        merge_affine,
+        remove_shuffles,
+        scale_before_prelu,
+        settle_shifts,
+        signs_as_thresholds,
+        split_groups,
+        split_unpackable_groups,
+    )
+}
+
+
+# The lifting rules count as the first pass. A pass whose results change gets another name here, such as `name@2`.
+LIFTING = "lift@2"
+
+
+def with_passes(options: Options) -> Options:
+    """The options with the names of the passes that they call for, which a file's metadata then hold."""
+    return replace(options, passes=tuple(_names(options)))
 
 
 def deploy(reference: Reference, options: Options) -> Graph:
-    """The graph that the converter gets for a model."""
+    """The graph that the converter gets for a model: by the passes that `options` name, else by those that fit.
+
+    Raises:
+        KbnnError: the options name a pass that this version of kbnn does not have.
+    """
+    names = options.passes or with_passes(options).passes
+    missing = [name for name in names if name != LIFTING and name not in PASSES]
+    if missing or LIFTING not in names:
+        raise KbnnError(
+            f"the file was made by another version of kbnn: this one has {LIFTING} and no pass "
+            f"{', '.join(missing) or 'more'}, received {', '.join(names)}; convert the model again"
+        )
     graph = lift(reference)
-    for rewrite in _passes(options):
-        graph = rewrite(graph)
+    for name in names:
+        graph = PASSES[name](graph) if name != LIFTING else graph
     return in_int8(graph, options.limits) if options.limits else graph
 
 
-def _passes(options: Options) -> list[Pass]:
+def _names(options: Options) -> list[str]:
+    """The passes in order, each with the reason for its place."""
     return [
-        remove_shuffles,
-        merge_affine,
-        scale_before_prelu,
-        merge_affine,
-        affine_into_normalization,
-        signs_as_thresholds,
-        affine_before_max_pool,
-        settle_shifts,
-        merge_affine,
-        affine_into_kernels,
-        split_groups(portable=options.kernel == "portable"),
+        LIFTING,
+        # First: an order of channels is easiest to change while every constant still belongs to its own layer.
+        "remove_shuffles",
+        # A PReLU is followed by at most one affine map then, and real-valued layers have taken theirs.
+        "merge_affine",
+        # Leaves a scale before each PReLU and a shift after it ...
+        "scale_before_prelu",
+        # ... and the scale joins the layer before the PReLU.
+        "merge_affine",
+        # All that stands before a sign is as short as it gets; what the sign does not need must not be moved about.
+        "signs_as_thresholds",
+        # A max-pool before a threshold needs its batch normalization in front, as the threshold is to be a bias.
+        "affine_before_max_pool",
+        # Every shift that is left wants a place: thresholds, RPReLU's, those of batch normalization.
+        "settle_shifts",
+        # Settled shifts may leave affine maps side by side, or some that do nothing.
+        "merge_affine",
+        # Last, as every other pass works on whole layers.
+        "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
     ]

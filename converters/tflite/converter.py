@@ -11,7 +11,7 @@ from kbnn import files
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.lowering import Trace, serving
-from kbnn.converters.graph.operations import BinaryConvolution, Convolution, Dense, Opaque
+from kbnn.converters.graph.operations import BinaryConvolution, Opaque
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.audit import data_input, is_convolution
 from kbnn.converters.tflite.flatbuffer import File, Operator
@@ -20,7 +20,6 @@ from kbnn.native_output import held_stderr
 
 # The metadata entry that records how kbnn made a file, so that `verify` can repeat it.
 MADE_BY = "KBNN"
-_CONVOLVES = (BinaryConvolution, Convolution, Dense, Opaque)
 
 
 def lower(graph: Graph, options: Mapping[str, Any]) -> File:
@@ -102,7 +101,7 @@ def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) ->
     places = sorted(operations(operator.outputs[0].name, trace.order))
     written = [node for node in [*(trace.nodes.get(k) for k in places), returned] if node is not None]
     if operator.name != "LceBconv2d":
-        return next((node for node in written if isinstance(node.operation, _CONVOLVES)), None)
+        return next((node for node in written if node.operation.convolves), None)
     read = last_operation(data_input(operator).name, trace.order)
     sign = trace.values.get((read, 0)) if read is not None else None
     readers = [node for node in trace.nodes.values() if sign is not None and sign.name in node.inputs]
@@ -114,7 +113,7 @@ def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) ->
 def _behind(graph: Graph, name: str) -> Node:
     """The node that convolves behind a value, if only operations of one input lie between."""
     node = graph[name]
-    while not isinstance(node.operation, _CONVOLVES) and len(node.inputs) == 1:
+    while not node.operation.convolves and len(node.inputs) == 1:
         node = graph[node.inputs[0]]
     return node
 

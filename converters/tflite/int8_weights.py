@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from kbnn.converters.graph.binary_layers import binary_calls
+from kbnn.converters.graph.rounding import rounded_kernel, scales_per_channel
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite import flatbuffer, lce
 from kbnn.converters.tflite.flatbuffer import File, Tensor
 
-_LARGEST = 127
 # A smaller kernel gains nothing: its scales and the operator take as much.
 _SMALLEST_BYTES = 1024
 
@@ -49,19 +49,6 @@ def _real_kernels(reference: Reference) -> list[str]:
     return [name for name in kernels if name not in binary and reference.is_constant(name)]
 
 
-def rounded_kernel(kernel: np.ndarray) -> np.ndarray:
-    """A kernel `(..., filters)` rounded to int8, one scale per filter."""
-    scales = _scales(kernel, axis=-1)
-    return (np.round(kernel / scales) * scales).astype(np.float32)
-
-
-def _scales(kernel: np.ndarray, axis: int) -> np.ndarray:
-    """One positive scale per channel of an axis, by which its largest magnitude is 127; float32, to be divided by."""
-    others = tuple(k for k in range(kernel.ndim) if k != axis % kernel.ndim)
-    largest = np.abs(kernel).max(others, keepdims=True)
-    return np.where(largest > 0, largest, 1.0).astype(np.float32) / np.float32(_LARGEST)
-
-
 def _real_weights(file: File) -> list[Tensor]:
     found = [operator.inputs[1] for operator in file.operators if operator.name in ("CONV_2D", "FULLY_CONNECTED")]
     return [tensor for tensor in found if tensor is not None and tensor.data is not None and tensor.dtype == "float32"]
@@ -82,7 +69,7 @@ def _stored(model: Any, weights: Tensor, code: int) -> Any:
     """Adds the int8 form of a constant, and returns the operator that makes the constant of it."""
     schema, graph = lce.schema(), model.subgraphs[0]
     values = weights.value()
-    scales = _scales(values, axis=0)
+    scales = scales_per_channel(values, axis=0)
     quantized = np.round(values / scales).astype(np.int8)
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(quantized.tobytes(), np.uint8)

@@ -114,6 +114,32 @@ def shuffled(x):
     return layers.SampleNormalization(name="ln")(keras.Add(name="add")([x, y]))
 
 
+RECTIFIERS = {
+    "activation": lambda x: keras.Activation("relu")(x),
+    "layer": lambda x: keras.ReLU()(x),
+    "up to 6": lambda x: keras.ReLU(6.0)(x),
+    "up to 1.5": lambda x: keras.ReLU(1.5)(x),
+    "function": lambda x: tf.nn.relu(x),
+    "function up to 6": lambda x: tf.nn.relu6(x),
+    "lambda": lambda x: keras.Lambda(tf.nn.relu)(x),
+    "leaky": lambda x: keras.LeakyReLU(0.1)(x),
+}
+
+
+@pytest.mark.parametrize("rectifier", RECTIFIERS.values(), ids=RECTIFIERS)
+def test_every_spelling_of_relu_is_fused_alike(rectifier, tmp_path):
+    image = tf.keras.Input((8, 8, 3), name="image")
+    method = methods.get("bireal")
+    x = keras.BatchNormalization(name="stem_bn")(keras.Conv2D(32, 3, padding="same", name="stem")(image))
+    x = rectifier(x)
+    y = keras.BatchNormalization(name="bn1")(method.convolution(x, 32, 3, name="conv1"))
+    x = rectifier(keras.Add(name="add")([x, y]))
+    x = keras.Dense(4, name="logits")(keras.GlobalAveragePooling2D(name="pool")(x))
+    artifact = calibrated(sample_networks.shaken(tf.keras.Model(image, x)), tmp_path / "model.tflite")
+    assert artifact.parity.passed
+    assert artifact.audit.operators["DEQUANTIZE"] == 1
+
+
 @pytest.mark.parametrize("network", [rectified, pooled, shuffled])
 def test_what_networks_are_made_of(network, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")

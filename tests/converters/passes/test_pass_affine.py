@@ -4,7 +4,7 @@ import numpy as np
 from sample_graphs import Builder, assert_equal
 
 from kbnn.converters.graph.operations import Affine, Convolution
-from kbnn.converters.passes.affine import affine_into_kernels, merge_affine
+from kbnn.converters.passes.affine import merge_affine
 
 
 def count(graph):
@@ -46,7 +46,7 @@ def test_a_real_convolution_takes_it_in_under_the_name_of_the_result():
     kernel, bias = b.random.normal(size=(3, 3, 32, 32)), b.random.normal(size=32)
     convolution = b.add("conv", Convolution(kernel, bias, (1, 1), (1, 1), "same"), "image")
     graph = b.graph(b.affine("bn", convolution))
-    folded = affine_into_kernels(graph)
+    folded = merge_affine(graph)
     assert [node.name for node in folded] == ["image", "bn"]
     assert folded["bn"].layer == "conv"
     assert_equal(graph, folded)
@@ -57,4 +57,4 @@ def test_a_convolution_that_is_read_twice_keeps_its_kernel():
     kernel = b.random.normal(size=(3, 3, 32, 32))
     first = b.add("conv", Convolution(kernel, np.zeros(32), (1, 1), (1, 1), "same"), "image")
     graph = b.graph(b.sum("sum", first, b.affine("bn", first)))
-    assert affine_into_kernels(graph).nodes == graph.nodes
+    assert merge_affine(graph).nodes == graph.nodes

@@ -4,23 +4,23 @@ import pytest
 import sample_networks
 from sample_graphs import Builder, assert_equal, operators
 
-from kbnn.converters.passes.groups import split_groups
+from kbnn.converters.passes.groups import split_groups, split_unpackable_groups
 
 
 def test_a_portable_file_has_no_grouped_operator():
     b = Builder((6, 6, 64))
     graph = b.graph(b.convolution("conv", "image", filters=64, groups=2))
-    split = split_groups(portable=True)(graph)
+    split = split_groups(graph)
     assert_equal(graph, split)
     assert operators(graph) == ["LceQuantize", "LceBconv2d"]
     assert sorted(operators(split)) == sorted(["SPLIT", *["LceQuantize", "LceBconv2d"] * 2, "CONCATENATION"])
 
 
-@pytest.mark.parametrize("portable", [False, True])
-def test_groups_that_do_not_fill_words_are_split_always(portable):
+@pytest.mark.parametrize("rewrite", [split_groups, split_unpackable_groups])
+def test_groups_that_do_not_fill_words_are_split_always(rewrite):
     b = Builder((6, 6, 64))
     graph = b.graph(b.convolution("conv", "image", filters=64, groups=4))
-    split = split_groups(portable)(graph)
+    split = rewrite(graph)
     assert_equal(graph, split)
     assert operators(split).count("LceBconv2d") == 4
 
@@ -28,7 +28,7 @@ def test_groups_that_do_not_fill_words_are_split_always(portable):
 def test_groups_that_fill_words_stay_one_operator():
     b = Builder((6, 6, 64))
     graph = b.graph(b.convolution("conv", "image", filters=64, groups=2))
-    assert split_groups(portable=False)(graph) is graph
+    assert split_unpackable_groups(graph) is graph
 
 
 def test_both_forms_of_a_file_are_equal_to_keras():

@@ -6,7 +6,7 @@ from sample_graphs import Builder, assert_equal, operators
 
 from kbnn.converters.graph.operations import Affine, Normalize, PReLU
 from kbnn.converters.passes.affine import merge_affine
-from kbnn.converters.passes.normalization import affine_into_normalization, scale_before_prelu
+from kbnn.converters.passes.normalization import scale_before_prelu
 from kbnn.converters.passes.thresholds import signs_as_thresholds
 
 
@@ -23,7 +23,7 @@ def kinds(graph):
 def test_layer_normalization_takes_in_the_affine_map_after_it(groups):
     b = Builder()
     graph = b.graph(b.affine("bn", normalize(b, "image", groups)))
-    rewritten = affine_into_normalization(graph)
+    rewritten = merge_affine(graph)
     assert kinds(rewritten) == ["Input", "Normalize"]
     assert_equal(graph, rewritten)
 
@@ -57,7 +57,7 @@ def test_a_scale_after_a_prelu_goes_before_it(signs):
     scale = b.random.uniform(0.5, 2, 32) * (b.random.choice([-1, 1], 32) if signs == "mixed" else 1)
     x = b.prelu("prelu", b.shift("bias", normalize(b, "image")))
     graph = b.graph(b.add("bn", Affine(scale, b.random.normal(size=32)), x))
-    rewritten = affine_into_normalization(merge_affine(scale_before_prelu(graph)))
+    rewritten = merge_affine(scale_before_prelu(graph))
     assert kinds(rewritten) == ["Input", "Normalize", "PReLU", "Affine"]
     assert rewritten["bn"].operation.is_shift
     assert_equal(graph, rewritten)

@@ -1,11 +1,10 @@
 """What rises strictly before a sign becomes a threshold."""
 
-import larq as lq
 import numpy as np
 import pytest
 from sample_graphs import Builder, assert_equal, operators
 
-from kbnn.converters.graph.operations import Affine, Function, PReLU
+from kbnn.converters.graph.operations import Affine, Clip, Function, PReLU
 from kbnn.converters.passes.thresholds import signs_as_thresholds
 
 
@@ -44,7 +43,7 @@ def test_an_rprelu_before_a_sign_costs_one_addition():
 
 def test_clipping_keeps_signs():
     b = Builder()
-    graph = b.graph(b.sign("sign", b.add("clip", Function(lq.activations.hard_tanh), "image")))
+    graph = b.graph(b.sign("sign", b.add("clip", Clip(-1.0, 1.0), "image")))
     assert kinds(signs_as_thresholds(graph)) == ["Input", "Sign"]
 
 

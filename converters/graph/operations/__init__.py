@@ -1,0 +1,50 @@
+"""The operations of the intermediate form, by family: one class each, with everything that the passes ask of it."""
+
+from kbnn.converters.graph.operations.convolutions import (
+    BinaryConvolution,
+    Convolution,
+    Dense,
+    DepthwiseConvolution,
+)
+from kbnn.converters.graph.operations.elementwise import Add, Affine, Clip, Function, Kept, PReLU, Sign, Subtract
+from kbnn.converters.graph.operations.moves import (
+    Concatenate,
+    Pad,
+    PadChannels,
+    Part,
+    Reshape,
+    Shuffle,
+    Split,
+)
+from kbnn.converters.graph.operations.operation import Input, Opaque, Operation, Shape
+from kbnn.converters.graph.operations.statistics import Centre, GlobalMean, Normalize, Pool
+
+__all__ = [
+    "Add",
+    "Affine",
+    "BinaryConvolution",
+    "Centre",
+    "Clip",
+    "Concatenate",
+    "Convolution",
+    "Dense",
+    "DepthwiseConvolution",
+    "Function",
+    "GlobalMean",
+    "Input",
+    "Kept",
+    "Normalize",
+    "Opaque",
+    "Operation",
+    "PReLU",
+    "Pad",
+    "PadChannels",
+    "Part",
+    "Pool",
+    "Reshape",
+    "Shape",
+    "Shuffle",
+    "Sign",
+    "Split",
+    "Subtract",
+]

@@ -1,0 +1,197 @@
+"""Operations on each value by itself."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+
+from kbnn.converters.graph.operations.operation import Operation
+from kbnn.converters.graph.rounding import rounded_between_extremes, rounded_tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Sign(Operation):
+    """+1 where x >= 0, else -1. It needs these literals: the converter does not look through computed constants."""
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.where(x >= 0.0, 1.0, -1.0)
+
+    def permuted(self, order: np.ndarray) -> "Sign":
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Operation):
+    """x·scale + offset per channel, without the half that does nothing."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+    @staticmethod
+    def shift(offset: np.ndarray) -> "Affine":
+        """x + offset."""
+        return Affine(np.ones(len(offset)), offset)
+
+    @property
+    def is_shift(self) -> bool:
+        return bool(np.all(self.scale == 1.0))
+
+    @property
+    def is_identity(self) -> bool:
+        return self.is_shift and not np.any(self.offset)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        y = x if self.is_shift else x * tf.constant(self.scale, tf.float32)
+        return y + tf.constant(self.offset, tf.float32) if np.any(self.offset) else y
+
+    def then_affine(self, scale: np.ndarray, offset: np.ndarray) -> "Affine":
+        """(x·a + b)·c + d = x·ac + (bc + d)."""
+        return Affine(self.scale * scale, self.offset * scale + offset)
+
+    def raised(self, shift: np.ndarray) -> "Affine":
+        return replace(self, offset=self.offset + shift)
+
+    def compensated(self, surplus: np.ndarray) -> "Affine":
+        return replace(self, offset=self.offset - self.scale * surplus)
+
+    def permuted(self, order: np.ndarray) -> "Affine":
+        return Affine(self.scale[order], self.offset[order])
+
+    def threshold_before(self, threshold: np.ndarray) -> np.ndarray | None:
+        return (threshold - self.offset) / self.scale if np.all(self.scale > 0) else None
+
+    def with_int8_constants(self) -> "Affine":
+        if self.is_shift:
+            return replace(self, offset=rounded_between_extremes(self.offset))
+        # TensorFlow Lite keeps a scale with an offset in float.
+        return self if np.any(self.offset) else replace(self, scale=rounded_between_extremes(self.scale))
+
+
+@dataclass(frozen=True, eq=False)
+class PReLU(Operation):
+    """x where x >= 0, else slope·x per channel; as LeakyReLU if `is_leaky`, for which all slopes have to be equal.
+
+    Written as Keras writes it: the converter makes one operator of no other form.
+    """
+
+    slope: np.ndarray
+    is_leaky: bool = False
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if self.is_leaky:
+            return tf.nn.leaky_relu(x, float(self.slope[0]))
+        slope = tf.constant(self.slope.reshape(1, 1, -1), tf.float32)
+        return tf.nn.relu(x) + -slope * tf.nn.relu(-x)
+
+    def permuted(self, order: np.ndarray) -> "PReLU":
+        return replace(self, slope=self.slope[order])
+
+    def threshold_before(self, threshold: np.ndarray) -> np.ndarray | None:
+        if not np.all(self.slope > 0):
+            return None
+        return np.where(threshold >= 0, threshold, threshold / self.slope)
+
+    def with_int8_constants(self) -> "PReLU":
+        # The slope of a LeakyReLU is an attribute, which stays float.
+        return self if self.is_leaky else replace(self, slope=rounded_tensor(self.slope))
+
+
+# TensorFlow Lite's activations that are a part of other operators, in a form that the converter recognizes.
+_FUSED: Mapping[tuple[float, float], Callable[[tf.Tensor], tf.Tensor]] = {
+    (0.0, np.inf): tf.nn.relu,
+    (0.0, 6.0): tf.nn.relu6,
+    (-1.0, 1.0): lambda x: tf.clip_by_value(x, -1.0, 1.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Clip(Operation):
+    """min(max(x, low), high): ReLU, ReLU6, the hard tanh, and any other pair of bounds."""
+
+    low: float
+    high: float
+
+    @property
+    def moves_values(self) -> bool:
+        """A MINIMUM or MAXIMUM has the int8 levels of its input; a fused activation has its own."""
+        return not self.is_fused
+
+    @property
+    def is_fused(self) -> bool:
+        return (self.low, self.high) in _FUSED
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        fused = _FUSED.get((self.low, self.high))
+        if fused is not None:
+            return fused(x)
+        y = x if self.low == -np.inf else tf.maximum(x, self.low)
+        return y if self.high == np.inf else tf.minimum(y, self.high)
+
+    def permuted(self, order: np.ndarray) -> "Clip":
+        return self
+
+    def threshold_before(self, threshold: np.ndarray) -> np.ndarray | None:
+        return threshold if np.all((self.low < threshold) & (threshold <= self.high)) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Kept(Operation):
+    """The value itself, as an operator that keeps the converter from folding what follows into a convolution."""
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(x, tf.float32.min)
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Operation):
+    """Any other elementwise function; `keeps_signs` says that it rises strictly and maps 0 to 0."""
+
+    function: Callable[[tf.Tensor], tf.Tensor]
+    keeps_signs: bool = False
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self.function(x)
+
+    def permuted(self, order: np.ndarray) -> "Function":
+        return self
+
+    def threshold_before(self, threshold: np.ndarray) -> np.ndarray | None:
+        return threshold if self.keeps_signs and not np.any(threshold) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Operation):
+    """The sum of values of one shape."""
+
+    def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
+        total = inputs[0]
+        for value in inputs[1:]:
+            total = total + value
+        return total
+
+    def ways_to_raise(self, shift: np.ndarray, channels: Sequence[int]) -> list[Mapping[int, np.ndarray]]:
+        return [{source: shift} for source in range(len(channels))]
+
+    def surplus(self, surplus: np.ndarray, source: int, channels: Sequence[int]) -> np.ndarray:
+        return surplus
+
+    def permuted(self, order: np.ndarray) -> "Add":
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Subtract(Operation):
+    """The first value minus the second one, of one shape."""
+
+    def __call__(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        return first - second
+
+    def ways_to_raise(self, shift: np.ndarray, channels: Sequence[int]) -> list[Mapping[int, np.ndarray]]:
+        return [{0: shift}, {1: -shift}]
+
+    def surplus(self, surplus: np.ndarray, source: int, channels: Sequence[int]) -> np.ndarray:
+        return surplus if source == 0 else -surplus
+
+    def permuted(self, order: np.ndarray) -> "Subtract":
+        return self

@@ -1,0 +1,33 @@
+"""How constants are rounded to 8 bits."""
+
+import numpy as np
+import tensorflow as tf
+
+LARGEST = 127
+
+
+def scales_per_channel(kernel: np.ndarray, axis: int) -> np.ndarray:
+    """One positive float32 scale per channel of an axis, which maps the largest magnitude to 127; it broadcasts."""
+    others = tuple(k for k in range(kernel.ndim) if k != axis % kernel.ndim)
+    largest = np.abs(kernel).max(others, keepdims=True)
+    return np.where(largest > 0, largest, 1.0).astype(np.float32) / np.float32(LARGEST)
+
+
+def rounded_kernel(kernel: np.ndarray) -> np.ndarray:
+    """A kernel `(..., filters)` rounded to int8 with one scale per filter."""
+    scales = scales_per_channel(kernel, axis=-1)
+    return (np.round(kernel / scales) * scales).astype(np.float32)
+
+
+def rounded_tensor(constants: np.ndarray) -> np.ndarray:
+    """Constants rounded to int8 with one scale for all, and levels that are symmetric around zero."""
+    return rounded_kernel(constants.reshape(-1, 1)).reshape(constants.shape)
+
+
+def rounded_between_extremes(constants: np.ndarray) -> np.ndarray:
+    """Constants rounded to 256 levels from the smallest to the largest, zero among them."""
+    low, high = min(0.0, float(constants.min())), max(0.0, float(constants.max()))
+    if low == high:
+        return constants
+    values = tf.constant(constants, tf.float32)
+    return np.asarray(tf.quantization.fake_quant_with_min_max_args(values, low, high), np.float64)
