@@ -26,9 +26,7 @@ ADDED = {
     "alexnet": {
         "irnet": "ADD:1 LceQuantize:1",
         "react": "ADD:5 LceQuantize:1 MUL:2 NEG:2 RELU:4 RESHAPE:3",
-        "irnet+ml+bma": (
-            "ADD:9 LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 MUL:4 NEG:2 RELU:4 RELU_N1_TO_1:2 RESHAPE:3"
-        ),
+        "irnet+ml+bma": "ADD:5 LceQuantize:1 MUL:4 NEG:2 RELU:4 RESHAPE:3",
         "xnor+std+ml+bma": "ADD:3 LceQuantize:1 MUL:3 NEG:2 RELU:4 RESHAPE:3",
     },
     "bireal18": {
@@ -36,13 +34,10 @@ ADDED = {
         "irnet+ml+bma": "ADD:3",
         "siman+code": "MEAN:8 PRELU:4 SUB:4",
     },
-    "dorefa_svhn": {
-        "irnet+ml+bma": "ADD:6 LceBMaxPool2d:-2 LceQuantize:5 MAX_POOL_2D:2 RELU_N1_TO_1:4",
-    },
     "plain18": {
         "irnet": "RELU_N1_TO_1:1",
         "react": "PRELU:1",
-        "irnet+ml+bma": "ADD:3 LceQuantize:3 RELU_N1_TO_1:4",
+        "irnet+ml+bma": "RELU_N1_TO_1:1",
     },
     "react10": {
         "react": "ADD:3 PRELU:4",
@@ -50,7 +45,7 @@ ADDED = {
     },
     "resnet18": {
         "react": "ADD:1 PRELU:2",
-        "irnet+ml+bma": "ADD:3 LceQuantize:2 RELU_N1_TO_1:2",
+        "irnet+ml+bma": "ADD:1",
     },
     "resnet20": {
         "react": "ADD:5 PRELU:6",
@@ -62,7 +57,6 @@ ADDED = {
         "irnet+ml+bma": "ADD:3",
     },
     "vgg_small": {
-        "irnet+ml+bma": "ADD:5 LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 RELU_N1_TO_1:2",
         "siman+code": "LceBMaxPool2d:-2 LceQuantize:4 MAX_POOL_2D:2 MEAN:10 PRELU:5 SUB:5",
     },
 }

@@ -47,6 +47,17 @@ def test_clipping_keeps_signs():
     assert kinds(signs_as_thresholds(graph)) == ["Input", "Sign"]
 
 
+@pytest.mark.parametrize(("shift", "passes"), [(0.9, True), (-1.0, True), (1.0, False), (-1.1, False)])
+def test_a_threshold_between_the_bounds_passes_a_clip(shift, passes):
+    """clip(x, -1, 1) >= -1 always, clip(x, -1, 1) >= 1 where x >= 1."""
+    b = Builder()
+    x = b.add("rsign", Affine(np.ones(32), np.full(32, shift)), b.add("clip", Clip(-1.0, 1.0), "image"))
+    graph = b.graph(b.sign("sign", x))
+    rewritten = signs_as_thresholds(graph)
+    assert ("Clip" in kinds(rewritten)) == (not passes)
+    assert_equal(graph, rewritten)
+
+
 @pytest.mark.parametrize(
     "operation",
     [
