@@ -19,7 +19,7 @@ import tensorflow as tf
 from kbnn import analysis, datasets, methods, models, quantizers
 from kbnn.datasets import Dataset
 from kbnn.methods import Method
-from kbnn.regularizers import Strength
+from kbnn.regularizers import AdjustablePenalty
 
 SEEDS = (0, 1, 2)
 BATCH = 64
@@ -43,7 +43,7 @@ def _fixed_beta() -> Method:
     return dataclasses.replace(methods.get("bnnplus_r1"), input_quantizer=fixed, kernel_quantizer=fixed)
 
 
-class WeightDecay(Strength, tf.keras.regularizers.Regularizer):
+class WeightDecay(AdjustablePenalty):
     """Adds `strength·w` to a gradient: the weight decay that the papers switch off for binarized kernels."""
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:

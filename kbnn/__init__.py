@@ -26,13 +26,14 @@ _ROOMS = (
     "quantizers",
     "regularizers",
     "reproduction",
+    "testing",
     "training",
     "weights",
 )
 __all__ = [*_ROOMS]
 
 _keras.select_legacy_keras()
-_keras.register_with_keras("kbnn.layers", "kbnn.quantizers", "kbnn.regularizers")
+_keras.register_with_keras("kbnn.activations", "kbnn.layers", "kbnn.quantizers", "kbnn.regularizers")
 
 
 def __getattr__(name: str) -> ModuleType:

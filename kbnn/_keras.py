@@ -4,8 +4,10 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -53,8 +55,40 @@ def _is_keras_3(tensorflow: ModuleType | None) -> bool:
     return vars(keras).get("_tfll_keras_version") == "keras_3"
 
 
+def serializable(kind: type) -> type:
+    """Registers a class with Keras under its package's name, and under its plain name, by which `.h5` files know it.
+
+    Not for layers: their plain names may be Keras's own, and `.h5` files know them by the package's name. Registering
+    a class of the same name again, as when a notebook's cell runs twice, replaces it.
+    """
+    import tensorflow as tf
+
+    objects = tf.keras.utils.get_custom_objects()
+    if kind not in objects.values():
+        package = kind.__module__.partition(".")[0]
+        replaced = objects.pop(f"{package}>{kind.__name__}", None)
+        tf.keras.utils.register_keras_serializable(package=package)(kind)
+        if objects.get(kind.__name__) in (None, replaced):
+            objects[kind.__name__] = kind
+    return kind
+
+
+def deserialize(config: Mapping[str, Any]) -> Any:
+    """A Keras object from its configuration within another object's.
+
+    Looked up by its registered name first: in `.h5` files, Keras and Larq look for the plain name among their own
+    classes.
+    """
+    import tensorflow as tf
+
+    registered = tf.keras.utils.get_custom_objects().get(config.get("registered_name"))
+    if isinstance(registered, type):
+        return registered.from_config(config["config"])
+    return tf.keras.utils.deserialize_keras_object(config)
+
+
 def register_with_keras(*modules: str) -> None:
-    """Imports `modules` as soon as tf-keras is imported, so that saved models load with kbnn merely imported."""
+    """Imports `modules` as soon as tf-keras is imported, so that saved models load after `import kbnn` alone."""
 
     @wrapt.when_imported("tf_keras")
     def _register(_: ModuleType) -> None:

@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from kbnn import layers, quantizers, tables
 from kbnn.errors import KbnnError, UsageError, unknown
+from kbnn.structure import REAL_BITS, bits
 
 # A call of a layer in a functional model: its `layer`, `input_shapes`, `output_shapes` and `parent_nodes`.
 Node = Any
 
-REAL_BITS = 32
 # Bi-Real Net, section 4.4: a processor multiplies and adds 64 signs in the time of one real multiplication.
 SIGNS_PER_MULTIPLICATION = 64
 
@@ -285,8 +285,8 @@ def _separable_convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed
     pointwise = Kernel(
         _size(layer.pointwise_kernel),
         _size(layer.pointwise_kernel) * positions,
-        _bits(getattr(layer, "pointwise_quantizer", None)),
-        _bits(getattr(layer, "intermediate_quantizer", None)),
+        bits(getattr(layer, "pointwise_quantizer", None)),
+        bits(getattr(layer, "intermediate_quantizer", None)),
     )
     return Deployed((depthwise, pointwise), parameters=_bias(layer))
 
@@ -355,21 +355,15 @@ def _kernel(layer: tf.keras.layers.Layer, node: Node, name: str, macs: int) -> K
     return Kernel(
         _size(weights),
         macs,
-        weight_bits=_bits(getattr(layer, f"{name}_quantizer", None)),
-        input_bits=min(_bits(getattr(layer, "input_quantizer", None)), _output_bits(node.parent_nodes)),
+        weight_bits=bits(getattr(layer, f"{name}_quantizer", None)),
+        input_bits=min(bits(getattr(layer, "input_quantizer", None)), _output_bits(node.parent_nodes)),
     )
-
-
-def _bits(quantizer: object) -> int:
-    return getattr(quantizer, "precision", None) or REAL_BITS
 
 
 def _output_bits(nodes: list[Node]) -> int:
     """1 when the tensor comes from a quantizer that stands as a layer or as an activation of its own."""
     producers = [source for node in nodes for source in (node.layer, getattr(node.layer, "activation", None))]
-    return min(
-        (_bits(source) for source in producers if isinstance(source, lq.quantizers.Quantizer)), default=REAL_BITS
-    )
+    return min((bits(source) for source in producers if isinstance(source, lq.quantizers.Quantizer)), default=REAL_BITS)
 
 
 def _bias(layer: tf.keras.layers.Layer) -> int:
@@ -419,7 +413,7 @@ def _presb(node: Node) -> int:
 _SCALING = (
     layers.BiasedPReLU,
     layers.BinaryConv2D,
-    layers.SampleNormalization,
+    layers.GroupNormalization,
     tf.keras.layers.BatchNormalization,
 )
 

@@ -1,4 +1,4 @@
-"""The papers' methods by name, and composed: which quantizers, scale, penalty and activation a binary layer takes.
+"""The papers' methods by name, alone and composed: the quantizers, scale, penalty and activation of binary layers.
 
 >>> method = kbnn.methods.get("irnet+ml+bma")
 >>> y = method.convolution(x, 64, 3, name="block1_conv1")
@@ -7,7 +7,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import larq as lq
 import tensorflow as tf
@@ -21,11 +21,13 @@ from kbnn.layers import (
     BinaryConv2D,
     BinaryDense,
     ChannelShift,
+    GroupNormalization,
     Maxout,
     PReLU,
     RPReLU,
-    SampleNormalization,
 )
+from kbnn.quantizers.base import ScaleScope
+from kbnn.registry import Registry
 from kbnn.regularizers import Euclidean, Manhattan, MedianLoss
 
 # A layer put on a tensor, given the tensor and the layer's name.
@@ -42,7 +44,7 @@ def _shift(x: tf.Tensor, name: str) -> tf.Tensor:
 
 def _standardized_sample(x: tf.Tensor, name: str) -> tf.Tensor:
     # A dense layer's input is one pixel, which has no spatial statistics.
-    return x if len(x.shape) != 4 else SampleNormalization(name=f"{name}_standardized")(x)
+    return x if len(x.shape) != 4 else GroupNormalization(name=f"{name}_standardized")(x)
 
 
 def _clip(x: tf.Tensor, name: str) -> tf.Tensor:
@@ -79,22 +81,45 @@ ACTIVATIONS: dict[str, Step | None] = {
 }
 
 
+# A quantizer's registered name, a class or function that makes one, or a quantizer, which every layer gets a copy of.
+QuantizerSource = str | Callable[[], lq.quantizers.Quantizer] | lq.quantizers.Quantizer
+
+
 @dataclass(frozen=True)
 class Method:
     """What makes one network binary.
 
-    Quantizers and constraints are made anew for every layer; penalties are shared, so that a schedule sets one number
-    and the median loss knows over how many layers it averages. Another network takes another object: `get` it again,
-    or `fresh()`.
+    Every layer gets quantizers and constraints of its own. Penalties are shared by the layers of a network, so that
+    one number sets their strength and the median loss knows how many layers it averages over. For another network,
+    `get` the method again or take `fresh()`.
+
+    Args:
+        name: what `get` knows the method by, and what a run's records call it; filled in by `get`.
+        base: the name without modifiers; filled in by `get`.
+        input_quantizer: binarizes activations; None leaves them real.
+        kernel_quantizer: binarizes kernels; None leaves them real.
+        kernel_constraint: makes the constraint of a latent kernel.
+        kernel_regularizer: the penalty of latent kernels.
+        scale: of the output, see `kbnn.layers.BinaryConv2D`.
+        scale_scope: "filter" or "layer", see there.
+        scale_initializer: see there.
+        scale_regularizer: see there.
+        before: layers in front of each sign.
+        after: the layer behind each shortcut's addition.
+        scales_activations: whether XNOR-Net's K multiplies the output.
+
+    Example:
+        >>> kbnn.models.build("resnet20", Method(input_quantizer="ede", kernel_quantizer="xnor"))
     """
 
-    name: str
-    base: str
-    input_quantizer: Callable[[], Any] | None = None
-    kernel_quantizer: Callable[[], Any] | None = None
-    kernel_constraint: Callable[[], Any] | None = None
+    name: str = ""
+    base: str = ""
+    input_quantizer: QuantizerSource | None = None
+    kernel_quantizer: QuantizerSource | None = None
+    kernel_constraint: Callable[[], tf.keras.constraints.Constraint] | None = None
     kernel_regularizer: MedianLoss | None = None
     scale: str | None = None
+    scale_scope: ScaleScope = "filter"
     scale_initializer: str = "mean"
     scale_regularizer: Manhattan | Euclidean | None = None
     before: tuple[Step, ...] = ()
@@ -103,11 +128,11 @@ class Method:
 
     @property
     def is_binary(self) -> bool:
-        """Whether convolutions multiply signs: every method but the real-valued twin."""
-        return self.base != "float"
+        """Whether activations or kernels are binarized, as in every method but the real-valued twin."""
+        return self.input_quantizer is not None or self.kernel_quantizer is not None
 
     def fresh(self) -> "Method":
-        """The same method for another network: with penalties of its own."""
+        """The same method for another network, with penalties of its own."""
         return dataclasses.replace(
             self,
             kernel_regularizer=_copied(self.kernel_regularizer),
@@ -139,7 +164,9 @@ class Method:
         name: str,
         **kwargs: Any,
     ) -> tf.Tensor:
-        """`(B, H, W, C)` to `(B, H', W', filters)` by one binary convolution, `name`, and what comes before its sign.
+        """One binary convolution with the method's layers in front of its sign.
+
+        `(B, H, W, C)` to `(B, H', W', filters)`.
 
         Args:
             x: real-valued activations.
@@ -148,8 +175,8 @@ class Method:
             strides: vertical and horizontal, or one number for both.
             padding: "same" or "valid".
             groups: as `BinaryConv2D`.
-            name: the convolution's; layers before it append to it.
-            **kwargs: further arguments of `BinaryConv2D`, in the place of the method's own.
+            name: of the convolution; the names of the layers in front of it begin with it.
+            **kwargs: further arguments of `BinaryConv2D`, which override the method's.
         """
         layer = BinaryConv2D(
             filters,
@@ -170,7 +197,7 @@ class Method:
         return self._scaled(layer(x), x, name, 1)
 
     def activation(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
-        """What the method puts after the shortcut's addition: nothing, but for a few."""
+        """The method's activation behind a shortcut's addition; most methods have none."""
         return x if self.after is None else self.after(x, name)
 
     def _prepared(self, x: tf.Tensor, name: str) -> tf.Tensor:
@@ -179,190 +206,244 @@ class Method:
         return x
 
     def _scaled(self, y: tf.Tensor, x: tf.Tensor, name: str, *window: Any) -> tf.Tensor:
-        """`y`, made of `x`: as it is, or multiplied by the magnitude of `x`."""
+        """The output `y` of input `x`, multiplied by the magnitude of `x` if the method says so."""
         return ActivationScale(*window, name=f"{name}_magnitude")([y, x]) if self.scales_activations else y
 
     def layer_arguments(self) -> dict[str, Any]:
         """The keyword arguments of one `BinaryConv2D` or `BinaryDense`, for models that are written by hand.
 
-        What the method puts before the sign and after the addition is not among them.
+        They do not include the method's layers in front of the sign and behind the addition.
         """
         return {
-            "input_quantizer": self.input_quantizer and self.input_quantizer(),
-            "kernel_quantizer": self.kernel_quantizer and self.kernel_quantizer(),
+            "input_quantizer": _quantizer(self.input_quantizer, "input_quantizer"),
+            "kernel_quantizer": _quantizer(self.kernel_quantizer, "kernel_quantizer"),
             "kernel_constraint": self.kernel_constraint and self.kernel_constraint(),
             "kernel_regularizer": self.kernel_regularizer,
             "scale": self.scale,
+            "scale_scope": self.scale_scope,
             "scale_initializer": self.scale_initializer,
             "scale_regularizer": self.scale_regularizer,
         }
+
+
+def _quantizer(source: QuantizerSource | None, what: str) -> lq.quantizers.Quantizer | None:
+    """A new quantizer."""
+    if isinstance(source, lq.quantizers.Quantizer):
+        config = source.get_config()
+        return type(source).from_config({key: value for key, value in config.items() if key != "name"})
+    return source() if callable(source) else quantizers.get(source, what)
 
 
 def _copied(regularizer: Any) -> Any:
     return regularizer and type(regularizer)(float(regularizer.strength.numpy()))
 
 
+def register(name: str) -> Callable[[Callable[[], Method]], Callable[[], Method]]:
+    """Registers a function that returns a `Method` under a name. Its docstring's first line describes the method.
+
+    Raises:
+        UsageError: a name that is taken, or one with a "+", which separates modifiers.
+
+    Example:
+        >>> @kbnn.methods.register("mine")
+        ... def mine():
+        ...     '''EDE activations, XNOR-Net's kernels.'''
+        ...     return kbnn.methods.Method(input_quantizer="ede", kernel_quantizer="xnor")
+        >>> kbnn.models.build("resnet20", method="mine+bma")
+    """
+    if "+" in name:
+        raise UsageError(f"cannot register method '{name}': '+' separates modifiers; choose another name")
+
+    def decorator(function: Callable[[], Method]) -> Callable[[], Method]:
+        _METHODS.add(name, function, function)
+        return function
+
+    return decorator
+
+
+def _adopt(name: str, found: object) -> None:
+    if not callable(found):
+        raise UsageError(f"an entry point of '{_METHODS.group}' names a module or a function: received {found!r}")
+    register(name)(cast(Callable[[], Method], found))
+
+
+_METHODS: Registry[Callable[[], Method]] = Registry("method", "kbnn.methods", _adopt)
+
+
+@register("float")
 def _real_twin() -> Method:
-    """The real-valued twin with clip in the place of the sign; `float+relu`: with ReLU. Weights load by name."""
-    return Method("float", "float", before=(_clip,))
+    """The real-valued twin, with a clip instead of the sign (`float+relu`: a ReLU). Its weights load by name."""
+    return Method(before=(_clip,))
 
 
+@register("bnn")
 def _bnn() -> Method:
-    """BNN: straight-through signs, latent weights held in [-1, 1]."""
-    return Method("bnn", "bnn", quantizers.SteSign, quantizers.SteSign, lambda: lq.constraints.WeightClip(1.0))
+    """BNN: straight-through signs, latent weights clipped to [-1, 1]."""
+    return Method(
+        input_quantizer="ste", kernel_quantizer="ste", kernel_constraint=lambda: lq.constraints.WeightClip(1.0)
+    )
 
 
+@register("xnor")
 def _xnor() -> Method:
-    """XNOR-Net: kernels scaled by their mean magnitude, and its gradient."""
-    return Method("xnor", "xnor", quantizers.SteSign, quantizers.XNORSign)
+    """XNOR-Net: kernels scaled by their mean magnitude, with the gradient of its paper."""
+    return Method(input_quantizer="ste", kernel_quantizer="xnor")
 
 
+@register("dorefa")
 def _dorefa() -> Method:
-    """DoReFa-Net at 1 bit: one scale a layer, kernels' gradients pass unchanged."""
-    return Method("dorefa", "dorefa", quantizers.SteSign, quantizers.DoReFaSign)
+    """DoReFa-Net at 1 bit: one scale per layer, and kernel gradients that pass unchanged."""
+    return Method(input_quantizer="ste", kernel_quantizer="dorefa")
 
 
+@register("bireal")
 def _bireal() -> Method:
     """Bi-Real Net: ApproxSign activations, magnitude-aware kernels."""
-    return Method("bireal", "bireal", quantizers.ApproxSign, quantizers.MagnitudeAwareSign)
+    return Method(input_quantizer="approx_sign", kernel_quantizer="magnitude_aware")
 
 
+@register("irnet")
 def _irnet() -> Method:
-    """IR-Net: Libra kernels, the error decay estimator on both sides, hardtanh after the addition."""
+    """IR-Net: Libra kernels, the error decay estimator for both, hard tanh after the addition."""
     return Method(
-        "irnet",
-        "irnet",
-        quantizers.EDESign,
-        lambda: quantizers.LibraSign(gradient=quantizers.EDESign()),
+        input_quantizer="ede",
+        kernel_quantizer=lambda: quantizers.LibraSign(gradient="ede"),
         after=_hard_tanh,
     )
 
 
+@register("siman")
 def _siman() -> Method:
-    """SiMaN: half-half kernels by magnitude, learned scale. `siman+code`: with what the authors' code adds."""
-    return Method("siman", "siman", quantizers.ApproxSign, quantizers.HalfHalf, scale="learned")
+    """SiMaN: half-half kernels by magnitude, learned scale. `siman+code` follows the authors' code."""
+    return Method(input_quantizer="approx_sign", kernel_quantizer="half_half", scale="learned")
 
 
-def _trainable_sign_swish() -> quantizers.SignSwish:
-    return quantizers.SignSwish(5.0, trainable_beta=True)
-
-
+@register("bnnplus_r1")
 def _bnnplus_r1() -> Method:
-    """BNN+ with the Manhattan penalty: trainable SignSwish on both sides, learned scale from the median."""
+    """BNN+ with the Manhattan penalty: trainable SignSwish for both, learned scale from the median."""
     return Method(
-        "bnnplus_r1",
-        "bnnplus_r1",
-        _trainable_sign_swish,
-        _trainable_sign_swish,
+        input_quantizer="sign_swish_trainable",
+        kernel_quantizer="sign_swish_trainable",
         scale="learned",
         scale_initializer="median",
         scale_regularizer=Manhattan(),
     )
 
 
+@register("bnnplus_r2")
 def _bnnplus_r2() -> Method:
-    """BNN+ with the Euclidean penalty: trainable SignSwish on both sides, learned scale from the mean."""
+    """BNN+ with the Euclidean penalty: trainable SignSwish for both, learned scale from the mean."""
     return Method(
-        "bnnplus_r2",
-        "bnnplus_r2",
-        _trainable_sign_swish,
-        _trainable_sign_swish,
+        input_quantizer="sign_swish_trainable",
+        kernel_quantizer="sign_swish_trainable",
         scale="learned",
         scale_regularizer=Euclidean(),
     )
 
 
+@register("react")
 def _react() -> Method:
     """ReActNet: learned thresholds before the sign, RPReLU after the addition."""
-    return Method(
-        "react",
-        "react",
-        quantizers.ApproxSign,
-        quantizers.MagnitudeAwareSign,
-        before=(_shift,),
-        after=_rprelu,
-    )
+    return Method(input_quantizer="approx_sign", kernel_quantizer="magnitude_aware", before=(_shift,), after=_rprelu)
 
 
+@register("presb")
 def _presb() -> Method:
-    """PresB-Net's signs and kernels, leaky and magnitude-aware (code); all else of it is in the networks presb*."""
-    return Method("presb", "presb", quantizers.LeakySteSign, quantizers.MagnitudeAwareSign)
+    """PresB-Net's leaky signs (code) and magnitude-aware kernels; the networks presb* have the rest."""
+    return Method(input_quantizer="leaky_ste", kernel_quantizer="magnitude_aware")
 
 
-_BASES: dict[str, Callable[[], Method]] = {
-    "bireal": _bireal,
-    "bnn": _bnn,
-    "bnnplus_r1": _bnnplus_r1,
-    "bnnplus_r2": _bnnplus_r2,
-    "dorefa": _dorefa,
-    "float": _real_twin,
-    "irnet": _irnet,
-    "presb": _presb,
-    "react": _react,
-    "siman": _siman,
-    "xnor": _xnor,
-}
+@dataclass(frozen=True)
+class _Modifier:
+    """A function that changes a method, and the only base that it fits, if there is one."""
 
-# The bases whose kernel quantizer scales by the mean magnitude.
-_SCALING = ("bireal", "dorefa", "presb", "react", "xnor")
+    change: Callable[[Method], Method]
+    only: str | None
 
 
+# In the order in which they are applied.
+_MODIFIERS: dict[str, _Modifier] = {}
+
+
+def _modifier(name: str, only: str | None = None) -> Callable[[Callable[[Method], Method]], Callable[[Method], Method]]:
+    def decorator(change: Callable[[Method], Method]) -> Callable[[Method], Method]:
+        _MODIFIERS[name] = _Modifier(change, only)
+        return change
+
+    return decorator
+
+
+@_modifier("std")
 def _with_standardized_kernels(method: Method) -> Method:
-    """`+std`: standardized kernels; a scale that came with the kernel quantizer moves to the output."""
-    scale = "mean_abs" if method.base in _SCALING else method.scale
-    return dataclasses.replace(method, kernel_quantizer=quantizers.StandardizedSign, scale=scale)
+    """`+std`: standardized kernels. The scale of the base's kernel quantizer moves to the output."""
+    scope = getattr(_quantizer(method.kernel_quantizer, "kernel_quantizer"), "scale_scope", None)
+    moved = {} if scope is None else {"scale": "mean_abs", "scale_scope": scope}
+    return dataclasses.replace(method, kernel_quantizer="standardized", **moved)
 
 
+@_modifier("k", only="xnor")
+def _with_activation_scale(method: Method) -> Method:
+    """`xnor+k`: multiplies the output by K, the magnitude of the activations under the kernel. K does not fold."""
+    return dataclasses.replace(method, scales_activations=True)
+
+
+@_modifier("ml")
 def _with_median_loss(method: Method) -> Method:
     """`+ml`: the median loss, λ = 1e-4, over all binarized layers."""
     return dataclasses.replace(method, kernel_regularizer=MedianLoss(1e-4))
 
 
+@_modifier("bma")
 def _with_batch_median(method: Method) -> Method:
-    """`+bma`: the batch median before each sign; its β_c is what a channel shift would add."""
+    """`+bma`: the batch median before each sign. Its β_c replaces a channel shift."""
     steps = tuple(step for step in method.before if step is not _shift)
     return dataclasses.replace(method, before=(_median, *steps))
 
 
+@_modifier("relu", only="float")
 def _with_relu(method: Method) -> Method:
-    """`float+relu`: ReLU in the place of the sign."""
+    """`float+relu`: ReLU instead of the sign."""
     return dataclasses.replace(method, before=(_relu,))
 
 
+@_modifier("code", only="siman")
 def _with_authors_code(method: Method) -> Method:
-    """`siman+code`: standardized samples before the sign, gradient by magnitude, PReLU after the addition."""
+    """`siman+code`: standardized samples before the sign, clamped kernels, PReLU after the addition.
+
+    The kernel quantizer's gradient goes by magnitude, through the unbiased variance; after each update the latent
+    weights are centred and clamped between the layer's percentiles. See `kbnn.quantizers.HalfHalf`. None of this is in
+    the paper. What the code changes in the network are options of the network.
+    """
     return dataclasses.replace(
         method,
-        kernel_quantizer=lambda: quantizers.HalfHalf(gradient="magnitude", percentile=15.0),
+        kernel_quantizer=lambda: quantizers.HalfHalf(gradient="magnitude", percentile=15.0, unbiased=True),
         before=(_standardized_sample,),
         after=_prelu,
     )
 
 
-def _with_activation_scale(method: Method) -> Method:
-    """`xnor+k`: K, the magnitude of the activations under the kernel, multiplies the output; it cannot fold."""
-    return dataclasses.replace(method, scales_activations=True)
-
-
-_MODIFIERS: dict[str, Callable[[Method], Method]] = {
-    "std": _with_standardized_kernels,
-    "k": _with_activation_scale,
-    "ml": _with_median_loss,
-    "bma": _with_batch_median,
-    "relu": _with_relu,
-    "code": _with_authors_code,
-}
-# Modifiers that belong to one base.
-_ONLY = {"relu": "float", "code": "siman", "k": "xnor"}
+@_modifier("real")
+def _with_nothing_binarized(method: Method) -> Method:
+    """`+real`: the same layers without quantizers, as PresB-Net's paper pre-trains every network that it compares."""
+    return dataclasses.replace(
+        method,
+        input_quantizer=None,
+        kernel_quantizer=None,
+        kernel_constraint=None,
+        kernel_regularizer=None,
+        scale=None,
+        scale_regularizer=None,
+        scales_activations=False,
+    )
 
 
 def names() -> list[str]:
     """The base methods, sorted."""
-    return sorted(_BASES)
+    return _METHODS.names()
 
 
 def modifiers() -> list[str]:
-    """What can be added to a base method with `+`, in the order they are applied in."""
+    """What can be added to a base method with `+`, in the order of application."""
     return list(_MODIFIERS)
 
 
@@ -372,37 +453,87 @@ def describe(name: str) -> str:
     Raises:
         UsageError: an unknown name; near names are offered.
     """
-    known: dict[str, Callable[..., Method]] = {**_BASES, **{f"+{key}": value for key, value in _MODIFIERS.items()}}
-    if name not in known:
-        raise unknown("method", name, known)
-    return (known[name].__doc__ or "").splitlines()[0]
+    modifier = _MODIFIERS.get(name.removeprefix("+")) if name.startswith("+") else None
+    function = _METHODS.get(name) if modifier is None else modifier.change
+    return (function.__doc__ or "").strip().partition("\n")[0]
 
 
 def get(name: str) -> Method:
     """The method of a name: a base, or a base with modifiers, such as "xnor+std+ml+bma" (ML+BMA's algorithm 1).
 
     Raises:
-        UsageError: an unknown base or modifier (near names are offered), one named twice, or one that the base cannot
-            take.
+        UsageError: an unknown base or modifier (near names are offered), a modifier that is named twice, or one that
+            does not fit the base.
     """
     base, *added = name.split("+")
-    if base not in _BASES:
-        raise unknown("method", base, _BASES)
+    method = _METHODS.get(base)()
+    if not isinstance(method, Method):
+        raise UsageError(f"the function registered as method '{base}' must return a Method: it returned {method!r}")
+    method = dataclasses.replace(method, name=base, base=method.base or base)
     for modifier in added:
         if modifier not in _MODIFIERS:
             raise unknown(f"modifier of method {base}", modifier, _MODIFIERS)
-        _check_fits(base, modifier)
+        _check_fits(method, modifier)
     if len(set(added)) < len(added):
         raise UsageError(f"method '{name}' names a modifier twice; name each once")
-    method = _BASES[base]()
     for modifier in (key for key in _MODIFIERS if key in added):
-        method = dataclasses.replace(_MODIFIERS[modifier](method), name=f"{method.name}+{modifier}")
+        method = dataclasses.replace(_MODIFIERS[modifier].change(method), name=f"{method.name}+{modifier}")
     return method
 
 
-def _check_fits(base: str, modifier: str) -> None:
-    only = _ONLY.get(modifier, base)
-    if only != base:
-        raise UsageError(f"method '{base}' cannot take '+{modifier}': it belongs to '{only}'")
-    if base == "float" and modifier not in _ONLY:
-        raise UsageError(f"method 'float' cannot take '+{modifier}': it has no binary layers, choose a binary method")
+def _check_fits(method: Method, modifier: str) -> None:
+    only = _MODIFIERS[modifier].only
+    if only not in (None, method.base):
+        raise UsageError(f"method '{method.base}' cannot take '+{modifier}': it belongs to '{only}'")
+    if not method.is_binary and only is None:
+        raise UsageError(
+            f"method '{method.base}' cannot take '+{modifier}': it has no binary layers, choose a binary method"
+        )
+
+
+def name_of(method: Method) -> str:
+    """The name by which `get` finds a method; one that is not registered yet is registered under its own name.
+
+    Recipes and runs record this name. To resume a run in another process, register the method there, too.
+
+    Raises:
+        UsageError: a method without a name, or with the name of a different one.
+    """
+    if not method.name:
+        raise UsageError("a method in a recipe needs a name: give Method(name=...)")
+    if "+" not in method.name and (method.name not in _METHODS or _METHODS.get(method.name) in _GIVEN):
+        function = _Given(dataclasses.replace(method, base=method.base or method.name))
+        _GIVEN.add(function)
+        _METHODS.add(method.name, function, _Given)
+    elif _settings(get(method.name)) != _settings(method):
+        raise UsageError(
+            f"method '{method.name}' differs from the one registered under that name: give it a name of its own, as in "
+            f"dataclasses.replace(method, name='mine')"
+        )
+    return method.name
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """Stands for a registered function: returns the method that a recipe was given."""
+
+    method: Method
+
+    def __call__(self) -> Method:
+        return self.method.fresh()
+
+
+_GIVEN: set[Callable[[], Method]] = set()
+
+
+def _settings(method: Method) -> tuple[Any, ...]:
+    """What a method decides, to be compared."""
+    arguments = {key: _comparable(value) for key, value in method.layer_arguments().items()}
+    return arguments, method.before, method.after, method.scales_activations
+
+
+def _comparable(value: Any) -> Any:
+    """A quantizer, constraint or regularizer as its class and configuration, without automatic names."""
+    if isinstance(value, dict):
+        return {key: _comparable(item) for key, item in value.items() if key not in ("name", "build_config")}
+    return (type(value), _comparable(value.get_config())) if hasattr(value, "get_config") else value

@@ -6,14 +6,16 @@ from typing import Any
 
 import tensorflow as tf
 
+from kbnn import structure
+from kbnn._keras import serializable
 from kbnn.errors import UsageError
 
 
 def median_loss(w: tf.Tensor) -> tf.Tensor:
-    """How far the signs of a layer's weights are from half and half: abs(mean(W) - (mean(W₊) + mean(W₋))/2).
+    """The imbalance of the signs of a layer's weights: abs(mean(W) - (mean(W₊) + mean(W₋))/2).
 
-    W₊ are the positive and W₋ the negative weights of the whole layer; an empty side has mean 0. Equals
-    abs((n₊ - n₋)/2n·(mean(W₊) - mean(W₋))) when no weight is zero: 0 exactly at n₊ = n₋.
+    W₊ are the positive and W₋ the negative weights of the whole layer; an empty side has mean 0. If no weight is zero,
+    this is abs((n₊ - n₋)/2n·(mean(W₊) - mean(W₋))), which is 0 at n₊ = n₋.
 
     Example:
         >>> float(median_loss(tf.constant([3.0, -1.0, -1.0])))  # abs(1/3 - (3 - 1)/2) = 2/3
@@ -29,10 +31,11 @@ def _mean_where(w: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.where(chosen, w, 0.0)) / tf.maximum(count, 1.0)
 
 
-class Strength(tf.__internal__.tracking.AutoTrackable):
-    """A factor λ that a schedule may change while a compiled training step runs: `regularizer.strength.assign(x)`.
+class AdjustablePenalty(tf.__internal__.tracking.AutoTrackable, tf.keras.regularizers.Regularizer):
+    """A penalty with a factor λ that can change during training: `regularizer.strength.assign(x)`.
 
-    Tracked, so that checkpoints keep it; not a layer's weight, so that a regularizer changes no list of weights.
+    λ is a variable, so a schedule reaches a training step that is already compiled. Checkpoints keep it; it is not one
+    of the layer's weights.
     """
 
     def __init__(self, strength: float) -> None:
@@ -45,22 +48,21 @@ class Strength(tf.__internal__.tracking.AutoTrackable):
         return {"strength": float(self.strength.numpy())}
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
-class MedianLoss(Strength, tf.keras.regularizers.Regularizer):
-    """The median loss of a network, λ/L·Σ over its L binarized layers: give one object to all of them.
+@serializable
+class MedianLoss(AdjustablePenalty):
+    """The median loss of a network, λ/L·Σ over its L binarized layers; one object is shared by all of them.
 
     Loss of each layer: λ/L·abs(mean(W) - (mean(W₊) + mean(W₋))/2), see `median_loss`. The object counts the kbnn
-    layers that were built with it; a saved or cloned layer's copy remembers that count. For other layers than kbnn's,
-    state it.
+    layers that are built with it, and copies in saved or cloned layers keep the count. With other layers, pass it.
 
     Args:
         strength: λ.
-        layers: L; counted when not given.
+        layers: L; counted by default.
 
     Example:
         >>> median_loss = kbnn.regularizers.MedianLoss(1e-4)
-        >>> a = kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", kernel_regularizer=median_loss)
-        >>> b = kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", kernel_regularizer=median_loss)
+        >>> a = kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste", kernel_regularizer=median_loss)
+        >>> b = kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste", kernel_regularizer=median_loss)
 
     Source: ML+BMA, equations 8 and 9.
     """
@@ -74,11 +76,11 @@ class MedianLoss(Strength, tf.keras.regularizers.Regularizer):
 
     @property
     def layers(self) -> int:
-        """L: the layers that share this penalty."""
+        """L, the number of layers that share this penalty."""
         return self._stated_layers or max(len(self._attached), 1)
 
     def attach(self, layer: tf.keras.layers.Layer) -> None:
-        """Counts a layer; kbnn's layers call this when they are built."""
+        """Counts a layer. kbnn's layers call this when they are built."""
         self._attached.add(layer)
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
@@ -90,7 +92,7 @@ class MedianLoss(Strength, tf.keras.regularizers.Regularizer):
 
 
 def manhattan(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
-    """R1: Σ abs(α - abs(w)), α one number or one per filter.
+    """R1: Σ abs(α - abs(w)), with one α or one per filter.
 
     Example:
         >>> float(manhattan(tf.constant([1.0, -0.5, 0.0]), tf.constant(0.5)))  # 0.5 + 0 + 0.5
@@ -101,7 +103,7 @@ def manhattan(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
 
 
 def euclidean(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
-    """R2: Σ (α - abs(w))², α one number or one per filter.
+    """R2: Σ (α - abs(w))², with one α or one per filter.
 
     Example:
         >>> float(euclidean(tf.constant([1.0, -0.5, 0.0]), tf.constant(0.5)))  # 0.25 + 0 + 0.25
@@ -111,13 +113,13 @@ def euclidean(w: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.square(alpha - tf.abs(w)))
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
-class Manhattan(Strength, tf.keras.regularizers.Regularizer):
-    """λ·Σ abs(α - abs(w)), with a layer's learned scale α: for `scale_regularizer=`. Pulls weights and α together.
+@serializable
+class Manhattan(AdjustablePenalty):
+    """λ·Σ abs(α - abs(w)), with the learned scale α of a layer, for `scale_regularizer=`. Pulls weights and α together.
 
     Example:
         >>> penalty = kbnn.regularizers.Manhattan(5e-7)
-        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", scale="learned", scale_regularizer=penalty)
+        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste", scale="learned", scale_regularizer=penalty)
 
     Source: BNN+, equation 4; λ = 5e-7 on CIFAR-10, 1e-7 on ImageNet.
     """
@@ -129,13 +131,13 @@ class Manhattan(Strength, tf.keras.regularizers.Regularizer):
         return self.strength * manhattan(w, alpha)
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
-class Euclidean(Strength, tf.keras.regularizers.Regularizer):
-    """λ·Σ (α - abs(w))², with a layer's learned scale α: for `scale_regularizer=`. Pulls weights and α together.
+@serializable
+class Euclidean(AdjustablePenalty):
+    """λ·Σ (α - abs(w))², with the learned scale α of a layer, for `scale_regularizer=`. Pulls weights and α together.
 
     Example:
         >>> penalty = kbnn.regularizers.Euclidean(5e-7)
-        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste_sign", scale="learned", scale_regularizer=penalty)
+        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="ste", scale="learned", scale_regularizer=penalty)
 
     Source: BNN+, equation 5; λ = 5e-7 on CIFAR-10, 1e-5 to 1e-7 on ImageNet.
     """
@@ -147,35 +149,47 @@ class Euclidean(Strength, tf.keras.regularizers.Regularizer):
         return self.strength * euclidean(w, alpha)
 
 
-def binarized_kernels(model: tf.keras.layers.Layer) -> list[tf.Variable]:
-    """The latent kernels of a model's 1-bit layers, Larq's own included: what weight decay usually leaves out.
+def binarized_kernels(model: tf.keras.Model) -> list[tf.Variable]:
+    """The trainable latent kernels that a model's layers binarize, ours and Larq's, which weight decay usually skips.
 
     Example:
         >>> optimizer = tf.keras.optimizers.AdamW(weight_decay=1e-4)  # decoupled decay: AdamW, SGD(weight_decay=...)
         >>> optimizer.exclude_from_weight_decay(kbnn.regularizers.binarized_kernels(model))
         >>> kbnn.regularizers.add_weight_decay(model, 1e-4)  # as an L2 penalty
     """
-    return [weight for weight in model.trainable_weights if getattr(weight, "precision", None) == 1]
+    kernels = {id(kernel) for layer in structure.layers(model) for kernel, _ in structure.binary_kernels(layer)}
+    return [weight for weight in model.trainable_weights if id(structure.latent(weight)) in kernels]
+
+
+def binarized_weights(model: tf.keras.Model) -> list[tf.Variable]:
+    """All trainable weights of the layers with binary kernels: latent kernels, learned scales, quantizers' parameters.
+
+    Source: SiMaN, implementation details: binarized layers are trained without weight decay.
+    """
+    layers = [layer for layer in structure.layers(model) if structure.has_binary_kernel(layer)]
+    weights = {id(weight): weight for layer in layers for weight in layer.trainable_weights}
+    return list(weights.values())
 
 
 def add_weight_decay(model: tf.keras.Model, weight_decay: float, exclude: Sequence[tf.Variable] | None = None) -> None:
     """Adds the L2 penalty ½·weight_decay·Σw² to a model's losses, whose gradient is weight_decay·w.
 
-    It belongs to this model object and is not saved with it.
+    The penalty belongs to this model object; it is not saved with the model.
 
     Args:
-        model: built.
+        model: a built model.
         weight_decay: the papers' "weight decay", not negative.
-        exclude: weights without a penalty; the binarized kernels by default, `()` for none.
+        exclude: weights without a penalty; `binarized_weights(model)` by default, `()` for none.
 
     Raises:
         UsageError: a negative weight decay.
 
     Example:
-        >>> kbnn.regularizers.add_weight_decay(model, 5e-4)  # SiMaN: not on binarized kernels
+        >>> kbnn.regularizers.add_weight_decay(model, 5e-4)  # SiMaN: not on binarized layers
     """
     if not weight_decay >= 0:
         raise UsageError(f"weight_decay must not be negative, received {weight_decay}")
-    left_out = {id(weight) for weight in (binarized_kernels(model) if exclude is None else exclude)}
-    decayed = [weight for weight in model.trainable_weights if id(weight) not in left_out]
-    model.add_loss(lambda: weight_decay * tf.add_n([tf.nn.l2_loss(weight) for weight in decayed]))
+    excluded = {id(weight) for weight in (binarized_weights(model) if exclude is None else exclude)}
+    decayed = [weight for weight in model.trainable_weights if id(weight) not in excluded]
+    if decayed:
+        model.add_loss(lambda: weight_decay * tf.add_n([tf.nn.l2_loss(tf.cast(w, tf.float32)) for w in decayed]))

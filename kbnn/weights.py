@@ -19,7 +19,7 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from kbnn import files
+from kbnn import files, structure
 from kbnn.errors import KbnnError, UsageError
 from kbnn.layers.binarized import Binarized
 from kbnn.loading import open_hdf5
@@ -105,8 +105,9 @@ def transfer(
             raise _another_network(name, known.what, in_model=True)
     for name in weights.keys() & known.arrays.keys():
         weights[name].assign(known.arrays[name])
-    for layer in target.layers:
-        if isinstance(layer, Binarized) and f"{layer.name}/alpha" in weights.keys() - known.arrays.keys():
+    left = {id(weights[name]) for name in weights.keys() - known.arrays.keys()}
+    for layer in structure.layers_of(target, Binarized):
+        if layer.alpha is not None and id(layer.alpha) in left:
             layer.restart_scale()
     return tuple(name for name in weights if name not in known.arrays)
 

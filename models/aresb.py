@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from kbnn.methods import Method
 from kbnn.models import parts
-from kbnn.models.presb import REFUSES, BlockShortcut, Estimator, TwinActivation, presb
+from kbnn.models.presb import REFUSES, BlockShortcut, TwinActivation, presb
 from kbnn.models.registry import register
 from kbnn.models.resnet import DEPTHS
 
@@ -18,7 +18,7 @@ def aresb(
     width: parts.Width = 1.0,
     stem: parts.Stem | None = None,
     block_shortcut: BlockShortcut = "binary",
-    estimator: Estimator | None = None,
+    estimator: parts.Estimator | None = None,
     twin_activation: TwinActivation = "none",
 ) -> tf.Tensor:
     """PresB-Net without layer normalization and biased PReLU: the network that it is compared with.

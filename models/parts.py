@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import pydantic
 import tensorflow as tf
 
+from kbnn import quantizers
 from kbnn.activations import hard_tanh
 from kbnn.errors import UsageError
 from kbnn.layers import ZeroPadChannels
@@ -22,6 +23,9 @@ Shortcuts = Literal["bireal", "res", "none"]
 ShortcutType = Literal["A", "B", "duplicate"]
 # What follows each addition; the method's own activation when not given.
 Activation = Literal["none", "hard_tanh", "prelu", "rprelu", "maxout"]
+
+# The quantizer of activations by name, instead of the method's.
+Estimator = Annotated[str, pydantic.AfterValidator(lambda name: quantizers.find(name, "activation", "estimator").name)]
 
 # Images up to this height and width get the CIFAR stem.
 CIFAR_SIZE = 64

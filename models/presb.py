@@ -22,8 +22,6 @@ PReLUScope = Literal["group", "channel"]
 LayerNorm = Literal["whole", "group", "none"]
 # The 1x1 convolution around an expand block: 1-bit, with a 1-bit kernel on real input (code), real, or no shortcut.
 BlockShortcut = Literal["binary", "binary_kernel", "real", "none"]
-# The sign's gradient: the paper's, or the code's.
-Estimator = Literal["ste", "leaky_ste"]
 # What the real-valued twin has in the place of the sign: nothing (paper), the sign (code), or clip or ReLU.
 TwinActivation = Literal["none", "sign", "clip"]
 
@@ -68,7 +66,7 @@ class Block:
         y = self._activation(y, self.activations[0], name=f"{name}_conv{k}_act")
         if self.layer_norm != "none":
             whole = self.layer_norm == "whole"
-            y = layers.SampleNormalization(1 if whole else GROUPS, affine=not whole, name=f"{name}_ln{k}")(y)
+            y = layers.GroupNormalization(1 if whole else GROUPS, affine=not whole, name=f"{name}_ln{k}")(y)
         y = self._activation(y, self.activations[1], name=f"{name}_ln{k}_act")
         return parts.batch_normalization(y, name=f"{name}_bn{k}") if self.batch_norm else y
 
@@ -113,7 +111,7 @@ def presb(
     batch_norm: bool = True,
     block_shortcut: BlockShortcut = "binary",
     output_norm: bool = False,
-    estimator: Estimator | None = None,
+    estimator: parts.Estimator | None = None,
     twin_activation: TwinActivation = "none",
 ) -> tf.Tensor:
     """Four stages of blocks at 128, 256, 512 and 1024 channels, twice ResNet's, with 3x3 convolutions in two groups.
@@ -163,7 +161,7 @@ def presb(
     return parts.classifier(x, classes)
 
 
-def _method(method: Method, estimator: Estimator | None, twin_activation: TwinActivation) -> Method:
+def _method(method: Method, estimator: parts.Estimator | None, twin_activation: TwinActivation) -> Method:
     """The method with another sign, or its real-valued twin without or with one.
 
     Raises:
@@ -171,7 +169,7 @@ def _method(method: Method, estimator: Estimator | None, twin_activation: TwinAc
     """
     if method.after is not None:
         raise UsageError(f"method '{method.name}' puts a layer after each addition, where an RPReLU is: leave it out")
-    sign = {"ste": quantizers.SteSign, "leaky_ste": quantizers.LeakySteSign, None: None}[estimator]
+    sign = None if estimator is None else quantizers.find(estimator, "activation", "estimator")
     if method.is_binary:
         return method if sign is None else replace(method, input_quantizer=sign)
     if twin_activation == "clip" or method.name != "float":

@@ -13,6 +13,7 @@ import tensorflow as tf
 from kbnn import methods
 from kbnn.errors import UsageError, unknown
 from kbnn.methods import Method
+from kbnn.registry import Registry
 
 Builder = Callable[..., tf.Tensor]
 Shape = tuple[pydantic.PositiveInt | None, pydantic.PositiveInt | None, pydantic.PositiveInt]
@@ -39,41 +40,62 @@ class Architecture:
         return {**defaults, **self.preset}
 
     def methods(self) -> list[str]:
-        """The base methods that it can take."""
+        """The base methods that fit it."""
         return [name for name in methods.names() if name not in self.refuses]
 
 
-_ARCHITECTURES: dict[str, Architecture] = {}
+def _adopt(name: str, found: object) -> None:
+    raise UsageError(f"{found!r} is not registered: decorate it with @kbnn.models.register('{name}', ...)")
+
+
+_ARCHITECTURES: Registry[Architecture] = Registry("model", "kbnn.architectures", _adopt)
 
 
 def register(
     name: str,
     *,
-    input_shape: tuple[int, int, int],
-    classes: int,
-    summary: str,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    summary: str | None = None,
     method: str = "bireal",
     published: dict[str, str] | None = None,
     refuses: dict[str, str] | None = None,
     **preset: Any,
 ) -> Callable[[Builder], Builder]:
-    """Registers a builder under `name`. The type hints of its keyword arguments say which values they take.
+    """Registers a function that builds a network, `builder(inputs, method, classes, **options)`, under a name.
+
+    It returns the logits. Its keyword-only arguments are the network's options; their type hints say which values they
+    take.
 
     Args:
         name: what `build` and the command line call it.
         input_shape: default `(H, W, C)`.
         classes: default number of logits.
-        summary: one line for `kbnn models`.
+        summary: one line for `kbnn models`; the first line of the builder's docstring by default.
         method: default method.
         published: top-1 accuracies of the papers, by data set.
         refuses: base methods that the architecture cannot take, with the reason.
-        **preset: options of the builder that this name fixes as its defaults.
+        **preset: options whose defaults differ from the builder's.
+
+    Raises:
+        UsageError: the name is taken.
+
+    Example:
+        >>> @kbnn.models.register("mine", input_shape=(32, 32, 3), classes=10)
+        ... def mine(inputs, method, classes, *, width: float = 1.0):
+        ...     x = tf.keras.layers.Conv2D(round(32 * width), 3, name="stem")(inputs)
+        ...     x = method.convolution(x, 64, 3, name="conv")
+        ...     x = tf.keras.layers.GlobalAveragePooling2D()(x)
+        ...     return tf.keras.layers.Dense(classes, name="logits")(x)
+        >>> kbnn.models.build("mine", method="bireal")
     """
 
     def decorator(builder: Builder) -> Builder:
-        _ARCHITECTURES[name] = Architecture(
-            name, builder, input_shape, classes, method, summary, dict(published or {}), dict(refuses or {}), preset
+        line = summary or (builder.__doc__ or "").strip().partition("\n")[0]
+        architecture = Architecture(
+            name, builder, input_shape, classes, method, line, dict(published or {}), dict(refuses or {}), preset
         )
+        _ARCHITECTURES.add(name, architecture, builder)
         return builder
 
     return decorator
@@ -81,12 +103,12 @@ def register(
 
 def names(pattern: str = "*") -> list[str]:
     """The registered names that match a shell pattern (`names("presb*")`), sorted."""
-    return sorted(fnmatch.filter(_ARCHITECTURES, pattern))
+    return fnmatch.filter(_ARCHITECTURES.names(), pattern)
 
 
 def architectures(pattern: str = "*") -> Iterator[Architecture]:
     """The registered architectures whose names match a shell pattern, by name."""
-    return (_ARCHITECTURES[name] for name in names(pattern))
+    return (_ARCHITECTURES.get(name) for name in names(pattern))
 
 
 def get(name: str) -> Architecture:
@@ -95,9 +117,7 @@ def get(name: str) -> Architecture:
     Raises:
         UsageError: the name is not registered; near names are offered.
     """
-    if name not in _ARCHITECTURES:
-        raise unknown("model", name, _ARCHITECTURES)
-    return _ARCHITECTURES[name]
+    return _ARCHITECTURES.get(name)
 
 
 def build(
@@ -111,14 +131,15 @@ def build(
 
     Args:
         name: a registered architecture, see `names()`.
-        method: what makes it binary, see `kbnn.methods.names()`; the architecture's own by default.
+        method: what makes it binary, a name (see `kbnn.methods.names()`) or a `Method`; the architecture's default if
+            not given.
         input_shape: `(H, W, C)`.
         classes: number of logits.
         **options: the architecture's own options, see `kbnn models NAME`.
 
     Raises:
-        UsageError: an unknown name, method or option, a value that an option does not take, a method that the
-            architecture cannot take, an image that is too small, or fewer than one class.
+        UsageError: an unknown name, method or option, a value that an option does not take, a method that does not fit
+            the architecture, an image that is too small, or fewer than one class.
 
     Example:
         >>> kbnn.models.build("resnet20", method="bireal", input_shape=(32, 32, 3), classes=10)
@@ -152,9 +173,15 @@ def _checked_options(architecture: Architecture, options: dict[str, Any]) -> dic
 
 
 def _checked(what: str, kind: Any, value: Any) -> Any:
-    """The value as its type wants it (a list for a tuple, an int for a float), or a UsageError."""
+    """The value in its declared type (a tuple for a list, a float for an int), or a UsageError."""
     try:
         return pydantic.TypeAdapter(kind).validate_python(value)
     except pydantic.ValidationError as error:
-        reasons = {detail["msg"][:1].lower() + detail["msg"][1:] for detail in error.errors()}
-        raise UsageError(f"{what}: {'; '.join(sorted(reasons))}, received {value!r}") from None
+        reasons = sorted({_reason(detail["msg"]) for detail in error.errors()})
+        received = "" if any("received" in reason for reason in reasons) else f", received {value!r}"
+        raise UsageError(f"{what}: {'; '.join(reasons)}{received}") from None
+
+
+def _reason(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

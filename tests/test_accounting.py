@@ -56,7 +56,7 @@ def test_aresb_net_against_presb_net():
 
 
 def test_presb_s_rule_counts_the_group_aware_normalization_like_its_parts():
-    parts = (layers.SampleNormalization(), layers.BiasedPReLU(2), keras.BatchNormalization())
+    parts = (layers.GroupNormalization(), layers.BiasedPReLU(2), keras.BatchNormalization())
     apart, together = (
         count(sequential(*stack), rule="presb") for stack in (parts, (layers.GroupAwareNormalization(2),))
     )

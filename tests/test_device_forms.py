@@ -139,8 +139,8 @@ def test_layers_before_a_sign(name):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_sample_normalization(groups):
-    model, data, operators = converted(layers.SampleNormalization(groups), convolution())
+def test_group_normalization(groups):
+    model, data, operators = converted(layers.GroupNormalization(groups), convolution())
     assert operators[-2:] == BINARY
     assert set(operators[:-2]) <= {"MEAN", "SUB", "SQUARE", "ADD", "RSQRT", "MUL", "RESHAPE"}
     assert_equal_on([DEFAULT, INDIRECT, REFERENCE], model, data)

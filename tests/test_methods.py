@@ -89,12 +89,19 @@ def test_median_loss_adds_only_the_loss():
 
 @pytest.mark.parametrize(
     ("name", "scale"),
-    [("xnor+std", "mean_abs"), ("bireal+std", "mean_abs"), ("bnn+std", None), ("siman+std", "learned")],
+    [
+        ("xnor+std", "mean_abs"),
+        ("bireal+std", "mean_abs"),
+        ("bnn+std", None),
+        ("siman+std", "learned"),
+        ("dorefa+std", "mean_abs"),
+    ],
 )
 def test_standardized_kernels_keep_a_scale_on_the_output(name, scale):
     layer = network(name).get_layer("conv")
     assert isinstance(layer.kernel_quantizer, quantizers.StandardizedSign)
     assert layer.scale == scale
+    assert layer.scale_scope == ("layer" if name == "dorefa+std" else "filter")
 
 
 def test_order_of_modifiers_does_not_matter():

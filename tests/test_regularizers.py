@@ -195,9 +195,21 @@ def test_decoupled_decay_leaves_binarized_kernels_out(make):
     assert kept == [False, True, False]
 
 
-def test_l2_leaves_binarized_kernels_out():
+@pytest.mark.parametrize("nested", [False, True])
+def test_l2_skips_binarized_layers_and_their_scales(nested):
     model = decay_model()
-    regularizers.add_weight_decay(model, 0.5)
+    outer = tf.keras.Sequential([tf.keras.Input((8, 8, 4)), model]) if nested else model
+    regularizers.add_weight_decay(outer, 0.5)
+    with tf.GradientTape() as tape:
+        loss = tf.add_n(outer.losses)
+    gradients = tape.gradient(loss, outer.trainable_weights)
+    assert gradients[1] is gradients[2] is None
+    np.testing.assert_allclose(gradients[0], 0.5 * model.layers[0].kernel.numpy(), 1e-6)
+
+
+def test_l2_skips_what_it_is_told_to():
+    model = decay_model()
+    regularizers.add_weight_decay(model, 0.5, exclude=regularizers.binarized_kernels(model))
     with tf.GradientTape() as tape:
         loss = tf.add_n(model.losses)
     gradients = tape.gradient(loss, model.trainable_weights)

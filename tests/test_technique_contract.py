@@ -1,41 +1,32 @@
-"""What every quantizer, layer, penalty and method keeps: saving, precision, tracing, training in any kind of model."""
+"""The contract of every quantizer, layer, penalty and method: saving, precision, tracing, training in any model."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import layers, methods, quantizers, regularizers
+from kbnn import layers, methods, quantizers, regularizers, testing
 
 X = np.random.default_rng(0).normal(size=(4, 6, 6, 8)).astype(np.float32)
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
-ESTIMATORS = {
-    "ApproxSign": quantizers.ApproxSign,
+# Arguments other than the defaults, which must come back from a configuration.
+ARGUMENTS = {
     "EDESign": lambda: quantizers.EDESign(0.5, 2.0),
+    "HalfHalf": lambda: quantizers.HalfHalf(percentile=10.0, unbiased=True),
     "LeakySteSign": lambda: quantizers.LeakySteSign(0.1),
-    "SignSwish": lambda: quantizers.SignSwish(4.0, trainable_beta=True),
-    "SteSign": quantizers.SteSign,
-    "TanhSign": quantizers.TanhSign,
-}
-KERNEL_QUANTIZERS = {
-    **ESTIMATORS,
-    "DoReFaSign": quantizers.DoReFaSign,
-    "HalfHalf": lambda: quantizers.HalfHalf(percentile=10.0),
     "LibraSign": lambda: quantizers.LibraSign(gradient=quantizers.EDESign(0.5, 2.0)),
-    "MagnitudeAwareSign": quantizers.MagnitudeAwareSign,
+    "MagnitudeAwareSign": lambda: quantizers.MagnitudeAwareSign(0.5, "ste"),
     "OptimalMagnitude": lambda: quantizers.OptimalMagnitude("identity"),
+    "SignSwish": lambda: quantizers.SignSwish(4.0, trainable_beta=True),
     "StandardizedSign": lambda: quantizers.StandardizedSign("xnor"),
-    "XNORSign": quantizers.XNORSign,
 }
 
 
 def scaled_by_itself() -> tf.keras.Model:
-    """A layer of two inputs as a layer of one."""
+    """A layer of two inputs as one of one input."""
     inputs = tf.keras.Input(X.shape[1:])
     return tf.keras.Model(inputs, layers.ActivationScale(3)([inputs, inputs]))
 
@@ -69,7 +60,7 @@ LAYERS = {
     "Maxout": layers.Maxout,
     "PReLU": layers.PReLU,
     "RPReLU": layers.RPReLU,
-    "SampleNormalization": lambda: layers.SampleNormalization(2, affine=True),
+    "GroupNormalization": lambda: layers.GroupNormalization(2, affine=True),
     "ZeroPadChannels": lambda: layers.ZeroPadChannels(12),
 }
 PENALTIES = {
@@ -77,86 +68,63 @@ PENALTIES = {
     "Manhattan": lambda: regularizers.Manhattan(0.25),
     "MedianLoss": lambda: regularizers.MedianLoss(0.25, layers=3),
 }
-METHODS = [*methods.names(), "xnor+std+ml+bma", "irnet+ml+bma", "siman+code", "react+bma", "xnor+k", "float+relu"]
-
-
-@pytest.fixture(params=POLICIES)
-def policy(request) -> Iterator[str]:
-    tf.keras.mixed_precision.set_global_policy(request.param)
-    yield request.param
-    tf.keras.mixed_precision.set_global_policy("float32")
-
-
-def convolution(name: str) -> layers.BinaryConv2D:
-    return layers.BinaryConv2D(8, 3, input_quantizer="ste_sign", kernel_quantizer=KERNEL_QUANTIZERS[name]())
-
-
-def model_of(layer: tf.keras.layers.Layer) -> tf.keras.Model:
-    inputs = tf.keras.Input(X.shape[1:])
-    outputs = tf.keras.layers.Activation("linear", dtype="float32")(layer(inputs))
-    return tf.keras.Model(inputs, outputs)
-
-
-def cases() -> dict[str, tf.keras.layers.Layer]:
-    return {**LAYERS, **{f"kernel {name}": lambda name=name: convolution(name) for name in KERNEL_QUANTIZERS}}
-
-
-def gradients(model: tf.keras.Model) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    with tf.GradientTape() as tape:
-        y = model(X, training=True)
-        loss = tf.reduce_sum(tf.square(y)) + sum(model.losses)
-    return loss, tape.gradient(loss, model.trainable_weights)
+METHODS = [
+    *methods.names(),
+    *("xnor+std+ml+bma", "irnet+ml+bma", "siman+code", "react+bma", "xnor+k", "float+relu", "react+real", "dorefa+std"),
+]
 
 
 def test_everything_public_is_in_the_contract():
-    public = {name for name in quantizers.__all__ if isinstance(getattr(quantizers, name), type)}
-    assert set(KERNEL_QUANTIZERS) == public - {"Estimator", "KernelQuantizer"}
+    public = {value for value in vars(quantizers).values() if isinstance(value, type)}
+    registered = {type(quantizers.get(name)) for name in quantizers.names()}
+    assert registered == public - {quantizers.Estimator, quantizers.KernelQuantizer}
     assert set(LAYERS) == set(layers.__all__)
     penalties = {
         name
         for name, value in vars(regularizers).items()
         if isinstance(value, type) and issubclass(value, tf.keras.regularizers.Regularizer)
     }
-    assert set(PENALTIES) == penalties
+    assert set(PENALTIES) == penalties - {"AdjustablePenalty"}
 
 
-@pytest.mark.parametrize("name", [*KERNEL_QUANTIZERS, *LAYERS, *PENALTIES])
+@pytest.mark.parametrize("name", quantizers.names())
+def test_quantizers(name):
+    testing.check_quantizer(name)
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_quantizers_with_arguments(name):
+    testing.check_quantizer(ARGUMENTS[name])
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *PENALTIES])
 def test_config_round_trip(name):
-    made = {**KERNEL_QUANTIZERS, **LAYERS, **PENALTIES}[name]()
-    config = tf.keras.utils.serialize_keras_object(made)
-    again = tf.keras.utils.deserialize_keras_object(config)
-    assert type(again) is type(made)
-    assert tf.keras.utils.serialize_keras_object(again) == config
+    testing.check_configuration({**LAYERS, **PENALTIES}[name])
 
 
-@pytest.mark.parametrize("name", cases())
-def test_saves_loads_and_traces(name, tmp_path):
-    model = model_of(cases()[name]())
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_save_load_and_trace(name):
+    model = testing.model_of(LAYERS[name]())
     for weight in model.weights:
         weight.assign(weight * 1.25)
-    expected = model(X)
-    np.testing.assert_allclose(tf.function(model)(X), expected, 1e-5, 1e-6)
-    model.save(tmp_path / "model.keras")
-    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded(X), expected)
-    assert len(loaded.losses) == len(model.losses)
-    assert [w.shape for w in loaded.trainable_weights] == [w.shape for w in model.trainable_weights]
+    testing.check_traces(model, X)
+    testing.check_saves(model, X)
 
 
-@pytest.mark.parametrize("name", cases())
-def test_precision(name, policy):
-    model = model_of(cases()[name]())
-    layer = model.layers[1]
-    assert layer(X).dtype == layer.compute_dtype
-    assert {weight.dtype for weight in layer.weights} <= {tf.float32}
-    loss, found = gradients(model)
-    assert np.isfinite(loss)
-    assert None not in found
-    assert all(np.isfinite(gradient).all() for gradient in found)
+@pytest.mark.parametrize("policy", testing.POLICIES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_in_every_precision(name, policy):
+    with testing.precision(policy):
+        testing.check_layer(LAYERS[name]())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods(method):
+    testing.check_method(method)
 
 
 class Subclassed(tf.keras.Model):
-    """Layers that no functional graph connects, built when they are first called."""
+    """Layers outside a functional graph, which are built when they are first called."""
 
     def __init__(self, method: str):
         super().__init__()
@@ -184,20 +152,6 @@ def test_subclassed_models_train_save_and_load(method, tmp_path):
     assert len(loaded.losses) == len(model.losses)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_methods_in_every_precision(method, policy):
-    chosen = methods.get(method)
-    inputs = tf.keras.Input(X.shape[1:])
-    x = chosen.activation(chosen.convolution(inputs, 8, 3, name="conv"), name="act")
-    x = chosen.dense(tf.keras.layers.Flatten()(x), 5, name="dense")
-    model = tf.keras.Model(inputs, tf.keras.layers.Activation("linear", dtype="float32")(x))
-    assert model.get_layer("conv").compute_dtype == tf.keras.mixed_precision.global_policy().compute_dtype
-    loss, found = gradients(model)
-    assert np.isfinite(loss)
-    assert None not in found
-    assert all(np.isfinite(gradient).all() for gradient in found)
-
-
 LOAD = """
 import sys
 import kbnn
@@ -206,27 +160,38 @@ import tensorflow as tf
 for path in sys.argv[2:]:
     model = tf.keras.models.load_model(path)
     np.save(path + ".npy", model(np.load(sys.argv[1])))
-    model.compile("sgd", "mse")
-    model.fit(np.load(sys.argv[1]), np.load(path + ".npy"), verbose=0)
+    if path.endswith(("model.keras", "saved")):
+        model.compile("sgd", "mse")
+        model.fit(np.load(sys.argv[1]), np.load(path + ".npy"), verbose=0)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"], indirect=True)
-def test_loads_and_trains_in_a_fresh_process_with_kbnn_merely_imported(tmp_path, policy):
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path, policy):
+    with testing.precision(policy):
+        model = everything()
+    files = [tmp_path / "model.keras", tmp_path / "saved"]
+    for method in methods.names():
+        files.append(tmp_path / f"{method}.keras")
+    for path, network in zip(files, [model, model, *map(testing.network, methods.names())], strict=True):
+        network.save(path)
+        np.save(f"{path}-expected.npy", network(X))
+    np.save(tmp_path / "x.npy", X)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("TF_USE_LEGACY_KERAS", None)
+    subprocess.run([sys.executable, "-c", LOAD, str(tmp_path / "x.npy"), *map(str, files)], env=environment, check=True)
+    for path in files:
+        np.testing.assert_allclose(np.load(f"{path}.npy"), np.load(f"{path}-expected.npy"), 1e-5, 1e-6)
+
+
+def everything() -> tf.keras.Model:
+    """One model with every layer."""
     x = inputs = tf.keras.Input(X.shape[1:])
-    for name, make in {**LAYERS, "LibraSign": lambda: convolution("LibraSign")}.items():
+    libra = lambda: layers.BinaryConv2D(8, 3, input_quantizer="ste", kernel_quantizer=ARGUMENTS["LibraSign"]())  # noqa: E731
+    for name, make in {**LAYERS, "LibraSign": libra}.items():
         if name not in ("BinaryDense", "BinaryConv2D", "ZeroPadChannels"):
             x = make()(x)
     x = LAYERS["BinaryConv2D"]()(x)
     x = layers.BinaryDense(5, **methods.get("bireal").layer_arguments())(tf.keras.layers.Flatten()(x))
-    model = tf.keras.Model(inputs, tf.keras.layers.Activation("linear", dtype="float32")(x))
-    np.save(tmp_path / "x.npy", X)
-    paths = [str(tmp_path / "model.keras"), str(tmp_path / "saved")]
-    for path in paths:
-        model.save(path)
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment.pop("TF_USE_LEGACY_KERAS", None)
-    subprocess.run([sys.executable, "-c", LOAD, str(tmp_path / "x.npy"), *paths], env=environment, check=True)
-    for path in paths:
-        np.testing.assert_allclose(np.load(path + ".npy"), model(X), 1e-5, 1e-6)
+    return tf.keras.Model(inputs, tf.keras.layers.Activation("linear", dtype="float32")(x))

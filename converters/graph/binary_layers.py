@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
-import larq as lq
-
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.trace import Call, Reference
+from kbnn.structure import has_binary_kernel, is_binary
 
-KERNEL_QUANTIZERS = ("kernel_quantizer", "depthwise_quantizer", "pointwise_quantizer")
+# LCE packs the signs of so many channels into one word.
+CHANNELS_PER_WORD = 32
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2", "Conv3D")
 
 
@@ -24,17 +24,6 @@ class BinaryCall:
     @property
     def name(self) -> str:
         return str(self.layer.name)
-
-
-def is_binary(layer: Any) -> bool:
-    """Whether a layer binarizes its input and its kernel; quantizers without a precision are taken for 1-bit ones."""
-    return has_binary_kernel(layer) and _is_one_bit(getattr(layer, "input_quantizer", None))
-
-
-def has_binary_kernel(layer: Any) -> bool:
-    """Whether a layer binarizes its kernel, or both where it has two."""
-    quantizers = [getattr(layer, name) for name in KERNEL_QUANTIZERS if getattr(layer, name, None) is not None]
-    return bool(quantizers) and all(_is_one_bit(quantizer) for quantizer in quantizers)
 
 
 def binary_calls(reference: Reference) -> list[BinaryCall]:
@@ -55,11 +44,6 @@ def _is_meant(reference: Reference, call: Call) -> bool:
         return True
     bare = has_binary_kernel(call.layer) and getattr(call.layer, "input_quantizer", None) is None
     return bare and reference.depends_on(call.inputs[0], CONVOLUTIONS)
-
-
-def _is_one_bit(quantizer: Any) -> bool:
-    is_set = quantizer is not None and not isinstance(quantizer, lq.quantizers.NoOp)
-    return is_set and getattr(quantizer, "precision", 1) == 1
 
 
 def _binary_call(reference: Reference, call: Call) -> BinaryCall:

@@ -7,11 +7,12 @@ from dataclasses import replace
 import tensorflow as tf
 
 from kbnn.converters.graph import rules_binary, rules_functions, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
-from kbnn.converters.graph.binary_layers import binary_calls, is_binary
+from kbnn.converters.graph.binary_layers import binary_calls
 from kbnn.converters.graph.graph import Graph, Node, Origin, build
 from kbnn.converters.graph.operations import Affine, BinaryConvolution, Input, Kept, Opaque, Part, Shape, Sign
 from kbnn.converters.graph.rules import Context, Step, rule_for
 from kbnn.converters.graph.trace import Call, Reference
+from kbnn.structure import is_binary
 
 
 class _OutsideLayersError(Exception):

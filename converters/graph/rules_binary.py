@@ -7,10 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph import operations as op
-from kbnn.converters.graph.binary_layers import is_binary
 from kbnn.converters.graph.rules import Context, Step, activation, numbers, rule
 from kbnn.converters.graph.trace import Call
 from kbnn.layers import BinaryConv2D, BinaryDense
+from kbnn.layers.channels import Padding, same_padding
+from kbnn.structure import is_binary
 
 layers = tf.keras.layers
 
@@ -22,7 +23,7 @@ def _convolution(call: Call, context: Context) -> list[Step] | None:
         return None
     if is_binary(layer):
         return _binary_convolution(call, context)
-    if _binarizes_input(layer) or id(call) in context.numbers:
+    if _quantizes_input(layer) or id(call) in context.numbers:
         return None
     kernel = context.kernel(call)
     scale, bias = _scale_and_bias(layer, kernel.shape[-1])
@@ -37,7 +38,7 @@ def _convolution(call: Call, context: Context) -> list[Step] | None:
 @rule(layers.DepthwiseConv2D)
 def _depthwise(call: Call, context: Context) -> list[Step] | None:
     layer = call.layer
-    if layer.data_format != "channels_last" or _binarizes_input(layer):
+    if layer.data_format != "channels_last" or _quantizes_input(layer):
         return None
     kernel = numbers(layer.depthwise_kernel)
     filters = kernel.shape[2] * kernel.shape[3]
@@ -59,7 +60,7 @@ def _dense(call: Call, context: Context) -> list[Step] | None:
         return None
     if is_binary(layer):
         return _binary_dense(call, context)
-    if _binarizes_input(layer) or id(call) in context.numbers:
+    if _quantizes_input(layer) or id(call) in context.numbers:
         return None
     kernel = context.kernel(call).reshape(shape[0], -1)
     scale, bias = _scale_and_bias(layer, kernel.shape[-1])
@@ -127,7 +128,7 @@ def _binary_dense(call: Call, context: Context) -> list[Step] | None:
     ]
 
 
-def _binarizes_input(layer: Any) -> bool:
+def _quantizes_input(layer: Any) -> bool:
     return getattr(layer, "input_quantizer", None) is not None
 
 
@@ -161,22 +162,11 @@ def _is_sign(quantizer: Any) -> bool:
     return bool(np.array_equal(found, np.where(_PROBE >= 0, 1.0, -1.0)))
 
 
-Sides = tuple[tuple[int, int], tuple[int, int]]
-
-
-def _padding(layer: Any, shape: op.Shape) -> Sides:
-    """Rows above and below, columns left and right, as TensorFlow's SAME puts them."""
+def _padding(layer: Any, shape: op.Shape) -> Padding:
     if layer.padding == "valid":
         return ((0, 0), (0, 0))
-    sides = []
-    for size, kernel, stride, dilation in zip(
-        shape, layer.kernel_size, layer.strides, layer.dilation_rate, strict=False
-    ):
-        reach = (kernel - 1) * dilation + 1
-        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-        sides.append((total // 2, total - total // 2))
-    return sides[0], sides[1]
+    return same_padding(shape[:2], layer.kernel_size, layer.strides, layer.dilation_rate)
 
 
-def _pads(padding: Sides) -> bool:
+def _pads(padding: Padding) -> bool:
     return any(any(sides) for sides in padding)

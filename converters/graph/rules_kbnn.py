@@ -65,8 +65,8 @@ def _rprelu(call: Call, context: Context) -> list[Step]:
     ]
 
 
-@rule(layers.SampleNormalization)
-def _sample_normalization(call: Call, context: Context) -> list[Step]:
+@rule(layers.GroupNormalization)
+def _group_normalization(call: Call, context: Context) -> list[Step]:
     """(x - mean)/√(var + ε) of each sample's groups, and an affine map."""
     layer, channels = call.layer, context.input_shape(call)[-1]
     scale = numbers(layer.gamma) if layer.affine else np.ones(channels)

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import Affine, BinaryConvolution, Concatenate, Part, Sign, Split
-
-_CHANNELS_PER_WORD = 32
 
 
 def split_groups(graph: Graph) -> Graph:
@@ -21,7 +20,7 @@ def split_groups(graph: Graph) -> Graph:
 
 def split_unpackable_groups(graph: Graph) -> Graph:
     """Splits the grouped binary convolutions that LCE cannot bitpack."""
-    return _split_groups(graph, _CHANNELS_PER_WORD)
+    return _split_groups(graph, CHANNELS_PER_WORD)
 
 
 def _split_groups(graph: Graph, word: int) -> Graph:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbnn import tables
+from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.estimate import DEVICES, Load, instructions
 from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
@@ -44,7 +45,7 @@ _BITS = {
     "uint8": 8,
     "int4": 4,
 }
-_CHANNELS_PER_WORD = 32
+
 _BGEMM_CHANNELS = 64
 # An image has no more.
 _FEW_CHANNELS = 4
@@ -280,7 +281,7 @@ def values(operator: Operator) -> tuple[int, ...]:
     written = output(operator)
     if written.dtype != "int32" or not operator.name.startswith("Lce"):
         return written.shape[1:]
-    channels = _CHANNELS_PER_WORD * written.shape[-1]
+    channels = CHANNELS_PER_WORD * written.shape[-1]
     if operator.name == "LceBconv2d":
         channels = _input(operator, 1).shape[0]
     elif operator.name == "LceQuantize":
@@ -449,7 +450,7 @@ def _kernel(file: File, operator: Operator, channels: int) -> tuple[int, ...]:
     if operator.name == "DEPTHWISE_CONV_2D":
         return height, width, 1, depth
     if operator.name == "LceBconv2d":
-        return height, width, min(channels, depth * _CHANNELS_PER_WORD), filters
+        return height, width, min(channels, depth * CHANNELS_PER_WORD), filters
     return height, width, depth, filters
 
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD
 from kbnn.converters.graph.graph import Graph
 from kbnn.converters.graph.operations import Sign
 from kbnn.converters.graph.trace import Reference, is_quantizer
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File, Tensor
 from kbnn.converters.tflite.names import operations, value_name
-
-_WORD = 32
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def take_apart(file: File, aligned: dict[int, Aligned]) -> tuple[bytes, list[Ali
 def pack_signs(values: np.ndarray) -> np.ndarray:
     """Signs `(..., C)` as LCE packs them: `(..., ceil(C / 32))` int32, a bit is 1 where the value is negative."""
     negative = values < 0
-    missing = -negative.shape[-1] % _WORD
+    missing = -negative.shape[-1] % CHANNELS_PER_WORD
     padded = np.pad(negative, [(0, 0)] * (negative.ndim - 1) + [(0, missing)])
     return np.ascontiguousarray(np.packbits(padded, axis=-1, bitorder="little")).view("<i4")
 
@@ -179,7 +178,7 @@ def _fits(tensor: Tensor, reference: Reference, place: int, output: int) -> bool
         return False
     if tensor.dtype != "int32":
         return tuple(value.shape[1:]) == tensor.shape[1:]
-    words = -(-value.shape[-1] // _WORD)
+    words = -(-value.shape[-1] // CHANNELS_PER_WORD)
     return (*value.shape[1:-1], words) == tensor.shape[1:]
 
 

@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from kbnn.converters.graph.binary_layers import BinaryCall
+from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD, BinaryCall
 from kbnn.converters.graph.trace import Reference
 
 # The converter's own limits: a smaller magnitude counts as zero, magnitudes of a filter may differ by this share.
 _SMALLEST_SCALE = 1.2e-7
 _SCALE_SPREAD = 0.005
-_CHANNELS_PER_WORD = 32
 
 
 def diagnose(reference: Reference, binary: BinaryCall) -> str:
@@ -54,8 +53,8 @@ def _values(reference: Reference, binary: BinaryCall) -> tuple[np.ndarray, np.nd
 
 def _by_values(binary: BinaryCall, kernel: np.ndarray, source: np.ndarray) -> str | None:
     groups, channels = getattr(binary.layer, "groups", 1), kernel.shape[2]
-    if groups > 1 and channels % _CHANNELS_PER_WORD:
-        return f"it has {channels} channels per group, not a multiple of 32: choose another number of groups"
+    if groups > 1 and channels % CHANNELS_PER_WORD:
+        return f"it has {channels} channels per group, not a multiple of {CHANNELS_PER_WORD}: choose other groups"
     padding = getattr(binary.layer, "pad_values", 0.0)
     if binary.layer.padding == "same" and padding not in (0.0, 1.0):
         return f"it pads with {padding}: use pad_values=1.0"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls
+from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD, BinaryCall, binary_calls
 from kbnn.converters.graph.graph import Graph
 from kbnn.converters.graph.operations import BinaryConvolution
 from kbnn.converters.graph.trace import Reference
@@ -108,7 +108,8 @@ def _compare(name: str, negative: np.ndarray, parts: list[Packed]) -> KernelBits
         expected = _filters_first(kernel, part)
         weights = part.operator.inputs[1]
         stored = weights.value() if weights is not None else np.zeros(0)
-        if stored.ndim != 4 or stored.shape[:3] != expected.shape[:3] or stored.shape[3] != -(-expected.shape[3] // 32):
+        words = -(-expected.shape[3] // CHANNELS_PER_WORD)
+        if stored.ndim != 4 or stored.shape[:3] != expected.shape[:3] or stored.shape[3] != words:
             return KernelBits(name, kernel.size, None)
         differing += _differing(unpack_signs(stored, expected.shape[3]), expected, part.operator)
         for rows, filters in _groups(part):

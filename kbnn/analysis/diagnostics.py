@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kbnn import structure
 from kbnn.analysis import figures
-from kbnn.analysis.observation import Observation, binary_layers, latent_kernel, observe, scale
+from kbnn.analysis.observation import Observation, observe
 from kbnn.analysis.report import summarise
 from kbnn.analysis.weight_history import WeightHistory
 
@@ -41,7 +42,7 @@ class Diagnostics(tf.keras.callbacks.Callback):
         self._seen: list[Observation] = []
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        binary_layers(self.model)
+        structure.require_binary_layers(self.model)
         self._writer = tf.summary.create_file_writer(str(self.folder / "logs" / "analysis"))
         if (self.folder / FILE).is_file():
             self.history = WeightHistory.read(self.folder / FILE)
@@ -60,10 +61,10 @@ class Diagnostics(tf.keras.callbacks.Callback):
         self._writer.flush()
 
     def _show_weights(self) -> None:
-        for layer, flips in zip(binary_layers(self.model), self.history.flips[-1], strict=True):
+        for layer, flips in zip(structure.binary_layers(self.model), self.history.flips[-1], strict=True):
             tf.summary.scalar(f"analysis/flip_ratio/{layer.name}", flips)
-            tf.summary.histogram(f"analysis/weights/{layer.name}", latent_kernel(layer))
-            if (alpha := scale(layer)) is not None:
+            tf.summary.histogram(f"analysis/weights/{layer.name}", structure.latent_kernel(layer))
+            if (alpha := structure.learned_scale(layer)) is not None:
                 tf.summary.histogram(f"analysis/scales/{layer.name}", alpha)
 
     def _show_activations(self, images: np.ndarray) -> None:

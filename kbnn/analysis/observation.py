@@ -1,4 +1,4 @@
-"""Looks into a network: its binary layers, their kernels, and what enters their signs."""
+"""Observes a network: its binary layers, their kernels, and the inputs of their signs."""
 
 import contextlib
 import functools
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from kbnn import structure
 from kbnn.analysis.measures import batch_median
-from kbnn.errors import UsageError
 
 Call = Callable[..., Any]
 SAMPLES = 256
@@ -19,7 +20,7 @@ _MEDIAN = "_median"
 
 @dataclass(frozen=True)
 class Binarization:
-    """How a layer's activations become two levels: threshold, per channel or one, and the two distances from it."""
+    """How a layer's activations become two levels: a threshold, per channel or one, and the two distances from it."""
 
     threshold: np.ndarray
     scales: tuple[float, float] | None
@@ -27,7 +28,7 @@ class Binarization:
 
 @dataclass(frozen=True)
 class Observation:
-    """One binary layer: its kernels, and its activations for some images before anything binarizes them."""
+    """One binary layer: its kernel as latent weights and as ±1, and its activations before they are binarized."""
 
     name: str
     latent: np.ndarray
@@ -43,53 +44,8 @@ class Observation:
         return self.binary.reshape(-1, self.binary.shape[-1])
 
 
-def binary_layers(model: Any) -> list[Any]:
-    """The layers that multiply binarized activations, in the order of the model: ours and Larq's.
-
-    Raises:
-        UsageError: there are none.
-    """
-    found = [layer for layer in _layers(model) if _is_binary(layer)]
-    if not found:
-        raise UsageError(
-            f"model '{model.name}' has no binary layer to analyse (none with an input quantizer and a kernel): "
-            f"give a network trained with a binary method"
-        )
-    return found
-
-
-def is_binary(model: Any) -> bool:
-    """Whether a model has binary layers."""
-    return any(_is_binary(layer) for layer in _layers(model))
-
-
-def _layers(model: Any) -> list[Any]:
-    return list(model._flatten_layers(include_self=False, recursive=True))
-
-
-def _is_binary(layer: Any) -> bool:
-    return getattr(layer, "input_quantizer", None) is not None and getattr(layer, "kernel", None) is not None
-
-
-def latent_kernel(layer: Any) -> np.ndarray:
-    """The trained real-valued kernel, float32."""
-    return np.asarray(getattr(layer.kernel, "latent_variable", layer.kernel), np.float32)
-
-
-def binary_kernel(layer: Any) -> np.ndarray:
-    """What the layer's kernel quantizer makes of the latent kernel, float32; a kernel without one is taken as it is."""
-    latent = latent_kernel(layer)
-    return latent if layer.kernel_quantizer is None else np.asarray(layer.kernel_quantizer(latent), np.float32)
-
-
-def scale(layer: Any) -> np.ndarray | None:
-    """The layer's learned scale α per output channel, if it has one."""
-    alpha = getattr(layer, "alpha", None)
-    return None if alpha is None else np.asarray(alpha, np.float32)
-
-
 def observe(model: Any, images: np.ndarray) -> list[Observation]:
-    """Runs images through a network and looks at every binary layer.
+    """Runs images through a network and observes every binary layer.
 
     Args:
         model: any Keras model with binary layers: functional, sequential, nested or subclassed.
@@ -98,8 +54,8 @@ def observe(model: Any, images: np.ndarray) -> list[Observation]:
     Raises:
         UsageError: the model has no binary layer.
     """
-    layers = binary_layers(model)
-    medians = {layer.name: layer for layer in _layers(model) if layer.name.endswith(_MEDIAN)}
+    layers = structure.require_binary_layers(model)
+    medians = {layer.name: layer for layer in structure.layers(model) if layer.name.endswith(_MEDIAN)}
     inputs: dict[str, np.ndarray] = {}
     with _recording([*layers, *medians.values()], inputs):
         model(images, training=False)
@@ -110,13 +66,17 @@ def _observation(layer: Any, median: Any, inputs: dict[str, np.ndarray]) -> Obse
     before_sign = inputs[layer.name]
     return Observation(
         name=layer.name,
-        latent=latent_kernel(layer),
-        binary=binary_kernel(layer),
-        scale=scale(layer),
+        latent=structure.latent_kernel(layer),
+        binary=np.where(structure.binary_signs(layer), 1, -1).astype(np.float32),
+        scale=structure.learned_scale(layer),
         activations=before_sign if median is None else inputs[median.name],
-        signs=np.where(np.asarray(layer.input_quantizer(before_sign), np.float32) >= 0, 1, -1).astype(np.int8),
+        signs=np.where(structure.signs(_quantized(layer, before_sign), layer.input_quantizer), 1, -1).astype(np.int8),
         binarization=Binarization(np.zeros(()), None) if median is None else _of_median(median),
     )
+
+
+def _quantized(layer: Any, before_sign: np.ndarray) -> np.ndarray:
+    return np.asarray(structure.quantize(layer.input_quantizer, tf.constant(before_sign)), np.float32)
 
 
 def _of_median(layer: Any) -> Binarization:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kbnn import files
+from kbnn import files, structure
 from kbnn.analysis import figures
-from kbnn.analysis.observation import Observation, is_binary, observe
+from kbnn.analysis.observation import Observation, observe
 from kbnn.analysis.over_epochs import over_epochs
 from kbnn.analysis.page import Page, Section, Table
 from kbnn.analysis.pictures import Picture
@@ -57,7 +57,7 @@ def study(subjects: Sequence[Subject], images: Any, folder: str | os.PathLike[st
         UsageError: no model has a binary layer.
         KbnnError: the folder cannot be written.
     """
-    binary = [subject for subject in subjects if is_binary(subject.model)] or subjects
+    binary = [subject for subject in subjects if structure.binary_layers(subject.model)] or subjects
     networks = {subject.name: observe(subject.model, images) for subject in binary}
     reports = {name: summarise(name, len(images), layers) for name, layers in networks.items()}
     # Binary networks first, so that each has one colour in all pictures.

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kbnn import files
-from kbnn.analysis.observation import binary_kernel, binary_layers, latent_kernel, scale
+from kbnn import files, structure
 from kbnn.errors import KbnnError
 
 # Latent weights are binned in units of their layer's mean magnitude: a two-level layer has its modes at -1 and +1.
@@ -49,13 +48,13 @@ class WeightHistory:
         Raises:
             UsageError: the model has no binary layer.
         """
-        layers = binary_layers(model)
+        layers = structure.require_binary_layers(model)
         names = tuple(layer.name for layer in layers)
         if names != self.layers:
             vars(self).update(vars(WeightHistory(names)))
         self._forget(epoch)
-        latents = [latent_kernel(layer) for layer in layers]
-        signs = [binary_kernel(layer).ravel() >= 0 for layer in layers]
+        latents = [structure.latent_kernel(layer) for layer in layers]
+        signs = [structure.binary_signs(layer).ravel() for layer in layers]
         magnitudes = np.array([np.abs(latent).mean() for latent in latents])
         histograms = [_histogram(latent, unit) for latent, unit in zip(latents, magnitudes, strict=True)]
         self.epochs = np.append(self.epochs, epoch)
@@ -64,7 +63,7 @@ class WeightHistory:
         self.magnitudes = _append(self.magnitudes, magnitudes)
         self.histograms = _append(self.histograms, np.array(histograms))
         for layer in layers:
-            if (alpha := scale(layer)) is not None:
+            if (alpha := structure.learned_scale(layer)) is not None:
                 self.scales[layer.name] = _append(self.scales.get(layer.name, np.zeros((0, 0))), alpha)
         before = {epoch - 1: self.signs[epoch - 1]} if epoch - 1 in self.signs else {}
         self.signs = {**before, epoch: np.packbits(np.concatenate(signs))}

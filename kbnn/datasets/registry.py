@@ -1,15 +1,21 @@
 """Data sets by name."""
 
 import contextlib
+import inspect
 import io
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from kbnn.datasets.arrays import Arrays
 from kbnn.datasets.dataset import Dataset, assemble, split_off
 from kbnn.datasets.transform import Transform
-from kbnn.errors import KbnnError, UsageError, unknown
+from kbnn.errors import KbnnError, UsageError
+from kbnn.registry import Registry
+
+# (name, share of validation images, folder of prepared data, transform)
+Loader = Callable[[str, float, object, Transform | None], Dataset]
+Source = TypeVar("Source", bound=Callable[..., Any])
 
 VALIDATION = 0.1
 SEED = 0
@@ -41,15 +47,81 @@ def load(
         >>> kbnn.datasets.load("digits").test.size
         360
     """
-    if name not in _LOADERS:
-        raise unknown("data set", name, _LOADERS)
     check_share(validation)
-    return _LOADERS[name](name, validation, data_dir, transform)
+    return _DATASETS.get(name)(name, validation, data_dir, transform)
 
 
 def names() -> list[str]:
     """The names that `load` knows."""
-    return sorted(_LOADERS)
+    return _DATASETS.names()
+
+
+def register(name: str, *, classes: Sequence[str] | None = None) -> Callable[[Source], Source]:
+    """Registers a function that returns a data set, under a name that `load`, recipes and the command line take.
+
+    The function may have any of the parameters `validation`, `data_dir` and `transform`, which it is passed as `load`
+    receives them. It returns a `Dataset`, or `(train_images, train_labels), (test_images, test_labels)` as the
+    functions of `tf.keras.datasets` do: uint8 images `(N, H, W, C)` and integer labels `(N,)` that count from 0. Then
+    `load` holds out images for validation, normalizes and transforms.
+
+    Args:
+        name: of the data set.
+        classes: names of the classes, where the function returns arrays; their numbers by default.
+
+    Raises:
+        UsageError: the name is taken.
+
+    Example:
+        >>> @kbnn.datasets.register("mine", classes=("cat", "dog"))
+        ... def mine():
+        ...     return (train_images, train_labels), (test_images, test_labels)
+        >>> kbnn.datasets.load("mine")
+    """
+
+    def decorator(source: Source) -> Source:
+        def loader(name: str, validation: float, data_dir: object, transform: Transform | None) -> Dataset:
+            settings = {"validation": validation, "data_dir": data_dir, "transform": transform}
+            wanted = [key for key in inspect.signature(source).parameters if key in settings]
+            found = source(**{key: settings[key] for key in wanted})
+            if isinstance(found, Dataset):
+                return found
+            return _of_arrays(name, found, classes, validation, transform)
+
+        _DATASETS.add(name, loader, source)
+        return source
+
+    return decorator
+
+
+def _of_arrays(
+    name: str, found: Any, classes: Sequence[str] | None, validation: float, transform: Transform | None
+) -> Dataset:
+    import numpy as np
+
+    try:
+        train, test = (Arrays(np.asarray(x), np.asarray(y, np.int32).reshape(-1)) for x, y in found)
+        shapes = {(split.images.dtype.name, *split.shape) for split in (train, test)}
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"data set '{name}': its function must return a Dataset, or (images, labels), (images, labels) of training "
+            f"and test ({error})"
+        ) from error
+    if len(shapes) > 1 or train.images.dtype != np.uint8:
+        raise UsageError(f"data set '{name}': images must be uint8 of one shape (H, W, C), received {sorted(shapes)}")
+    count = 1 + max(int(split.labels.max(initial=0)) for split in (train, test))
+    known = tuple(classes or map(str, range(count)))
+    if len(known) < count:
+        raise UsageError(f"data set '{name}': labels reach {count - 1}, but classes names only {len(known)}")
+    return assemble(name, known, train, test, validation=validation, seed=SEED, transform=transform or Transform())
+
+
+def _adopt(name: str, found: object) -> None:
+    if not callable(found):
+        raise UsageError(f"an entry point of '{_DATASETS.group}' names a module or a function: received {found!r}")
+    register(name)(found)
+
+
+_DATASETS: Registry[Loader] = Registry("data set", "kbnn.datasets", _adopt)
 
 
 def check_share(validation: float) -> None:
@@ -135,11 +207,12 @@ def _reach(builder: Any) -> None:
 
 _CONFIGURED = {"imagenette": "imagenette/320px-v2"}
 
-_LOADERS: dict[str, Callable[[str, float, object, Transform | None], Dataset]] = {
-    "digits": _digits,
-    "cifar10": _in_memory,
-    "cifar100": _in_memory,
-    "svhn_cropped": _in_memory,
-    "imagenet2012": _streamed,
-    "imagenette": _streamed,
-}
+for _name, _loader in (
+    ("digits", _digits),
+    ("cifar10", _in_memory),
+    ("cifar100", _in_memory),
+    ("svhn_cropped", _in_memory),
+    ("imagenet2012", _streamed),
+    ("imagenette", _streamed),
+):
+    _DATASETS.add(_name, _loader, _loader)

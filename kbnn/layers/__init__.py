@@ -11,9 +11,9 @@ from kbnn.layers.binary_dense import BinaryDense
 from kbnn.layers.channel_shift import ChannelShift
 from kbnn.layers.channel_shuffle import ChannelShuffle
 from kbnn.layers.group_aware_normalization import GroupAwareNormalization
+from kbnn.layers.group_normalization import GroupNormalization
 from kbnn.layers.prelu import Maxout, PReLU
 from kbnn.layers.rprelu import RPReLU
-from kbnn.layers.sample_normalization import SampleNormalization
 from kbnn.layers.zero_pad_channels import ZeroPadChannels
 
 __all__ = [
@@ -25,9 +25,9 @@ __all__ = [
     "ChannelShift",
     "ChannelShuffle",
     "GroupAwareNormalization",
+    "GroupNormalization",
     "Maxout",
     "PReLU",
     "RPReLU",
-    "SampleNormalization",
     "ZeroPadChannels",
 ]

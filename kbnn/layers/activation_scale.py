@@ -5,29 +5,29 @@ from typing import Any
 import tensorflow as tf
 
 from kbnn.errors import UsageError, unknown
-from kbnn.layers.channels import known_channels
+from kbnn.layers.channels import known_channels, same_padding
 
 PADDINGS = ("same", "valid")
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class ActivationScale(tf.keras.layers.Layer):
-    """Multiplies what a binary layer made of activations A by their magnitude K: `[y, A]` to the shape of y.
+    """Multiplies a binary layer's output y by the magnitude K of its input A: `[y, A]` to the shape of y.
 
     Convolutions: K = mean over channels of abs(A), averaged over the kernel's window at each output position, zero
     outside of A: `(B, H', W', 1)`. Dense layers: K = mean(abs(A)) of each sample, `(B, 1)`.
-    Gradient: dL/dy = K·dL/dout; K is a constant.
+    Gradient: dL/dy = K·dL/dout; K passes no gradient.
 
     With K, a 1-bit convolution approximates the real-valued one; without it, only up to a factor that varies over
-    positions. It cannot fold: the device computes it in float for each layer.
+    positions. K does not fold: the device computes it in float for each layer.
 
     Args:
-        kernel_size: the convolution's, height and width, or one number for both.
-        strides: the convolution's.
-        padding: the convolution's, "same" or "valid".
+        kernel_size: the convolution's height and width, or one number for both.
+        strides: the convolution's strides.
+        padding: the convolution's padding, "same" or "valid".
 
     Raises:
-        UsageError: an unknown padding, not two inputs, or ones of different rank.
+        UsageError: an unknown padding, not two inputs, or inputs of different rank.
 
     Example:
         >>> convolution = kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
@@ -67,13 +67,9 @@ class ActivationScale(tf.keras.layers.Layer):
         if len(magnitude.shape) == 2 or self.kernel_size == (1, 1) == self.strides:
             return magnitude
         if self.padding == "same":
-            magnitude = tf.pad(magnitude, [[0, 0], *self._borders(magnitude), [0, 0]])
+            borders = same_padding(magnitude.shape[1:3], self.kernel_size, self.strides)
+            magnitude = tf.pad(magnitude, [[0, 0], *borders, [0, 0]])
         return tf.nn.avg_pool2d(magnitude, self.kernel_size, self.strides, "VALID")
-
-    def _borders(self, x: tf.Tensor) -> list[tuple[int, int]]:
-        sizes = zip(x.shape[1:3], self.kernel_size, self.strides, strict=True)
-        missing = [max((-(-size // stride) - 1) * stride + kernel - size, 0) for size, kernel, stride in sizes]
-        return [(number // 2, number - number // 2) for number in missing]
 
     def get_config(self) -> dict[str, Any]:
         return {

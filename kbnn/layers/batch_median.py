@@ -11,7 +11,7 @@ from kbnn.compiled import compiled, narrow, partial_sums, total, widen
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError
 from kbnn.layers.channels import known_channels, parametric_relu
-from kbnn.layers.recomputed import note
+from kbnn.layers.rematerialization import attach
 from kbnn.quantizers.base import power_of_two
 
 # The median of a layer's activations is that of about this many of them: every s-th position of the batch with all its
@@ -186,7 +186,7 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
     positive, negative = _scales(sums, unit)
     largest = tf.float32.max
     return (
-        note(normalize(x, gamma, beta), _normalized, x, gamma, beta, median, unit, sums),
+        attach(normalize(x, gamma, beta), _normalized, x, gamma, beta, median, unit, sums),
         median,
         tf.minimum(positive * unit, largest),
         tf.minimum(negative * unit, largest),

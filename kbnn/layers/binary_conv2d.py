@@ -8,7 +8,7 @@ import tensorflow as tf
 from kbnn.errors import UsageError
 from kbnn.layers import fused
 from kbnn.layers.binarized import Binarized
-from kbnn.layers.channels import check_divides, known_channels
+from kbnn.layers.channels import Padding, check_divides, known_channels, same_padding
 from kbnn.layers.grouped_convolution import conv2d
 
 
@@ -16,33 +16,38 @@ from kbnn.layers.grouped_convolution import conv2d
 class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
     """A convolution of signs with signs, padded with ones: `(B, H, W, C)` to `(B, H', W', filters)`.
 
-    y = s·(input_quantizer(x) ∗ kernel_quantizer(W)) + b, s = 1, mean(abs(W)) or a learned α per output channel.
+    y = s·(input_quantizer(x) ∗ kernel_quantizer(W)) + b, s = 1, mean(abs(W)) or a learned α, per output channel or for
+    the layer.
 
-    Padding is +1, a value that 1-bit activations can take; zero would be a third one. The gradients are the
-    quantizers' own.
+    The gradients are those of the quantizers.
 
     Args:
         filters: number of output channels.
         kernel_size: height and width, or one number for both.
         strides: vertical and horizontal, or one number for both.
         padding: "same" or "valid".
-        groups: input channels and filters are split into so many groups, each convolved on its own.
-        input_quantizer: binarizes the activations; None leaves them real.
-        kernel_quantizer: binarizes the latent kernel; None leaves it real.
-        scale: what multiplies the output, per channel: None, "mean_abs" (of the latent kernel, constant for the
-            gradient) or "learned" (a positive weight `alpha`).
-        scale_initializer: the learned scale starts at the "mean" or "median" of abs(W) per filter, or at a number.
+        groups: into how many groups input channels and filters are split, each convolved separately.
+        input_quantizer: binarizes the activations: a name (see `kbnn.quantizers.names`) or a quantizer; None leaves
+            them real.
+        kernel_quantizer: binarizes the latent kernel, likewise.
+        scale: the factor of the output: None, "mean_abs" (of the latent kernel, without a gradient) or "learned" (a
+            positive weight `alpha`).
+        scale_scope: "filter" for one scale per output channel, "layer" for one in all.
+        scale_initializer: start of a learned scale: the "mean" or "median" of abs(W), or a number.
         scale_regularizer: a penalty of (W, α) such as `kbnn.regularizers.Manhattan`.
-        use_bias: adds a bias per output channel.
-        pad_values: what "same" padding is made of.
+        use_bias: whether to add a bias per output channel.
+        pad_values: the value of "same" padding. +1 is one of the two values of 1-bit activations; 0 would be a third.
         **kwargs: as `larq.layers.QuantConv2D`.
 
     Raises:
-        UsageError: a group count that divides neither channels nor filters, an unknown or non-positive scale
-            initializer, a kernel quantizer as input quantizer, or channels first.
+        UsageError: an unknown quantizer, a kernel quantizer as input quantizer, groups that do not divide channels and
+            filters, an unknown or non-positive scale initializer, or channels first.
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="ste_sign")
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="magnitude_aware")
+
+    Deviates from the papers: they pad with zeros. Layers without quantizers, as in a method's real-valued twin, are
+    padded with ones as well, so that the twin computes the same function of its signs.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         input_quantizer: Any = None,
         kernel_quantizer: Any = None,
         scale: str | None = None,
+        scale_scope: str = "filter",
         scale_initializer: str | float = "mean",
         scale_regularizer: Any = None,
         use_bias: bool = False,
@@ -71,6 +77,7 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
             input_quantizer=input_quantizer,
             kernel_quantizer=kernel_quantizer,
             scale=scale,
+            scale_scope=scale_scope,
             scale_initializer=scale_initializer,
             scale_regularizer=scale_regularizer,
             use_bias=use_bias,
@@ -103,16 +110,16 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
     def _train(self, x: tf.Tensor) -> tf.Tensor:
         kernel, scale = self.binarized_kernel(), self.output_scale()
         if scale is not None:
-            # Multiplying the output, and its gradients, would be passes over maps in the place of one over the kernel.
+            # One pass over the kernel instead of several over the output and its gradients.
             kernel = kernel * scale
         kernel = tf.cast(kernel, x.dtype)
         return self._finish(fused.convolution(x, kernel, self.input_quantizer, self.strides, self._ones(x)), None)
 
-    def _ones(self, x: tf.Tensor) -> fused.Padding | None:
-        """How many rows and columns of ones "same" padding adds; None if none."""
+    def _ones(self, x: tf.Tensor) -> Padding | None:
+        """How many rows and columns of ones "same" padding adds; None for none."""
         if self.padding == "valid":
             return None
-        rows, columns = self._get_padding_same(x)[1:3]
+        rows, columns = same_padding(x.shape[1:3], self.kernel_size, self.strides)
         return (rows, columns) if any((*rows, *columns)) else None
 
     def _convolve(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

@@ -15,18 +15,18 @@ class BinaryDense(Binarized, lq.layers.QuantDense):
 
     y = s·(input_quantizer(x) W_b) + b, W_b = kernel_quantizer(W), s as in `BinaryConv2D`.
 
-    Larq Compute Engine has no binary dense operator, so that this is computed as a 1x1 convolution over one pixel:
-    the same numbers, and a bitpacked operator on the device.
+    Larq Compute Engine has no binary dense operator, so this is computed as a 1x1 convolution over one pixel: the
+    result is the same, and on the device it is a bitpacked operator.
 
     Args:
         units: number of outputs.
-        **kwargs: as `BinaryConv2D`, but for what a convolution only has.
+        **kwargs: as `BinaryConv2D`, except for the arguments that only a convolution has.
 
     Raises:
         UsageError: an input that is not `(B, C)`, and as `BinaryConv2D`.
 
     Example:
-        >>> kbnn.layers.BinaryDense(512, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
+        >>> kbnn.layers.BinaryDense(512, input_quantizer="ste", kernel_quantizer="ste")
     """
 
     def __init__(self, units: int, use_bias: bool = False, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from kbnn.compiled import channel_sums, compiled, narrow, widen
 from kbnn.layers.channels import known_channels
-from kbnn.layers.recomputed import note
+from kbnn.layers.rematerialization import attach
 
 
 @compiled
@@ -40,4 +40,4 @@ class ChannelShift(tf.keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         bias = tf.convert_to_tensor(self.bias)
-        return note(channel_shift(inputs, bias), _shift, inputs, bias)
+        return attach(channel_shift(inputs, bias), _shift, inputs, bias)

@@ -1,4 +1,6 @@
-"""What layers with parameters per channel share. Channels are the last axis."""
+"""What layers share that take `(batch, ..., channels)`: checks of shapes, padding, and a parametric ReLU."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -6,10 +8,10 @@ from kbnn.errors import UsageError
 
 
 def known_channels(layer: tf.keras.layers.Layer, input_shape: tf.TensorShape) -> int:
-    """The number of channels of what the layer is given.
+    """The number of channels of a layer's input.
 
     Raises:
-        UsageError: it is unknown, or there is no batch axis before it.
+        UsageError: it is unknown, or there is no batch axis.
     """
     shape = tf.TensorShape(input_shape)
     if shape.rank is None or shape.rank < 2 or shape[-1] is None:
@@ -23,7 +25,23 @@ def check_divides(layer: str, groups: int, number: int, what: str) -> None:
         raise UsageError(f"{layer}: {number} {what} cannot be split into groups={groups}; choose a divisor")
 
 
+# Rows above and below, columns left and right.
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def same_padding(
+    sizes: Sequence[int], kernel_sizes: Sequence[int], strides: Sequence[int], dilations: Sequence[int] = (1, 1)
+) -> Padding:
+    """What "same" padding adds above and below, left and right, as TensorFlow does it: the odd one comes after."""
+    missing = [
+        max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        for size, kernel, stride, dilation in zip(sizes, kernel_sizes, strides, dilations, strict=True)
+    ]
+    rows, columns = ((number // 2, number - number // 2) for number in missing)
+    return rows, columns
+
+
 def parametric_relu(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-    """x where x > 0, else slope·x, `slope` a scalar or per channel: in the one form that converts to PRELU."""
+    """x where x > 0, else slope·x, with one slope or one per channel; in the one form that converts to PRELU."""
     slopes = tf.broadcast_to(slope, [1] * (len(x.shape) - 2) + [x.shape[-1]])
     return tf.nn.relu(x) + -slopes * tf.nn.relu(-x)

@@ -4,9 +4,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from kbnn._keras import deserialize
 from kbnn.errors import unknown
 from kbnn.layers.biased_prelu import BiasedPReLU
-from kbnn.layers.sample_normalization import SampleNormalization
+from kbnn.layers.group_normalization import GroupNormalization
 
 SCOPES = ("layer", "group")
 
@@ -51,7 +52,7 @@ class GroupAwareNormalization(tf.keras.layers.Layer):
         self.scope = scope
         self.momentum = momentum
         self.epsilon = epsilon
-        self.layer_normalization = SampleNormalization(
+        self.layer_normalization = GroupNormalization(
             groups if scope == "group" else 1,
             affine=scope == "group",
             epsilon=epsilon,
@@ -71,7 +72,7 @@ class GroupAwareNormalization(tf.keras.layers.Layer):
     def _activation(self, identifier: Any) -> tf.keras.layers.Layer | None:
         if identifier == "biased_prelu":
             return BiasedPReLU(self.groups, name="activation", dtype=self.dtype_policy)
-        return tf.keras.layers.deserialize(identifier) if isinstance(identifier, dict) else identifier
+        return deserialize(identifier) if isinstance(identifier, dict) else identifier
 
     def build(self, input_shape: tf.TensorShape) -> None:
         for layer in (self.layer_normalization, self.activation, self.batch_normalization):

@@ -1,9 +1,10 @@
-"""A tensor becomes -1 and +1, and a gradient comes back: one technique a file.
+"""Quantizers: each turns a tensor into two levels, and defines the gradient that flows back. One technique per file.
 
-Each is a pure function with its gradient beside it (`gradient(x, dy)`), and a thin serialisable class that holds the
-parameters. Larq's own are re-exported where they are exactly right.
+Each is a pure function with its gradient, and a thin serializable class that holds the parameters. Larq's own are
+re-exported where they are exactly right. Layers, methods and recipes take any of them by name.
 
 >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer=kbnn.quantizers.XNORSign())
+>>> kbnn.quantizers.names()
 """
 
 from larq.quantizers import ApproxSign, SteSign
@@ -11,19 +12,19 @@ from larq.quantizers import ApproxSign, SteSign
 from kbnn.quantizers.base import Estimator, KernelQuantizer
 from kbnn.quantizers.dorefa import DoReFaSign
 from kbnn.quantizers.ede import EDESign
-from kbnn.quantizers.estimators import ESTIMATORS, estimator, input_gradient
+from kbnn.quantizers.estimators import binarizer, estimator, input_gradient
 from kbnn.quantizers.half_half import HalfHalf
 from kbnn.quantizers.leaky_ste import LeakySteSign
 from kbnn.quantizers.libra import LibraSign
 from kbnn.quantizers.magnitude_aware import MagnitudeAwareSign
 from kbnn.quantizers.optimal_magnitude import OptimalMagnitude
+from kbnn.quantizers.registry import find, get, kind_of, levels_of, names, register
 from kbnn.quantizers.sign_swish import SignSwish
 from kbnn.quantizers.standardized import StandardizedSign
 from kbnn.quantizers.tanh import TanhSign
 from kbnn.quantizers.xnor import XNORSign
 
 __all__ = [
-    "ESTIMATORS",
     "ApproxSign",
     "DoReFaSign",
     "EDESign",
@@ -39,6 +40,13 @@ __all__ = [
     "SteSign",
     "TanhSign",
     "XNORSign",
+    "binarizer",
     "estimator",
+    "find",
+    "get",
     "input_gradient",
+    "kind_of",
+    "levels_of",
+    "names",
+    "register",
 ]

@@ -1,7 +1,9 @@
-"""What the quantizers share: the sign of this library, statistics of filters, and two base classes."""
+"""What the quantizers share: the sign, statistics of filters, and two base classes."""
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import larq as lq
 import tensorflow as tf
@@ -9,33 +11,31 @@ import tensorflow as tf
 from kbnn.compiled import compiled, narrow, partial_sums, widen
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError
+from kbnn.quantizers.registry import SIGNS, Kind
 
-# Weights below this count as zero, and a filter whose relative variance is below that as one of equal weights:
-# nothing but the rounding of its mean is left.
+# One factor per filter, or one for the whole layer.
+ScaleScope = Literal["filter", "layer"]
+# From a latent kernel to the one that replaces it.
+Constraint = Callable[[tf.Variable], tf.Tensor]
+# (x, dL/dq(x), *parameters) -> dL/dx.
+Gradient = Callable[..., tf.Tensor]
+
+# A filter whose weights are all below this is treated as zeros, and one of smaller relative variance as a filter of
+# equal weights: only the rounding of its mean is left.
 _NEGLIGIBLE = 1e-30
 _FLAT_VARIANCE = 2.0**-40
-# exp(-80) is the smallest exponential that is taken: no formula here can overflow or divide by zero by it.
+# No exponential beyond exp(-80) is taken, so that no formula here overflows or divides by zero.
 LARGEST_EXPONENT = 80.0
 
 
 def sign(x: tf.Tensor) -> tf.Tensor:
-    """+1 where x >= 0 (-0.0 too), else -1: the form that the LCE converter recognises."""
+    """+1 where x >= 0 (-0.0 too), else -1, in the form that the LCE converter recognises."""
     one = tf.constant(1.0, x.dtype)
     return tf.where(x >= 0, one, -one)
 
 
-def surrogate_sign(x: tf.Tensor, gradient: Callable[..., tf.Tensor], *parameters: Any) -> tf.Tensor:
-    """sign(x), whose gradient is gradient(x, dy, *parameters)."""
-
-    @tf.custom_gradient
-    def binarize(x: tf.Tensor) -> tf.Tensor:
-        return sign(x), lambda dy: gradient(x, dy, *parameters)
-
-    return binarize(x)
-
-
 def times(dy: tf.Tensor, derivative: tf.Tensor) -> tf.Tensor:
-    """dy·derivative, multiplied in float32, in the dtype of dy."""
+    """dy·derivative, computed in float32 and returned in the dtype of dy."""
     return narrow(widen(dy) * derivative, dy.dtype)
 
 
@@ -47,12 +47,12 @@ def sech_squared(x: tf.Tensor) -> tf.Tensor:
 
 def clipped(x: tf.Tensor, dy: tf.Tensor, clip_value: float = 1.0) -> tf.Tensor:
     """The straight-through gradient: dy on abs(x) <= clip_value, else 0."""
-    # The other way round, XLA reads dy under a mask, which takes twice as long.
+    # With the branches swapped, XLA would read dy under a mask, which takes twice as long.
     return tf.where(tf.abs(x) > clip_value, tf.zeros_like(dy), dy)
 
 
 def filter_axes(w: tf.Tensor) -> list[int]:
-    """The axes that one filter spans: all but the last."""
+    """The axes of one filter: all but the last."""
     return list(range(len(w.shape) - 1))
 
 
@@ -65,13 +65,13 @@ def mean_magnitude(w: tf.Tensor) -> tf.Tensor:
     """mean(abs(W)) per filter, in float32, shape `(Cout,)`; finite for every finite kernel."""
     magnitude = tf.abs(tf.cast(w, tf.float32))
     axes = filter_axes(w)
-    # Divided before it is summed, and held under the largest: the sum of huge weights would overflow.
+    # Divided before it is summed, and at most the largest: the sum of huge weights would overflow.
     mean = tf.reduce_sum(magnitude * (1.0 / filter_size(w)), axes)
     return tf.minimum(mean, tf.reduce_max(magnitude, axes))
 
 
 def power_of_two(x: tf.Tensor) -> tf.Tensor:
-    """The largest power of two that is not above positive float32 `x`; 1 for what is as good as zero."""
+    """The largest power of two that is at most positive float32 `x`; 1 where `x` is negligible."""
     exponent = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), 0x7F800000), tf.float32)
     return tf.where(x > _NEGLIGIBLE, exponent, 1.0)
 
@@ -81,8 +81,8 @@ def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf
 
     With r = 1/√(...) of a filter, dL/dW = r·(dL/dŴ - mean(dL/dŴ) - Ŵ·Σ(Ŵ·dL/dŴ)/(n - lost_degrees)).
 
-    A filter whose weights are all equal has no direction: without an epsilon it gives zeros, and lets the gradient
-    pass unscaled.
+    A filter of equal weights has no direction: without an epsilon its result is zeros, and its gradient passes
+    unscaled.
     """
     count = max(filter_size(w) - lost_degrees, 1)
 
@@ -100,15 +100,15 @@ def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf
 
 @compiled
 def _standardized(w: tf.Tensor, count: int, epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Ŵ, r per filter, and where the deviation is that of rounding."""
+    """Ŵ, r per filter, and which filters deviate by rounding only."""
     columns = tf.reshape(w, [-1, w.shape[-1]])
-    # Divided by a power of two near the largest weight, which is exact, so that no square overflows or vanishes.
+    # Dividing by a power of two near the largest weight is exact, and keeps squares from overflowing or vanishing.
     largest = tf.reduce_max(partial_sums(tf.abs, columns, add=tf.maximum), 0)
     unit = power_of_two(tf.maximum(largest, tf.sqrt(epsilon)))
     mean = tf.reduce_sum(partial_sums(lambda x: x / unit, columns), 0) / filter_size(w)
     variance = tf.reduce_sum(partial_sums(lambda x: tf.square(x / unit - mean), columns), 0) / count
     if epsilon:
-        # For equal huge weights, epsilon vanishes beside their square.
+        # For huge equal weights, epsilon is negligible against their square.
         variance = variance + tf.square(tf.sqrt(epsilon) / unit)
         is_flat = variance < _FLAT_VARIANCE**2
         deviation = tf.sqrt(tf.maximum(variance, _FLAT_VARIANCE**2))
@@ -130,15 +130,28 @@ def _through_standardization(
 
 
 class Estimator(lq.quantizers.Quantizer):
-    """A sign of activations or kernels with a surrogate gradient, element by element.
+    """The sign, element by element, with a surrogate gradient. Takes activations and kernels.
 
-    A subclass says what the gradient is, as `surrogate` and `parameters`, for layers that compile it with their own.
+    Forward: q(x) = +1 where x >= 0, else -1; if other `levels` are declared, the upper and the lower one of these.
+    Gradient: `surrogate`.
+
+    A subclass defines `surrogate`, and nothing else if its gradient has no parameters. Layers compile it together with
+    their own training step. A subclass that overrides `call` is trained by the gradient of what it computes there.
+
+    Example:
+        >>> @kbnn.quantizers.register("cubic")
+        ... class CubicSign(kbnn.quantizers.Estimator):
+        ...     @staticmethod
+        ...     def surrogate(x, dy):
+        ...         return dy * tf.maximum(1 - tf.abs(x) ** 3, 0)
     """
 
     precision = 1
+    kind: Kind = "activation"
+    levels: tuple[float, ...] | None = SIGNS
 
     def _add_parameter(self, name: str, value: float, trainable: bool = False) -> tf.Variable:
-        """A positive scalar, in float32 whatever the policy."""
+        """A positive scalar, in float32 under every policy."""
         return self.add_weight(
             name=name,
             shape=(),
@@ -150,37 +163,94 @@ class Estimator(lq.quantizers.Quantizer):
         )
 
     @staticmethod
+    def binarize(x: tf.Tensor, *parameters: Any) -> tf.Tensor:
+        """+1 or -1 for each element of x: a function of x and `parameters` only."""
+        return sign(x)
+
+    @staticmethod
     def surrogate(x: tf.Tensor, dy: tf.Tensor, *parameters: Any) -> tf.Tensor:
-        """dL/dx, given dL/dsign(x): a function of these only."""
-        raise NotImplementedError
+        """dL/dx, given dL/dq(x): a function of x, dy and `parameters` only."""
+        raise NotImplementedError("an Estimator defines surrogate(x, dy, *parameters)")
 
     def parameters(self) -> tuple[Any, ...]:
-        """What `surrogate` depends on beside x and dy: numbers, or variables' values."""
+        """The further arguments of `binarize` and `surrogate`: numbers, or the values of variables."""
         return ()
 
     def parameter_gradients(self, x: tf.Tensor, dx: tf.Tensor) -> list[tf.Tensor]:
         """The gradients of the trainable variables, given dL/dx."""
         return []
 
-    def gradient(self, x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-        """dL/dx, given dL/dsign(x)."""
-        return self.surrogate(x, dy, *self.parameters())
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        gradient, arguments = surrogate_of(self)
+        parameters = self.parameters()
+        # Passed in as tensors: a function with a custom gradient differentiates only with respect to its arguments.
+        trained = [tf.convert_to_tensor(variable) for variable in self.trainable_variables]
+
+        @tf.custom_gradient
+        def binarize(x: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
+            def gradients(dy: tf.Tensor) -> list[tf.Tensor]:
+                dx = _through(gradient, x, dy, arguments)
+                return [dx, *(self.parameter_gradients(x, dx) if trained else [])]
+
+            return self._in_levels(self.binarize(x, *parameters)), gradients
+
+        return binarize(inputs, *trained)
+
+    def _in_levels(self, signs: tf.Tensor) -> tf.Tensor:
+        levels = SIGNS if self.levels is None else self.levels
+        if len(levels) != 2:
+            raise UsageError(
+                f"{type(self).__name__} has two levels unless it overrides call: received levels={tuple(levels)}"
+            )
+        lower, upper = (tf.constant(level, signs.dtype) for level in levels)
+        return signs if tuple(levels) == SIGNS else tf.where(signs > 0, upper, lower)
+
+
+@compiled
+def _through(gradient: Gradient, x: tf.Tensor, dy: tf.Tensor, parameters: tuple[Any, ...]) -> tf.Tensor:
+    return gradient(x, dy, *parameters)
+
+
+def surrogate_of(quantizer: Estimator) -> tuple[Gradient, tuple[Any, ...]]:
+    """An estimator's surrogate gradient as a function (x, dy, *parameters), and these parameters.
+
+    The function is the same object for all estimators of a class, so that it is compiled once.
+    """
+    declared = inspect.getattr_static(type(quantizer), "surrogate")
+    if isinstance(declared, staticmethod):
+        return quantizer.surrogate, quantizer.parameters()
+    return _of_method(declared), (quantizer, *quantizer.parameters())
+
+
+@functools.cache
+def _of_method(surrogate: Callable[..., tf.Tensor]) -> Gradient:
+    """A surrogate that is defined with `self`, as a function that takes it behind x and dy."""
+    return lambda x, dy, quantizer, *parameters: surrogate(quantizer, x, dy, *parameters)
 
 
 class KernelQuantizer(lq.quantizers.Quantizer):
-    """A quantizer whose result depends on the filter a weight belongs to, so that it takes kernels only.
+    """A quantizer whose result depends on the filter that a weight belongs to, so that it takes kernels only.
+
+    A subclass defines `call`, from a latent kernel `(..., Cin, Cout)` to the binary one of the same shape.
 
     Raises:
-        UsageError: on build, when it is given activations (a shape with an unknown batch size).
+        UsageError: on build, if it is given activations (a shape with an unknown batch size).
     """
 
     precision = 1
+    kind: Kind = "kernel"
+    # The scope of the mean(abs(W)) that multiplies its signs, if it has such a scale.
+    scale_scope: ScaleScope | None = None
+
+    def constraint(self) -> Constraint | None:
+        """What a latent kernel becomes after each update, before the layer's own constraint; None for no change."""
+        return None
 
     def build(self, input_shape: tf.TensorShape) -> None:
         shape = tf.TensorShape(input_shape)
         if shape.rank is None or shape.rank < 2 or not shape.is_fully_defined():
             raise UsageError(
                 f"{type(self).__name__} binarizes kernels, of a known shape (..., inputs, outputs): received {shape}; "
-                f"pass it as kernel_quantizer, and an activation's sign such as 'ste_sign' as input_quantizer"
+                f"pass it as kernel_quantizer, and one for activations such as 'ste' as input_quantizer"
             )
         super().build(input_shape)

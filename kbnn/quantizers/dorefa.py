@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from kbnn.quantizers.base import KernelQuantizer, mean_magnitude, sign
+from kbnn.quantizers.base import KernelQuantizer, ScaleScope, mean_magnitude, sign
+from kbnn.quantizers.registry import register
 
 
 @tf.custom_gradient
@@ -12,7 +13,7 @@ def dorefa_sign(w: tf.Tensor) -> tf.Tensor:
     return tf.cast(alpha, w.dtype) * sign(w), lambda dy: dy
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("dorefa", kind="kernel")
 class DoReFaSign(KernelQuantizer):
     """DoReFa-Net's kernels at 1 bit: the sign, scaled by the layer's mean magnitude.
 
@@ -23,10 +24,12 @@ class DoReFaSign(KernelQuantizer):
         UsageError: it is given activations.
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste_sign", kernel_quantizer=kbnn.quantizers.DoReFaSign())
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste", kernel_quantizer="dorefa")
 
     Source: Zhou et al., DoReFa-Net, 2016, equation 8.
     """
+
+    scale_scope: ScaleScope = "layer"
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return dorefa_sign(inputs)

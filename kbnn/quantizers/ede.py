@@ -4,9 +4,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from kbnn.compiled import compiled, widen
+from kbnn.compiled import widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import Estimator, sech_squared, surrogate_sign, times
+from kbnn.quantizers.base import Estimator, sech_squared, times
+from kbnn.quantizers.registry import register
 
 
 def gradient(x: tf.Tensor, dy: tf.Tensor, t: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
@@ -14,22 +15,14 @@ def gradient(x: tf.Tensor, dy: tf.Tensor, t: tf.Tensor, k: tf.Tensor) -> tf.Tens
     return times(dy, k * t * sech_squared(t * widen(x)))
 
 
-_gradient = compiled(gradient)
-
-
-def ede_sign(x: tf.Tensor, t: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
-    """sign(x); its gradient is `gradient`."""
-    return surrogate_sign(x, _gradient, t, k)
-
-
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("ede")
 class EDESign(Estimator):
-    """The sign with a surrogate gradient that sharpens while training goes on.
+    """The sign with a surrogate gradient that sharpens during training.
 
     Forward: q(x) = +1 where x >= 0, else -1.
     Gradient: dq/dx = k·t·(1 - tanh²(t·x)).
 
-    `t` and `k` are variables once the layer is built. A schedule sets them each epoch e of E to
+    `t` and `k` are variables once the layer is built. In epoch e of E, a schedule sets them to
     t = Tmin·(Tmax/Tmin)^(e/E), k = max(1/t, 1), Tmin = 1e-3, Tmax = 10: `kbnn.training.EDESchedule`.
 
     Args:
@@ -40,7 +33,7 @@ class EDESign(Estimator):
         UsageError: t or k is not positive.
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.EDESign())
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ede", kernel_quantizer="libra")
 
     Source: Qin et al., IR-Net, 2020, equations 13 to 16; Tmin and Tmax from the authors' code.
     """
@@ -56,9 +49,6 @@ class EDESign(Estimator):
         self.t = self._add_parameter("t", self._initial_t)
         self.k = self._add_parameter("k", self._initial_k)
         super().build(input_shape)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return ede_sign(inputs, *self.parameters())
 
     surrogate = staticmethod(gradient)
 

@@ -1,4 +1,4 @@
-"""The surrogate gradients by name, Larq's among them."""
+"""Surrogate gradients by name, Larq's included."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,28 +7,16 @@ import larq as lq
 import tensorflow as tf
 
 from kbnn.compiled import widen
-from kbnn.errors import UsageError, unknown
-from kbnn.quantizers.base import Estimator, clipped, times
-from kbnn.quantizers.ede import EDESign
-from kbnn.quantizers.leaky_ste import LeakySteSign
-from kbnn.quantizers.sign_swish import SignSwish
-from kbnn.quantizers.tanh import TanhSign
+from kbnn.errors import UsageError
+from kbnn.quantizers.base import Estimator, Gradient, clipped, sign, surrogate_of, times
+from kbnn.quantizers.registry import SIGNS, get, levels_of, names, register
 
-# (x, dL/dsign(x), parameters) -> dL/dx.
-Gradient = Callable[..., tf.Tensor]
-
-ESTIMATORS: dict[str, type[lq.quantizers.Quantizer]] = {
-    "approx_sign": lq.quantizers.ApproxSign,
-    "ede": EDESign,
-    "leaky_ste": LeakySteSign,
-    "sign_swish": SignSwish,
-    "ste": lq.quantizers.SteSign,
-    "tanh": TanhSign,
-}
+register("ste", aliases=("ste_sign", "sign"))(lq.quantizers.SteSign)
+register("approx_sign")(lq.quantizers.ApproxSign)
 
 
 def ste_gradient(x: tf.Tensor, dy: tf.Tensor, clip_value: float | None = 1.0) -> tf.Tensor:
-    """dy on abs(x) <= clip_value, else 0; dy everywhere when there is none."""
+    """dy on abs(x) <= clip_value, else 0; dy everywhere if clip_value is None."""
     return dy if clip_value is None else clipped(x, dy, clip_value)
 
 
@@ -43,12 +31,8 @@ def estimator(identifier: Any) -> lq.quantizers.Quantizer:
     Raises:
         UsageError: an unknown name (near names are offered), or a quantizer without a surrogate gradient.
     """
-    if isinstance(identifier, str):
-        if identifier not in ESTIMATORS:
-            raise unknown("gradient", identifier, ESTIMATORS)
-        return ESTIMATORS[identifier]()
-    quantizer = tf.keras.utils.deserialize_keras_object(identifier) if isinstance(identifier, dict) else identifier
-    input_gradient(quantizer)
+    quantizer = get(identifier, "gradient", "activation")
+    surrogate(quantizer)
     return quantizer
 
 
@@ -61,24 +45,37 @@ def input_gradient(quantizer: Any) -> Gradient:
     """The surrogate gradient of a quantizer as a function (x, dy) -> dL/dx, Larq's own included.
 
     Raises:
-        UsageError: what was received has none.
+        UsageError: the quantizer has none.
     """
     gradient, parameters = surrogate(quantizer)
     return lambda x, dy: gradient(x, dy, *parameters)
 
 
 def surrogate(quantizer: Any) -> tuple[Gradient, tuple[Any, ...]]:
-    """The surrogate gradient as a function (x, dy, *parameters) -> dL/dx that is the same for all of its kind.
+    """The surrogate gradient as a function (x, dy, *parameters) -> dL/dx that all quantizers of a class share.
 
     Raises:
-        UsageError: what was received has none.
+        UsageError: the quantizer has none.
     """
     if isinstance(quantizer, Estimator):
-        return type(quantizer).surrogate, quantizer.parameters()
+        return surrogate_of(quantizer)
     if isinstance(quantizer, lq.quantizers.SteSign):
         return ste_gradient, (quantizer.clip_value,)
     if isinstance(quantizer, lq.quantizers.ApproxSign):
         return approx_sign_gradient, ()
     raise UsageError(
-        f"no surrogate gradient: received {quantizer!r}; pass one of {', '.join(sorted(ESTIMATORS))} or its quantizer"
+        f"no surrogate gradient: received {quantizer!r}; pass one of {', '.join(names('activation'))} or its quantizer"
     )
+
+
+def binarizer(quantizer: Any) -> tuple[Callable[..., tf.Tensor], tuple[Any, ...]] | None:
+    """The forward pass as a function (x, *parameters) -> ±1 that all quantizers of a class share, and the parameters.
+
+    None if it is not known what the quantizer computes: it overrides `call`, or declares other levels or none.
+    """
+    if levels_of(quantizer) != SIGNS:
+        return None
+    call = getattr(type(quantizer), "call", None)
+    if call is Estimator.call:
+        return type(quantizer).binarize, quantizer.parameters()
+    return (sign, ()) if call in (lq.quantizers.SteSign.call, lq.quantizers.ApproxSign.call) else None

@@ -1,12 +1,13 @@
-"""The straight-through estimator that leaks outside its window."""
+"""The straight-through estimator with a small gradient outside its window."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from kbnn.compiled import compiled, widen
+from kbnn.compiled import widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import Estimator, surrogate_sign, times
+from kbnn.quantizers.base import Estimator, times
+from kbnn.quantizers.registry import register
 
 
 def gradient(x: tf.Tensor, dy: tf.Tensor, slope: float = 0.01) -> tf.Tensor:
@@ -14,17 +15,9 @@ def gradient(x: tf.Tensor, dy: tf.Tensor, slope: float = 0.01) -> tf.Tensor:
     return times(dy, tf.where(tf.abs(widen(x)) < 1, 1.0, slope))
 
 
-_gradient = compiled(gradient)
-
-
-def leaky_ste_sign(x: tf.Tensor, slope: float = 0.01) -> tf.Tensor:
-    """sign(x); its gradient is `gradient`."""
-    return surrogate_sign(x, _gradient, slope)
-
-
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("leaky_ste")
 class LeakySteSign(Estimator):
-    """The sign, whose surrogate gradient does not vanish for large activations.
+    """The sign with a surrogate gradient that does not vanish for large activations.
 
     Forward: q(x) = +1 where x >= 0, else -1.
     Gradient: dq/dx = 1 on abs(x) < 1, else slope.
@@ -36,9 +29,9 @@ class LeakySteSign(Estimator):
         UsageError: a negative slope.
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.LeakySteSign())
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="leaky_ste")
 
-    Source: the authors' code of PresB-Net, 2022; the paper's text has the plain estimator.
+    Source: PresB-Net, 2022, the authors' code; the paper has the plain straight-through estimator.
     """
 
     def __init__(self, slope: float = 0.01, **kwargs: Any) -> None:
@@ -46,9 +39,6 @@ class LeakySteSign(Estimator):
         if not slope >= 0:
             raise UsageError(f"LeakySteSign: slope must not be negative, received {slope}")
         self.slope = slope
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return leaky_ste_sign(inputs, self.slope)
 
     surrogate = staticmethod(gradient)
 

@@ -6,25 +6,26 @@ import tensorflow as tf
 
 from kbnn.quantizers.base import KernelQuantizer, mean_magnitude, standardize
 from kbnn.quantizers.estimators import estimator, serialize
+from kbnn.quantizers.registry import register
 
 
 def power_of_two_scale(standardized: tf.Tensor) -> tf.Tensor:
-    """2^round(log2(mean(abs(Ŵ)))) per filter; 1 for a filter of zeros. A constant for the gradient."""
+    """2^round(log2(mean(abs(Ŵ)))) per filter; 1 for a filter of zeros. Passes no gradient."""
     mean = mean_magnitude(standardized)
     exponent = tf.round(tf.math.log(tf.where(mean > 0, mean, 1.0)) / tf.math.log(2.0))
     return tf.stop_gradient(tf.pow(2.0, exponent))
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("libra", kind="kernel")
 class LibraSign(KernelQuantizer):
-    """IR-Net's kernels: balanced and standardized per filter, then signs, scaled by a power of two.
+    """IR-Net's kernels: signs of the kernel standardized per filter, scaled by a power of two.
 
     Forward: Ŵ = (W - mean(W))/std(W) with the unbiased deviation (n - 1), q(W) = sign(Ŵ)·2^s,
     s = round(log2(mean(abs(Ŵ)))).
-    Gradient: dL/dŴ = dL/dq·2^s·(the surrogate at Ŵ), and on through mean and deviation; 2^s is a constant.
+    Gradient: dL/dŴ = dL/dq·2^s·(the surrogate at Ŵ), then through mean and deviation; 2^s passes no gradient.
 
     Args:
-        gradient: the surrogate at Ŵ, a name such as "ste" or "ede", or a quantizer.
+        gradient: the surrogate at Ŵ: a name such as "ste" or "ede", or a quantizer.
 
     Raises:
         UsageError: an unknown gradient, or it is given activations.

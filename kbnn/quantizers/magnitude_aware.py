@@ -1,9 +1,14 @@
 """Bi-Real Net's kernel binarizer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import larq as lq
 import tensorflow as tf
 
-from kbnn.quantizers.base import KernelQuantizer, clipped, mean_magnitude, sign
+from kbnn.errors import unknown
+from kbnn.quantizers.base import KernelQuantizer, ScaleScope, clipped, mean_magnitude, sign
+from kbnn.quantizers.registry import register
 
 
 def gradient(w: tf.Tensor, dy: tf.Tensor, clip_value: float = 1.0) -> tf.Tensor:
@@ -11,34 +16,57 @@ def gradient(w: tf.Tensor, dy: tf.Tensor, clip_value: float = 1.0) -> tf.Tensor:
     return clipped(w, dy * tf.cast(mean_magnitude(w), dy.dtype), clip_value)
 
 
-def magnitude_aware_sign(w: tf.Tensor, clip_value: float = 1.0) -> tf.Tensor:
-    """α·sign(W), α = mean(abs(W)) per filter; its gradient is `gradient`."""
+GRADIENTS: dict[str, Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]] = {"magnitude": gradient, "ste": clipped}
+
+
+def magnitude_aware_sign(w: tf.Tensor, clip_value: float = 1.0, gradient: str = "magnitude") -> tf.Tensor:
+    """α·sign(W), α = mean(abs(W)) per filter, with one of `GRADIENTS`."""
 
     @tf.custom_gradient
     def binarize(w: tf.Tensor) -> tf.Tensor:
-        return tf.cast(mean_magnitude(w), w.dtype) * sign(w), lambda dy: gradient(w, dy, clip_value)
+        return tf.cast(mean_magnitude(w), w.dtype) * sign(w), lambda dy: GRADIENTS[gradient](w, dy, clip_value)
 
     return binarize(w)
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register(
+    "magnitude_aware",
+    kind="kernel",
+    aliases=("magnitude_aware_sign",),
+    presets={"magnitude_aware_ste": {"gradient": "ste"}},
+)
 class MagnitudeAwareSign(KernelQuantizer, lq.quantizers.MagnitudeAwareSign):
-    """Bi-Real Net's kernels: the sign, scaled by each filter's mean magnitude, which is a constant for the gradient.
+    """Bi-Real Net's kernels: the sign, scaled by each filter's mean magnitude, which passes no gradient.
 
     Forward: q(W) = α·sign(W), α = mean(abs(W)) per filter.
-    Gradient: dL/dW = dL/dq·α·1[abs(W) <= clip_value].
+    Gradient: "magnitude": dL/dW = dL/dq·α·1[abs(W) <= clip_value]. "ste": the same without α.
 
-    Larq's class of this name takes the mean in the kernel's own precision; here it is float32 and cannot overflow.
+    Larq's class of the same name computes the mean in the kernel's precision; this one uses float32, and does not
+    overflow.
+
+    Args:
+        clip_value: the largest magnitude of a weight that receives a gradient.
+        gradient: "magnitude" (the paper's) or "ste" (PresB-Net's code, after ReActNet's).
 
     Raises:
-        UsageError: it is given activations.
+        UsageError: an unknown gradient, or it is given activations.
 
     Example:
-        >>> kernel_quantizer = kbnn.quantizers.MagnitudeAwareSign()
-        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer=kernel_quantizer)
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="magnitude_aware")
 
     Source: Liu et al., Bi-Real Net, 2018, equations 6 and 7.
     """
 
+    scale_scope: ScaleScope = "filter"
+
+    def __init__(self, clip_value: float = 1.0, gradient: str = "magnitude", **kwargs: Any) -> None:
+        super().__init__(clip_value=clip_value, **kwargs)
+        if gradient not in GRADIENTS:
+            raise unknown("gradient of MagnitudeAwareSign", gradient, GRADIENTS)
+        self.gradient = gradient
+
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return magnitude_aware_sign(inputs, self.clip_value)
+        return magnitude_aware_sign(inputs, self.clip_value, self.gradient)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gradient": self.gradient}

@@ -1,10 +1,11 @@
-"""SiMaN's kernel binarizer before it settles on halves: the code nearest in angle to the magnitudes."""
+"""SiMaN's optimal kernel binarizer: the code nearest in angle to the magnitudes."""
 
 from typing import Any
 
 import tensorflow as tf
 
 from kbnn.quantizers.base import power_of_two
+from kbnn.quantizers.registry import register
 from kbnn.quantizers.siman import MagnitudeCode
 from kbnn.selection import largest
 
@@ -12,14 +13,14 @@ from kbnn.selection import largest
 def nearest_in_angle(magnitude: tf.Tensor) -> tf.Tensor:
     """Marks each column's k* largest magnitudes, k* = argmax over k of (the sum of the k largest)/√k."""
     scaled = magnitude / power_of_two(tf.reduce_max(magnitude, 0))
-    # In float64: the objective is so flat at its maximum that float32 would miss it by many ranks.
+    # In float64: the objective is so flat near its maximum that float32 would miss it by many ranks.
     descending = tf.cast(tf.sort(scaled, 0, "DESCENDING"), tf.float64)
     rank = tf.range(1, descending.shape[0] + 1)[:, tf.newaxis]
     cosine = tf.cumsum(descending) / tf.sqrt(tf.cast(rank, tf.float64))
     return largest(magnitude, tf.argmax(cosine, output_type=tf.int32) + 1)
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("optimal_magnitude", kind="kernel", presets={"optimal_magnitude_identity": {"gradient": "identity"}})
 class OptimalMagnitude(MagnitudeCode):
     """SiMaN's analytical optimum: the {0, 1} code of smallest angle to a filter's magnitudes, as {-1, +1}.
 
@@ -27,25 +28,26 @@ class OptimalMagnitude(MagnitudeCode):
     k* = argmax_k Σ_{i<=k} abs(w)_(i)/√k, abs(w)_(i) the i-th largest.
     Gradient: as `HalfHalf`.
 
-    It marks 37 % of Laplacian and 54 % of Gaussian weights. It sorts each filter on every step, O(n log n) as the paper
-    says: for analysis and for the paper's comparisons (SiMaN1, SiMaN2). No method trains with it; `HalfHalf`, which
-    the paper settles on, selects in O(n).
+    It marks 37 % of Laplacian and 54 % of Gaussian weights. It sorts each filter on every step, which is O(n log n):
+    use it for analysis and for the paper's comparisons (SiMaN1, SiMaN2). No method trains with it; the paper settles on
+    `HalfHalf`, which selects in O(n).
 
     Args:
         gradient: "identity" or "magnitude".
+        unbiased: as `HalfHalf`.
 
     Raises:
         UsageError: an unknown gradient, or it is given activations.
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer=kbnn.quantizers.OptimalMagnitude(), scale="learned")
+        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="optimal_magnitude", scale="learned")
 
     Source: Lin et al., SiMaN, 2022, equation 12 and corollary 1.
-    Deviates from the paper: codes are {-1, +1}, which is what the device multiplies, not {0, +1}.
+    Deviates from the paper: codes are {-1, +1}, which the device multiplies, not {0, +1}.
     """
 
-    def __init__(self, gradient: str = "magnitude", **kwargs: Any) -> None:
-        super().__init__(gradient, **kwargs)
+    def __init__(self, gradient: str = "magnitude", unbiased: bool = False, **kwargs: Any) -> None:
+        super().__init__(gradient, unbiased, **kwargs)
 
     def encoding(self, magnitude: tf.Tensor) -> tf.Tensor:
         return nearest_in_angle(magnitude)

@@ -6,13 +6,14 @@ import tensorflow as tf
 
 from kbnn.compiled import compiled, partial_sums, widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import LARGEST_EXPONENT, Estimator, sign, times
+from kbnn.quantizers.base import LARGEST_EXPONENT, Estimator, times
+from kbnn.quantizers.registry import register
 
 
 def gradient(x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
     """dy·SS'_β(x), SS'_β(x) = β(2 - z·tanh(z/2))/(1 + cosh(z)), z = βx.
 
-    tanh(abs(z)/2) = (1 - e)/(1 + e) and 1/(1 + cosh(z)) = 2e/(1 + e)², e = exp(-abs(z)): exact, and never infinite.
+    tanh(abs(z)/2) = (1 - e)/(1 + e) and 1/(1 + cosh(z)) = 2e/(1 + e)², e = exp(-abs(z)): exact and finite.
     """
     z = tf.minimum(tf.abs(beta * widen(x)), LARGEST_EXPONENT)
     e = tf.exp(-z)
@@ -21,11 +22,8 @@ def gradient(x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
 
 
 def beta_gradient(x: tf.Tensor, dx: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """Σ x·dx/β, dx = dy·SS'_β(x): Σ dy times the derivative of SS_β(x) = 2σ(βx)·(1 + βx·(1 - σ(βx))) - 1 by β."""
+    """Σ x·dx/β with dx = dy·SS'_β(x), which is Σ dy·dSS_β(x)/dβ of SS_β(x) = 2σ(βx)·(1 + βx·(1 - σ(βx))) - 1."""
     return tf.reduce_sum(_partial_beta_gradient(x, dx, beta))
-
-
-_gradient = compiled(gradient)
 
 
 @compiled
@@ -33,32 +31,29 @@ def _partial_beta_gradient(x: tf.Tensor, dx: tf.Tensor, beta: tf.Tensor) -> tf.T
     furthest = LARGEST_EXPONENT / beta
 
     def term(x: tf.Tensor, dx: tf.Tensor) -> tf.Tensor:
-        # Beyond, dx is as good as zero, but x need not be small enough for the product to be.
+        # Beyond this dx is negligible, but x could be so large that the product is not.
         return widen(dx) * tf.clip_by_value(widen(x), -furthest, furthest) / beta
 
     return partial_sums(term, x, dx)
 
 
-@tf.custom_gradient
-def sign_swish(x: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """sign(x); its gradients are `gradient` and `beta_gradient`."""
-
-    def gradients(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        dx = _gradient(x, dy, beta)
-        return dx, beta_gradient(x, dx, beta)
-
-    return sign(x), gradients
-
-
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register(
+    "sign_swish",
+    aliases=("swish_sign",),
+    presets={
+        "sign_swish_5": {"beta": 5.0},
+        "sign_swish_10": {"beta": 10.0},
+        "sign_swish_trainable": {"beta": 5.0, "trainable_beta": True},
+    },
+)
 class SignSwish(Estimator):
-    """The sign with the derivative of SignSwish, a swish made symmetric, which overshoots ±1.
+    """The sign with the derivative of SignSwish, a symmetric swish that overshoots ±1.
 
     Forward: q(x) = +1 where x >= 0, else -1.
     Gradient: dq/dx = β(2 - βx·tanh(βx/2))/(1 + cosh(βx)), which is β at 0, 0 at βx = ±2.3994 and negative beyond;
     dL/dβ = Σ dL/dq·x·(dq/dx)/β.
 
-    `beta` is a variable, one scalar per quantizer, once the layer is built; it stays positive.
+    `beta` is a variable once the layer is built: one positive scalar per quantizer.
 
     Args:
         beta: initial β, positive: 5 or 10 in the paper.
@@ -71,7 +66,8 @@ class SignSwish(Estimator):
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.SignSwish(5.0, trainable_beta=True))
 
     Source: Darabi et al., BNN+, 2018, equations 2 and 3.
-    Deviates from the paper: the forward pass is the sign whether β is trained or not, as the device's is.
+    Deviates from the paper: the forward pass is the sign even where β is trained, as it is on the device.
+    Larq's SwishSign is the same function with a fixed β; its formula overflows for large inputs.
     """
 
     def __init__(self, beta: float = 5.0, trainable_beta: bool = False, **kwargs: Any) -> None:
@@ -84,9 +80,6 @@ class SignSwish(Estimator):
     def build(self, input_shape: tf.TensorShape) -> None:
         self.beta = self._add_parameter("beta", self._initial_beta, trainable=self.trainable_beta)
         super().build(input_shape)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return sign_swish(inputs, tf.convert_to_tensor(self.beta))
 
     surrogate = staticmethod(gradient)
 

@@ -1,4 +1,4 @@
-"""What SiMaN's two kernel binarizers share: their codes go by a weight's magnitude, not by its sign."""
+"""What SiMaN's two kernel binarizers share: they encode the magnitude of a weight, not its sign."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ EPSILON = 1e-5
 
 
 def encode(magnitude: tf.Tensor, encoding: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """2b - 1, b what `encoding` marks."""
+    """2b - 1, where b = 1 for what `encoding` marks."""
     columns = tf.reshape(magnitude, [-1, magnitude.shape[-1]])
     return tf.reshape(tf.where(encoding(columns), 1.0, -1.0), magnitude.shape)
 
@@ -29,44 +29,34 @@ def by_identity(w: tf.Tensor, code: "MagnitudeCode") -> tf.Tensor:
 
 
 def by_magnitude(w: tf.Tensor, code: "MagnitudeCode") -> tf.Tensor:
-    """2b - 1 of abs(w₂), w₂ = (W - mean)/√(var + 1e-5); dL/dw₂ = dy·sign(w₂), and on through the standardization."""
+    """2b - 1 of abs(w₂), w₂ = (W - mean)/√(var + 1e-5); dL/dw₂ = dy·sign(w₂), then through the standardization."""
 
     @tf.custom_gradient
     def binarize(w2: tf.Tensor) -> tf.Tensor:
-        magnitude = tf.abs(w2)
-        passing = code.passing(magnitude)
+        return encode(tf.abs(w2), code.encoding), lambda dy: dy * sign(w2)
 
-        def gradient(dy: tf.Tensor) -> tf.Tensor:
-            signed = dy * sign(w2)
-            return signed if passing is None else tf.where(passing, signed, 0.0)
-
-        return encode(magnitude, code.encoding), gradient
-
-    return tf.cast(binarize(standardize(w, epsilon=EPSILON)), w.dtype)
+    return tf.cast(binarize(standardize(w, lost_degrees=int(code.unbiased), epsilon=EPSILON)), w.dtype)
 
 
 GRADIENTS = {"identity": by_identity, "magnitude": by_magnitude}
 
 
 class MagnitudeCode(KernelQuantizer):
-    """+1 for a filter's large magnitudes, -1 for its small ones."""
+    """+1 for the large magnitudes of a filter, -1 for the small ones."""
 
-    def __init__(self, gradient: str, **kwargs: Any) -> None:
+    def __init__(self, gradient: str, unbiased: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if gradient not in GRADIENTS:
             raise unknown(f"gradient of {type(self).__name__}", gradient, GRADIENTS)
         self.gradient = gradient
+        self.unbiased = unbiased
 
     def encoding(self, magnitude: tf.Tensor) -> tf.Tensor:
-        """Marks what is encoded as +1 in a matrix of magnitudes, (n, Cout), filters in columns."""
+        """Marks the +1 in a matrix of magnitudes `(n, Cout)`, one filter per column."""
         raise NotImplementedError
-
-    def passing(self, magnitude: tf.Tensor) -> tf.Tensor | None:
-        """Marks where "magnitude" passes a gradient; None: everywhere."""
-        return None
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return GRADIENTS[self.gradient](inputs, self)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "gradient": self.gradient}
+        return {**super().get_config(), "gradient": self.gradient, "unbiased": self.unbiased}

@@ -6,17 +6,19 @@ import tensorflow as tf
 
 from kbnn.errors import unknown
 from kbnn.quantizers import xnor
-from kbnn.quantizers.base import KernelQuantizer, clipped, sign, standardize, surrogate_sign
+from kbnn.quantizers.base import KernelQuantizer, clipped, sign, standardize
+from kbnn.quantizers.registry import register
 
 
-def ste_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-    """dy on abs(x) <= 1, else 0."""
-    return clipped(x, dy)
+@tf.custom_gradient
+def _clipped_sign(x: tf.Tensor) -> tf.Tensor:
+    """sign(x); its gradient is dy on abs(x) <= 1, else 0."""
+    return sign(x), lambda dy: clipped(x, dy)
 
 
 def through_standardization(w: tf.Tensor) -> tf.Tensor:
-    """sign(Ŵ), Ŵ = (W - mean)/std per filter; the gradient passes abs(Ŵ) <= 1 and then mean and deviation."""
-    return tf.cast(surrogate_sign(standardize(w), ste_gradient), w.dtype)
+    """sign(Ŵ), Ŵ = (W - mean)/std per filter; the gradient passes abs(Ŵ) <= 1, then mean and deviation."""
+    return tf.cast(_clipped_sign(standardize(w)), w.dtype)
 
 
 @tf.custom_gradient
@@ -28,12 +30,12 @@ def by_xnor_rule(w: tf.Tensor) -> tf.Tensor:
 GRADIENTS = {"ste": through_standardization, "xnor": by_xnor_rule}
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("standardized", kind="kernel", presets={"standardized_xnor": {"gradient": "xnor"}})
 class StandardizedSign(KernelQuantizer):
-    """The signs of a kernel that is standardized per filter: as many +1 as -1 where its weights are symmetric.
+    """The signs of a kernel standardized per filter: as many +1 as -1 if its weights are symmetric.
 
     Forward: q(W) = sign(Ŵ), Ŵ = (W - mean(W))/std(W).
-    Gradient: "ste": dL/dŴ = dL/dq·1[abs(Ŵ) <= 1], and on through mean and deviation.
+    Gradient: "ste": dL/dŴ = dL/dq·1[abs(Ŵ) <= 1], then through mean and deviation.
     "xnor": dL/dW = dL/dq·(1/n + α·1[abs(W) <= 1]), α = mean(abs(W)) per filter.
 
     Args:
@@ -43,10 +45,10 @@ class StandardizedSign(KernelQuantizer):
         UsageError: an unknown gradient, or it is given activations.
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer=kbnn.quantizers.StandardizedSign(), scale="mean_abs")
+        >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="standardized", scale="mean_abs")
 
     Source: ML+BMA, algorithm 1, steps 1 and 4.
-    Deviates from the paper: its gradient is XNOR-Net's, which ignores the standardization; "ste" is the default.
+    Deviates from the paper: the default is "ste"; the paper's gradient is "xnor", which ignores the standardization.
     """
 
     def __init__(self, gradient: str = "ste", **kwargs: Any) -> None:

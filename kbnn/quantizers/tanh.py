@@ -1,9 +1,10 @@
-"""The hyperbolic tangent's derivative as the sign's."""
+"""The sign with the derivative of the hyperbolic tangent."""
 
 import tensorflow as tf
 
-from kbnn.compiled import compiled, widen
-from kbnn.quantizers.base import Estimator, sech_squared, surrogate_sign, times
+from kbnn.compiled import widen
+from kbnn.quantizers.base import Estimator, sech_squared, times
+from kbnn.quantizers.registry import register
 
 
 def gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
@@ -11,15 +12,7 @@ def gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
     return times(dy, sech_squared(widen(x)))
 
 
-_gradient = compiled(gradient)
-
-
-def tanh_sign(x: tf.Tensor) -> tf.Tensor:
-    """sign(x); its gradient is `gradient`."""
-    return surrogate_sign(x, _gradient)
-
-
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("tanh")
 class TanhSign(Estimator):
     """The sign with tanh's derivative.
 
@@ -27,12 +20,9 @@ class TanhSign(Estimator):
     Gradient: dq/dx = 1 - tanh²(x).
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.TanhSign())
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="tanh")
 
     Source: Darabi et al., BNN+, 2018, table 1.
     """
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        return tanh_sign(inputs)
 
     surrogate = staticmethod(gradient)

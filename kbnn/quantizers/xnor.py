@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from kbnn.quantizers.base import KernelQuantizer, filter_size, mean_magnitude, sign
+from kbnn.quantizers.base import KernelQuantizer, ScaleScope, filter_size, mean_magnitude, sign
+from kbnn.quantizers.registry import register
 
 
 def gradient(w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
@@ -18,7 +19,7 @@ def xnor_sign(w: tf.Tensor) -> tf.Tensor:
     return tf.cast(mean_magnitude(w), w.dtype) * sign(w), lambda dy: gradient(w, dy)
 
 
-@tf.keras.utils.register_keras_serializable(package="kbnn")
+@register("xnor", kind="kernel")
 class XNORSign(KernelQuantizer):
     """XNOR-Net's kernels: the sign, scaled by each filter's mean magnitude.
 
@@ -29,10 +30,12 @@ class XNORSign(KernelQuantizer):
         UsageError: it is given activations.
 
     Example:
-        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste_sign", kernel_quantizer=kbnn.quantizers.XNORSign())
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste", kernel_quantizer="xnor")
 
     Source: Rastegari et al., XNOR-Net, 2016, equation 6 and section 3.1.
     """
+
+    scale_scope: ScaleScope = "filter"
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return xnor_sign(inputs)

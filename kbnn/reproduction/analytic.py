@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kbnn import accounting, analysis, quantizers
+from kbnn import accounting, analysis, quantizers, structure
 from kbnn.analysis import figures
 from kbnn.reproduction.comparison import Cell
 
@@ -123,7 +123,7 @@ def mlbma_table_6(build: Build) -> list[Cell]:
 
 def mlbma_entropy_bound(build: Build) -> list[Cell]:
     """The largest sum of entropies that ResNet-20's 18 binary layers can have, in log10 units."""
-    layers = analysis.observation.binary_layers(build("resnet20", "xnor", input_shape=(32, 32, 3), classes=10))
+    layers = structure.binary_layers(build("resnet20", "xnor", input_shape=(32, 32, 3), classes=10))
     bound = analysis.network_entropy([1.0] * len(layers))
     return [Cell("XNOR-Net/ResNet-20", "H of weights with ML, of activations with BMA", 5.41, bound, _ROUNDING)]
 

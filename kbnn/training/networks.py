@@ -4,45 +4,23 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from kbnn import methods, quantizers, weights
+from kbnn import methods, quantizers, structure, weights
 from kbnn.datasets import Dataset
-from kbnn.errors import unknown
 from kbnn.layers.binarized import Binarized
 from kbnn.loading import load_model
 from kbnn.methods import Method
 from kbnn.training.recipe import ModelSettings, Recipe, Stage
 from kbnn.training.run import Run
 
-# A package that is named there has `names()` and `build(name, method, input_shape, classes, **options)`.
+# kbnn's own entry names a package with `names()` and `build(name, method, input_shape, classes, **options)`, whose
+# registry knows what other packages register.
 GROUP = "kbnn.architectures"
-
-Make = Callable[[], Any]
-
-ACTIVATIONS: dict[str, Make] = {
-    **quantizers.ESTIMATORS,
-    "sign_swish_5": partial(quantizers.SignSwish, 5.0),
-    "sign_swish_10": partial(quantizers.SignSwish, 10.0),
-    "sign_swish_trainable": partial(quantizers.SignSwish, 5.0, trainable_beta=True),
-}
-KERNELS: dict[str, Make] = {
-    **ACTIVATIONS,
-    "dorefa": quantizers.DoReFaSign,
-    "half_half": quantizers.HalfHalf,
-    "half_half_identity": partial(quantizers.HalfHalf, "identity"),
-    "libra": quantizers.LibraSign,
-    "magnitude_aware": quantizers.MagnitudeAwareSign,
-    "optimal_magnitude": quantizers.OptimalMagnitude,
-    "optimal_magnitude_identity": partial(quantizers.OptimalMagnitude, "identity"),
-    "standardized": quantizers.StandardizedSign,
-    "xnor": quantizers.XNORSign,
-}
 
 
 def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Model | None = None) -> tf.keras.Model:
@@ -71,11 +49,8 @@ def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Mode
 
 def build(name: str, method: Method, **kwargs: Any) -> tf.keras.Model:
     """A network by name."""
-    package = None
-    for entry in importlib.metadata.entry_points(group=GROUP):
-        package = entry.load()
-        if name in package.names():
-            break
+    loaded = (entry.load() for entry in importlib.metadata.entry_points(group=GROUP, name="kbnn"))
+    package = next(loaded, None)
     if package is None:
         raise RuntimeError(f"no installed package registers '{GROUP}'")
     return package.build(name, method, **kwargs)
@@ -83,7 +58,7 @@ def build(name: str, method: Method, **kwargs: Any) -> tf.keras.Model:
 
 def places() -> list[Path]:
     """The folders of the packages that register networks, which may hold recipes for them."""
-    specs = (importlib.util.find_spec(entry.value) for entry in importlib.metadata.entry_points(group=GROUP))
+    specs = (importlib.util.find_spec(entry.module) for entry in importlib.metadata.entry_points(group=GROUP))
     return [Path(folder) for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
 
 
@@ -96,9 +71,9 @@ def method(settings: ModelSettings, stage: Stage) -> Method:
     result = methods.get(stage.method or settings.method)
     parts: dict[str, Any] = {}
     if settings.activations is not None:
-        parts["input_quantizer"] = _known("activations", settings.activations, ACTIVATIONS)
+        parts["input_quantizer"] = quantizers.find(settings.activations, "activation", "activations")
     if settings.kernels is not None:
-        parts["kernel_quantizer"] = _known("kernels", settings.kernels, KERNELS)
+        parts["kernel_quantizer"] = quantizers.find(settings.kernels, "kernel", "kernels")
     if not result.is_binary:
         return result
     result = dataclasses.replace(result, **parts)
@@ -106,16 +81,12 @@ def method(settings: ModelSettings, stage: Stage) -> Method:
         scale = None if settings.scale == "none" else settings.scale
         penalty = result.scale_regularizer if scale == "learned" else None
         result = dataclasses.replace(result, scale=scale, scale_regularizer=penalty)
+    if settings.scale_scope is not None:
+        result = dataclasses.replace(result, scale_scope=settings.scale_scope)
     if settings.penalty is not None:
         for penalty in filter(None, (result.kernel_regularizer, result.scale_regularizer)):
             penalty.strength.assign(settings.penalty)
     return _with_real_kernels(result) if stage.kernels == "real" else result
-
-
-def _known(kind: str, name: str, known: dict[str, Make]) -> Make:
-    if name not in known:
-        raise unknown(kind, name, known)
-    return known[name]
 
 
 def _with_real_kernels(result: Method) -> Method:
@@ -130,8 +101,8 @@ def _with_real_kernels(result: Method) -> Method:
 
 
 def initialize(model: tf.keras.Model, name: str) -> None:
-    """Draws every kernel anew, and starts learned scales from them."""
-    for layer in model.layers:
+    """Initializes every kernel again by a named initializer, and learned scales from the kernels."""
+    for layer in structure.layers(model):
         kernel = getattr(layer, "latent_kernel", getattr(layer, "kernel", None))
         if kernel is not None:
             seed = tf.random.uniform([], maxval=tf.int32.max, dtype=tf.int32)

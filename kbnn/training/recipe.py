@@ -7,13 +7,16 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kbnn import files
 from kbnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from kbnn.methods import Method
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +26,18 @@ else:
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _method_name(method: Any) -> Any:
+    """A `kbnn.methods.Method` by its name; anything else as it is."""
+    if isinstance(method, str | None):
+        return method
+    from kbnn.methods import Method, name_of
+
+    return name_of(method) if isinstance(method, Method) else method
+
+
+MethodName = Annotated[str, BeforeValidator(_method_name)]
 
 
 class Settings(BaseModel):
@@ -56,17 +71,18 @@ class DataSettings(Settings):
 class ModelSettings(Settings):
     """`[model]`: the architecture, the method, the architecture's options, and weights to start from.
 
-    `activations`, `kernels`, `scale` and `penalty` (λ) take the place of the method's own, as in the papers'
+    `activations`, `kernels`, `scale`, `scale_scope` and `penalty` (λ) replace the method's own, as in the papers'
     ablations; see `kbnn.training.networks`. `initializer` is drawn from by every kernel anew. `weights` is a run's
     folder, a .keras file or a file of weights; a classifier for other classes starts anew.
     """
 
     name: str
-    method: str
+    method: MethodName
     options: dict[str, Any] = Field(default_factory=dict)
     activations: str | None = None
     kernels: str | None = None
     scale: Literal["none", "mean_abs", "learned"] | None = None
+    scale_scope: Literal["filter", "layer"] | None = None
     penalty: NotNegative | None = None
     initializer: Literal["glorot_uniform", "he_normal"] | None = None
     weights: str | None = None
@@ -111,7 +127,7 @@ class Stage(Settings):
     """
 
     epochs: int = Field(ge=1)
-    method: str | None = None
+    method: MethodName | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     kernels: Literal["binary", "real"] = "binary"
     train: Literal["all", "batch_norm"] = "all"
@@ -168,7 +184,7 @@ class Recipe(Settings):
     @staticmethod
     def of(
         model: str,
-        method: str,
+        method: "str | Method",
         dataset: str | None = None,
         *,
         folder: str | os.PathLike[str] | None = None,
@@ -185,7 +201,7 @@ class Recipe(Settings):
 
         Args:
             model: an architecture.
-            method: what makes it binary.
+            method: what makes it binary: a name, or a `kbnn.methods.Method`, which is recorded by its name.
             dataset: a data set by name, or
             folder: a folder of images, one sub-folder per class.
             size: side of the square that the network sees, for images of differing sizes.
@@ -199,7 +215,7 @@ class Recipe(Settings):
         """
         return Recipe.parse(
             {
-                "name": f"{model}-{method}-{dataset or Path(folder or '').name}",
+                "name": f"{model}-{_method_name(method)}-{dataset or Path(folder or '').name}",
                 "seed": seed,
                 "data": {"batch": batch, **_source(dataset, folder), **_augmentation(dataset, size)},
                 "model": {"name": model, "method": method, "options": options},

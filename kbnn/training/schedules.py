@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kbnn.errors import UsageError
 from kbnn.quantizers import EDESign, HalfHalf, SignSwish
-from kbnn.regularizers import Strength
+from kbnn.regularizers import AdjustablePenalty
 from kbnn.training.built import require_built
 
 
@@ -165,7 +165,7 @@ class RegularizationWarmup(Schedule):
         super().__init__(epochs, first)
         self.strength = strength
         # By penalty: what each is to reach. A second `fit` finds them risen in part, and goes by the first one's.
-        self._targets: weakref.WeakKeyDictionary[Strength, float] = weakref.WeakKeyDictionary()
+        self._targets: weakref.WeakKeyDictionary[AdjustablePenalty, float] = weakref.WeakKeyDictionary()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # Penalties have their strength before the model has variables.
@@ -185,11 +185,11 @@ def found(model: tf.keras.Model, kind: type) -> Iterator[Any]:
     return (module for module in model.submodules if isinstance(module, kind))
 
 
-def penalties(model: tf.keras.Model) -> list[Strength]:
+def penalties(model: tf.keras.Model) -> list[AdjustablePenalty]:
     """The penalties of a model's layers whose strength can be set, each once."""
     holders = [
         getattr(module, name, None)
         for module in model.submodules
         for name in ("kernel_regularizer", "scale_regularizer")
     ]
-    return list({id(penalty): penalty for penalty in holders if isinstance(penalty, Strength)}.values())
+    return list({id(penalty): penalty for penalty in holders if isinstance(penalty, AdjustablePenalty)}.values())

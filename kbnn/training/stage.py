@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from kbnn import structure
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError, UsageError
 from kbnn.quantizers import EDESign, HalfHalf
@@ -73,7 +74,7 @@ class Session:
         alone = not is_multi_worker(self.strategy)
         keeper = Keeper(self.run, network, state, position, steps, self.interruption if alone else None)
         while keeper.position.epoch < stage.epochs and not keeper.out_of_patience():
-            flips = [FlipRatio(self.run.folder)] if _is_binary(network) else []
+            flips = [FlipRatio(self.run.folder)] if structure.binary_layers(network) else []
             board = _tensorboard(self.run, histograms=alone)
             self._fit(trainer, keeper, [*callbacks, *flips, keeper, board, *self.callbacks])
         return keeper.position
@@ -140,10 +141,6 @@ def _callbacks(network: tf.keras.Model, stage: Stage, first: int) -> list[tf.ker
     if stage.train == "batch_norm":
         callbacks.append(BatchNormRetraining())
     return callbacks
-
-
-def _is_binary(network: tf.keras.Model) -> bool:
-    return any(getattr(layer, "input_quantizer", None) is not None for layer in network.submodules)
 
 
 def _tensorboard(run: Run, histograms: bool) -> tf.keras.callbacks.Callback:

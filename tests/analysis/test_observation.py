@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import analysis, datasets, layers, models
-from kbnn.analysis.observation import binary_layers, images_of, observe
+from kbnn import analysis, datasets, layers, models, structure
+from kbnn.analysis.observation import images_of, observe
 from kbnn.errors import UsageError
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
@@ -74,7 +74,7 @@ def test_under_mixed_precision_figures_are_float32():
 
 def test_a_real_network_says_what_to_give():
     with pytest.raises(UsageError, match="has no binary layer"):
-        binary_layers(models.build("tiny", method="float"))
+        structure.require_binary_layers(models.build("tiny", method="float"))
 
 
 def test_images_come_from_the_held_out_split():

@@ -111,7 +111,7 @@ def shuffled(x):
     y = layers.ChannelShuffle(2, name="shuffle")(keras.BatchNormalization(name="bn")(x))
     y = layer.convolution(y, 32, 3, groups=2, name="grouped")
     y = layers.ZeroPadChannels(64, side="after", name="pad")(keras.BatchNormalization(name="bn1")(y))
-    return layers.SampleNormalization(name="ln")(keras.Add(name="add")([x, y]))
+    return layers.GroupNormalization(name="ln")(keras.Add(name="add")([x, y]))
 
 
 RECTIFIERS = {

@@ -7,7 +7,7 @@ import tensorflow as tf
 from gradients import output_and_gradients
 
 from kbnn.errors import UsageError
-from kbnn.layers import BiasedPReLU, GroupAwareNormalization, RPReLU, SampleNormalization
+from kbnn.layers import BiasedPReLU, GroupAwareNormalization, GroupNormalization, RPReLU
 
 X = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 8)).astype(np.float32)
 DY = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
@@ -28,16 +28,16 @@ def gradient(x, dy, groups=1):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_sample_normalization(groups):
-    y, dx, others = output_and_gradients(SampleNormalization(groups), X, DY)
+def test_group_normalization(groups):
+    y, dx, others = output_and_gradients(GroupNormalization(groups), X, DY)
     wide = X.astype(np.float64)
     np.testing.assert_allclose(y, normalized(wide, groups)[0], reference.RTOL, reference.ATOL)
     np.testing.assert_allclose(dx, gradient(wide, DY.astype(np.float64), groups), reference.RTOL, reference.ATOL)
     assert others == {}
 
 
-def test_affine_sample_normalization():
-    layer = SampleNormalization(2, affine=True)
+def test_affine_group_normalization():
+    layer = GroupNormalization(2, affine=True)
     layer.build(X.shape)
     gamma, beta = np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8)
     layer.gamma.assign(gamma)
@@ -50,15 +50,13 @@ def test_affine_sample_normalization():
 
 
 def test_equal_activations_give_zeros():
-    y, dx, _ = output_and_gradients(
-        SampleNormalization(), np.full((2, 3, 3, 4), 0.5, np.float32), np.ones((2, 3, 3, 4))
-    )
+    y, dx, _ = output_and_gradients(GroupNormalization(), np.full((2, 3, 3, 4), 0.5, np.float32), np.ones((2, 3, 3, 4)))
     np.testing.assert_array_equal(y, 0)
     assert np.isfinite(dx).all()
 
 
 def test_unknown_height_and_width():
-    layer = SampleNormalization()
+    layer = GroupNormalization()
     model = tf.keras.Sequential([tf.keras.Input((None, None, 8)), layer])
     np.testing.assert_allclose(model(X), normalized(X.astype(np.float64))[0], 1e-4, 1e-5)
 
@@ -89,8 +87,8 @@ def test_activation_between_is_a_choice(activation):
     [
         (lambda: GroupAwareNormalization(scope="batch"), "unknown scope"),
         (lambda: GroupAwareNormalization(groups=3)(X), "8 channels cannot be split into groups=3"),
-        (lambda: SampleNormalization(5)(X), "8 channels cannot be split into groups=5"),
-        (lambda: SampleNormalization()(X[:, 0, 0]), r"takes \(batch, height, width, channels\)"),
+        (lambda: GroupNormalization(5)(X), "8 channels cannot be split into groups=5"),
+        (lambda: GroupNormalization()(X[:, 0, 0]), r"takes \(batch, height, width, channels\)"),
     ],
 )
 def test_says_what_is_wrong(make, message):

@@ -1,4 +1,4 @@
-"""What every registered network does with every method that it takes."""
+"""The contract of every registered network with every method that fits it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,24 +10,19 @@ import tensorflow as tf
 from expected_operators import expected
 from small_networks import CLASSES, Network
 
-from kbnn import accounting, compiled, converters, methods, models, weights
-from kbnn.layers import BinaryConv2D, BinaryDense
+from kbnn import accounting, compiled, converters, methods, models, structure, testing
 
 PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
 
 
 @pytest.fixture(autouse=True)
 def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling each computation for each shape of each network takes longer than all else here."""
+    """Compiling each computation for each shape of each network would take most of the time."""
     monkeypatch.setattr(compiled, "available", lambda: False)
 
 
-def binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    return [layer for layer in model.layers if isinstance(layer, BinaryConv2D | BinaryDense)]
-
-
 def fit(model: tf.keras.Model) -> float:
-    """The loss of one step; run eagerly, which costs less than tracing a graph for one step."""
+    """The loss of one step, run eagerly, which costs less than tracing a graph."""
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf.keras.optimizers.legacy.SGD(0.01), loss, run_eagerly=True)
     return model.fit(networks.images(model), np.arange(4) % CLASSES, verbose=0).history["loss"][0]
@@ -37,9 +32,9 @@ def fit(model: tf.keras.Model) -> float:
 @pytest.mark.parametrize(("network", "method"), PAIRS, ids=lambda value: getattr(value, "name", value))
 def test_every_network_trains_saves_loads_and_converts_with_every_method(network: Network, method: str, tmp_path: Path):
     model = network.build(method)
-    check_trains(model)
-    networks.settle(model)
-    check_saves_and_loads(model, tmp_path / "model.keras")
+    testing.check_trains(model, networks.images(model))
+    testing.settle(model)
+    testing.check_saves(model, networks.images(model), (".keras",))
     if methods.get(method).is_binary:
         artifact = converters.convert(model, tmp_path / "model.tflite", networks.images(model, 8))
         check_file(model, artifact)
@@ -53,7 +48,7 @@ def test_every_name_trains_at_its_own_depth(network: Network):
     assert np.isfinite(fit(model))
     blocks = models.get(network.name).options().get("blocks")
     if isinstance(blocks, tuple):
-        assert sum(layer.kernel_size == (3, 3) for layer in binary_layers(model)) == 2 * sum(blocks)
+        assert sum(layer.kernel_size == (3, 3) for layer in structure.binary_layers(model)) == 2 * sum(blocks)
     cost = accounting.count(model)
     assert cost.binary_macs > cost.real_macs / 100
     assert all("?" not in layer.name + str(layer.output_shape) for layer in cost.layers)
@@ -79,43 +74,20 @@ def test_mixed_precision_trains_on_float32_weights_to_float32_logits(network: Ne
 
 @pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)
 def test_the_real_valued_twin_has_the_same_kernels_by_name(network: Network):
-    twin, binary = network.build("float"), network.build()
-    left = weights.transfer(twin, binary)
-    assert not [name for name in left if name.endswith("kernel")]
-    assert [layer.name for layer in binary_layers(twin)] == [layer.name for layer in binary_layers(binary)]
-    for layer in binary_layers(binary):
-        np.testing.assert_array_equal(layer.kernel, twin.get_layer(layer.name).kernel)
-    assert accounting.count(twin).binary_macs == 0
+    testing.check_twin(network.build(), network.build("float"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["presb10", "aresb10"])
 def test_grouped_networks_run_on_every_kernel_in_their_portable_form(name: str, tmp_path: Path):
     model = next(network for network in networks.distinct() if network.name == name).build()
-    networks.settle(model)
+    testing.settle(model)
     images = networks.images(model, 8)
     artifact = converters.convert(model, tmp_path / "model.tflite", images, kernel="portable")
     assert [run.refused for run in artifact.parity.runs] == [None, None, None]
     assert artifact.parity.kernel_bits_equal
-    grouped = sum(layer.groups == 2 for layer in binary_layers(model))
-    assert artifact.audit.operators["LceBconv2d"] == len(binary_layers(model)) + grouped
-
-
-def check_trains(model: tf.keras.Model) -> None:
-    before = [weight.numpy() for weight in model.trainable_weights]
-    assert np.isfinite(fit(model))
-    moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, model.trainable_weights, strict=True)]
-    assert np.mean(moved) > 0.75
-    logits = model(networks.images(model), training=False).numpy()
-    assert logits.shape == (4, CLASSES)
-    assert np.isfinite(logits).all()
-
-
-def check_saves_and_loads(model: tf.keras.Model, path: Path) -> None:
-    model.save(path)
-    loaded = tf.keras.models.load_model(path)
-    images = networks.images(model)
-    np.testing.assert_array_equal(loaded(images, training=False), model(images, training=False))
+    grouped = sum(layer.groups == 2 for layer in structure.binary_layers(model))
+    assert artifact.audit.operators["LceBconv2d"] == len(structure.binary_layers(model)) + grouped
 
 
 def check_file(model: tf.keras.Model, artifact: converters.Artifact) -> None:
@@ -124,8 +96,8 @@ def check_file(model: tf.keras.Model, artifact: converters.Artifact) -> None:
     assert artifact.parity.kernel_bits_equal
     assert artifact.audit.silent_fallbacks == []
     operators = artifact.audit.operators
-    assert operators["LceBconv2d"] == len(binary_layers(model))
+    assert operators["LceBconv2d"] == len(structure.binary_layers(model))
     assert operators["CONV_2D"] == sum(type(layer) is tf.keras.layers.Conv2D for layer in model.layers)
-    grouped = any(getattr(layer, "groups", 1) > 1 for layer in binary_layers(model))
+    grouped = any(getattr(layer, "groups", 1) > 1 for layer in structure.binary_layers(model))
     ran = [run.kernel for run in artifact.parity.runs if run.refused is None]
     assert ran == (["indirect", "reference"] if grouped else ["default", "indirect", "reference"])

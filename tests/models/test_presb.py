@@ -122,13 +122,13 @@ def test_depth_and_channels():
 @pytest.mark.parametrize(
     ("options", "row"),
     [
-        ({}, ["BiasedPReLU", "SampleNormalization", "BiasedPReLU", "BatchNormalization"]),
-        ({"activations": ("none", "none")}, ["SampleNormalization", "BatchNormalization"]),
-        ({"activations": ("biased_prelu", "none")}, ["BiasedPReLU", "SampleNormalization", "BatchNormalization"]),
+        ({}, ["BiasedPReLU", "GroupNormalization", "BiasedPReLU", "BatchNormalization"]),
+        ({"activations": ("none", "none")}, ["GroupNormalization", "BatchNormalization"]),
+        ({"activations": ("biased_prelu", "none")}, ["BiasedPReLU", "GroupNormalization", "BatchNormalization"]),
         ({"layer_norm": "none"}, ["BiasedPReLU", "BiasedPReLU", "BatchNormalization"]),
-        ({"batch_norm": False}, ["BiasedPReLU", "SampleNormalization", "BiasedPReLU"]),
-        ({"activations": ("rprelu", "rprelu")}, ["RPReLU", "SampleNormalization", "RPReLU", "BatchNormalization"]),
-        ({"activations": ("relu", "relu")}, ["ReLU", "SampleNormalization", "ReLU", "BatchNormalization"]),
+        ({"batch_norm": False}, ["BiasedPReLU", "GroupNormalization", "BiasedPReLU"]),
+        ({"activations": ("rprelu", "rprelu")}, ["RPReLU", "GroupNormalization", "RPReLU", "BatchNormalization"]),
+        ({"activations": ("relu", "relu")}, ["ReLU", "GroupNormalization", "ReLU", "BatchNormalization"]),
     ],
     ids=["PresB-Net", "no bias", "bias only for LN", "without LN", "without BN", "RPReLU", "ReLU"],
 )
@@ -185,7 +185,7 @@ def test_what_the_twin_has_for_the_sign():
 def test_aresb_net_is_without_layer_normalization_and_biased_prelu():
     model = build("aresb10", **SMALL)
     kinds = {type(layer) for layer in model.layers}
-    assert not kinds & {layers.SampleNormalization, layers.BiasedPReLU}
+    assert not kinds & {layers.GroupNormalization, layers.BiasedPReLU}
     assert {layers.ChannelShuffle, layers.ChannelShift, layers.RPReLU} <= kinds
 
 
@@ -194,7 +194,12 @@ def test_react_is_refused_because_its_parts_are_there_already():
         build("presb10", "react")
 
 
-@pytest.mark.parametrize("option", ["activations", "layer_norm", "block_shortcut", "prelu_scope", "estimator"])
+@pytest.mark.parametrize("option", ["activations", "layer_norm", "block_shortcut", "prelu_scope"])
 def test_unknown_values_of_options_are_errors(option: str):
     with pytest.raises(UsageError, match=f"presb10: {option}: input should be"):
         build("presb10", **SMALL, **{option: ("a", "b") if option == "activations" else "a"})
+
+
+def test_an_unknown_estimator_is_an_error():
+    with pytest.raises(UsageError, match="presb10: estimator: unknown estimator: received 'lse_ste'; did you mean"):
+        build("presb10", **SMALL, estimator="lse_ste")

@@ -5,7 +5,7 @@ import pytest
 import reference
 import tensorflow as tf
 
-from kbnn import quantizers
+from kbnn import layers, quantizers
 from kbnn.errors import UsageError
 
 KERNELS = reference.kernels()
@@ -142,23 +142,51 @@ def test_optimal_encoding_marks_the_papers_share(draw, share):
     assert (code == 1).mean() == pytest.approx(share, abs=0.005)
 
 
-def test_half_half_percentiles_stop_the_gradient_at_the_ends():
-    w = np.random.default_rng(6).normal(size=(3, 3, 16, 8)).astype(np.float32)
+def clamped(w, percentile):
+    """The authors' code: latent weights are centred per filter, and clamped to percentiles of the layer."""
+    centred = w.astype(np.float64) - w.astype(np.float64).mean((0, 1, 2))
+    return np.clip(centred, *np.percentile(centred, [percentile, 100 - percentile]))
+
+
+def test_half_half_clamps_latent_weights_after_each_update():
+    w = np.random.default_rng(6).normal(0.3, 1, size=(3, 3, 16, 8)).astype(np.float32)
     quantizer = quantizers.HalfHalf("magnitude", percentile=15.0)
-    magnitude = np.abs(reference.standardized(w.astype(np.float64), epsilon=1e-5)[0])
-    low, high = np.percentile(magnitude, [15, 85])
-    passing = np.asarray(quantizer_passing(quantizer, tf.constant(magnitude, tf.float32)))
-    inside = (magnitude > low * 1.01) & (magnitude < high * 0.99)
-    outside = (magnitude < low * 0.99) | (magnitude > high * 1.01)
-    assert passing[inside].all()
-    assert not passing[outside].any()
+    layer = layers.BinaryConv2D(8, 3, kernel_quantizer=quantizer)
+    layer.build((None, 8, 8, 16))
+    layer.latent_kernel.assign(w)
+    optimizer = tf.keras.optimizers.SGD(0.5)
+    optimizer.apply_gradients([(tf.ones_like(w), layer.kernel)])
+    # A percentile may be one of the two neighbours of NumPy's interpolated one.
+    np.testing.assert_allclose(layer.latent_kernel, clamped(w - 0.5, 15), atol=0.01)
+    layer.latent_kernel.assign(w)
     quantizer.percentile.assign(0.0)
-    assert np.asarray(quantizer_passing(quantizer, tf.constant(magnitude, tf.float32))).all()
+    optimizer.apply_gradients([(tf.ones_like(w), layer.kernel)])
+    np.testing.assert_allclose(layer.latent_kernel, clamped(w, 0), atol=1e-6)
 
 
-def quantizer_passing(quantizer, magnitude):
-    quantizer(magnitude)
-    return quantizer.passing(magnitude)
+def test_half_half_passes_the_whole_gradient_whatever_the_percentile():
+    w = tf.constant(np.random.default_rng(6).normal(size=(3, 3, 4, 2)), tf.float32)
+    dy = np.random.default_rng(7).normal(size=w.shape)
+    for unbiased in (False, True):
+        quantizer = quantizers.HalfHalf("magnitude", percentile=15.0, unbiased=unbiased)
+        with tf.GradientTape() as tape:
+            tape.watch(w)
+            y = quantizer(w)
+        standardized = reference.standardized(w.numpy().astype(np.float64), int(unbiased), 1e-5)[0]
+        expected = reference.standardization_gradient(
+            w.numpy().astype(np.float64), dy * reference.sign(standardized), int(unbiased), 1e-5
+        )
+        np.testing.assert_allclose(tape.gradient(y, w, tf.constant(dy, tf.float32)), expected, 1e-4, 1e-5)
+
+
+def test_magnitude_aware_with_the_clipped_gradient_of_the_code():
+    w = np.float32([[0.5, -2.0], [-1.5, 0.25]])
+    kernel = tf.constant(w)
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        y = quantizers.get("magnitude_aware_ste")(kernel)
+    np.testing.assert_allclose(y, [[1.0, -1.125], [-1.0, 1.125]])
+    np.testing.assert_array_equal(tape.gradient(y, kernel, tf.constant([[3.0, 3.0], [3.0, 3.0]])), [[3, 0], [0, 3]])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +195,7 @@ def quantizer_passing(quantizer, magnitude):
         (lambda: quantizers.LibraSign("edee"), "unknown gradient: received 'edee'; did you mean ede"),
         (lambda: quantizers.StandardizedSign("xnr"), "did you mean xnor"),
         (lambda: quantizers.HalfHalf("magnitud"), "unknown gradient of HalfHalf.*did you mean magnitude"),
-        (lambda: quantizers.HalfHalf("identity", percentile=15.0), "percentile needs gradient='magnitude'"),
+        (lambda: quantizers.MagnitudeAwareSign(gradient="xnor"), "unknown gradient of MagnitudeAwareSign"),
         (lambda: quantizers.HalfHalf(percentile=50.0), "percentile must be in 0..50"),
         (lambda: quantizers.HalfHalf()(tf.keras.Input((8, 8, 4))), "HalfHalf binarizes kernels"),
         (lambda: quantizers.XNORSign().build((3,)), "XNORSign binarizes kernels"),

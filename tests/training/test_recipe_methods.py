@@ -10,7 +10,7 @@ from kbnn import quantizers
 from kbnn.datasets import Arrays, Dataset, Normalization
 from kbnn.errors import UsageError
 from kbnn.training import ModelSettings, Recipe, Stage
-from kbnn.training.networks import ACTIVATIONS, KERNELS, method, network
+from kbnn.training.networks import method, network
 
 
 def settings(name: str = "bnnplus_r2", **changes: Any) -> ModelSettings:
@@ -61,17 +61,6 @@ def test_unknown_parts(changes: dict[str, str], message: str):
     with pytest.raises(UsageError) as caught:
         method(settings(**changes), STAGE)
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("make", [*ACTIVATIONS.values()], ids=[*ACTIVATIONS])
-def test_every_activation_is_a_sign(make: Any):
-    assert make()(tf.constant([-2.0, -0.0, 0.0, 0.3])).numpy().tolist() == [-1, 1, 1, 1]
-
-
-@pytest.mark.parametrize("make", [*KERNELS.values()], ids=[*KERNELS])
-def test_every_kernel_has_two_levels(make: Any):
-    kernel = make()(tf.random.stateless_normal([3, 3, 4, 2], [1, 2])).numpy()
-    assert all(len(np.unique(np.abs(kernel[..., k]))) == 1 for k in range(2))
 
 
 @pytest.fixture

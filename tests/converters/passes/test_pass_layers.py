@@ -57,8 +57,8 @@ LAYERS = {
     "relu, up to 1.5": lambda x: keras.ReLU(1.5)(x),
     "rescaling": lambda x: keras.Rescaling(0.5, offset=-1.0)(x),
     "rprelu": lambda x: layers.RPReLU()(x),
-    "sample normalization": lambda x: layers.SampleNormalization()(x),
-    "sample normalization, groups": lambda x: layers.SampleNormalization(2, affine=True)(x),
+    "group normalization": lambda x: layers.GroupNormalization()(x),
+    "group normalization, groups": lambda x: layers.GroupNormalization(2, affine=True)(x),
     "subtract": lambda x: keras.Subtract()([x, activations(x)]),
     "subtract, operator": lambda x: activations(x) - x,
     "times a constant": lambda x: x * -0.25,
@@ -158,7 +158,7 @@ def test_presbnets_half_block():
         shifted = layers.ChannelShift(name=f"shift{k}")(s)
         y = methods.get("bireal").convolution(shifted, 32, 3, groups=2, name=f"conv{k}")
         y = layers.BiasedPReLU(2, name=f"before_ln{k}")(y)
-        y = layers.BiasedPReLU(2, name=f"after_ln{k}")(layers.SampleNormalization(name=f"ln{k}")(y))
+        y = layers.BiasedPReLU(2, name=f"after_ln{k}")(layers.GroupNormalization(name=f"ln{k}")(y))
         y = keras.BatchNormalization(name=f"bn{k}")(y)
         y = layers.ZeroPadChannels(64, side="after", name=f"pad{k}")(y)
         return layers.RPReLU(name=f"act{k}")(keras.Add(name=f"add{k}")([y, s]))

@@ -1,11 +1,11 @@
-"""What comes before a sign, made anew by the convolution: the same numbers and gradients."""
+"""Inputs of a sign that the convolution recomputes: the same numbers and gradients."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kbnn import compiled
-from kbnn.layers import BatchMedian, BinaryConv2D, ChannelShift, recomputed
+from kbnn.layers import BatchMedian, BinaryConv2D, ChannelShift, rematerialization
 
 X = np.random.default_rng(0).normal(0.2, 1, (4, 6, 6, 8)).astype(np.float32)
 
@@ -25,11 +25,11 @@ def called(before: tf.keras.layers.Layer, x: tf.Tensor) -> tf.Tensor:
     return before(x, training=True) if isinstance(before, BatchMedian) else before(x)
 
 
-def step(before: tf.keras.layers.Layer, convolution: BinaryConv2D, hand_over=lambda y: y) -> dict[str, np.ndarray]:
+def step(before: tf.keras.layers.Layer, convolution: BinaryConv2D, pass_on=lambda y: y) -> dict[str, np.ndarray]:
     x = tf.cast(X, before.compute_dtype)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = convolution(hand_over(called(before, x)), training=True)
+        y = convolution(pass_on(called(before, x)), training=True)
         loss = tf.reduce_sum(tf.cast(y, tf.float32) * np.random.default_rng(2).normal(size=y.shape).astype(np.float32))
     sources = {"x": x, **{weight.name: weight for weight in (*before.trainable_weights, convolution.latent_kernel)}}
     return {"y": y, **tape.gradient(loss, sources)}
@@ -39,28 +39,28 @@ def step(before: tf.keras.layers.Layer, convolution: BinaryConv2D, hand_over=lam
     ("policy", "xla"), [("float32", True), ("float32", False), ("mixed_bfloat16", True), ("mixed_float16", True)]
 )
 @pytest.mark.parametrize("layer", [ChannelShift, BatchMedian])
-def test_equals_what_is_read(layer, policy, xla, monkeypatch):
+def test_equals_the_input_as_it_was_written(layer, policy, xla, monkeypatch):
     if not xla:
         monkeypatch.setattr(compiled, "available", lambda: False)
     before = layer(dtype=policy)
     convolution = built(before)
-    anew = step(before, convolution)
+    recomputed = step(before, convolution)
     read = step(before, convolution, tf.identity)
     for name, value in read.items():
-        np.testing.assert_array_equal(tf.cast(anew[name], tf.float32), tf.cast(value, tf.float32), name)
+        np.testing.assert_array_equal(tf.cast(recomputed[name], tf.float32), tf.cast(value, tf.float32), name)
 
 
 @pytest.mark.parametrize("layer", [ChannelShift, BatchMedian])
-def test_layers_note_how_their_output_is_made(layer):
+def test_layers_attach_the_expression_of_their_output(layer):
     before = layer()
     built(before)
     y = called(before, tf.constant(X))
-    function, tensors = recomputed.recipe(y)
+    function, tensors = rematerialization.expression(y)
     np.testing.assert_array_equal(tensors[0], X)
     np.testing.assert_allclose(function(*tensors), y, 1e-6)
 
 
-def test_without_a_note_a_tensor_is_made_of_itself():
+def test_a_tensor_without_an_expression_is_its_own():
     x = tf.constant(X)
-    function, tensors = recomputed.recipe(x)
+    function, tensors = rematerialization.expression(x)
     assert function(*tensors) is x

@@ -1,4 +1,4 @@
-"""Normalization of each sample on its own."""
+"""Group normalization of feature maps."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from kbnn.layers.channels import check_divides, known_channels
 
 def _mean(x: tf.Tensor) -> tf.Tensor:
     """The mean of each sample's group: `(B, H, W, groups, C/groups)` to `(B, 1, 1, groups, 1)`."""
-    # In two stages, as the device does it cheaply.
+    # In two stages, which is cheap on the device.
     return tf.reduce_mean(tf.reduce_mean(x, [1, 2], keepdims=True), -1, keepdims=True)
 
 
@@ -33,7 +33,7 @@ def _backward(x: tf.Tensor, dy: tf.Tensor, epsilon: float) -> tf.Tensor:
     return narrow(factor * (dy_wide - _mean(dy_wide) - y * _mean(dy_wide * y)), dy.dtype)
 
 
-def sample_normalization(x: tf.Tensor, epsilon: float) -> tf.Tensor:
+def group_normalization(x: tf.Tensor, epsilon: float) -> tf.Tensor:
     """(x - mean)/√(var + ε) over (H, W, C/groups) of `(B, H, W, groups, C/groups)`."""
 
     @tf.custom_gradient
@@ -44,25 +44,28 @@ def sample_normalization(x: tf.Tensor, epsilon: float) -> tf.Tensor:
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
-class SampleNormalization(tf.keras.layers.Layer):
-    """Layer normalization of whole feature maps: each sample over (H, W, C), `(B, H, W, C)` to the same.
+class GroupNormalization(tf.keras.layers.Layer):
+    """Normalizes each sample over height, width and the channels of a group: `(B, H, W, C)` to the same.
 
-    y = (x - mean)/√(var + ε), mean and variance over height, width and the channels of a group, per sample, in
-    float32. With `affine`, y·γ_c + β_c. The gradient flows through mean and variance.
+    y = (x - mean)/√(var + ε), in float32; with `affine`, y·γ_c + β_c. The gradient flows through mean and variance.
+    With one group it is layer normalization over (H, W, C).
+
+    The result is that of `tf.keras.layers.GroupNormalization`, which computes it in the layer's precision and in more
+    passes over memory.
 
     Args:
-        groups: channels that lie side by side are normalized together in so many groups; 1: all of them.
-        affine: whether each channel has a learned γ_c (starts at 1) and β_c (starts at 0).
+        groups: number of groups; neighbouring channels form a group.
+        affine: whether each channel has a learned γ_c (initially 1) and β_c (initially 0).
         epsilon: ε.
 
     Raises:
         UsageError: an input that is not (B, H, W, C), or channels that cannot be split into so many groups.
 
     Example:
-        >>> kbnn.layers.SampleNormalization()(tf.zeros((1, 8, 8, 64)))
+        >>> kbnn.layers.GroupNormalization()(tf.zeros((1, 8, 8, 64)))
 
-    Source: PresB-Net, equation 3 ("layer normalization", groups=1); its code has groups=2, affine=True. SiMaN's code
-    standardizes the input of each binary convolution so.
+    Source: Wu and He, Group normalization, 2018. PresB-Net, equation 3 ("layer normalization"), has one group; its code
+    has groups=2 and affine=True. SiMaN's code standardizes the input of each binary convolution with one group.
     """
 
     def __init__(self, groups: int = 1, affine: bool = False, epsilon: float = 1e-5, **kwargs: Any) -> None:
@@ -85,8 +88,12 @@ class SampleNormalization(tf.keras.layers.Layer):
         height, width, channels = inputs.shape[1:]
         height, width = height or tf.shape(inputs)[1], width or tf.shape(inputs)[2]
         grouped = tf.reshape(inputs, [-1, height, width, self.groups, channels // self.groups])
-        y = tf.reshape(sample_normalization(grouped, self.epsilon), [-1, height, width, channels])
+        y = tf.reshape(group_normalization(grouped, self.epsilon), [-1, height, width, channels])
         return y * self.gamma + self.beta if self.affine else y
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "groups": self.groups, "affine": self.affine, "epsilon": self.epsilon}
+
+
+# Models that were saved when this layer was called SampleNormalization load.
+tf.keras.utils.get_custom_objects()["kbnn>SampleNormalization"] = GroupNormalization

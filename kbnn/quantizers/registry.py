@@ -1,0 +1,187 @@
+"""The registry of quantizers: their names, what they binarize, and their levels.
+
+Layers, methods, recipes and tests look quantizers up here, so that adding one means adding one file.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast
+
+import larq as lq
+import tensorflow as tf
+
+from kbnn._keras import deserialize, serializable
+from kbnn.errors import UsageError, unknown
+from kbnn.registry import Registry
+
+# "activation": element by element, so that it takes activations and kernels. "kernel": per filter, kernels only.
+Kind = Literal["activation", "kernel"]
+KINDS = ("activation", "kernel")
+SIGNS = (-1.0, 1.0)
+
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A quantizer's class, with the arguments that a name stands for."""
+
+    name: str
+    quantizer: type[lq.quantizers.Quantizer]
+    kind: Kind
+    levels: tuple[float, ...] | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self) -> lq.quantizers.Quantizer:
+        """A new quantizer."""
+        return self.quantizer(**self.arguments)
+
+
+def register(
+    name: str,
+    *,
+    kind: Kind = "activation",
+    levels: tuple[float, ...] | None = SIGNS,
+    aliases: tuple[str, ...] = (),
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Callable[[Class], Class]:
+    """Registers a quantizer's class under a name, and with Keras, so that saved models load.
+
+    The class keeps `kind` and `levels` as attributes. Whatever needs to know the levels asks `levels_of`; where they
+    are not declared, layers train by the quantizer's own gradient, as Larq's do.
+
+    Args:
+        name: what layers, methods and recipes call it.
+        kind: "activation" for one that works element by element and so takes activations and kernels, "kernel" for
+            one whose result depends on the filter that a weight belongs to.
+        levels: the values that it returns, in ascending order; for kernels up to a positive factor per filter. None
+            if they are learned.
+        aliases: further names. The class's own name is always one.
+        presets: further names that stand for the class with arguments.
+
+    Raises:
+        UsageError: an unknown kind, levels that do not ascend, or a name that is taken.
+
+    Example:
+        >>> @kbnn.quantizers.register("cubic")
+        ... class CubicSign(kbnn.quantizers.Estimator):
+        ...     @staticmethod
+        ...     def surrogate(x, dy):
+        ...         return dy * tf.maximum(1 - tf.abs(x) ** 3, 0)
+        >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="cubic", kernel_quantizer="ste")
+    """
+    if kind not in KINDS:
+        raise unknown(f"kind of quantizer '{name}'", str(kind), KINDS)
+    if levels is not None and list(levels) != sorted(set(levels)):
+        raise UsageError(f"levels of quantizer '{name}' must ascend: received {levels}")
+
+    def decorator(quantizer: Class) -> Class:
+        if not issubclass(quantizer, lq.quantizers.Quantizer):
+            raise UsageError(
+                f"cannot register {quantizer.__name__} as quantizer '{name}': derive it from "
+                f"kbnn.quantizers.Estimator, kbnn.quantizers.KernelQuantizer or larq.quantizers.Quantizer"
+            )
+        declared = None if levels is None else tuple(map(float, levels))
+        quantizer.kind = kind
+        quantizer.levels = declared
+        names = {name: {}, **(presets or {})}
+        for known, arguments in names.items():
+            extra = (*aliases, quantizer.__name__) if known == name else ()
+            value = Registered(known, quantizer, kind, declared, arguments)
+            _QUANTIZERS.add(known, value, quantizer, [alias for alias in extra if alias != known])
+        serializable(quantizer)
+        return quantizer
+
+    return decorator
+
+
+def _adopt(name: str, found: object) -> None:
+    if not isinstance(found, type):
+        raise UsageError(f"an entry point of '{_QUANTIZERS.group}' names a module or a class: received {found!r}")
+    register(name, kind=getattr(found, "kind", "activation"), levels=getattr(found, "levels", None))(found)
+
+
+_QUANTIZERS: Registry[Registered] = Registry("quantizer", "kbnn.quantizers", _adopt)
+
+
+def names(kind: Kind | None = None) -> list[str]:
+    """The registered names, sorted.
+
+    Args:
+        kind: "activation": those that take activations. "kernel", or not given: all, for all take kernels.
+    """
+    return [name for name in _QUANTIZERS.names() if _fits(_QUANTIZERS.get(name), kind)]
+
+
+def find(name: str, kind: Kind | None = None, what: str = "quantizer") -> Registered:
+    """What is registered under a name; call it for a new quantizer.
+
+    Args:
+        name: a registered name or an alias, such as Larq's "ste_sign".
+        kind: "activation" refuses quantizers that take kernels only.
+        what: what the name stands for, in error messages.
+
+    Raises:
+        UsageError: an unknown name (near names are offered), or a quantizer of another kind.
+    """
+    found = _QUANTIZERS.get(name, what, lambda registered: _fits(registered, kind))
+    if not _fits(found, kind):
+        raise UsageError(f"{what}: '{name}' binarizes kernels, which activations are not; choose one of {names(kind)}")
+    return found
+
+
+def _fits(registered: Registered, kind: Kind | None) -> bool:
+    return kind != "activation" or registered.kind == "activation"
+
+
+def get(identifier: Any, what: str = "quantizer", kind: Kind | None = None) -> Any:
+    """A quantizer from what layers take for one.
+
+    Args:
+        identifier: a registered name, one of Larq's names, a class, a Keras configuration, or a quantizer or other
+            function, which is returned as it is.
+        what: what the identifier stands for, in error messages.
+        kind: whose names an error message offers.
+
+    Raises:
+        UsageError: an unknown name; near names are offered.
+
+    Example:
+        >>> kbnn.quantizers.get("sign_swish_10")
+    """
+    if isinstance(identifier, str):
+        if identifier in _QUANTIZERS:
+            return _QUANTIZERS.get(identifier)()
+        larq = tf.keras.utils.get_custom_objects().get(identifier)
+        if isinstance(larq, type) and issubclass(larq, lq.quantizers.Quantizer):
+            return larq()
+        return find(identifier, kind, what)
+    if isinstance(identifier, type):
+        return identifier()
+    return deserialize(identifier) if isinstance(identifier, dict) else identifier
+
+
+def levels_of(quantizer: object) -> tuple[float, ...] | None:
+    """The values that a quantizer declares to return, ascending; None if it declares none.
+
+    A class that overrides `call` returns what it likes: what its base class declares no longer counts.
+    """
+    if "levels" in getattr(quantizer, "__dict__", {}):
+        return _as_levels(vars(quantizer)["levels"])
+    for ancestor in type(quantizer).__mro__:
+        if "levels" in vars(ancestor):
+            return _as_levels(vars(ancestor)["levels"])
+        if "call" in vars(ancestor) or "__call__" in vars(ancestor):
+            return None
+    return None
+
+
+def _as_levels(levels: Any) -> tuple[float, ...] | None:
+    return None if levels is None else tuple(map(float, levels))
+
+
+def kind_of(quantizer: object) -> Kind | None:
+    """What a quantizer declares to binarize; None if it declares nothing."""
+    kind = getattr(quantizer, "kind", None)
+    return cast(Kind, kind) if kind in KINDS else None

@@ -1,0 +1,155 @@
+"""The structure of a model: its layers, nested ones included, which of them are binary, and their kernels.
+
+Callbacks, diagnostics, penalties, counts and the converter all ask here.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from kbnn.errors import UsageError
+from kbnn.quantizers.registry import levels_of
+
+Layer = tf.keras.layers.Layer
+Quantizer = Callable[[tf.Tensor], tf.Tensor]
+Kind = TypeVar("Kind")
+
+REAL_BITS = 32
+# The kernels that layers have, ours, Larq's and Keras's, with the attribute that holds their quantizer.
+_KERNELS = (
+    ("kernel", "kernel_quantizer"),
+    ("depthwise_kernel", "depthwise_quantizer"),
+    ("pointwise_kernel", "pointwise_quantizer"),
+)
+
+
+def layers(model: tf.keras.Model) -> list[Layer]:
+    """All layers of a model in its order: nested models with their layers, wrapped layers, and layers within layers.
+
+    Quantizers are layers of the layer that uses them.
+    """
+    found = model._flatten_layers(include_self=False, recursive=True)
+    return list({id(layer): layer for layer in found}.values())
+
+
+def layers_of(model: tf.keras.Model, kind: type[Kind]) -> list[Kind]:
+    """The layers and quantizers of a class, however deep."""
+    return [layer for layer in layers(model) if isinstance(layer, kind)]
+
+
+def bits(quantizer: object) -> int:
+    """How many bits a quantizer's result takes: 32 without a quantizer, 1 for one that does not say."""
+    if quantizer is None:
+        return REAL_BITS
+    return int(getattr(quantizer, "precision", 1) or REAL_BITS)
+
+
+def binarizes_input(layer: Layer) -> bool:
+    """Whether a layer binarizes its input."""
+    return bits(getattr(layer, "input_quantizer", None)) == 1
+
+
+def has_binary_kernel(layer: Layer) -> bool:
+    """Whether a layer binarizes its kernel, or both if it has two."""
+    quantizers = [getattr(layer, name) for _, name in _KERNELS if getattr(layer, name, None) is not None]
+    return bool(quantizers) and all(bits(quantizer) == 1 for quantizer in quantizers)
+
+
+def is_binary(layer: Layer) -> bool:
+    """Whether a layer is 1-bit: it binarizes its input and its kernel."""
+    return binarizes_input(layer) and has_binary_kernel(layer)
+
+
+def binary_layers(model: tf.keras.Model) -> list[Layer]:
+    """The 1-bit layers of a model, ours and Larq's, in its order."""
+    return [layer for layer in layers(model) if is_binary(layer)]
+
+
+def require_binary_layers(model: tf.keras.Model) -> list[Layer]:
+    """`binary_layers`.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = binary_layers(model)
+    if not found:
+        raise UsageError(
+            f"model '{model.name}' has no binary layer (none binarizes both its input and its kernel): give a network "
+            f"that is built with a binary method"
+        )
+    return found
+
+
+def kernels(layer: Layer) -> list[tuple[tf.Variable, Quantizer | None]]:
+    """The latent kernels of a layer, in float32, each with its quantizer; None for a real-valued kernel."""
+    found = [(getattr(layer, kernel, None), getattr(layer, quantizer, None)) for kernel, quantizer in _KERNELS]
+    return [(latent(kernel), quantizer) for kernel, quantizer in found if kernel is not None]
+
+
+def latent(kernel: tf.Variable) -> tf.Variable:
+    """The trained variable behind a kernel that Larq or a precision policy wraps."""
+    return getattr(kernel, "latent_variable", kernel)
+
+
+def binary_kernels(layer: Layer) -> list[tuple[tf.Variable, Quantizer]]:
+    """The latent kernels that a layer binarizes to 1 bit, each with its quantizer."""
+    return [
+        (kernel, quantizer) for kernel, quantizer in kernels(layer) if quantizer is not None and bits(quantizer) == 1
+    ]
+
+
+def latent_kernel(layer: Layer) -> np.ndarray:
+    """The latent kernel `(..., Cin, Cout)` of a layer, in float32; the larger one if it has two."""
+    return _filters_last(layer, _main_kernel(layer)[0].numpy())
+
+
+def binary_kernel(layer: Layer) -> np.ndarray:
+    """What the quantizer makes of `latent_kernel`, in float32; a kernel without a quantizer is returned as it is."""
+    kernel, quantizer = _main_kernel(layer)
+    return _filters_last(layer, quantize(quantizer, tf.convert_to_tensor(kernel)).numpy())
+
+
+def _main_kernel(layer: Layer) -> tuple[tf.Variable, Quantizer | None]:
+    return max(kernels(layer), key=lambda found: found[0].shape.num_elements())
+
+
+def _filters_last(layer: Layer, kernel: np.ndarray) -> np.ndarray:
+    """A depthwise kernel `(h, w, C, multiplier)` as `(h, w, 1, C·multiplier)`, any other as it is."""
+    is_depthwise = isinstance(layer, tf.keras.layers.DepthwiseConv2D)
+    return np.float32(kernel.reshape(*kernel.shape[:2], 1, -1) if is_depthwise else kernel)
+
+
+def signs(values: npt.ArrayLike, quantizer: object) -> np.ndarray:
+    """Which of the two values that a quantizer returned are the upper one, as bool.
+
+    Around zero if the quantizer's levels are ±1, up to a factor; else around the middle between the least and the
+    largest value of each channel.
+    """
+    array = np.asarray(values)
+    levels = levels_of(quantizer)
+    if levels is not None and len(levels) == 2 and levels[0] == -levels[1]:
+        return array >= 0
+    axes = tuple(range(array.ndim - 1))
+    lowest, highest = array.min(axes), array.max(axes)
+    return np.where(lowest == highest, array >= 0, array >= lowest / 2 + highest / 2)
+
+
+def quantize(quantizer: Quantizer | None, x: tf.Tensor) -> tf.Tensor:
+    """A quantizer's result in the precision of `x`; Keras would cast `x` to the quantizer's own precision first."""
+    if quantizer is None:
+        return x
+    return quantizer.call(x) if isinstance(quantizer, tf.keras.layers.Layer) else quantizer(x)
+
+
+def binary_signs(layer: Layer) -> np.ndarray:
+    """Which weights of `latent_kernel` become the upper one of the two binary values, as bool."""
+    return signs(binary_kernel(layer), _main_kernel(layer)[1])
+
+
+def learned_scale(layer: Layer) -> np.ndarray | None:
+    """A layer's learned scale α, one value per output channel or one for the layer; None if it has none."""
+    alpha = getattr(layer, "alpha", None)
+    return None if alpha is None else np.asarray(alpha, np.float32)
