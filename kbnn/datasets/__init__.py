@@ -5,10 +5,21 @@
 """
 
 from kbnn.datasets.arrays import Arrays
-from kbnn.datasets.dataset import Dataset, Normalization
+from kbnn.datasets.dataset import Dataset, Fingerprint, Normalization
 from kbnn.datasets.encoded import Encoded
 from kbnn.datasets.folder import load_folder
 from kbnn.datasets.registry import load, names, register
 from kbnn.datasets.transform import Transform
 
-__all__ = ["Arrays", "Dataset", "Encoded", "Normalization", "Transform", "load", "load_folder", "names", "register"]
+__all__ = [
+    "Arrays",
+    "Dataset",
+    "Encoded",
+    "Fingerprint",
+    "Normalization",
+    "Transform",
+    "load",
+    "load_folder",
+    "names",
+    "register",
+]

@@ -1,5 +1,6 @@
 """Images held in memory."""
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from kbnn.datasets.transform import Transform
 
 @dataclass(frozen=True)
 class Arrays:
-    """One split held in memory: uint8 images `(N, H, W, C)` and int32 labels `(N,)`."""
+    """One split held in memory: images `(N, H, W, C)`, uint8 or float32, and int32 labels `(N,)`."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -27,6 +28,14 @@ class Arrays:
 
     def take(self, indices: np.ndarray) -> "Arrays":
         return Arrays(self.images[indices], self.labels[indices])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the images and their labels."""
+        found = hashlib.sha256(f"{self.images.dtype}{self.images.shape}".encode())
+        found.update(np.ascontiguousarray(self.images).data)
+        found.update(np.ascontiguousarray(self.labels).data)
+        return found.hexdigest()
 
     def ordered(self, batch: int, transform: Transform) -> tf.data.Dataset:
         """`(pixels, label)` batches for testing, the last one smaller when the size asks for it."""

@@ -1,5 +1,6 @@
-"""What a data set is: labelled images, how pixels become network input, and batches of them."""
+"""Data sets: labelled images in three splits, their normalization, and batches of them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,16 +36,52 @@ class Normalization:
         return Normalization(tuple(np.round(mean, 2).tolist()), tuple(np.round(std, 2).tolist()))
 
 
-# Of ImageNet's training images, as everybody takes them.
+# ImageNet's usual channel means and standard deviations.
 IMAGENET = Normalization((123.68, 116.78, 103.94), (58.40, 57.12, 57.38))
 
 
 @dataclass(frozen=True)
+class Fingerprint:
+    """Which images a network was trained on; `counts` is empty where counting would read everything."""
+
+    name: str
+    classes: tuple[str, ...]
+    counts: tuple[int, ...]
+    digest: str
+
+    def difference(self, other: "Fingerprint") -> str | None:
+        """The first difference of another data set, in words; None if there is none."""
+        missing = sorted(set(self.classes) - set(other.classes))
+        new = sorted(set(other.classes) - set(self.classes))
+        changes = [f"class '{name}' is missing" for name in missing[:1]] + [
+            f"class '{name}' is new" for name in new[:1]
+        ]
+        if changes:
+            return " and ".join(changes)
+        if self.classes != other.classes:
+            return f"its classes are in another order: {', '.join(other.classes[:5])}"
+        for name, mine, theirs in zip(self.classes, self.counts, other.counts, strict=False):
+            if mine != theirs:
+                return f"class '{name}' has {theirs} images instead of {mine}"
+        return None if self.digest == other.digest else "the images have changed, though not their numbers"
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """Images in three splits: `train`, `validation` (held out of the training set; chooses) and `test` (read last).
+    """Images in three splits: `train`, `validation` (held out of training, to choose by) and `test` (for the end).
+
+    Args:
+        name: of the data set.
+        classes: names, in the order of the labels.
+        normalization: from pixels to the network's input.
+        train: training images.
+        validation: images held out of the training set.
+        test: test images.
+        transform: augmentation, resizing and cropping.
+        left_out: what was not used of a folder, and why; empty if everything was.
 
     Raises:
-        UsageError: a transform that these images cannot take.
+        UsageError: the transform does not fit these images.
     """
 
     name: str
@@ -54,6 +91,7 @@ class Dataset:
     validation: Split
     test: Split
     transform: Transform = field(default_factory=Transform)
+    left_out: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.train, Arrays):
@@ -64,11 +102,30 @@ class Dataset:
             raise UsageError(f"images of data set '{self.name}' differ in size: give resize instead of pad")
 
     @property
+    def summary(self) -> str:
+        """One line: how many images of which classes are in which split, and what was left out."""
+        some = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
+        sizes = f"{self.train.size} to train, {self.validation.size} to validate, {self.test.size} to test"
+        total = self.train.size + self.validation.size + self.test.size
+        text = f"{self.name}: {total} images of {len(self.classes)} classes ({some}): {sizes}"
+        return f"{text}; left out: {self.left_out}" if self.left_out else text
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the network's input."""
         if isinstance(self.train, Arrays):
             return self.transform.shape(self.train.shape)
         return self.transform.shape((0, 0, 3))
+
+    def fingerprint(self) -> Fingerprint:
+        """What tells the training images from others: class names, images of each class, and a digest."""
+        splits = [split for split in (self.train, self.validation) if split.size]
+        counts: tuple[int, ...] = ()
+        if all(isinstance(split, Arrays) or split.known_labels is not None for split in splits):
+            labels = np.concatenate([split.labels for split in splits])
+            counts = tuple(np.bincount(labels, minlength=len(self.classes)).tolist())
+        digest = hashlib.sha256(" ".join(split.digest for split in splits).encode()).hexdigest()
+        return Fingerprint(self.name, self.classes, counts, digest)
 
     def inputs(self, split: Split, limit: int | None = None) -> np.ndarray:
         """The network's input for the images of a split, in order: float32 `(N, H, W, C)`; the first `limit` ones."""
@@ -120,30 +177,58 @@ class Dataset:
         return normalized.prefetch(tf.data.AUTOTUNE)
 
 
-def held_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the rest and of a stratified random part of `fraction`, the same for the same seed.
+def held_out(
+    labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits images at random, with the same share of every class.
+
+    Args:
+        labels: class of each image.
+        fraction: share to hold out.
+        seed: the same seed gives the same split.
+        classes: names, for errors.
+
+    Returns:
+        Indices of the rest, and of the part that is held out. Both have at least one image of each class.
 
     Raises:
-        UsageError: the fraction is not in [0, 1), or too small for one image per class.
+        UsageError: a class has only one image.
     """
     from sklearn.model_selection import train_test_split
 
     indices = np.arange(len(labels))
     if fraction == 0:
         return indices, indices[:0]
+    present, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        label = present[counts.argmin()]
+        name = classes[label] if classes else label
+        raise UsageError(
+            f"class '{name}' has only one image to split into training and held-out images: add images of '{name}' "
+            f"(two for a test split, three if a validation split is held out as well), or remove the class"
+        )
     try:
         rest, part = train_test_split(indices, test_size=fraction, random_state=seed, stratify=labels)
-    except ValueError as error:
-        raise UsageError(
-            f"cannot hold out a part of the data with every class in it: received {fraction:g} of {len(labels)} images "
-            f"of {len(np.unique(labels))} classes, the smallest of {np.bincount(labels)[np.unique(labels)].min()}; "
-            f"give more images, or another share to validate on (--set data.validation=0)"
-        ) from error
+    except ValueError:
+        return _held_out_by_class(labels, fraction, seed)
+    if len(np.unique(labels[part])) < len(present):
+        return _held_out_by_class(labels, fraction, seed)
     return rest, part
 
 
+def _held_out_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """For few images: at least one of each class, whatever the share."""
+    generator = np.random.default_rng(seed)
+    part: list[int] = []
+    for label in np.unique(labels):
+        mine = generator.permutation(np.flatnonzero(labels == label))
+        part.extend(mine[: min(max(round(fraction * len(mine)), 1), len(mine) - 1)].tolist())
+    chosen = np.array(sorted(part))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
 def split_off(arrays: Arrays, fraction: float, seed: int) -> tuple[Arrays, Arrays]:
-    """The rest and a stratified part of labelled images."""
+    """Splits labelled images, as `held_out` does."""
     rest, part = held_out(arrays.labels, fraction, seed)
     return arrays.take(rest), arrays.take(part)
 
@@ -158,7 +243,7 @@ def assemble(
     seed: int,
     transform: Transform,
 ) -> Dataset:
-    """A data set from its training and test images; the pixel statistics are those of all training images."""
+    """A data set from its training and test images, normalized by the mean and deviation of all training images."""
     normalization = Normalization.of(train.images)
     rest, part = split_off(train, validation, seed)
     return Dataset(name, tuple(classes), normalization, rest, part, test, transform)

@@ -1,7 +1,8 @@
 """Images that are decoded as they are read, because they are too many, or too large, for memory."""
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
@@ -23,10 +24,16 @@ class Encoded:
 
     size: int
     read: Callable[[tf.Tensor | None], tf.data.Dataset]
+    # SHA-256 of the images' files, or what else tells them from others.
+    digest: str = ""
+    # All labels in order, where they are known without reading the split.
+    known_labels: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels, in order; reads the whole split."""
+        """All labels, in order; reads the whole split if it has to."""
+        if self.known_labels is not None:
+            return self.known_labels
         return np.fromiter((label for _, label in self.read(None).as_numpy_iterator()), np.int32, self.size)
 
     def take(self, indices: np.ndarray) -> "Encoded":
@@ -38,7 +45,9 @@ class Encoded:
             kept = places.filter(lambda place, _: tf.reduce_any(place == chosen))
             return kept.map(lambda _, record: record).take(len(chosen))
 
-        return replace(self, size=len(chosen), read=read)
+        digest = hashlib.sha256(self.digest.encode() + chosen.numpy().tobytes()).hexdigest()
+        labels = None if self.known_labels is None else self.known_labels[chosen.numpy()]
+        return replace(self, size=len(chosen), read=read, digest=digest, known_labels=labels)
 
     def ordered(self, batch: int, transform: Transform) -> tf.data.Dataset:
         """`(pixels, label)` batches for testing, the last one smaller when the size asks for it."""

@@ -1,5 +1,6 @@
-"""A user's own images: one sub-folder per class."""
+"""Image folders: one sub-folder per class."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -11,27 +12,29 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
+from kbnn.datasets import pictures, walk
 from kbnn.datasets.dataset import IMAGENET, Dataset, held_out
-from kbnn.datasets.encoded import Encoded, decode
+from kbnn.datasets.encoded import Encoded
+from kbnn.datasets.pictures import Limits, UnreadableImageError
 from kbnn.datasets.registry import SEED, VALIDATION, check_share
 from kbnn.datasets.transform import Transform
+from kbnn.datasets.walk import LeftOut
 from kbnn.errors import KbnnError, UsageError
 
 Unreadable = Literal["refuse", "skip"]
 
 TEST = 0.2
-_TRAIN = "train"
-_TEST = ("test", "val", "validation", "valid")
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Images:
-    """Encoded images in memory, and the class of each."""
+    """Encoded images in memory, with the class and the digest of the file of each."""
 
     records: np.ndarray
     labels: np.ndarray
+    digests: np.ndarray
 
     def take(self, indices: np.ndarray) -> Encoded:
         records, labels = tf.constant(self.records[indices]), tf.constant(self.labels[indices])
@@ -42,7 +45,8 @@ class Images:
                 order = tf.random.experimental.stateless_shuffle(order, seed)
             return tf.data.Dataset.from_tensor_slices(order).map(lambda k: (records[k], labels[k]))
 
-        return Encoded(len(indices), read)
+        digest = hashlib.sha256(b"".join(self.digests[indices]) + self.labels[indices].tobytes())
+        return Encoded(len(indices), read, digest.hexdigest(), self.labels[indices])
 
 
 def load_folder(
@@ -51,130 +55,151 @@ def load_folder(
     validation: float = VALIDATION,
     transform: Transform | None = None,
     unreadable: Unreadable = "refuse",
+    max_bytes: int | None = None,
+    max_pixels: int | None = None,
 ) -> Dataset:
-    """Loads JPEG, PNG, GIF and BMP images into memory, each shrunk to what the transform needs of it.
+    """Loads a folder of images into memory; each is shrunk to the size that the transform needs.
 
-    `path/CLASS/image`, of which a stratified fifth becomes the test split; or `path/train/CLASS/image` and
-    `path/test/CLASS/image` (also `val`, `validation`, `valid`). Hidden files are left out.
+    Either `path/CLASS/image`, of which a stratified fifth becomes the test split, or `path/SPLIT/CLASS/image`. A
+    split's folder is recognised by the words train, val and test in its name (`Train`, `training_set`, `seg_test`,
+    `validation`). With train and val alone, val is the test split; with all three, val is the validation split.
+
+    JPEG, PNG, GIF, BMP, WebP, TIFF and PNM images are decoded to upright 8-bit RGB; see `kbnn.datasets.pictures`. Names
+    that begin with a dot and broken links are left out, and counted in `Dataset.left_out`.
 
     Args:
         path: the folder.
-        validation: share of the training images held out to choose by.
-        transform: augmentation, resizing and cropping; ImageNet's at 224x224 by default.
-        unreadable: whether images that cannot be read, and classes without images, are an error or left out.
+        validation: share of the training images to hold out, if there is no validation folder.
+        transform: augmentation, resizing and cropping; by default ImageNet's at 224x224.
+        unreadable: whether images that cannot be decoded, and classes without images, are an error or left out.
+        max_bytes: limit of an image file's size; 100 MB by default.
+        max_pixels: limit of an image's pixels; 90 million by default.
 
     Raises:
-        UsageError: no such folder, fewer than two classes, other classes for testing than for training, or too few
-            images to split.
-        KbnnError: images cannot be read (they are counted, and the first ones named).
+        UsageError: no such folder, splits that cannot be told from classes, fewer than two classes, other classes for
+            testing than for training, or a class with too few images to split.
+        KbnnError: images cannot be decoded (they are counted, and the first ones are named).
 
     Example:
         >>> kbnn.datasets.load_folder("flowers", transform=Transform(resize=72, size=64, flip=True))
     """
-    folder = Path(path)
     check_share(validation)
     transform = transform or Transform(resize=256, size=224)
-    train_folder, test_folder = _splits(folder)
-    side = transform.resize or transform.size
-    classes, training = _read(train_folder, side, unreadable)
-    if test_folder is None:
-        train, test = held_out(training.labels, TEST, SEED)
-        testing = training
+    left_out = LeftOut()
+    layout = walk.layout(Path(path), left_out)
+    reader = _Reader(
+        transform.resize or transform.size,
+        unreadable,
+        Limits(max_bytes or Limits.bytes, max_pixels or Limits.pixels),
+        left_out,
+    )
+    classes, training = reader.read(layout.train)
+    train, testing, test = np.arange(len(training.labels)), training, np.arange(0)
+    if layout.test is None:
+        train, test = held_out(training.labels, TEST, SEED, classes)
     else:
-        train = np.arange(len(training.labels))
-        test_classes, testing = _read(test_folder, side, unreadable)
-        _check_same_classes(folder, classes, test_classes)
+        testing = reader.read_classes(layout.test, layout.train, classes)
         test = np.arange(len(testing.labels))
-    rest, part = held_out(training.labels[train], validation, SEED)
+    if layout.validation is None:
+        rest, part = held_out(training.labels[train], validation, SEED, classes)
+        train_split, validation_split = training.take(train[rest]), training.take(train[part])
+    else:
+        held = reader.read_classes(layout.validation, layout.train, classes)
+        train_split, validation_split = training.take(train), held.take(np.arange(len(held.labels)))
     return Dataset(
-        folder.name,
+        Path(path).resolve().name,
         tuple(classes),
         IMAGENET,
-        training.take(train[rest]),
-        training.take(train[part]),
+        train_split,
+        validation_split,
         testing.take(test),
         transform,
+        str(left_out),
     )
 
 
-def _splits(folder: Path) -> tuple[Path, Path | None]:
-    if not folder.is_dir():
-        raise UsageError(f"no folder of images at '{folder}': give one that has a sub-folder for each class")
-    if not (folder / _TRAIN).is_dir():
-        return folder, None
-    for name in _TEST:
-        if (folder / name).is_dir():
-            return folder / _TRAIN, folder / name
-    raise UsageError(f"'{folder}' has a folder '{_TRAIN}' but none of {', '.join(_TEST)}: add one, or leave out both")
+@dataclass(frozen=True)
+class _Reader:
+    """How the images of all splits are read."""
+
+    side: int | None
+    unreadable: Unreadable
+    limits: Limits
+    left_out: LeftOut
+
+    def read_classes(self, folder: Path, other: Path, classes: list[str]) -> Images:
+        """The images of a split that must have the same classes as another one."""
+        found, images = self.read(folder)
+        _check_same_classes(other, classes, folder, found)
+        return images
+
+    def read(self, folder: Path) -> tuple[list[str], Images]:
+        """All images of a split, and the names of their classes."""
+        children = walk.folders(folder, self.left_out)
+        files = {child.name: walk.files(child, self.left_out) for child in children}
+        paths = [path for found in files.values() for path in found]
+        with pictures.pillow_without_limit(), ThreadPoolExecutor() as pool:
+            results = list(pool.map(self._load, paths))
+        names = [path.relative_to(folder) for path in paths]
+        problems = [(f"{name} ({result})", result) for name, result in zip(names, results, strict=True)]
+        bad = [(text, result) for text, result in problems if isinstance(result, UnreadableImageError)]
+        empty = [name for name, found in files.items() if not found]
+        self._report(folder, bad, empty)
+
+        good = [
+            (name.parts[0], *result) for name, result in zip(names, results, strict=True) if isinstance(result, tuple)
+        ]
+        present = {name for name, _, _ in good}
+        classes = [name for name in files if name in present]
+        if len(classes) < 2:
+            raise UsageError(_too_few_classes(folder, children, classes))
+        labels = np.array([classes.index(name) for name, _, _ in good], np.int32)
+        records = np.array([record for _, record, _ in good], object)
+        digests = np.array([digest for _, _, digest in good], object)
+        # Mixed, so that the first images, which files are calibrated and verified on, are of all classes.
+        mixed = np.random.default_rng(SEED).permutation(len(records))
+        return classes, Images(records[mixed], labels[mixed], digests[mixed])
+
+    def _load(self, path: Path) -> tuple[bytes, bytes] | UnreadableImageError:
+        """The encoded image and its file's digest; or why it cannot be decoded."""
+        try:
+            content = pictures.read(path, self.limits)
+            return pictures.prepare(content, self.limits, self.side), hashlib.sha256(content).digest()
+        except UnreadableImageError as error:
+            return error
+
+    def _report(self, folder: Path, bad: Sequence[tuple[str, object]], empty: Sequence[str]) -> None:
+        listed = [text for text, _ in bad] + [f"{name}/ (no images)" for name in empty]
+        if not listed:
+            return
+        named = ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
+        found = f"{len(listed)} in '{folder}' cannot be read: {named}"
+        if self.unreadable == "refuse":
+            limit = next(
+                (error.parameter for _, error in bad if isinstance(error, KbnnError) and error.parameter), None
+            )
+            raise KbnnError(
+                f"{found}; remove them, {f'raise {limit}, ' if limit else ''}or leave them out with unreadable='skip'",
+                parameter="unreadable",
+            )
+        self.left_out.add("damaged, too large or not images", len(bad))
+        if empty:
+            self.left_out.add("classes without images", len(empty))
+        logger.warning("left out: %s", found)
 
 
-def _read(folder: Path, side: int | None, unreadable: Unreadable) -> tuple[list[str], Images]:
-    """All images under `folder`, and the names of their classes."""
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    files = {name: _files(folder / name) for name in names}
-    paths = [path for name in names for path in files[name]]
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(lambda path: _load(path, side), paths))
-    loaded = [(path.relative_to(folder), result) for path, result in zip(paths, results, strict=True)]
-    problems = [f"{path} ({result})" for path, result in loaded if isinstance(result, str)]
-    problems += [f"{name}/ (no images)" for name in names if not files[name]]
-    _report(folder, problems, unreadable)
-
-    good = [(path.parts[0], result) for path, result in loaded if isinstance(result, bytes)]
-    of_class = [name for name, _ in good]
-    classes = [name for name in names if name in set(of_class)]
-    if len(classes) < 2:
-        raise UsageError(
-            f"'{folder}' has images of {len(classes)} class(es){': ' + classes[0] if classes else ''}; "
-            f"give one that has a sub-folder of images for each of two classes or more"
-        )
-    labels = np.array([classes.index(name) for name in of_class], np.int32)
-    records = np.array([record for _, record in good], object)
-    # Mixed, so that the first images, which files are calibrated and verified on, are of all classes.
-    mixed = np.random.default_rng(SEED).permutation(len(records))
-    return classes, Images(records[mixed], labels[mixed])
+def _too_few_classes(folder: Path, children: Sequence[Path], classes: Sequence[str]) -> str:
+    have = f"'{folder}' has images of {len(classes)} class(es){': ' + classes[0] if classes else ''}"
+    if len(children) == 1 and len(walk.folders(children[0], LeftOut())) > 1:
+        return f"{have}; its sub-folder '{children[0]}' has sub-folders of its own, give that one"
+    return f"{have}; give a folder that has a sub-folder of images for each of two or more classes"
 
 
-def _files(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
-
-
-def _load(path: Path, side: int | None) -> bytes | str:
-    """The encoded image, shrunk so that its shorter side is `side`; or in words why that is not possible."""
-    try:
-        record = path.read_bytes()
-    except OSError as error:
-        return error.strerror or str(error)
-    if not record:
-        return "empty"
-    try:
-        image = decode(tf.constant(record))
-    except tf.errors.InvalidArgumentError:
-        return "not a JPEG, PNG, GIF or BMP image, or damaged"
-    shorter = min(image.shape[:2])
-    if side is None or shorter <= side:
-        return record
-    extent = [round(length * side / shorter) for length in image.shape[:2]]
-    shrunk = tf.image.resize(image, extent, antialias=True)
-    return tf.io.encode_jpeg(tf.cast(tf.round(shrunk), tf.uint8), quality=95).numpy()
-
-
-def _report(folder: Path, problems: Sequence[str], unreadable: Unreadable) -> None:
-    if not problems:
+def _check_same_classes(first: Path, train: list[str], second: Path, other: list[str]) -> None:
+    if train == other:
         return
-    named = ", ".join(problems[:3]) + (", …" if len(problems) > 3 else "")
-    found = f"{len(problems)} in '{folder}' cannot be read: {named}"
-    if unreadable == "refuse":
-        raise KbnnError(f"{found}; remove them, or leave them out with --unreadable skip")
-    logger.warning("left out: %s", found)
-
-
-def _check_same_classes(folder: Path, train: list[str], test: list[str]) -> None:
-    if train == test:
-        return
-    missing = sorted(set(train) ^ set(test))
+    missing = sorted(set(train) ^ set(other))
     raise UsageError(
-        f"'{folder}' has {len(train)} classes to train and {len(test)} to test: '{missing[0]}' is only in one of them; "
+        f"'{first}' has {len(train)} classes and '{second}' has {len(other)}: '{missing[0]}' is only in one of them; "
         f"give both the same sub-folders"
     )

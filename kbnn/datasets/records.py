@@ -40,4 +40,4 @@ def _split(builder: Any, part: str) -> Encoded:
         )
         return records.map(lambda record: (record["image"], tf.cast(record["label"], tf.int32)))
 
-    return Encoded(int(read(None).cardinality().numpy()), read)
+    return Encoded(int(read(None).cardinality().numpy()), read, f"{builder.info.full_name}:{part}")

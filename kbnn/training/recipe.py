@@ -52,6 +52,8 @@ class DataSettings(Settings):
     name: str | None = None
     folder: str | None = None
     unreadable: Literal["refuse", "skip"] = "refuse"
+    max_bytes: int | None = Field(None, ge=1)
+    max_pixels: int | None = Field(None, ge=1)
     validation: Share = 0.1
     batch: int = Field(128, ge=1)
     pad: int = Field(0, ge=0)

@@ -119,6 +119,8 @@ class Run:
                 validation=settings.validation,
                 transform=transform,
                 unreadable=settings.unreadable,
+                max_bytes=settings.max_bytes,
+                max_pixels=settings.max_pixels,
             )
         return datasets.load(str(settings.name), validation=settings.validation, data_dir=data_dir, transform=transform)
 

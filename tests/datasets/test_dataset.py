@@ -146,9 +146,15 @@ def test_held_out_is_stratified_and_repeatable():
     np.testing.assert_array_equal(part, held_out(labels, 0.1, seed=0)[1])
 
 
-def test_too_few_images_to_hold_out():
-    with pytest.raises(UsageError, match="cannot hold out"):
-        held_out(np.array([0, 0, 1]), 0.5, seed=0)
+def test_a_class_with_one_image_cannot_be_split():
+    with pytest.raises(UsageError, match="class 'dog' has only one image"):
+        held_out(np.array([0, 0, 1]), 0.5, seed=0, classes=("cat", "dog"))
+
+
+def test_few_images_keep_one_of_each_class():
+    labels = np.repeat([0, 1, 2], 2)
+    rest, part = held_out(labels, 0.1, seed=0)
+    assert (labels[rest].tolist(), labels[part].tolist()) == ([0, 1, 2], [0, 1, 2])
 
 
 def test_digits():

@@ -1,0 +1,162 @@
+"""Decoding image files: always upright, 8-bit RGB, and within bounds."""
+
+import contextlib
+import io
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from kbnn.errors import KbnnError
+
+# Formats that Pillow decodes itself; it would start other programs for some of the rest.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
+_QUALITY = 95
+
+
+class UnreadableImageError(KbnnError):
+    """An image cannot be decoded; the message is the reason alone."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one image file.
+
+    Args:
+        bytes: size of the file.
+        pixels: width times height; JPEG images are decoded smaller if that suffices, and may be larger.
+    """
+
+    bytes: int = 100_000_000
+    pixels: int = 90_000_000
+
+
+def read(path: Path, limits: Limits | None = None) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        UnreadableImageError: it is no regular file, empty, too large, or cannot be read.
+    """
+    limits = limits or Limits()
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableImageError("not a regular file")
+        if status.st_size > limits.bytes:
+            raise UnreadableImageError(
+                f"{status.st_size:,} bytes, the limit is {limits.bytes:,}", parameter="max_bytes"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(error.strerror or str(error)) from error
+
+
+def decode(data: bytes, limits: Limits | None = None, *, shorter: int | None = None) -> np.ndarray:
+    """Pixels of an encoded image, uint8 `(H, W, 3)`.
+
+    The orientation in the EXIF data is applied, transparent parts become white, 16-bit levels become 8-bit ones, and of
+    an animation the first frame is taken.
+
+    Args:
+        data: the file's content.
+        limits: the header is checked against them before anything is decoded.
+        shorter: shrink the image (with antialiasing) until its shorter side is this; a smaller image stays as it is.
+
+    Raises:
+        UnreadableImageError: it is damaged, too large, or in a format that is not supported.
+    """
+    return np.asarray(_upright_rgb(data, limits or Limits(), shorter)[0])
+
+
+def prepare(data: bytes, limits: Limits, shorter: int | None) -> bytes:
+    """The image as a PNG file of 8-bit RGB, or if it had to be shrunk as a JPEG file; see `decode`."""
+    image, is_shrunk = _upright_rgb(data, limits, shorter)
+    buffer = io.BytesIO()
+    if is_shrunk:
+        image.save(buffer, "JPEG", quality=_QUALITY)
+    else:
+        image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def pillow_without_limit() -> Iterator[None]:
+    """Turns Pillow's own limit of pixels off, which is global; `Limits` takes its place."""
+    with _LOCK:
+        before = PIL.Image.MAX_IMAGE_PIXELS
+        PIL.Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            PIL.Image.MAX_IMAGE_PIXELS = before
+
+
+_LOCK = threading.RLock()
+
+
+def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.Image.Image, bool]:
+    """The image, and whether it is smaller than the stored one."""
+    if not data:
+        raise UnreadableImageError("empty")
+    try:
+        image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+        stored = min(image.size)
+        if shorter is not None:
+            # JPEG images are decoded at 1/2, 1/4 or 1/8 of their size, which is still twice what is needed.
+            scale = 2 * shorter / min(image.size)
+            image.draft(None, (round(image.width * scale) + 1, round(image.height * scale) + 1))
+        if image.width * image.height > limits.pixels:
+            raise UnreadableImageError(
+                f"{image.width}x{image.height} pixels, the limit is {limits.pixels:,}", parameter="max_pixels"
+            )
+        image.load()
+        shrunk = _shrunk(_rgb(_upright(image)), shorter)
+        return shrunk, min(shrunk.size) < stored
+    except PIL.UnidentifiedImageError as error:
+        raise UnreadableImageError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or damaged") from error
+    except (PIL.Image.DecompressionBombError, MemoryError) as error:
+        raise UnreadableImageError("too many pixels", parameter="max_pixels") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
+        raise UnreadableImageError(f"damaged ({' '.join(str(error).split())[:80] or type(error).__name__})") from error
+
+
+def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except Exception:
+        # Damaged EXIF data hold no orientation; the pixels are intact.
+        return image
+
+
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode in _DEEP_GREY:
+        levels = np.asarray(image).astype(np.uint16) >> 8
+        return PIL.Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnreadableImageError("32-bit levels, save it with 8 bits a channel")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", picture.size, "white")
+        return PIL.Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _shrunk(image: PIL.Image.Image, shorter: int | None) -> PIL.Image.Image:
+    side = min(image.size)
+    if shorter is None or side <= shorter:
+        return image
+    width, height = (max(round(length * shorter / side), 1) for length in image.size)
+    return image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends as image files of the supported formats do."""
+    suffixes = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122

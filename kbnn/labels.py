@@ -1,0 +1,46 @@
+"""Names of classes, as they are stored one a line in label files."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from kbnn.errors import UsageError
+
+
+def check(labels: Sequence[str], outputs: int | None = None) -> None:
+    """Checks that names of classes can be stored one a line, and that they are as many as the network's outputs.
+
+    Args:
+        labels: the names.
+        outputs: number of the network's outputs, if it is known.
+
+    Raises:
+        UsageError: a name is not valid text, holds a line break or another control character, or there are more or
+            fewer names than outputs.
+    """
+    for label in labels:
+        reason = _reason(label)
+        if reason:
+            raise UsageError(f"class name {label!r} {reason}: rename the class")
+    if outputs is not None and labels and len(labels) != outputs:
+        raise UsageError(
+            f"the labels do not fit the network: received {len(labels)} labels ({_some(labels)}) for {outputs} "
+            f"outputs, give one label for each output"
+        )
+
+
+def _reason(label: str) -> str | None:
+    if not label.strip():
+        return "is empty"
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    if len(label.splitlines()) > 1 or label.splitlines()[0] != label:
+        return "has a line break"
+    if any(unicodedata.category(character) == "Cc" for character in label):
+        return "has a control character"
+    return None
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:3]) + (", ..." if len(labels) > 3 else "")
