@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import cell
 
 _MARK = "kbnn-"
 _SCRATCH = "kbnn-scratch-"
@@ -214,7 +215,8 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]], with_head
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     if with_header:
         writer.writeheader()
-    writer.writerows(rows)
+    # Names come from files, folders and devices: none may become a formula in a spreadsheet.
+    writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
     return text.getvalue()
 
 

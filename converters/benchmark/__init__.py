@@ -1,6 +1,6 @@
-"""Latencies of .tflite files that say whether they can be trusted."""
+"""Latencies of .tflite files, with reasons not to trust them."""
 
 from kbnn.converters.benchmark.driver import IncompleteError, benchmark, compare
-from kbnn.converters.benchmark.report import Comparison, Report
+from kbnn.converters.benchmark.report import BenchmarkReport, Comparison
 
-__all__ = ["Comparison", "IncompleteError", "Report", "benchmark", "compare"]
+__all__ = ["BenchmarkReport", "Comparison", "IncompleteError", "benchmark", "compare"]

@@ -1,4 +1,6 @@
-"""A device's facts and state, from what it says of itself, and whether a tool can run there."""
+"""A device's facts and state, as it reports them, and whether a tool can run there."""
+
+import math
 
 from kbnn.converters.benchmark.program import Program, Version
 from kbnn.converters.benchmark.report import State, Target
@@ -71,17 +73,20 @@ def _temperature(values: str) -> float | None:
 
 
 def _integer(text: str | None) -> int | None:
+    """A count; None for what is not one, which a faulty device may say."""
     try:
-        return None if text is None else int(text, 0)
+        value = -1 if text is None else int(text, 0)
     except ValueError:
         return None
+    return value if 0 <= value < 2**63 else None
 
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        value = math.nan if text is None else float(text)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None
 
 
 def check(program: Program, target: Target) -> None:

@@ -1,4 +1,4 @@
-"""Measures files: some processes of the tool per file, files in turns, then one process with a profile."""
+"""Measures files: several processes of the tool per file, alternating between files, then one with a profile."""
 
 import contextlib
 import dataclasses
@@ -6,7 +6,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,29 +18,32 @@ from kbnn.converters.benchmark.numerics import check_numerics
 from kbnn.converters.benchmark.output import Output, parse
 from kbnn.converters.benchmark.program import read_program
 from kbnn.converters.benchmark.report import (
+    BenchmarkOptions,
+    BenchmarkReport,
     Comparison,
-    File,
+    MeasuredFile,
+    Measurement,
     Numerics,
-    Operator,
-    Report,
-    Run,
-    Settings,
+    OperatorTime,
     Target,
     Tool,
     summarize,
 )
 from kbnn.converters.benchmark.tool import (
-    KERNELS,
+    KERNEL_FLAGS,
     MAX_SECONDS,
     PYTHON,
-    Command,
+    ToolCommand,
+    check_flags,
     check_kernel,
     explain,
     identify,
     install,
+    is_grouped_refusal,
 )
 from kbnn.converters.benchmark.transports import ConnectionLostError, Transport, transport
 from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.interpreter import UnsupportedKernelError
 from kbnn.errors import KbnnError, UsageError, unknown
 
 _IDENTIFIER = b"TFL3"
@@ -53,7 +56,7 @@ Progress = Callable[[str], None]
 
 
 class IncompleteError(ConnectionLostError):
-    """The device is gone for good; `comparison` holds what was measured until then."""
+    """The device is gone for good; `comparison` holds what was measured before."""
 
     def __init__(self, message: str, comparison: Comparison) -> None:
         super().__init__(message)
@@ -70,17 +73,28 @@ def benchmark(
     runs: int = 50,
     repeats: int = 5,
     kernel: str | None = None,
+    flags: Mapping[str, str] | None = None,
     images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
-) -> Report:
+) -> BenchmarkReport:
     """The latency of one file, from `repeats` processes of `warmup` and then `runs` inferences each.
 
-    `target` is "local", "ssh://user@host[:port]", "adb[:serial]" or "qemu" (which emulates, so that latencies are
-    withheld); `tool` is the path of `lce_benchmark_model` for that target. With `tool="python"` LCE's interpreter runs
-    the file on this machine. `kernel` is "default", "indirect" or "reference"; None takes "indirect" for the Python
-    interpreter, whose default kernel is not optimised for x86. `images` `(N, H, W, C)`, in the type of the file's
-    input, also go through the file where it runs, and the outputs are compared with those of the interpreter here.
-    `progress` is told what happens, a line at a time.
+    Args:
+        path: the .tflite file.
+        target: "local", "ssh://user@host[:port]", "adb[:serial]" or "qemu", which emulates, so that latencies are
+            withheld.
+        tool: the path of `lce_benchmark_model` for that target; with "python" LCE's interpreter runs the file on this
+            machine.
+        threads: threads of one inference.
+        warmup: inferences before the measured ones.
+        runs: measured inferences of one process.
+        repeats: processes.
+        kernel: "default", "indirect" or "reference"; None takes "indirect" for the Python interpreter, whose default
+            kernel is not optimised for x86.
+        flags: further flags of the tool by name, such as `{"use_xnnpack": "false"}`.
+        images: `(N, H, W, C)` in the type of the file's input; they go through the file where it runs too, and the
+            outputs are compared with those of the interpreter here.
+        progress: called with each line of progress.
 
     Raises:
         UsageError: a missing file, one that is not TensorFlow Lite, or an argument out of range.
@@ -100,6 +114,7 @@ def benchmark(
         runs=runs,
         repeats=repeats,
         kernel=kernel,
+        flags=flags,
         images=images,
         progress=progress,
     )
@@ -116,85 +131,111 @@ def compare(
     runs: int = 50,
     repeats: int = 5,
     kernel: str | None = None,
+    flags: Mapping[str, str] | None = None,
     images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
 ) -> Comparison:
-    """Several files side by side: as `benchmark`, the files' processes in turns, so that a drift meets them alike.
+    """Several files side by side: as `benchmark`, alternating between the files, so that a drift affects all alike.
 
     Raises:
         UsageError, KbnnError, IncompleteError: as `benchmark`.
     """
     if not paths:
         raise UsageError("nothing to benchmark: received no file; give one or more .tflite files")
+    settings = BenchmarkOptions(threads, warmup, runs, repeats, kernel or default_kernel(tool), dict(flags or {}))
+    return compare_runs([(path, settings) for path in paths], target, tool, images=images, progress=progress)
+
+
+def default_kernel(tool: str | os.PathLike[str]) -> str:
+    """The kernel that is measured where none is named."""
+    return "indirect" if os.fspath(tool) == PYTHON else "default"
+
+
+def compare_runs(
+    wanted: Sequence[tuple[str | os.PathLike[str], BenchmarkOptions]],
+    target: str,
+    tool: str | os.PathLike[str],
+    *,
+    images: np.ndarray | None = None,
+    progress: Progress = lambda line: None,
+) -> Comparison:
+    """`compare` for files with options of their own.
+
+    Raises:
+        UsageError, KbnnError, IncompleteError: as `benchmark`.
+    """
     program = None if os.fspath(tool) == PYTHON else read_program(Path(tool))
-    settings = Settings(threads, warmup, runs, repeats, kernel or ("default" if program else "indirect"))
-    _check(settings)
-    files = [_file(Path(path)) for path in paths]
+    for _, settings in wanted:
+        _check(settings)
+    files = [(_file(Path(path)), settings) for path, settings in wanted]
     if program is None:
-        for file in files:
-            # The interpreter believes what a file says of itself; the tools look.
+        for file, _ in files:
+            # The interpreter trusts a file; the tools check it.
             flatbuffer.read(file.path)
     with transport(target, program).session() as place:
         found = device.describe(place)
         if program:
             device.check(program, found)
         command = install(place, program)
-        check_kernel(command, settings.kernel)
-        bench = _Bench(place, command, settings, images, progress)
+        for _, settings in files:
+            check_kernel(command, settings.kernel)
+            check_flags(command, settings.flags)
+        bench = _Bench(place, command, images, progress)
         lost = bench.measure(files)
         if lost is None and not found.emulated:
             with contextlib.suppress(ConnectionLostError):
                 found = dataclasses.replace(found, after=device.state(place))
     identity = identify(program)
     measured = zip(files, bench.measured, strict=True)
-    comparison = Comparison(tuple(_report(file, identity, found, settings, each) for file, each in measured))
+    reports = (_report(file, identity, found, settings, each) for (file, settings), each in measured)
+    comparison = Comparison(tuple(reports))
     if lost:
         raise IncompleteError(str(lost), comparison) from lost
     return comparison
 
 
-def _check(settings: Settings) -> None:
-    if settings.kernel not in KERNELS:
-        raise unknown("kernel", settings.kernel, KERNELS)
+def _check(settings: BenchmarkOptions) -> None:
+    if settings.kernel not in KERNEL_FLAGS:
+        raise unknown("kernel", settings.kernel, KERNEL_FLAGS)
     for name, least in (("threads", 1), ("warmup", 0), ("runs", 1), ("repeats", 1)):
         if (value := getattr(settings, name)) < least:
             raise UsageError(f"{name} must be at least {least}: received {value}; choose a larger number")
 
 
-def _file(path: Path) -> File:
+def _file(path: Path) -> MeasuredFile:
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        what = "is a folder" if path.is_dir() else "is not a file" if path.exists() else "does not exist"
         raise UsageError(f"cannot benchmark '{path}': it {what}; give a .tflite file")
+    if path.stat().st_size > flatbuffer.LARGEST:
+        raise UsageError(f"cannot benchmark '{path}': it has more than the format's 2 GB; give a .tflite file")
     content = path.read_bytes()
     if content[4:8] != _IDENTIFIER:
         what = f"begins with {content[:8]!r}" if content else "is empty"
         raise UsageError(f"'{path}' is not a TensorFlow Lite file: it {what}; make one with 'kbnn convert'")
-    return File(str(path), hashlib.sha256(content).hexdigest(), len(content))
+    return MeasuredFile(str(path), hashlib.sha256(content).hexdigest(), len(content))
 
 
 @dataclasses.dataclass
 class _Measured:
-    """What is known of one file so far."""
+    """What is known about one file so far."""
 
     outputs: list[Output] = dataclasses.field(default_factory=list)
-    operators: tuple[Operator, ...] = ()
+    operators: tuple[OperatorTime, ...] = ()
     numerics: Numerics | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 class _Bench:
-    """Runs the tool, and keeps what it measured while it goes on."""
+    """Runs the tool, and keeps what it has measured so far."""
 
-    def __init__(
-        self, place: Transport, command: Command, settings: Settings, images: np.ndarray | None, progress: Progress
-    ) -> None:
+    def __init__(self, place: Transport, command: ToolCommand, images: np.ndarray | None, progress: Progress) -> None:
         self.place = place
         self.command = command
-        self.settings = settings
         self.images = images
         self.progress = progress
         self.measured: list[_Measured] = []
 
-    def measure(self, files: Sequence[File]) -> ConnectionLostError | None:
+    def measure(self, files: Sequence[tuple[MeasuredFile, BenchmarkOptions]]) -> ConnectionLostError | None:
         """Measures and profiles all files; returns the error that ended it early, if one did."""
         self.measured = [_Measured() for _ in files]
         try:
@@ -203,30 +244,41 @@ class _Bench:
             return error
         return None
 
-    def _measure(self, files: Sequence[File]) -> None:
-        places = [self._persist(functools.partial(self.place.put, Path(file.path))) for file in files]
-        for turn in range(self.settings.repeats):
-            for k, file in enumerate(files):
-                self.measured[k].outputs.append(self._run(file, places[k]))
-                self.progress(f"{file.path}: process {turn + 1} of {self.settings.repeats} done")
-        for k, file in enumerate(files):
+    def _measure(self, files: Sequence[tuple[MeasuredFile, BenchmarkOptions]]) -> None:
+        places = [self._persist(functools.partial(self.place.put, Path(file.path))) for file, _ in files]
+        for turn in range(max(settings.repeats for _, settings in files)):
+            for k, (file, settings) in enumerate(files):
+                self.measured[k].outputs.append(self._run(file, settings, places[k]))
+                self.progress(f"{file.path}: process {turn + 1} of {settings.repeats} done")
+        for k, (file, settings) in enumerate(files):
             if self.command.knows("enable_op_profiling"):
-                self.measured[k].operators = self._run(file, places[k], profile=True).operators
+                output = self._run(file, settings, places[k], profile=True)
+                self.measured[k].operators = output.operators
+                if output.profile_problem:
+                    note = f"the tool printed an impossible profile, {output.profile_problem}; it is left out"
+                    self.measured[k].notes.append(note)
                 self.progress(f"{file.path}: profile done")
             if self.images is not None:
-                check = functools.partial(check_numerics, self.place, self.command, self.settings, file.path, places[k])
+                check = functools.partial(check_numerics, self.place, self.command, settings, file.path, places[k])
                 self.measured[k].numerics = self._persist(functools.partial(check, self.images))
                 self.progress(f"{file.path}: outputs for {len(self.images)} images compared")
 
-    def _run(self, file: File, graph: str, profile: bool = False) -> Output:
+    def _run(self, file: MeasuredFile, settings: BenchmarkOptions, graph: str, profile: bool = False) -> Output:
         """One process of the tool.
 
         Raises:
             KbnnError: the tool refused the file, crashed, ran nothing, or printed no figures.
         """
-        words = self.command.measure(graph, self.settings, profile)
+        words = self.command.measure(graph, settings, profile)
         done = self._persist(lambda: self.place.run(words, _PATIENCE))
         output = parse(done.stdout)
+        if is_grouped_refusal(done):
+            raise UnsupportedKernelError(f"cannot benchmark '{file.path}' on {self.place.name}: {explain(done)}")
+        if output.problem:
+            raise KbnnError(
+                f"cannot benchmark '{file.path}' on {self.place.name}: the tool printed the impossible figure "
+                f"{output.problem}; use another tool"
+            )
         if done.status or output.measured is None:
             raise KbnnError(f"cannot benchmark '{file.path}' on {self.place.name}: {explain(done)}")
         if output.dry_run or output.measured.count == 0:
@@ -236,7 +288,7 @@ class _Bench:
         return output
 
     def _persist(self, action: Callable[[], _T]) -> _T:
-        """Does it again, some times, when the connection is lost meanwhile."""
+        """Repeats an action some times when the connection is lost."""
         for wait in _WAITS:
             try:
                 return action()
@@ -248,15 +300,17 @@ class _Bench:
         return action()
 
 
-def _report(file: File, tool: Tool, target: Target, settings: Settings, measured: _Measured) -> Report:
+def _report(
+    file: MeasuredFile, tool: Tool, target: Target, settings: BenchmarkOptions, measured: _Measured
+) -> BenchmarkReport:
     runs = tuple(output.measured for output in measured.outputs if output.measured)
     operators = measured.operators
     if target.emulated:
         runs = tuple(_withheld(run) for run in runs)
-        operators = tuple(Operator(operator.type, operator.count, None, None) for operator in operators)
+        operators = tuple(OperatorTime(operator.type, operator.count, None, None) for operator in operators)
     summary = summarize(runs)
     findings = judge(target, settings, measured.outputs, runs, summary)
-    return Report(
+    return BenchmarkReport(
         file=file,
         tool=tool,
         target=target,
@@ -267,15 +321,15 @@ def _report(file: File, tool: Tool, target: Target, settings: Settings, measured
         binary_share_of_time=_binary_share(operators),
         numerics=measured.numerics,
         timing_valid=not any(finding.invalidates for finding in findings),
-        warnings=tuple(finding.text for finding in findings),
+        warnings=(*(finding.text for finding in findings), *measured.notes),
     )
 
 
-def _withheld(run: Run) -> Run:
-    return Run(run.count, None, None, None, None, None, None, None)
+def _withheld(run: Measurement) -> Measurement:
+    return Measurement(run.count, None, None, None, None, None, None, None)
 
 
-def _binary_share(operators: Sequence[Operator]) -> float | None:
+def _binary_share(operators: Sequence[OperatorTime]) -> float | None:
     times = [(operator.type, operator.mean_ms) for operator in operators if operator.mean_ms is not None]
     total = sum(time for _, time in times)
     return sum(time for name, time in times if name.startswith("Lce")) / total if total else None

@@ -1,14 +1,14 @@
-"""What speaks against a measurement."""
+"""Reasons not to trust a measurement."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kbnn.converters.benchmark.output import Output
-from kbnn.converters.benchmark.report import Run, Settings, State, Summary, Target
+from kbnn.converters.benchmark.report import BenchmarkOptions, Measurement, State, Summary, Target
 
 # Over this relative distance between the slowest and the fastest repeat a figure says little.
 SPREAD_LIMIT = 0.10
-# Fewer processes say nothing of the spread between them.
+# Fewer processes say nothing about the spread between them.
 ENOUGH_REPEATS = 5
 _PI_NOW = 0x0F
 _PI_SINCE_START = 0x0F0000
@@ -16,23 +16,26 @@ _PI_SINCE_START = 0x0F0000
 
 @dataclass(frozen=True)
 class Finding:
-    """A warning, and whether it makes the figures worthless."""
+    """A warning, and whether it makes the figures invalid."""
 
     text: str
     invalidates: bool
 
 
 def judge(
-    target: Target, settings: Settings, outputs: Sequence[Output], runs: Sequence[Run], summary: Summary
+    target: Target, settings: BenchmarkOptions, outputs: Sequence[Output], runs: Sequence[Measurement], summary: Summary
 ) -> list[Finding]:
-    """Everything that is to be said against the figures of one file."""
+    """All reasons not to trust the figures of one file."""
     return [*_about_runs(settings, outputs, runs, summary), *_about_target(target)]
 
 
-def _about_runs(settings: Settings, outputs: Sequence[Output], runs: Sequence[Run], summary: Summary) -> list[Finding]:
+def _about_runs(
+    settings: BenchmarkOptions, outputs: Sequence[Output], runs: Sequence[Measurement], summary: Summary
+) -> list[Finding]:
     found = []
     if settings.repeats < ENOUGH_REPEATS:
-        found.append(Finding(f"only {settings.repeats} processes were asked for: {ENOUGH_REPEATS} show a spread", True))
+        asked = "1 process was" if settings.repeats == 1 else f"{settings.repeats} processes were"
+        found.append(Finding(f"only {asked} asked for: {ENOUGH_REPEATS} show a spread", True))
     if len(runs) < settings.repeats:
         found.append(Finding(f"the connection was lost: {len(runs)} of {settings.repeats} processes measured", True))
     fewest = min((run.count for run in runs), default=settings.runs)

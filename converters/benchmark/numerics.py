@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kbnn.converters.benchmark.report import Numerics, Settings
-from kbnn.converters.benchmark.tool import KERNELS, Command, explain
+from kbnn.converters.benchmark.report import BenchmarkOptions, Numerics
+from kbnn.converters.benchmark.tool import KERNEL_FLAGS, ToolCommand, explain
 from kbnn.converters.benchmark.transports import Transport
 from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.errors import KbnnError, UsageError
@@ -16,7 +16,7 @@ _SECONDS = 600.0
 
 
 def check_numerics(
-    place: Transport, command: Command, settings: Settings, path: str, graph: str, images: np.ndarray
+    place: Transport, command: ToolCommand, settings: BenchmarkOptions, path: str, graph: str, images: np.ndarray
 ) -> Numerics:
     """Sends images `(N, H, W, C)` through the tool, one process each, and compares the outputs with those from here.
 
@@ -56,11 +56,11 @@ def _fitting(file: flatbuffer.File, path: str, images: np.ndarray) -> np.ndarray
     return images
 
 
-def _words(command: Command, settings: Settings, graph: str, shape: tuple[int, ...]) -> list[str]:
+def _words(command: ToolCommand, settings: BenchmarkOptions, graph: str, shape: tuple[int, ...]) -> list[str]:
     limits = [flag for flag in ("--min_secs=0", "--warmup_min_secs=0") if command.knows(flag)]
     return [
         *(*command.words, f"--graph={graph}", "--warmup_runs=0", "--num_runs=1", *limits),
-        *(f"--num_threads={settings.threads}", *KERNELS[settings.kernel]),
+        *(f"--num_threads={settings.threads}", *KERNEL_FLAGS[settings.kernel]),
         *("--input_layer=image", f"--input_layer_shape={','.join(map(str, (1, *shape)))}"),
         *("--input_layer_value_files=image:image.bin", "--output_filepath=output.bin"),
     ]

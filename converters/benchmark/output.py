@@ -1,11 +1,16 @@
-"""Reads what `lce_benchmark_model` prints on stdout."""
+"""Reads what `lce_benchmark_model` prints on stdout.
 
+The output comes from a device that may be faulty: figures that no measurement can give are refused.
+"""
+
+import math
 import re
 from dataclasses import dataclass
 
-from kbnn.converters.benchmark.report import Operator, Run
+from kbnn.converters.benchmark.report import Measurement, OperatorTime
+from kbnn.printable import printable
 
-_COUNT = re.compile(r"INFO: count=(?P<count>\d+)(?P<rest>.*)")
+_COUNT = re.compile(r"INFO: count=(?P<count>[0-9]{1,9})(?P<rest>(?: .*)?)")
 _VALUE = re.compile(r"(?P<name>\w+)=(?P<value>[-+.\w]+)")
 _UNCONSUMED = "WARN: Unconsumed cmdline flags: "
 _DRY_RUN = "INFO: Run w/o invoking kernels: [1]"
@@ -13,41 +18,71 @@ _PROFILE = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 _BY_TYPE = "Summary by node type"
 
 
+# Networks have fewer types of operators, and shorter names for them.
+_MOST_OPERATORS = 1000
+_LONGEST_NAME = 200
+_PROFILE_COLUMNS = 7
+
+
 @dataclass(frozen=True)
 class Output:
-    """One process's figures; `warmup` and `measured` are None where the tool did not get that far."""
+    """One process's figures; `warmup` and `measured` are None where the tool did not get that far.
 
-    warmup: Run | None
-    measured: Run | None
-    operators: tuple[Operator, ...]
+    `problem` quotes figures that cannot be true, `profile_problem` those of the profile; what they belong to is left
+    out.
+    """
+
+    warmup: Measurement | None
+    measured: Measurement | None
+    operators: tuple[OperatorTime, ...]
     unconsumed: str
     dry_run: bool
+    problem: str = ""
+    profile_problem: str = ""
 
 
 def parse(stdout: str) -> Output:
     """The figures in a tool's output.
 
-    A last line without its line break was cut off in transit and is left out, so that no half a number is believed.
+    A last line without its line break was cut off in transit and is left out, so that half a number is not believed.
     """
     lines = [line.rstrip() for line in stdout.split("\n")[:-1]]
-    runs = [_run(match) for line in lines if (match := _COUNT.fullmatch(line))]
+    found = [match for line in lines if (match := _COUNT.fullmatch(line))][:2]
+    runs, problem = [], ""
+    for match in found:
+        try:
+            runs.append(_measurement(match))
+        except ValueError as error:
+            problem = problem or str(error)
+            break
+    operators, profile_problem = _profile(lines)
     return Output(
         warmup=runs[0] if runs else None,
         measured=runs[1] if len(runs) > 1 else None,
-        operators=_operators(lines),
-        unconsumed=next((line.removeprefix(_UNCONSUMED) for line in lines if line.startswith(_UNCONSUMED)), ""),
+        operators=operators,
+        unconsumed=next((_foreign(line, _UNCONSUMED) for line in lines if line.startswith(_UNCONSUMED)), ""),
         dry_run=_DRY_RUN in lines,
+        problem=problem,
+        profile_problem=profile_problem,
     )
 
 
-def _run(match: re.Match[str]) -> Run:
+def _foreign(line: str, prefix: str = "") -> str:
+    return printable(line.removeprefix(prefix), longest=_LONGEST_NAME)
+
+
+def _measurement(match: re.Match[str]) -> Measurement:
+    """Raises ValueError for figures that cannot be true."""
     count = int(match["count"])
     # "(all same)" follows the value without a space.
-    values = {name: float(value) for name, value in _VALUE.findall(match["rest"].replace("(all same)", ""))}
+    pairs = _VALUE.findall(match["rest"].replace("(all same)", ""))
+    values = {name: _microseconds(name, value) for name, value in pairs}
     if count and "avg" not in values:
         # One inference, or all of the same duration: the tool prints that duration alone.
+        if "curr" not in values:
+            raise ValueError(f"'{_foreign(match[0])}'")
         values |= dict.fromkeys(("avg", "min", "max"), values["curr"]) | {"std": 0.0}
-    return Run(
+    return Measurement(
         count=count,
         mean_us=values.get("avg"),
         min_us=values.get("min"),
@@ -59,19 +94,51 @@ def _run(match: re.Match[str]) -> Run:
     )
 
 
-def _operators(lines: list[str]) -> tuple[Operator, ...]:
-    """The rows of the profile's "Summary by node type"; types may hold commas and spaces, columns end in a tab."""
+def _microseconds(name: str, text: str) -> float:
+    """A duration, or their standard deviation, which alone may be 0."""
+    value = _number(text)
+    if value is None or value < 0 or (value == 0 and name != "std"):
+        raise ValueError(f"'{name}={_foreign(text)}'")
+    return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _profile(lines: list[str]) -> tuple[tuple[OperatorTime, ...], str]:
+    """The rows of the profile's "Summary by node type", or what is wrong with them.
+
+    Types may hold commas and spaces; columns end in a tab.
+    """
     starts = [index for index, line in enumerate(lines) if _PROFILE in line]
-    if not starts:
-        return ()
-    titles = [index for index in range(starts[-1], len(lines)) if _BY_TYPE in lines[index]]
-    if not titles:
-        return ()
-    operators = []
-    for line in lines[titles[0] + 2 :]:
+    titles = [index for index in range(starts[-1], len(lines)) if _BY_TYPE in lines[index]] if starts else []
+    operators: list[OperatorTime] = []
+    for line in lines[titles[0] + 2 :] if titles else []:
         columns = [column.strip() for column in line.split("\t")[1:]]
-        if len(columns) != 7:
+        if len(columns) != _PROFILE_COLUMNS or len(operators) == _MOST_OPERATORS:
             break
-        name, count, mean, share = columns[:4]
-        operators.append(Operator(name, int(count), float(mean), float(share.rstrip("%")) / 100))
-    return tuple(operators)
+        operator = _operator(columns)
+        if operator is None:
+            return (), f"'{_foreign(' '.join(columns))}'"
+        operators.append(operator)
+    return tuple(operators), ""
+
+
+def _operator(columns: list[str]) -> OperatorTime | None:
+    """One type of operator; None where its figures cannot be true.
+
+    The column "count" counts a delegate's operators of one type once; "times called" counts them all.
+    """
+    name, count, mean, share = columns[:4]
+    called = columns[6]
+    if not (re.fullmatch("[0-9]{1,9}", count) and re.fullmatch("[0-9]{1,9}", called)):
+        return None
+    milliseconds, percent = _number(mean), _number(share.rstrip("%"))
+    if milliseconds is None or percent is None or milliseconds < 0 or not 0 <= percent <= 100.001:
+        return None
+    return OperatorTime(_foreign(name), max(int(count), int(called)), milliseconds, percent / 100)

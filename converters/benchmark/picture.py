@@ -1,5 +1,6 @@
-"""Where the time goes: a picture of the operator types."""
+"""Where the time goes: pictures of the time per type of operator, and of the latencies."""
 
+import statistics
 from typing import Any
 
 from kbnn.analysis import pictures
@@ -8,6 +9,45 @@ from kbnn.errors import KbnnError
 
 # More operator types than colours: the next round is hatched.
 _HATCHES = ("", "//", "..")
+
+
+def drawn(comparison: Comparison) -> pictures.Picture:
+    """The time per type of operator where the tool makes profiles, else the latencies.
+
+    Raises:
+        KbnnError: the latencies are withheld.
+    """
+    if any(operator.mean_ms for report in comparison.reports for operator in report.operators):
+        return time_per_operator(comparison)
+    return latencies(comparison)
+
+
+def latencies(comparison: Comparison) -> pictures.Picture:
+    """One bar per file: the median of the processes' means, with the fastest and the slowest process.
+
+    Raises:
+        KbnnError: the latencies are withheld.
+    """
+    means = [[run.mean_us / 1000 for run in report.runs if run.mean_us] for report in comparison.reports]
+    if not all(means):
+        raise KbnnError("no time to draw: latencies are withheld where a device is emulated; measure on a device")
+    middles = [statistics.median(each) for each in means]
+    below = [middle - min(each) for middle, each in zip(middles, means, strict=True)]
+    above = [max(each) - middle for middle, each in zip(middles, means, strict=True)]
+    names = [report.file.path for report in comparison.reports]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        axes.barh(range(len(names)), middles, xerr=[below, above], color=pictures.COLOURS[0], ecolor="#8b949e")
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set(xlabel="ms of one inference")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+
+    target = comparison.reports[0].target
+    caption = f"Latency on {target.description}; lines from the fastest to the slowest process"
+    return pictures.picture(draw, caption, (7.0, 1.4 + 0.5 * len(names)))
 
 
 def time_per_operator(comparison: Comparison) -> pictures.Picture:

@@ -1,4 +1,4 @@
-"""What a tool's file says of where it can run, before it is run."""
+"""What a tool's file says about where it can run, before it is run."""
 
 import re
 import struct
@@ -9,6 +9,8 @@ from kbnn.errors import UsageError
 
 _MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 _LOADER_SEGMENT = 3
+# The released tools have 5 MB.
+_LARGEST = 2**29
 Version = tuple[int, int]
 
 
@@ -43,6 +45,8 @@ def read_program(path: Path) -> Program:
     """
     if not path.is_file():
         raise UsageError(f"no benchmark tool at '{path}': download lce_benchmark_model from LCE's releases")
+    if path.stat().st_size > _LARGEST:
+        raise UsageError(f"'{path}' is not a benchmark tool: it has more than {_LARGEST >> 20} MB; download it again")
     content = path.read_bytes()
     if content.startswith(b"#!"):
         return Program(path)

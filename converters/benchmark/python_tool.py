@@ -47,6 +47,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max_secs", type=float, default=150.0)
     parser.add_argument("--use_indirect_bgemm", choices=("true", "false"), default="false")
     parser.add_argument("--use_reference_bconv", choices=("true", "false"), default="false")
+    parser.add_argument("--use_xnnpack", choices=("true", "false"), default="true")
     parser.add_argument("--input_layer")
     parser.add_argument("--input_layer_shape")
     parser.add_argument("--input_layer_value_files", help="NAME:FILE, the raw bytes of the input")
@@ -55,7 +56,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _limit_memory() -> None:
-    """A hostile file may ask for all the memory there is. Windows has no such limit."""
+    """A hostile file may ask for all memory. Windows has no such limit."""
     with contextlib.suppress(ImportError):
         import resource
 
@@ -66,13 +67,13 @@ def _interpreter(options: argparse.Namespace) -> Any:
     loader = importlib.machinery.ExtensionFileLoader("interpreter_wrapper_lite", str(options.runtime))
     module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(loader.name, loader, origin=loader.path))
     loader.exec_module(module)
-    # XNNPACK runs the operators that are not binary; so the float and int8 files of a comparison have it as well.
+    # XNNPACK runs the operators that are not binary, in the float and int8 files of a comparison as well.
     return module.LiteInterpreter(
         options.graph.read_bytes(),
         options.num_threads,
         options.use_reference_bconv == "true",
         options.use_indirect_bgemm == "true",
-        True,
+        options.use_xnnpack == "true",
     )
 
 

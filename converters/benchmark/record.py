@@ -5,7 +5,7 @@ import os
 
 import kbnn
 from kbnn import files
-from kbnn.converters.benchmark.report import Comparison, Report
+from kbnn.converters.benchmark.report import BenchmarkReport, Comparison
 
 
 def append(path: str | os.PathLike[str], comparison: Comparison) -> None:
@@ -18,7 +18,7 @@ def append(path: str | os.PathLike[str], comparison: Comparison) -> None:
     files.append_rows(path, [_row(report) for report in comparison.reports])
 
 
-def _row(report: Report) -> dict[str, object]:
+def _row(report: BenchmarkReport) -> dict[str, object]:
     target, settings, summary = report.target, report.settings, report.summary
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -40,10 +40,12 @@ def _row(report: Report) -> dict[str, object]:
         "runs": settings.runs,
         "repeats": len(report.runs),
         "kernel": settings.kernel,
+        "flags": " ".join(f"{name}={value}" for name, value in settings.flags.items()),
         "median_of_means_us": summary.median_of_means_us,
         "min_us": summary.min_us,
         "iqr_us": summary.iqr_us,
         "spread": summary.spread,
+        "p95_us": summary.p95_us,
         "binary_share_of_time": report.binary_share_of_time,
         "timing_valid": report.timing_valid,
         "warnings": "; ".join(report.warnings),

@@ -1,15 +1,15 @@
 """What a benchmark reports: frozen dataclasses that print as tables and dump as JSON."""
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kbnn import tables
 
 
 @dataclass(frozen=True)
-class File:
-    """The measured file; the hash ties a figure to the bytes it belongs to."""
+class MeasuredFile:
+    """The measured file; the hash ties figures to the bytes that they belong to."""
 
     path: str
     sha256: str
@@ -26,7 +26,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class State:
-    """What can disturb a measurement; what the target does not tell is None.
+    """What can disturb a measurement; None where the target does not say.
 
     `pi_throttled` are the Raspberry Pi firmware's bits (0-3 now, 16-19 since it started), `android_thermal_status`
     Android's 0 (none) to 6, `throttle_count` how often Linux on x86 slowed a core down since it started.
@@ -59,19 +59,23 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What was asked of the tool; the same for every file that is compared."""
+class BenchmarkOptions:
+    """What was asked of the tool; the same for every file that is compared.
+
+    `flags` are further flags of the tool by name, such as `{"use_xnnpack": "false"}`.
+    """
 
     threads: int
     warmup: int
     runs: int
     repeats: int
     kernel: str
+    flags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Run:
-    """The inferences of one process, in microseconds; what the tool did not print is None."""
+class Measurement:
+    """The inferences of one process, in microseconds; None where the tool did not print a figure."""
 
     count: int
     mean_us: float | None
@@ -84,8 +88,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Operator:
-    """One operator type's time in one inference, over all of its nodes."""
+class OperatorTime:
+    """The time of one type of operator in one inference, over all `count` of them."""
 
     type: str
     count: int
@@ -101,26 +105,30 @@ class Summary:
     - `min_us`: the fastest inference of all.
     - `iqr_us`: the interquartile range of the means.
     - `spread`: (slowest mean - fastest mean) / median of means.
+    - `p95_us`: the median of the processes' 95th percentiles; None where the tool does not print them.
     """
 
     median_of_means_us: float | None
     min_us: float | None
     iqr_us: float | None
     spread: float | None
+    p95_us: float | None = None
 
 
-def summarize(runs: Sequence[Run]) -> Summary:
+def summarize(runs: Sequence[Measurement]) -> Summary:
     """The summary of the runs that have a mean; all None when there is none."""
     means = [run.mean_us for run in runs if run.mean_us is not None]
     if not means:
         return Summary(None, None, None, None)
     median = statistics.median(means)
+    slow = [run.p95_us for run in runs if run.p95_us is not None]
     quartiles = statistics.quantiles(means, n=4, method="inclusive") if len(means) > 1 else [median] * 3
     return Summary(
         median_of_means_us=median,
         min_us=min(run.min_us for run in runs if run.min_us is not None),
         iqr_us=quartiles[2] - quartiles[0],
         spread=(max(means) - min(means)) / median if median else None,
+        p95_us=statistics.median(slow) if slow else None,
     )
 
 
@@ -138,20 +146,20 @@ class Numerics:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchmarkReport:
     """The latency of one file on one target, and whether it can be trusted.
 
     `timing_valid` is False as soon as one of `warnings` speaks against the figures. `binary_share_of_time` is the
     part of the time that LCE's operators take (quantization, binary convolutions and poolings), None without a profile.
     """
 
-    file: File
+    file: MeasuredFile
     tool: Tool
     target: Target
-    settings: Settings
-    runs: tuple[Run, ...]
+    settings: BenchmarkOptions
+    runs: tuple[Measurement, ...]
     summary: Summary
-    operators: tuple[Operator, ...]
+    operators: tuple[OperatorTime, ...]
     binary_share_of_time: float | None
     numerics: Numerics | None
     timing_valid: bool
@@ -163,9 +171,9 @@ class Report:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Reports of several files that ran in turns on the same target with the same settings."""
+    """Reports of several files that ran alternately on the same target with the same options."""
 
-    reports: tuple[Report, ...]
+    reports: tuple[BenchmarkReport, ...]
 
     def __str__(self) -> str:
         first = self.reports[0]
@@ -176,14 +184,21 @@ class Comparison:
         return "\n".join([*lines, *_warnings(self.reports)])
 
 
-def _settings(settings: Settings) -> str:
+def _settings(settings: BenchmarkOptions) -> str:
+    flags = "".join(f", {name}={value}" for name, value in settings.flags.items())
     return (
-        f"{settings.kernel} kernel, {settings.threads} thread{'s'[: settings.threads > 1]}, "
-        f"{settings.repeats} processes of {settings.runs} inferences"
+        f"{settings.kernel} kernel, {_number(settings.threads, 'thread')}, "
+        f"{_number(settings.repeats, 'process')} of {_number(settings.runs, 'inference')}{flags}"
     )
 
 
-def _latencies(reports: Sequence[Report]) -> str:
+def _number(count: int, noun: str) -> str:
+    """1 process, 2 processes."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{count} {noun if count == 1 else plural}"
+
+
+def _latencies(reports: Sequence[BenchmarkReport]) -> str:
     baseline = reports[0].summary.median_of_means_us
     rows = [
         (
@@ -191,6 +206,7 @@ def _latencies(reports: Sequence[Report]) -> str:
             tables.size(report.file.size_bytes),
             _milliseconds(report.summary.median_of_means_us),
             _milliseconds(report.summary.min_us),
+            _p95(report),
             "withheld" if report.summary.spread is None else f"{report.summary.spread:.1%}",
             _ratio(report.summary.median_of_means_us, baseline),
             "yes" if report.timing_valid else "no",
@@ -198,7 +214,7 @@ def _latencies(reports: Sequence[Report]) -> str:
         for report in reports
     ]
     return tables.render(
-        ("file", ">size", ">median of means", ">fastest", ">spread", ">against the first", ">valid"), rows
+        ("file", ">size", ">median of means", ">fastest", ">p95", ">spread", ">against the first", ">valid"), rows
     )
 
 
@@ -206,11 +222,17 @@ def _milliseconds(microseconds: float | None) -> str:
     return "withheld" if microseconds is None else f"{microseconds / 1000:.3f} ms"
 
 
+def _p95(report: BenchmarkReport) -> str:
+    """Older tools print no percentiles."""
+    missing = report.summary.p95_us is None and report.summary.median_of_means_us is not None
+    return "not printed" if missing else _milliseconds(report.summary.p95_us)
+
+
 def _ratio(mean: float | None, baseline: float | None) -> str:
     return f"{mean / baseline:.2f}x" if mean and baseline else "-"
 
 
-def _warnings(reports: Sequence[Report]) -> list[str]:
+def _warnings(reports: Sequence[BenchmarkReport]) -> list[str]:
     """What is said of every file once, then what is said of one."""
     shared = [text for text in reports[0].warnings if all(text in report.warnings for report in reports)]
     own = [f"{report.file.path}: {text}" for report in reports for text in report.warnings if text not in shared]
@@ -224,7 +246,7 @@ def _numerics(numerics: Numerics) -> str:
     )
 
 
-def _profiles(reports: Sequence[Report]) -> str:
+def _profiles(reports: Sequence[BenchmarkReport]) -> str:
     rows = [
         (
             report.file.path,

@@ -4,16 +4,18 @@ import hashlib
 import re
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kbnn.converters.benchmark import python_tool
 from kbnn.converters.benchmark.program import Program
-from kbnn.converters.benchmark.report import Settings, Tool
+from kbnn.converters.benchmark.report import BenchmarkOptions, Tool
 from kbnn.converters.benchmark.transports import Completed, Transport
 from kbnn.converters.tflite import lce
-from kbnn.errors import KbnnError
+from kbnn.errors import KbnnError, UsageError, unknown
+from kbnn.printable import printable
 
-KERNELS = {
+KERNEL_FLAGS = {
     "default": (),
     "indirect": ("--use_indirect_bgemm=true",),
     "reference": ("--use_reference_bconv=true",),
@@ -21,9 +23,35 @@ KERNELS = {
 PYTHON = "python"
 # The tool stops warm-up and measurement after this long each, whatever the number of runs.
 MAX_SECONDS = 150
-_PLAIN = "this is a plain TensorFlow Lite tool, which lacks LCE's operators; use lce_benchmark_model of LCE's releases"
+_PLAIN = "this is a plain TensorFlow Lite tool without LCE's operators; use lce_benchmark_model of LCE's releases"
+# Flags that the driver sets itself; nobody else may.
+_OWN_FLAGS = frozenset(
+    [
+        "graph",
+        "num_threads",
+        "num_runs",
+        "warmup_runs",
+        "use_indirect_bgemm",
+        "use_reference_bconv",
+        "enable_op_profiling",
+        "help",
+        "runtime",
+        "input_layer",
+        "input_layer_shape",
+        "input_layer_value_files",
+        "output_filepath",
+        "dry_run",
+    ]
+)
+_GROUPED = r"Grouped binary convolutions are not supported"
+_NOT_GROUPED = (
+    "this kernel does not run grouped binary convolutions; use the indirect kernel, or convert the model to its "
+    "portable form, which has one convolution per group"
+)
+_MOST_TEXT = 2**16
 # What a tool, its loader or its shell say, and what that means.
 _SAYINGS = (
+    (_GROUPED, _NOT_GROUPED),
     (r"not a valid Flatbuffer", "the file is damaged or cut off; convert or copy it again"),
     (r"unresolved custom op: Lce(Quantize|Dequantize|Bconv2d|BMaxPool2d)\b", _PLAIN),
     (r"version `(GLIBC_[\d.]+)' not found", "the device's C library is too old for it; update its operating system"),
@@ -37,33 +65,38 @@ _NOT_STARTED = (
 
 
 @dataclass(frozen=True)
-class Command:
+class ToolCommand:
     """The tool where it runs: the words that start it, and the flags that it knows."""
 
     words: tuple[str, ...]
     flags: frozenset[str]
     path: str
 
-    def measure(self, graph: str, settings: Settings, profile: bool = False) -> list[str]:
-        """Warm-up and measured inferences of a file, with nothing left to the tool's defaults."""
+    def measure(self, graph: str, settings: BenchmarkOptions, profile: bool = False) -> list[str]:
+        """Warm-up and measured inferences of a file; nothing is left to the tool's defaults."""
         wanted = [
             f"--graph={graph}",
             f"--num_threads={settings.threads}",
             f"--warmup_runs={settings.warmup}",
             f"--num_runs={settings.runs}",
-            *KERNELS[settings.kernel],
+            *KERNEL_FLAGS[settings.kernel],
+            *(f"--{name}={value}" for name, value in settings.flags.items()),
         ]
         # Half a second of warm-up lets a phone's clock rise.
         limits = [f"--max_secs={MAX_SECONDS}", "--min_secs=0", "--warmup_min_secs=0.5"]
-        wanted += [flag for flag in limits if self.knows(flag)]
+        wanted += [limit for limit in limits if self.knows(limit) and _name(limit) not in settings.flags]
         return [*self.words, *wanted, *(["--enable_op_profiling=true"] if profile else [])]
 
     def knows(self, flag: str) -> bool:
         """Whether its help lists a flag."""
-        return flag.split("=")[0].removeprefix("--") in self.flags
+        return _name(flag) in self.flags
 
 
-def install(transport: Transport, program: Program | None) -> Command:
+def _name(flag: str) -> str:
+    return flag.split("=")[0].removeprefix("--")
+
+
+def install(transport: Transport, program: Program | None) -> ToolCommand:
     """Brings the tool to where it runs, and asks it for its flags.
 
     Raises:
@@ -77,25 +110,45 @@ def install(transport: Transport, program: Program | None) -> Command:
     else:
         words, path = (transport.put(program.path, executable=True),), str(program.path)
     done = transport.run([*words, "--help"], seconds=60)
-    flags = frozenset(re.findall(r"^\s*--(\w+)[= ]", done.stdout + "\n" + done.stderr, re.MULTILINE))
+    flags = frozenset(re.findall(r"^\s*--(\w+)[= ]", f"{done.stdout[:_MOST_TEXT]}\n{done.stderr[:_MOST_TEXT]}", re.M))
     if not {"graph", "num_runs", "num_threads", "warmup_runs"} <= flags:
         # `--help` exits with 1 where it works.
-        reason = explain(done) if done.status not in (0, 1) or not flags else "it lacks the flags of one"
+        reason = explain(done) if done.status not in (0, 1) or not flags else "it does not have the flags of one"
         raise KbnnError(f"'{path}' does not work as a benchmark tool on {transport.name}: {reason}")
-    return Command(words, flags, path)
+    return ToolCommand(words, flags, path)
 
 
-def check_kernel(command: Command, kernel: str) -> None:
+def check_kernel(command: ToolCommand, kernel: str) -> None:
     """Raises:
     KbnnError: the tool cannot choose that kernel.
     """
-    if not all(command.knows(flag) for flag in KERNELS[kernel]):
-        raise KbnnError(f"'{command.path}' cannot choose the {kernel} kernel: {_PLAIN}, or --kernel default")
+    if not all(command.knows(flag) for flag in KERNEL_FLAGS[kernel]):
+        raise KbnnError(f"'{command.path}' cannot choose the {kernel} kernel: {_PLAIN}, or take the default kernel")
+
+
+def check_flags(command: ToolCommand, flags: Mapping[str, str]) -> None:
+    """Raises:
+    UsageError: a flag that the driver sets itself, or that the tool does not have.
+    """
+    for name, value in flags.items():
+        if name in _OWN_FLAGS:
+            raise UsageError(f"the flag '{name}' is set by the benchmark itself: received {name}={value}, leave it out")
+        if not command.knows(name):
+            raise unknown(f"flag of '{command.path}'", name, command.flags - _OWN_FLAGS)
+
+
+def is_grouped_refusal(done: Completed) -> bool:
+    """Whether the tool failed because its kernel does not run grouped binary convolutions."""
+    return bool(re.search(_GROUPED, f"{done.stderr[-_MOST_TEXT:]}\n{done.stdout[-_MOST_TEXT:]}"))
 
 
 def explain(done: Completed) -> str:
-    """One line of what a failure means and what to do."""
-    said = f"{done.stderr}\n{done.stdout}"
+    """One line: what a failure means and what to do."""
+    return printable(_explained(done))
+
+
+def _explained(done: Completed) -> str:
+    said = f"{done.stderr[-_MOST_TEXT:]}\n{done.stdout[-_MOST_TEXT:]}"
     for pattern, meaning in (*_SAYINGS, *(_NOT_STARTED if done.status in (126, 127) else ())):
         if match := re.search(pattern, said):
             return meaning if match.lastindex is None else f"{meaning} ({match[1]})"
@@ -103,7 +156,7 @@ def explain(done: Completed) -> str:
         return f"it crashed ({crash}); the file is damaged, or needs more than the tool offers"
     errors = re.findall(r"^ERROR: (.*?)(?:\. |\.?$)", said, re.MULTILINE)
     if errors:
-        return f"{errors[0]}; 'kbnn inspect' lists the file's operators"
+        return f"{errors[0][:300]}; 'kbnn inspect' lists the file's operators"
     return f"it ended with status {done.status} and said '{' '.join(said.split())[-200:]}'"
 
 

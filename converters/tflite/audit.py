@@ -190,7 +190,8 @@ def _work(found: Audit) -> str:
     ]
     sums = " ".join(f"{name}: {_millions(found.instructions[device])}." for device, name in DEVICES.items())
     title = f"instructions of one inference, an estimate and not a latency. {sums}"
-    return tables.render(("operator", ">times", *(f">{name}" for name in DEVICES.values())), rows, title)
+    table = tables.render(("operator", ">times", *(f">{name}" for name in DEVICES.values())), rows)
+    return f"{title}\n\n{table}"
 
 
 def _millions(count: float) -> str:

@@ -5,9 +5,14 @@ from typing import Any
 
 import click
 
-from kbnn.cli import fail
-from kbnn.cli.artifacts import data_dir_option
+from kbnn.cli.artifacts import data_dir_option, load_dataset, load_model, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.converters.tflite.interpreter import UnsupportedKernelError
+from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import printable
+
+_FORM_IMAGES = 64
+_CALIBRATION_IMAGES = 256
 
 
 @click.command(cls=Command)
@@ -35,6 +40,16 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
     type=click.Choice(["default", "indirect", "reference"]),
     help="Binary convolution kernel. [default: the tool's; indirect for python]",
 )
+@click.option(
+    "--xnnpack", type=click.Choice(["on", "off"]), help="XNNPACK for what is not binary. [default: the tool's]"
+)
+@click.option(
+    "--flag",
+    "flags",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another flag of the tool, such as use_caching=true; repeatable. Recorded with the results.",
+)
 @click.option("--dataset", help="Data set by name.")
 @data_dir_option
 @click.option(
@@ -44,11 +59,16 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
     show_default=True,
     help="With --dataset: test images whose outputs are compared with those of the interpreter here.",
 )
+@click.option("--forms", is_flag=True, help="Convert one model in every form, measure all, recommend one.")
+@trust_option
 @click.option("--csv", type=click.Path(path_type=Path), help="Append the results to a CSV file.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw the time per operator type to an SVG file.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw where the time goes to an SVG file.")
 @json_option
 def command(
     files: tuple[Path, ...],
+    forms: bool,
+    xnnpack: str | None,
+    flags: tuple[str, ...],
     dataset: str | None,
     data_dir: Path | None,
     images: int,
@@ -59,24 +79,95 @@ def command(
 ) -> None:
     """Measure the latency of .tflite files, side by side when several are given.
 
+    With --forms the argument is a run or a model file: it is converted in every form (kernels, precisions, devices),
+    all forms are measured, and one is recommended.
+
     \b
     Example:
       kbnn benchmark binary.tflite float32.tflite int8.tflite
       kbnn benchmark binary.tflite --target ssh://pi@raspberrypi --tool lce_benchmark_model_aarch64 --json
       kbnn benchmark binary.tflite --target adb --tool lce_benchmark_model_android_arm64 --csv phones.csv
+      kbnn benchmark runs/presb18 --forms --target ssh://pi@raspberrypi --tool lce_benchmark_model_aarch64
     """
+    options["flags"] = _flags(xnnpack, flags)
+    if picture and options["target"] == "qemu":
+        raise UsageError("--picture draws latencies, and --target qemu withholds them: leave one of the two out")
+    try:
+        if forms:
+            if picture or csv:
+                raise UsageError("--forms prints a table or --json: leave --picture and --csv out")
+            show(_forms(files, dataset, data_dir, options), as_json)
+            return
+        comparison = _comparison(files, dataset, data_dir, images, options, csv, as_json)
+    except UnsupportedKernelError as error:
+        raise KbnnError(f"{error} (--kernel indirect here, or --kernel portable in kbnn convert)") from error
+    _deliver(comparison, csv, as_json)
+    if picture:
+        _draw(comparison, picture)
+
+
+def _flags(xnnpack: str | None, flags: tuple[str, ...]) -> dict[str, str]:
+    """The tool's flags by name."""
+    pairs = [flag.removeprefix("--").partition("=") for flag in flags]
+    for name, equals, _ in pairs:
+        if not equals or not name:
+            raise UsageError(f"cannot pass the flag '{name}' on: give NAME=VALUE, as in --flag use_caching=true")
+    chosen = {} if xnnpack is None else {"use_xnnpack": "true" if xnnpack == "on" else "false"}
+    return {**chosen, **{name: value for name, _, value in pairs}}
+
+
+def _comparison(
+    files: tuple[Path, ...],
+    dataset: str | None,
+    data_dir: Path | None,
+    images: int,
+    options: dict[str, Any],
+    csv: Path | None,
+    as_json: bool,
+) -> Any:
     from kbnn.converters.benchmark import IncompleteError, compare
 
     options["images"] = _images(dataset, data_dir, images) if dataset else None
     try:
-        comparison = compare(files, **options, progress=lambda line: click.echo(line, err=True))
+        return compare(files, **options, progress=_tell)
     except IncompleteError as error:
         _deliver(error.comparison, csv, as_json)
-        fail(str(error), error.exit_status)
         raise
-    _deliver(comparison, csv, as_json)
-    if picture:
-        _draw(comparison, picture)
+
+
+def _forms(paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, options: dict[str, Any]) -> Any:
+    """All forms of one model, measured."""
+    if len(paths) != 1 or paths[0].suffix == ".tflite":
+        raise UsageError(f"--forms converts one run or model file: received {' '.join(map(str, paths))}")
+    import_tensorflow()
+    from kbnn.converters.benchmark.driver import default_kernel
+    from kbnn.converters.benchmark.forms import compare_forms
+    from kbnn.converters.benchmark.report import BenchmarkOptions
+    from kbnn.converters.conversion import random_images
+
+    model = load_model(paths[0])
+    data = _data(paths[0], dataset, data_dir)
+    test = next(iter(random_images(model).values())) if data is None else data.inputs(data.test, _FORM_IMAGES)
+    calibration = None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES)
+    kernel, tool = options["kernel"], options["tool"]
+    amounts = {name: options[name] for name in ("threads", "warmup", "runs", "repeats")}
+    settings = BenchmarkOptions(**amounts, kernel=kernel or default_kernel(tool), flags=options["flags"])
+    return compare_forms(model, test, calibration, options["target"], tool, settings, kernel, _tell)
+
+
+def _data(path: Path, dataset: str | None, data_dir: Path | None) -> Any:
+    """The data set that is named or that a run was trained on; None where neither is known."""
+    try:
+        return load_dataset(path, dataset, data_dir)
+    except KbnnError as error:
+        if dataset:
+            raise
+        _tell(f"comparing on random images, without the int8 forms ({error})")
+        return None
+
+
+def _tell(line: str) -> None:
+    click.echo(printable(line), err=True)
 
 
 def _images(dataset: str, data_dir: Path | None, count: int) -> Any:
@@ -97,6 +188,6 @@ def _deliver(comparison: Any, csv: Path | None, as_json: bool) -> None:
 
 def _draw(comparison: Any, path: Path) -> None:
     from kbnn import files
-    from kbnn.converters.benchmark.picture import time_per_operator
+    from kbnn.converters.benchmark.picture import drawn
 
-    files.write(path, time_per_operator(comparison).light)
+    files.write(path, drawn(comparison).light)

@@ -5,9 +5,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from kbnn.converters.benchmark.transports.process import MOST_OUTPUT
 from kbnn.converters.benchmark.transports.shell import ShellTransport
 from kbnn.converters.benchmark.transports.transport import ConnectionLostError
 from kbnn.errors import UsageError
+from kbnn.printable import printable
 
 _SECONDS = 30.0
 _ADVICE = {
@@ -22,7 +24,7 @@ class AdbTransport(ShellTransport):
     """`adb`, or `adb:SERIAL` when there are several devices; SERIAL may be HOST:PORT.
 
     Raises:
-        UsageError: the serial number holds what none does.
+        UsageError: the serial number is not one.
     """
 
     def __init__(self, address: str) -> None:
@@ -35,10 +37,10 @@ class AdbTransport(ShellTransport):
         self._adb = ["adb", *(["-s", serial] if serial else [])]
 
     def open(self) -> None:
-        # By itself, so that its greeting is in nobody's answer.
+        # On its own, so that the server's greeting is not part of an answer.
         self._ask(["adb", "start-server"])
         if re.search(r":\d+$", self._serial):
-            # Exits with 0 even when nobody answers; the state tells.
+            # Exits with 0 even when nobody answers; the state shows it.
             self._ask(["adb", "connect", self._serial])
         state = self._ask([*self._adb, "get-state"])
         if state != "device":
@@ -51,7 +53,7 @@ class AdbTransport(ShellTransport):
             done = self._call(command, _SECONDS)
         except subprocess.TimeoutExpired:
             return "adb does not answer"
-        return " ".join((done.stdout + done.stderr).decode(errors="replace").split())
+        return printable(" ".join((done.stdout + done.stderr).decode(errors="replace").split()), longest=300)
 
     def _command(self, script: str) -> list[str]:
         return [*self._adb, "shell", script]
@@ -62,5 +64,6 @@ class AdbTransport(ShellTransport):
     def _copy_here(self, place: str) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "file"
-            self._transfer([*self._adb, "pull", place, str(copy)], f"fetch '{place}' from {self.name}")
+            command = [*self._adb, "pull", place, str(copy)]
+            self._transfer(command, f"fetch '{place}' from {self.name}", largest_file=MOST_OUTPUT)
             return copy.read_bytes()

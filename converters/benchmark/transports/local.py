@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from kbnn.converters.benchmark.transports.process import call
 from kbnn.converters.benchmark.transports.transport import Completed, Transport, took_too_long
 from kbnn.errors import KbnnError
 
@@ -29,7 +30,7 @@ class LocalTransport(Transport):
     def put(self, path: Path, executable: bool = False) -> str:
         if not executable or path.stat().st_mode & stat.S_IXUSR:
             return str(path.resolve())
-        # A downloaded tool lacks the right to run; it gets it on a copy.
+        # A downloaded tool is not executable; a copy is made so.
         copy = self._private / path.name
         shutil.copyfile(path, copy)
         copy.chmod(0o700)
@@ -37,9 +38,7 @@ class LocalTransport(Transport):
 
     def run(self, command: Sequence[str], seconds: float) -> Completed:
         try:
-            done = subprocess.run(
-                command, capture_output=True, cwd=self._private, stdin=subprocess.DEVNULL, timeout=seconds, check=False
-            )
+            done = call(command, seconds, folder=self._private)
         except subprocess.TimeoutExpired as error:
             raise took_too_long(command, seconds) from error
         except OSError as error:
@@ -54,5 +53,6 @@ class LocalTransport(Transport):
 
     @property
     def _private(self) -> Path:
-        assert self.folder is not None, "open the transport first"  # noqa: S101
+        if self.folder is None:
+            raise RuntimeError("open the transport first")
         return self.folder

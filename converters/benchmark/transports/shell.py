@@ -2,17 +2,24 @@
 
 import abc
 import hashlib
+import os
+import platform
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from kbnn.converters.benchmark.transports.process import call
 from kbnn.converters.benchmark.transports.transport import Completed, ConnectionLostError, Transport, took_too_long
 from kbnn.errors import KbnnError
+from kbnn.printable import printable
 
 _SHORT = 30.0
 _TRANSFER = 600.0
 _STATUS = "kbnn-status:"
+# A folder is named after who made it, so that the next connection from here can tell whether that process still runs.
+_HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 class ShellTransport(Transport):
@@ -30,46 +37,61 @@ class ShellTransport(Transport):
         self._folder = ""
 
     def open(self) -> None:
-        self.close()
-        # A day old is what a lost connection kept from being removed.
-        lines = self._checked(
-            f'umask 077; mkdir -p "{self._store_expression}" && cd "{self._store_expression}" && '
-            "{ find . -name 'run.*' -mtime +0 -prune -exec rm -rf {} + || true; } && pwd && mktemp -d run.XXXXXX",
-            "make a folder",
-        ).splitlines()
-        if len(lines) < 2 or not lines[-2].startswith("/") or not lines[-1].startswith("run."):
-            raise KbnnError(f"{self.name} answered '{' '.join(lines)}' instead of a folder; look at its start-up files")
-        # A start-up file may have printed something before.
-        self._store, self._folder = lines[-2], f"{lines[-2]}/{lines[-1]}"
+        left = self._folder
+        found = self._enter(self._checked(self._opening(), "make a folder").splitlines())
+        for folder in [*([left] if left else []), *abandoned(found)]:
+            self._clean(folder)
 
     def close(self) -> None:
-        if not self._folder:
-            return
-        folder = shlex.quote(self._folder)
+        if self._folder and self._clean(self._folder):
+            self._folder = ""
+
+    def _opening(self) -> str:
+        """A script that makes the private folder; prints the store, the folders in it and the new one."""
+        # What is a day old was left by a computer that has not come back.
+        return (
+            f'umask 077; mkdir -p "{self._store_expression}" && cd "{self._store_expression}" && '
+            "{ find . -name 'run.*' -mtime +0 -prune -exec rm -rf {} + || true; } && pwd -P && "
+            f"{{ ls -d run.* 2>/dev/null || true; }} && mktemp -d run.{_HERE}-{os.getpid()}.XXXXXX"
+        )
+
+    def _enter(self, lines: Sequence[str]) -> list[str]:
+        """Takes the new folder from the script's output; returns the others."""
+        # A start-up file may have printed something before.
+        stores = [k for k, line in enumerate(lines) if line.startswith("/")]
+        if not stores or not re.fullmatch(r"run\.[\w.-]+", lines[-1]):
+            said = printable(" ".join(lines)[-300:])
+            raise KbnnError(f"{self.name} answered '{said}' instead of a folder; look at its start-up files")
+        self._store = lines[stores[-1]]
+        self._folder = f"{self._store}/{lines[-1]}"
+        return [f"{self._store}/{line}" for line in lines[stores[-1] + 1 : -1]]
+
+    def _clean(self, folder: str) -> bool:
+        """Ends what runs in a folder and removes it; whether that was possible."""
         try:
-            self._quick(f'if [ -s {folder}/pid ]; then kill "$(cat {folder}/pid)"; fi; rm -rf {folder}')
+            self._quick(cleaning(shlex.quote(folder)))
         except KbnnError:
-            return
-        self._folder = ""
+            return False
+        return True
 
     def put(self, path: Path, executable: bool = False) -> str:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         place = f"{self._store}/{digest}"
         quoted, mode = shlex.quote(place), "700" if executable else "600"
-        # The hash is computed there: a file that was cut off or changed is sent again.
+        # The device computes the hash: a file that was cut off or changed is sent again.
         if not self._quick(f"sha256sum {quoted} && chmod {mode} {quoted}").stdout.startswith(digest):
             arriving = f"{self._folder}/arriving"
             self._copy_there(path, arriving)
             self._checked(
                 f"cd {shlex.quote(self._folder)} && sum=$(sha256sum arriving) && chmod {mode} arriving && "
-                f'{{ [ "${{sum%% *}}" = {digest} ] || {{ echo "only a part came" >&2; false; }}; }} && '
+                f'{{ [ "${{sum%% *}}" = {digest} ] || {{ echo "only a part arrived" >&2; false; }}; }} && '
                 f"mv -f arriving {quoted}",
                 f"put '{path}'",
             )
         return place
 
     def run(self, command: Sequence[str], seconds: float) -> Completed:
-        # The process id lies in the folder while the program runs, for `close` to stop what a lost connection left.
+        # While the program runs its process id is in the folder, so that it can be ended after a lost connection.
         script = (
             f"cd {shlex.quote(self._folder)} || exit 1; {shlex.join(command)} </dev/null & echo $! >pid; "
             f"wait $!; status=$?; rm -f pid; exit $status"
@@ -108,7 +130,7 @@ class ShellTransport(Transport):
         stdout = done.stdout.decode(errors="replace").replace("\r\n", "\n")
         output, mark, status = stdout.rpartition(f"\n{_STATUS}")
         if not mark or not status.strip().isdigit():
-            raise ConnectionLostError(f"lost the connection to {self.name}: {self._excuse(done)}")
+            raise ConnectionLostError(f"lost the connection to {self.name}: {_excuse(done)}")
         return Completed(int(status), output, done.stderr.decode(errors="replace").replace("\r\n", "\n"))
 
     def _quick(self, script: str) -> Completed:
@@ -124,32 +146,69 @@ class ShellTransport(Transport):
         done = self._quick(script)
         if done.status:
             raise KbnnError(
-                f"cannot {what} on {self.name}: {' '.join(done.stderr.split())}; check its rights and space"
+                f"cannot {what} on {self.name}: {_shortened(done.stderr)}; check its permissions and free space"
             )
         return done.stdout
 
-    def _transfer(self, command: Sequence[str], what: str, content: bytes = b"") -> bytes:
+    def _transfer(
+        self, command: Sequence[str], what: str, content: bytes = b"", largest_file: int | None = None
+    ) -> bytes:
         """Runs the local command that copies a file; returns its output."""
         try:
-            done = self._call(command, _TRANSFER, content)
+            done = self._call(command, _TRANSFER, content, largest_file)
         except subprocess.TimeoutExpired as error:
             raise ConnectionLostError(
-                f"cannot {what}: no end after {_TRANSFER:.0f} s; is {self.name} there?"
+                f"cannot {what}: not done after {_TRANSFER:.0f} s; is {self.name} still there?"
             ) from error
         if done.returncode:
-            raise ConnectionLostError(f"cannot {what}: {self._excuse(done)}")
+            raise ConnectionLostError(f"cannot {what}: {_excuse(done)}")
         return done.stdout
 
-    def _call(self, command: Sequence[str], seconds: float, content: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def _call(
+        self, command: Sequence[str], seconds: float, content: bytes = b"", largest_file: int | None = None
+    ) -> subprocess.CompletedProcess[bytes]:
         try:
-            return subprocess.run(command, capture_output=True, input=content, timeout=seconds, check=False)
+            return call(command, seconds, content, largest_file=largest_file)
         except FileNotFoundError as error:
             raise self._missing(command[0]) from error
 
     def _missing(self, program: str) -> KbnnError:
         return KbnnError(f"'{program}' is not installed; install it to reach {self.name}")
 
-    @staticmethod
-    def _excuse(done: subprocess.CompletedProcess[bytes]) -> str:
-        said = " ".join(done.stderr.decode(errors="replace").split())
-        return said[-300:] or f"status {done.returncode} and no word"
+
+def cleaning(quoted: str) -> str:
+    """A script that ends the program that runs in a folder, given as the shell reads it, and removes the folder."""
+    # Where /proc exists it tells whether the number still belongs to a program of ours.
+    return (
+        f"if [ -s {quoted}/pid ]; then p=$(cat {quoted}/pid); "
+        f'if [ ! -e /proc/self/cwd ] || [ "$(readlink /proc/$p/cwd)" = {quoted} ]; then kill -9 "$p"; fi; fi; '
+        f"rm -rf {quoted}"
+    )
+
+
+def abandoned(folders: Sequence[str]) -> list[str]:
+    """The folders that processes of this computer made which run no more."""
+    found = []
+    for folder in folders:
+        match = re.fullmatch(rf".*/run\.{_HERE}-(\d{{1,9}})\.\w+", folder)
+        if match and not _runs(int(match[1])):
+            found.append(folder)
+    return found
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _excuse(done: subprocess.CompletedProcess[bytes]) -> str:
+    return _shortened(done.stderr.decode(errors="replace")) or f"status {done.returncode} and no message"
+
+
+def _shortened(text: str) -> str:
+    return printable(" ".join(text[-2000:].split())[-300:])

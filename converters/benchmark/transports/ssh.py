@@ -2,28 +2,45 @@
 
 import contextlib
 import os
+import queue
 import re
 import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from pathlib import Path
+from typing import IO
 
-from kbnn.converters.benchmark.transports.shell import ShellTransport
+from kbnn.converters.benchmark.transports.process import end
+from kbnn.converters.benchmark.transports.shell import ShellTransport, abandoned, cleaning
 from kbnn.converters.benchmark.transports.transport import ConnectionLostError
-from kbnn.errors import KbnnError, UsageError
+from kbnn.errors import UsageError
+from kbnn.printable import printable
 
-# As git and rsync have it: another program, or options, in the place of `ssh`.
+# As git and rsync do it: another program, or options, instead of `ssh`.
 VARIABLE = "KBNN_SSH"
 _OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
 # No name begins with a dash, which ssh would take for an option.
 _ADDRESS = re.compile(
     r"ssh://((?P<user>\w[\w.+-]*)@)?(?P<host>\w[\w.-]*|\[[\da-fA-F:.]+(%\w+)?\])(:(?P<port>\d{1,5}))?/?"
 )
+_READY = "kbnn-ready"
+_DIALING = 60.0
+_HANGING_UP = 10.0
+# What start-up files may print before the script does.
+_MOST_LINES = 1000
+_LONGEST_LINE = 4096
+# A socket's path has at most 108 characters, of which ssh adds 17.
+_LONGEST_FOLDER = 80
 
 
 class SshTransport(ShellTransport):
     """`ssh://[USER@]HOST[:PORT]`; keys, jumps and all else come from the user's own ssh configuration.
+
+    There is one connection, which all commands share. Its own command guards the private folder: when the connection
+    ends, for whatever reason, the guard ends what runs there and removes the folder.
 
     Raises:
         UsageError: the address is not of that form.
@@ -34,48 +51,75 @@ class SshTransport(ShellTransport):
         self._ssh = shlex.split(os.environ.get(VARIABLE, "ssh"))
         self._address = _arguments(address)
         self._control: Path | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._lines: _Lines | None = None
 
     def open(self) -> None:
+        left = self._folder
         self._hang_up()
-        self._dial()
-        super().open()
+        others = self._enter(self._dial())
+        for folder in {*([left] if left else []), *abandoned(others)}:
+            self._clean(folder)
 
     def close(self) -> None:
-        super().close()
         self._hang_up()
 
-    def _dial(self) -> None:
-        """One connection that all commands share: keys are exchanged once."""
-        self._control = Path(tempfile.mkdtemp(prefix="kbnn-ssh-"))
-        log = self._control / "log"
-        # Into a file: a pipe would stay open for as long as the connection that goes on in the background.
-        with log.open("wb") as errors:
-            command = [*self._ssh, "-f", "-N", "-M", "-S", str(self._control / "socket"), *self._address]
+    def _dial(self) -> list[str]:
+        """Opens the connection; returns what the opening script printed."""
+        self._control = _control_folder()
+        script = self._guarded()
+        command = [*self._ssh, "-M", "-o", "ControlPersist=no", *self._socket(), *self._address, _shell(script)]
+        with (self._control / "log").open("wb") as log:
             try:
-                done = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, timeout=60, check=False
+                self._guard = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
                 )
             except FileNotFoundError as error:
+                self._hang_up()
                 raise self._missing(self._ssh[0]) from error
-            except subprocess.TimeoutExpired as error:
-                raise ConnectionLostError(f"{self.name} did not answer within 60 s; is it there?") from error
-        if done.returncode:
-            said = " ".join(log.read_text(errors="replace").split())[-300:]
+        self._lines = _Lines(self._guard.stdout)
+        lines = self._lines.until(_READY, _DIALING)
+        if lines is None:
+            said = (self._control / "log").read_bytes()[-2000:].decode(errors="replace")
             self._hang_up()
-            raise ConnectionLostError(f"cannot reach {self.name}: {said or 'ssh said nothing'}")
+            why = printable(" ".join(said.split())[-300:]) or f"no answer within {_DIALING:.0f} s"
+            raise ConnectionLostError(f"cannot reach {self.name}: {why}")
+        return lines
+
+    def _guarded(self) -> str:
+        """The opening script; then waits until the connection ends, and cleans up."""
+        # Neither a hangup nor a broken pipe may end the guard before it has cleaned up.
+        return (
+            f"trap '' HUP TERM PIPE; opened=$({self._opening()}) || exit 1; echo \"$opened\"; echo {_READY}; "
+            f'cd "{self._store_expression}"; run="$(pwd -P)/$(echo "$opened" | tail -n 1)"; cat >/dev/null; '
+            + cleaning('"$run"')
+        )
 
     def _hang_up(self) -> None:
-        if self._control is None:
-            return
-        with contextlib.suppress(subprocess.TimeoutExpired, KbnnError):
-            self._call([*self._ssh, "-S", str(self._control / "socket"), "-O", "exit", *self._address], seconds=10)
-        shutil.rmtree(self._control, ignore_errors=True)
+        """Ends the connection; the guard at its other end cleans up."""
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            with contextlib.suppress(OSError):
+                if guard.stdin is not None:
+                    guard.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                guard.wait(_HANGING_UP)
+            end(guard)
+        if self._lines is not None:
+            self._lines.join(_HANGING_UP)
+            self._lines = None
+        if self._control is not None:
+            shutil.rmtree(self._control, ignore_errors=True)
         self._control = None
 
+    def _socket(self) -> list[str]:
+        return ["-S", str(self._control / "socket")] if self._control else []
+
     def _command(self, script: str) -> list[str]:
-        shared = ["-S", str(self._control / "socket")] if self._control else []
-        # The login shell may be any (fish, csh): sh runs the script.
-        return [*self._ssh, *shared, *self._address, f"exec sh -c {shlex.quote(script)}"]
+        if self._guard is None or self._guard.poll() is not None:
+            raise ConnectionLostError(f"lost the connection to {self.name}")
+        # Without the shared connection ssh would dial again; the proxy that fails keeps it from that.
+        return [*self._ssh, "-o", "ProxyCommand=false", *self._socket(), *self._address, _shell(script)]
 
     def _copy_there(self, path: Path, place: str) -> None:
         command = self._command(f"cat >{shlex.quote(place)}")
@@ -83,6 +127,59 @@ class SshTransport(ShellTransport):
 
     def _copy_here(self, place: str) -> bytes:
         return self._transfer(self._command(f"cat {shlex.quote(place)}"), f"fetch '{place}' from {self.name}")
+
+
+class _Lines:
+    """Reads lines from a pipe with limits on their number, their length and the time."""
+
+    def __init__(self, pipe: IO[bytes] | None) -> None:
+        self._found: queue.Queue[str | None] = queue.Queue()
+        if pipe is None:
+            raise RuntimeError("the program has no pipe to read from")
+        self._reader = threading.Thread(target=self._read, args=(pipe,), daemon=True)
+        self._reader.start()
+
+    def join(self, seconds: float) -> None:
+        """Waits until the pipe has ended."""
+        self._reader.join(seconds)
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError), pipe:
+            for _ in range(_MOST_LINES):
+                line = pipe.readline(_LONGEST_LINE)
+                if not line:
+                    break
+                self._found.put(line.decode(errors="replace").rstrip("\r\n"))
+        self._found.put(None)
+
+    def until(self, last: str, seconds: float) -> list[str] | None:
+        """The lines before `last`; None when it does not come in time."""
+        lines: list[str] = []
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                line = self._found.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return None
+            if line is None:
+                return None
+            if line == last:
+                return lines
+            lines.append(line)
+
+
+def _shell(script: str) -> str:
+    """The login shell may be any (fish, csh): sh runs the script."""
+    return f"exec sh -c {shlex.quote(script)}"
+
+
+def _control_folder() -> Path:
+    """A private folder with a path short enough for a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="kbnn-ssh-"))
+    if len(str(folder)) <= _LONGEST_FOLDER:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="kbnn-ssh-", dir="/tmp"))
 
 
 def _arguments(address: str) -> list[str]:

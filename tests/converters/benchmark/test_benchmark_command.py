@@ -23,10 +23,24 @@ def test_json_of_one_file_is_its_report(files: dict[str, Path]):
     assert list(report["runs"][0]) == [
         *("count", "mean_us", "min_us", "max_us", "std_us", "p5_us", "median_us", "p95_us")
     ]
-    assert list(report["summary"]) == ["median_of_means_us", "min_us", "iqr_us", "spread"]
+    assert list(report["summary"]) == ["median_of_means_us", "min_us", "iqr_us", "spread", "p95_us"]
+    assert report["summary"]["p95_us"] > 0
+    assert report["settings"]["flags"] == {}
     assert report["operators"] == []
     assert report["binary_share_of_time"] is None
     assert len(report["tool"]["sha256"]) == 64
+
+
+def test_flags_of_the_tool_pass_through_and_are_recorded(files: dict[str, Path], tmp_path: Path):
+    picture, rows = tmp_path / "time.svg", tmp_path / "rows.csv"
+    done = benchmark(files["float32"], *FEW, "--xnnpack", "off", "--json", "--picture", picture, "--csv", rows)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["settings"]["flags"] == {"use_xnnpack": "false"}
+    assert "use_xnnpack=false" in rows.read_text()
+    assert picture.stat().st_size > 0
+    refused = benchmark(files["float32"], "--flag", "use_xnnpak=false")
+    assert refused.returncode == 2
+    assert "did you mean use_xnnpack" in refused.stderr
 
 
 def test_several_files_are_a_table_and_a_list_of_reports(files: dict[str, Path]):

@@ -6,15 +6,15 @@ import pytest
 
 from kbnn.converters.benchmark.judge import judge
 from kbnn.converters.benchmark.output import Output
-from kbnn.converters.benchmark.report import Run, Settings, State, Target, summarize
+from kbnn.converters.benchmark.report import BenchmarkOptions, Measurement, State, Target, summarize
 
-SETTINGS = Settings(threads=1, warmup=10, runs=50, repeats=5, kernel="default")
+SETTINGS = BenchmarkOptions(threads=1, warmup=10, runs=50, repeats=5, kernel="default")
 COOL = State(0.1, 10**9, 45.0, 0, 0, 7)
 TARGET = Target("local", "a device", False, "aarch64", 64, None, None, 4, "ondemand", "glibc 2.36", COOL, COOL)
 
 
 def outputs(means: list[float], count: int = 50, unconsumed: str = "") -> list[Output]:
-    runs = [Run(count, mean, mean - 1, mean + 1, 0.1, None, None, None) for mean in means]
+    runs = [Measurement(count, mean, mean - 1, mean + 1, 0.1, None, None, None) for mean in means]
     return [Output(run, run, (), unconsumed, False) for run in runs]
 
 
@@ -71,6 +71,14 @@ def test_few_processes_show_no_spread():
     assert [finding.invalidates for finding in judge(TARGET, settings, found, runs, summarize(runs))] == [True]
 
 
+@pytest.mark.parametrize(("repeats", "words"), [(1, "only 1 process was asked"), (2, "only 2 processes were asked")])
+def test_numbers_agree_with_their_nouns(repeats: int, words: str):
+    found = outputs([100] * repeats)
+    settings = replace(SETTINGS, repeats=repeats)
+    runs = [output.measured for output in found]
+    assert words in judge(TARGET, settings, found, runs, summarize(runs))[0].text
+
+
 def test_throttling_before_the_measurement_is_forgiven():
     once = replace(COOL, pi_throttled=0x50000)
     assert verdict(replace(TARGET, before=once, after=once)) == (False, "")
@@ -83,7 +91,7 @@ def test_throttling_before_the_measurement_is_forgiven():
         (replace(TARGET, before=replace(COOL, load=2.5)), "device was busy"),
     ],
 )
-def test_what_is_only_worth_a_word(target: Target, message: str):
+def test_what_only_warns(target: Target, message: str):
     invalid, text = verdict(target)
     assert not invalid
     assert message in text

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbnn.converters.benchmark.output import parse
-from kbnn.converters.benchmark.report import Run
+from kbnn.converters.benchmark.report import Measurement
 
 CAPTURED = Path(__file__).parents[2] / "fixtures" / "lce_benchmark_model"
 
@@ -18,21 +18,21 @@ def captured(case: str) -> str:
 
 def test_default_run_on_arm():
     output = parse(captured("out-arm.default"))
-    assert output.warmup == Run(11, 45453.2, 43418, 58492, 4149, None, None, None)
-    assert output.measured == Run(50, 45865.1, 43268, 62713, 3685, None, None, None)
+    assert output.warmup == Measurement(11, 45453.2, 43418, 58492, 4149, None, None, None)
+    assert output.measured == Measurement(50, 45865.1, 43268, 62713, 3685, None, None, None)
     assert output.operators == ()
     assert output.unconsumed == ""
     assert not output.dry_run
 
 
 def test_one_run_has_no_spread():
-    assert parse(captured("out-arm.one_run")).measured == Run(1, 59581, 59581, 59581, 0.0, None, None, None)
+    assert parse(captured("out-arm.one_run")).measured == Measurement(1, 59581, 59581, 59581, 0.0, None, None, None)
 
 
 def test_dry_run_has_no_figures():
     output = parse(captured("out-arm.dry"))
     assert output.dry_run
-    assert output.measured == Run(0, None, None, None, None, None, None, None)
+    assert output.measured == Measurement(0, None, None, None, None, None, None, None)
 
 
 def test_unconsumed_flags():
@@ -73,7 +73,7 @@ def test_statistics_lines(count: int, values: tuple[float, ...], percentiles: bo
     line = f"INFO: count={count} first={first} curr={first} min={low} max={first} avg={mean} std={deviation}"
     if percentiles:
         line += f" p5={low} median={mean} p95={first}"
-    expected = Run(
+    expected = Measurement(
         count,
         float(mean),
         float(low),
@@ -88,7 +88,7 @@ def test_statistics_lines(count: int, values: tuple[float, ...], percentiles: bo
 @given(st.integers(2, 10**6), st.integers(1, 10**9))
 def test_all_equal(count: int, value: int):
     output = parse(f"INFO: count=1 curr=3\nINFO: count={count} curr={value}(all same)\n")
-    assert output.measured == Run(count, value, value, value, 0.0, None, None, None)
+    assert output.measured == Measurement(count, value, value, value, 0.0, None, None, None)
 
 
 @given(st.sampled_from(["out-arm.default", "out-x86-xnn.op_profiling"]), st.integers(0, 8000))

@@ -72,7 +72,7 @@ def test_a_tool_that_cannot_choose_kernels(tmp_path: Path, model: Path):
 def test_another_kind_of_program(model: Path, tmp_path: Path):
     tool = tmp_path / "tool"
     tool.write_text("#!/bin/sh\necho '  --verbose  talks'\n")
-    with pytest.raises(KbnnError, match="it lacks the flags of one"):
+    with pytest.raises(KbnnError, match="it does not have the flags of one"):
         benchmark(model, tool=tool)
 
 

@@ -1,9 +1,10 @@
-"""A real sshd on the loopback interface, with keys made for one test."""
+"""A real sshd on the loopback interface, with keys of one test."""
 
 import getpass
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from benchmark_tools import replay
 
 from kbnn.converters.benchmark import IncompleteError, benchmark, driver, python_tool
-from kbnn.converters.benchmark.transports import ConnectionLostError
+from kbnn.converters.benchmark.transports import ConnectionLostError, shell
 from kbnn.converters.benchmark.transports.ssh import SshTransport
 from kbnn.converters.tflite import lce
 from kbnn.errors import KbnnError, UsageError
@@ -35,6 +36,12 @@ class Server:
     address: str
     store: Path
     process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def connections(self) -> int:
+        """How many times somebody logged in."""
+        return self.log.read_text().count("Accepted publickey")
 
     @property
     def private_folders(self) -> list[Path]:
@@ -57,7 +64,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     configuration = folder / "server"
     configuration.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
+        "LogLevel VERBOSE\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
         # Nobody's own start-up files, which may print and take their time.
         f'SetEnv "XDG_CACHE_HOME={cache}" "HOME={tmp_path}"\n'
     )
@@ -68,10 +75,12 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     )
     monkeypatch.setenv("KBNN_SSH", f"ssh -F {shlex.quote(str(client))}")
     monkeypatch.setattr(driver, "_WAITS", (0.05, 0.05))
-    process = subprocess.Popen([program, "-D", "-e", "-f", configuration], stderr=subprocess.DEVNULL)
+    log = folder / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen([program, "-D", "-e", "-f", configuration], stderr=errors)
     try:
         wait_for(port)
-        yield Server(f"ssh://{getpass.getuser()}@127.0.0.1:{port}", cache / "kbnn", process)
+        yield Server(f"ssh://{getpass.getuser()}@127.0.0.1:{port}", cache / "kbnn", process, log)
     finally:
         process.kill()
         process.wait()
@@ -103,6 +112,78 @@ def test_a_program_runs_over_there(sshd: Server, probe: Path, model: Path):
     assert report.target.before.load is not None
     assert report.target.after is not None
     assert not list(sshd.store.parents[1].rglob("touched"))
+
+
+def test_all_commands_share_one_connection(sshd: Server, probe: Path, model: Path):
+    benchmark(model, sshd.address, probe, repeats=5, runs=2)
+    assert sshd.connections == 1
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "still not true"
+        time.sleep(0.05)
+
+
+def gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    # A zombie that nobody has waited for runs no more.
+    return "Z" in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_whatever_ends_the_benchmark_nothing_is_left_over_there(
+    sshd: Server, model: Path, tmp_path: Path, number: signal.Signals
+):
+    tool = replay(tmp_path, "out-arm.default", before=f"echo $$ >{tmp_path}/pid; exec sleep 60")
+    arguments = [str(model), "--target", sshd.address, "--tool", str(tool)]
+    script = "import sys; from kbnn.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, "benchmark", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.exists() and pid.read_text().strip(), 60)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert "Traceback" not in errors
+    wait_until(lambda: gone(int(pid.read_text())))
+    wait_until(lambda: sshd.private_folders == [])
+
+
+def test_what_an_ended_process_left_is_removed_by_the_next_connection(sshd: Server, probe: Path, model: Path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = sshd.store / f"run.{shell._HERE}-{ended.pid}.abcdef"
+    others = sshd.store / f"run.{shell._HERE}-{os.getpid()}.ghijkl"
+    for folder in (left, others):
+        folder.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"], cwd=left) as running, subprocess.Popen(["sleep", "60"]) as foreign:
+        try:
+            (left / "pid").write_text(str(running.pid))
+            # A number that belongs to somebody else's program by now.
+            (others / "pid").write_text(str(foreign.pid))
+            benchmark(model, sshd.address, probe, repeats=1, runs=2)
+            assert running.wait(10) == -signal.SIGKILL
+            assert foreign.poll() is None
+        finally:
+            running.kill()
+            foreign.kill()
+    assert not left.exists()
+    assert sshd.private_folders == [others]
+
+
+def test_a_process_number_that_was_given_away_is_not_killed(sshd: Server, tmp_path: Path):
+    folder = tmp_path / "run.x"
+    folder.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as foreign:
+        (folder / "pid").write_text(str(foreign.pid))
+        subprocess.run(["sh", "-c", shell.cleaning(shlex.quote(str(folder)))], check=True)
+        assert foreign.poll() is None
+        foreign.kill()
+    assert not folder.exists()
 
 
 def test_nothing_is_sent_twice_and_the_private_folder_is_removed(
@@ -207,7 +288,7 @@ def test_no_ssh_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, probe: 
         "ssh://host\n",
     ],
 )
-def test_addresses_that_are_none(address: str):
+def test_invalid_addresses(address: str):
     with pytest.raises(UsageError, match="write ssh://user@host"):
         SshTransport(address)
 

@@ -4,7 +4,7 @@ import java.util.concurrent.Executors
 import java.util.concurrent.RejectedExecutionException
 import java.util.concurrent.atomic.AtomicBoolean
 
-/** What comes of a picture. */
+/** The result of classifying a picture. */
 sealed interface Outcome
 
 data class Seen(
@@ -19,32 +19,32 @@ data class Seen(
 data class Failed(val message: String) : Outcome
 
 /**
- * Classifies pictures on a thread of its own, the newest model for the newest picture; [deliver] is called there.
+ * Classifies pictures with the newest model on a thread of its own, where [deliver] is called, too.
  *
- * Pictures that come while one is being worked on are dropped: a camera sends more of them.
+ * Pictures that arrive while one is being classified are dropped: a camera sends more of them.
  */
 class Analyzer(
-    private val metadata: Metadata,
     private val open: (ModelEntry) -> Classifier,
     private val deliver: (Outcome) -> Unit,
 ) : AutoCloseable {
     private val worker = Executors.newSingleThreadExecutor()
-    private val preprocessing = Preprocessing(metadata.input)
     private val busy = AtomicBoolean(false)
     private val latencies = LatencyWindow()
-    private var model: ModelEntry? = null
+    private var model: Model? = null
+    private var preprocessing: Preprocessing? = null
     private var classifier: Classifier? = null
 
-    /** Switches to a model; its latencies start anew. */
-    fun use(entry: ModelEntry) = execute {
+    /** Switches to a model, with the labels and the input of its own file; latencies are counted from here on. */
+    fun use(next: Model) = execute {
         classifier?.close()
         classifier = null
         latencies.clear()
-        model = entry
-        classifier = open(entry)
+        model = next
+        preprocessing = Preprocessing(next.input)
+        classifier = open(next.entry)
     }
 
-    /** Classifies a picture unless one is being worked on. */
+    /** Classifies a picture unless another one is being classified. */
     fun offer(picture: Picture) {
         if (!busy.compareAndSet(false, true)) return
         execute {
@@ -56,15 +56,17 @@ class Analyzer(
         }
     }
 
-    /** Classifies a picture, after whatever is being worked on. */
+    /** Classifies a picture after those that were submitted before. */
     fun submit(picture: Picture) = execute { classify(picture) }
 
     private fun classify(picture: Picture) {
         val loaded = classifier ?: return
-        val inference = loaded.classify(preprocessing.tensor(picture))
+        val used = model ?: return
+        val tensor = preprocessing?.tensor(picture) ?: return
+        val inference = loaded.classify(tensor)
         latencies.add(inference.milliseconds)
-        val guesses = top(inference.logits, metadata.labels, 3)
-        deliver(Seen(model!!, picture, guesses, latencies.median, latencies.p95, latencies.count))
+        val guesses = top(inference.logits, used.labels, 3)
+        deliver(Seen(used.entry, picture, guesses, latencies.median, latencies.p95, latencies.count))
     }
 
     private fun execute(task: () -> Unit) {
@@ -73,14 +75,16 @@ class Analyzer(
                 try {
                     task()
                 } catch (error: RuntimeException) {
-                    // A model for another runtime or with another input: the app goes on and can switch models.
-                    deliver(Failed("${model?.name}: ${error.message}"))
+                    // A model for another runtime or with another input: the user can switch to another model.
+                    deliver(Failed("${model?.entry?.name}: ${error.message}"))
+                } catch (_: OutOfMemoryError) {
+                    deliver(Failed("${model?.entry?.name}: not enough memory for this picture or model"))
                 } catch (error: LinkageError) {
                     deliver(Failed("the native runtime is missing for this device: ${error.message}"))
                 }
             }
         } catch (_: RejectedExecutionException) {
-            // Closed meanwhile: the camera's last pictures need no answer.
+            // The analyzer has been closed: the camera's last pictures need no answer.
         }
     }
 

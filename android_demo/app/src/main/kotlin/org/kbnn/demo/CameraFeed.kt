@@ -26,17 +26,29 @@ class CameraFeed(
     private val manager: CameraManager = checkNotNull(context.getSystemService(CameraManager::class.java))
     private var wanted = false
     private var opening = false
+    private var used: String? = null
+    private val attempts = Attempts(MOST_ATTEMPTS)
     private var rotation = 0
     private var camera: CameraDevice? = null
     private var reader: ImageReader? = null
 
+    /** Opens the camera again when another app, a call or a failure took it and it is free again. */
+    private val available = object : CameraManager.AvailabilityCallback() {
+        override fun onCameraAvailable(cameraId: String) {
+            if (wanted && cameraId == used && camera == null && !opening && attempts.mayTry()) run(::open)
+        }
+    }
+
     /** Needs the camera permission. */
     fun start() = run {
+        if (!wanted) manager.registerAvailabilityCallback(available, handler)
         wanted = true
+        attempts.reset()
         open()
     }
 
     fun stop() = run {
+        if (wanted) manager.unregisterAvailabilityCallback(available)
         wanted = false
         close()
     }
@@ -61,6 +73,7 @@ class CameraFeed(
     private fun open() {
         if (camera != null || opening) return
         val id = backCamera() ?: return fail("this device has no camera")
+        used = id
         val traits = manager.getCameraCharacteristics(id)
         val size = nearestSize(traits) ?: return fail("the camera gives no YUV pictures")
         rotation = rotation(traits)
@@ -93,7 +106,7 @@ class CameraFeed(
         override fun onOpened(device: CameraDevice) {
             opening = false
             camera = device
-            // Stopped while it opened, or turned: a camera that stays open is lost to all other apps.
+            // Stopped while it opened: a camera that stays open is not available to other apps.
             if (wanted) run(::stream) else close()
         }
 
@@ -131,7 +144,10 @@ class CameraFeed(
     private fun deliver(source: ImageReader) {
         val image = source.acquireLatestImage() ?: return
         val picture = image.use { if (source === reader) picture(it) else null }
-        picture?.let(onPicture)
+        picture?.let {
+            attempts.reset()
+            onPicture(it)
+        }
     }
 
     private fun picture(image: Image): Picture {
@@ -156,9 +172,21 @@ class CameraFeed(
 
     companion object {
         private const val WANTED_PIXELS = 640 * 480
+        private const val MOST_ATTEMPTS = 5
 
-        // One thread for the life of the process: a camera that opens late always finds somebody to close it.
+        // One thread for the life of the process, so that a camera that opens late is always closed.
         private val handler by lazy { Handler(HandlerThread("camera").apply { start() }.looper) }
+    }
+}
+
+/** Counts attempts since the last success, so that a camera that fails at once is not opened without end. */
+class Attempts(private val most: Int) {
+    private var made = 0
+
+    fun mayTry(): Boolean = made++ < most
+
+    fun reset() {
+        made = 0
     }
 }
 

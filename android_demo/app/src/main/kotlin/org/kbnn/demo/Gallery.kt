@@ -12,20 +12,19 @@ import kotlin.math.min
 
 /** Upright pictures from the gallery. */
 class Gallery(private val resolver: ContentResolver) {
-    /** @throws IOException when the picture is gone, may not be read, or is none. */
-    fun load(uri: Uri): Picture {
+    /** @throws IOException when the picture is gone, may not be read, is not a picture, or is too large. */
+    fun load(uri: Uri): Picture = try {
         val bounds = BitmapFactory.Options().apply { inJustDecodeBounds = true }
         decode(uri, bounds)
-        val bitmap = decode(uri, BitmapFactory.Options().apply { inSampleSize = sampleSize(bounds) })
+        val sample = sampleSize(bounds.outWidth, bounds.outHeight)
+        val bitmap = decode(uri, BitmapFactory.Options().apply { inSampleSize = sample })
             ?: throw IOException("not a picture that this device can read")
-        return bitmap.toPicture().rotated(rotation(uri))
-    }
-
-    /** Large photographs need not fit into memory whole; the resize to the network's input does the rest. */
-    private fun sampleSize(bounds: BitmapFactory.Options): Int {
-        var size = 1
-        while (min(bounds.outWidth, bounds.outHeight) / (2 * size) >= ENOUGH_PIXELS) size *= 2
-        return size
+        bitmap.toPicture().rotated(rotation(uri))
+    } catch (error: OutOfMemoryError) {
+        throw IOException("it is too large for this device's memory", error)
+    } catch (error: RuntimeException) {
+        // A provider is another app's code, and may throw anything.
+        throw IOException("${error.message}", error)
     }
 
     private fun decode(uri: Uri, options: BitmapFactory.Options): Bitmap? =
@@ -49,9 +48,22 @@ class Gallery(private val resolver: ContentResolver) {
         throw IOException("the picture may not be read any more, choose it again", error)
     }
 
-    private companion object {
-        const val ENOUGH_PIXELS = 512
-    }
+}
+
+private const val ENOUGH_PIXELS = 512
+private const val MOST_PIXELS = 2_000_000L
+
+/**
+ * By what power of two a picture is reduced while it is decoded, so that it need not fit into memory whole.
+ *
+ * The shorter side keeps 512 pixels, which any network's input needs at most, unless the picture is so long that it
+ * still has more than 2 million: a panorama is long and thin.
+ */
+fun sampleSize(width: Int, height: Int): Int {
+    var size = 1
+    while (min(width, height) / (2 * size) >= ENOUGH_PIXELS) size *= 2
+    while (width.toLong() / size * (height / size) > MOST_PIXELS) size *= 2
+    return size
 }
 
 /** The bitmap's pixels. */

@@ -47,13 +47,13 @@ class MainActivity : Activity() {
         }
         metadata = found
         selected = selected.coerceIn(found.models.indices)
-        analyzer = Analyzer(found, store::open) { outcome -> onMain { screen.show(outcome) } }
-        screen.offer(found.models, selected, ::choose)
+        analyzer = Analyzer(store::open) { outcome -> onMain { screen.show(outcome) } }
+        screen.offer(found.models.map { it.entry }, selected, ::choose)
         choose(selected)
     }
 
     private fun choose(position: Int) {
-        // The spinner tells of its first selection as well.
+        // The spinner reports its first selection as well.
         if (position == used) return
         selected = position
         used = position
@@ -139,6 +139,10 @@ class MainActivity : Activity() {
                 analyzer?.submit(picture)
             } catch (error: IOException) {
                 onMain { screen.say("the picture cannot be read: ${error.message}") }
+            } catch (error: RuntimeException) {
+                onMain { screen.say("the picture cannot be used: ${error.message}") }
+            } catch (_: OutOfMemoryError) {
+                onMain { screen.say("the picture is too large for this device's memory") }
             }
         }
     }
@@ -153,11 +157,11 @@ class MainActivity : Activity() {
         }
     }
 
-    /** Results that come after the activity is gone have nobody to show them. */
+    /** Results that arrive after the activity was destroyed are dropped. */
     private fun onMain(task: () -> Unit) = runOnUiThread { if (!isDestroyed) task() }
 
     companion object {
-        /** Tests on a JVM have no native runtime, and put others in the place of the assets' models. */
+        /** Tests on a JVM have no native runtime, and replace the models of the assets. */
         var models: (AssetManager) -> Models = ::ModelStore
 
         const val DENIED =

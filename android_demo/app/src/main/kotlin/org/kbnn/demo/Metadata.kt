@@ -1,5 +1,6 @@
 package org.kbnn.demo
 
+import java.security.MessageDigest
 import org.json.JSONArray
 import org.json.JSONException
 import org.json.JSONObject
@@ -15,56 +16,73 @@ data class InputSpec(
 )
 
 /** One model file among the assets; [binaryShare] is the share of its MACs that are binary. */
-data class ModelEntry(val name: String, val file: String, val sizeBytes: Long, val binaryShare: Double)
+data class ModelEntry(
+    val name: String,
+    val file: String,
+    val sha256: String,
+    val sizeBytes: Long,
+    val binaryShare: Double,
+) {
+    /**
+     * The file's bytes, when they are those that the index names.
+     *
+     * @throws IllegalArgumentException when they are others.
+     */
+    fun verified(bytes: ByteArray): ByteArray {
+        val digest = MessageDigest.getInstance("SHA-256").digest(bytes).joinToString("") { "%02x".format(it) }
+        require(digest == sha256.lowercase()) { "'$file' is not the file that ${Metadata.FILE} names: export again" }
+        return bytes
+    }
+}
 
-/** The labels, how to feed the models, and the models to switch between: what `models.json` and the files say. */
-data class Metadata(val labels: List<String>, val input: InputSpec, val models: List<ModelEntry>) {
+/** A model with what its own file says: its labels and how to feed it. */
+data class Model(val entry: ModelEntry, val labels: List<String>, val input: InputSpec)
+
+/** The models to switch between: what `models.json` and the files say. */
+data class Metadata(val models: List<Model>) {
     companion object {
         const val FILE = "models.json"
         private const val FORMAT = 2
 
         /**
-         * Reads the index; [describe] says what its first model's file says about itself.
+         * Reads the index; [describe] returns what a model's file says about itself.
          *
-         * @throws IllegalArgumentException when the text is not such an index, or contradicts itself or the file.
+         * @throws IllegalArgumentException when the text is not such an index, or contradicts itself or a file.
          */
         fun parse(text: String, describe: (ModelEntry) -> FileDescription): Metadata {
             try {
                 val root = JSONObject(text)
                 val format = root.getInt("format")
                 require(format == FORMAT) { "$FILE has format $format, this app reads $FORMAT: export again" }
-                val models = root.getJSONArray("models").map { array, k -> modelEntry(array.getJSONObject(k)) }
-                require(models.isNotEmpty()) { "$FILE names no models: export again" }
-                return of(describe(models.first()), root.getInt("shorter_side"), models).checked()
+                val entries = root.getJSONArray("models").map { array, k -> modelEntry(array.getJSONObject(k)) }
+                require(entries.isNotEmpty()) { "$FILE names no models: export again" }
+                val shorterSide = root.getInt("shorter_side")
+                return Metadata(entries.map { model(it, describe(it), shorterSide) })
             } catch (error: JSONException) {
                 throw IllegalArgumentException("$FILE cannot be read (${error.message}): export again", error)
             }
         }
 
-        private fun of(file: FileDescription, shorterSide: Int, models: List<ModelEntry>) = Metadata(
-            file.labels,
-            InputSpec(file.height, file.width, file.channels, shorterSide, file.mean, file.std),
-            models,
-        )
+        private fun model(entry: ModelEntry, file: FileDescription, shorterSide: Int): Model {
+            val input = InputSpec(file.height, file.width, file.channels, shorterSide, file.mean, file.std)
+            require(file.labels.isNotEmpty()) { "'${entry.file}' names no labels: export again" }
+            require(file.mean.size == file.channels && file.std.size == file.channels && file.std.all { it > 0 }) {
+                "'${entry.file}': mean and std do not fit ${file.channels} channels: export again"
+            }
+            require(file.height in 1..shorterSide && file.width in 1..shorterSide) {
+                "'${entry.file}': a ${file.height}x${file.width} cut does not fit a side of $shorterSide: export again"
+            }
+            return Model(entry, file.labels, input)
+        }
 
         private fun modelEntry(json: JSONObject) = ModelEntry(
             json.getString("name"),
             json.getString("file"),
+            json.getString("sha256"),
             json.getLong("size_bytes"),
             json.getDouble("binary_share"),
         )
 
         private fun <T> JSONArray.map(read: (JSONArray, Int) -> T): List<T> = List(length()) { read(this, it) }
-    }
-
-    private fun checked(): Metadata {
-        require(labels.isNotEmpty()) { "${models.first().file} names no labels: export again" }
-        require(input.mean.size == input.channels && input.std.size == input.channels && input.std.all { it > 0 }) {
-            "mean and std do not fit ${input.channels} channels: export again"
-        }
-        require(input.height in 1..input.shorterSide && input.width in 1..input.shorterSide) {
-            "a ${input.height}x${input.width} cut does not fit a side of ${input.shorterSide}: export again"
-        }
-        return this
     }
 }

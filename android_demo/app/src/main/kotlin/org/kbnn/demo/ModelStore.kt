@@ -8,7 +8,7 @@ import java.nio.ByteOrder
 
 /** The models to choose from. */
 interface Models {
-    /** @throws IllegalArgumentException when there is no index or first model, or an unreadable one. */
+    /** @throws IllegalArgumentException when the index or a model is missing, unreadable or not what it should be. */
     fun metadata(): Metadata
 
     /** @throws IllegalArgumentException when the file is missing, or not a model that this runtime knows. */
@@ -32,7 +32,7 @@ class ModelStore(private val assets: AssetManager) : Models {
     }
 
     private fun read(entry: ModelEntry): ByteArray = try {
-        assets.open(entry.file).use { it.readBytes() }
+        entry.verified(assets.open(entry.file).use { it.readBytes() })
     } catch (error: IOException) {
         throw IllegalArgumentException("'${entry.file}' is missing among the assets: export again", error)
     }

@@ -3,22 +3,21 @@ package org.kbnn.demo
 import kotlin.math.min
 import kotlin.math.roundToInt
 
-/** Makes network input of a picture exactly as the training pipeline does of its images. */
+/** Turns a picture into network input exactly as the training pipeline does. */
 class Preprocessing(private val spec: InputSpec) {
     /** Network input, height x width x channels: resized, cut, normalized. */
     fun tensor(picture: Picture): FloatArray {
         val scale = spec.shorterSide.toDouble() / min(picture.width, picture.height)
         val width = (picture.width * scale).roundToInt()
         val height = (picture.height * scale).roundToInt()
-        val left = (width - spec.width) / 2
-        val top = (height - spec.height) / 2
+        val window = Window((width - spec.width) / 2, (height - spec.height) / 2, spec.width, spec.height)
         val tensor = FloatArray(spec.height * spec.width * spec.channels)
         for (channel in 0 until spec.channels) {
-            val resized = channel(picture, channel).resized(width, height)
+            val resized = channel(picture, channel).resized(width, height, window)
             for (y in 0 until spec.height) {
                 for (x in 0 until spec.width) {
                     tensor[(y * spec.width + x) * spec.channels + channel] =
-                        (resized[left + x, top + y] - spec.mean[channel]) / spec.std[channel]
+                        (resized[x, y] - spec.mean[channel]) / spec.std[channel]
                 }
             }
         }

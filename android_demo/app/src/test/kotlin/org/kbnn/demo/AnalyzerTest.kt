@@ -11,13 +11,12 @@ import org.junit.jupiter.api.Assertions.assertTrue
 import org.junit.jupiter.api.Test
 
 class AnalyzerTest {
-    private val models = listOf("binary", "float32").map { ModelEntry(it, "$it.tflite", 1000, 0.5) }
     private val input = InputSpec(1, 1, 1, 1, listOf(0f), listOf(1f))
-    private val metadata = Metadata(listOf("dark", "bright"), input, models)
+    private val models = listOf("binary", "float32").map { model(it, listOf("dark", "bright"), input) }
     private val outcomes = LinkedBlockingQueue<Outcome>()
     private val opened = mutableListOf<Fake>()
     private var open: (ModelEntry) -> Classifier = { Fake().also(opened::add) }
-    private val analyzer = Analyzer(metadata, { open(it) }, outcomes::put)
+    private val analyzer = Analyzer({ open(it) }, outcomes::put)
 
     /** Says "bright" as surely as its pixel is. */
     private class Fake : Classifier {
@@ -46,7 +45,7 @@ class AnalyzerTest {
     }
 
     @Test
-    fun `switching models closes the old one and starts latencies anew`() {
+    fun `switching models closes the old one and counts latencies from there`() {
         analyzer.use(models[0])
         analyzer.submit(grey(1))
         next()
@@ -64,6 +63,46 @@ class AnalyzerTest {
         assertEquals(Failed("binary: no LceBconv2d"), next())
         analyzer.submit(grey(1))
         analyzer.use(models[1])
+        analyzer.submit(grey(1))
+        assertTrue(next() is Seen)
+    }
+
+    @Test
+    fun `each model has the labels and the normalization of its own file`() {
+        val other = model("other", listOf("black", "white"), input.copy(mean = listOf(200f)))
+        var seen = 0f
+        open = {
+            object : Classifier {
+                override fun classify(tensor: FloatArray) = Inference(floatArrayOf(0f, tensor[0]), 1.0).also { seen = tensor[0] }
+
+                override fun close() = Unit
+            }
+        }
+        analyzer.use(models[0])
+        analyzer.submit(grey(100))
+        assertEquals("bright" to 100f, (next() as Seen).guesses.first().label to seen)
+        analyzer.use(other)
+        analyzer.submit(grey(100))
+        assertEquals("black" to -100f, (next() as Seen).guesses.first().label to seen)
+    }
+
+    @Test
+    fun `running out of memory is told and the next picture is classified`() {
+        var full = true
+        open = {
+            object : Classifier {
+                override fun classify(tensor: FloatArray): Inference {
+                    if (full) throw OutOfMemoryError("heap")
+                    return Inference(floatArrayOf(0f, 1f), 1.0)
+                }
+
+                override fun close() = Unit
+            }
+        }
+        analyzer.use(models[0])
+        analyzer.submit(grey(1))
+        assertTrue("not enough memory" in (next() as Failed).message)
+        full = false
         analyzer.submit(grey(1))
         assertTrue(next() is Seen)
     }
@@ -115,6 +154,9 @@ class AnalyzerTest {
     }
 
     private fun next(): Outcome = checkNotNull(outcomes.poll(10, SECONDS)) { "nothing was delivered" }
+
+    private fun model(name: String, labels: List<String>, input: InputSpec) =
+        Model(ModelEntry(name, "$name.tflite", "00", 1000, 0.5), labels, input)
 
     private fun grey(level: Int) = Picture(1, 1, intArrayOf(level * 0x010101))
 }

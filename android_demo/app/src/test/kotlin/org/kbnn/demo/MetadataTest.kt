@@ -11,9 +11,10 @@ class MetadataTest {
     @Test
     fun `an index as export-android writes it`() {
         val metadata = Metadata.parse(INDEX) { if (it.file == "pets.tflite") PETS else error(it.file) }
-        assertEquals(listOf("cat", "dog"), metadata.labels)
-        assertEquals(InputSpec(32, 24, 3, 36, listOf(1.5f, 2f, 3f), listOf(4f, 5f, 6f)), metadata.input)
-        assertEquals(ModelEntry("pets", "pets.tflite", 28772, 0.975), metadata.models.single())
+        val model = metadata.models.single()
+        assertEquals(listOf("cat", "dog"), model.labels)
+        assertEquals(InputSpec(32, 24, 3, 36, listOf(1.5f, 2f, 3f), listOf(4f, 5f, 6f)), model.input)
+        assertEquals(ModelEntry("pets", "pets.tflite", "00", 28772, 0.975), model.entry)
     }
 
     @ParameterizedTest
@@ -23,6 +24,7 @@ class MetadataTest {
         value = [
             "\"format\": 2        | \"format\": 3         | has format 3",
             "\"models\"           | \"files\"             | cannot be read",
+            "\"sha256\"           | \"md5\"               | cannot be read",
             "\"shorter_side\": 36 | \"shorter_side\": 30  | does not fit",
             "[{                    | [], \"left\": [{       | names no models",
             "}                     | ]                       | cannot be read",
@@ -32,14 +34,35 @@ class MetadataTest {
         assertRefused(reason) { Metadata.parse(INDEX.replace(old, new)) { PETS } }
 
     @Test
+    fun `every model keeps what its own file says`() {
+        val second = """, {"name": "birds", "file": "birds.tflite", "sha256": "11", "size_bytes": 5, "binary_share": 0.5}]"""
+        val birds = PETS.copy(labels = listOf("owl"), mean = listOf(0f, 0f, 0f))
+        val found = Metadata.parse(INDEX.replace("]", second)) { if (it.name == "pets") PETS else birds }
+        assertEquals(listOf(listOf("cat", "dog"), listOf("owl")), found.models.map { it.labels })
+        assertEquals(listOf(PETS.mean, birds.mean), found.models.map { it.input.mean })
+        assertRefused("'birds.tflite' names no labels") {
+            Metadata.parse(INDEX.replace("]", second)) { if (it.name == "pets") PETS else birds.copy(labels = emptyList()) }
+        }
+    }
+
+    @Test
+    fun `a file with another hash than the index names is refused`() {
+        // SHA-256 of "abc", from FIPS 180-2.
+        val digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        val entry = ModelEntry("pets", "pets.tflite", digest, 3, 0.5)
+        assertEquals(3, entry.verified("abc".toByteArray()).size)
+        assertRefused("'pets.tflite' is not the file") { entry.verified("abd".toByteArray()) }
+    }
+
+    @Test
     fun `a file that does not fit the app says why`() {
-        assertRefused("pets.tflite names no labels") { Metadata.parse(INDEX) { PETS.copy(labels = emptyList()) } }
+        assertRefused("'pets.tflite' names no labels") { Metadata.parse(INDEX) { PETS.copy(labels = emptyList()) } }
         assertRefused("mean and std") { Metadata.parse(INDEX) { PETS.copy(std = listOf(4f, 0f, 6f)) } }
         assertRefused("mean and std") { Metadata.parse(INDEX) { PETS.copy(mean = listOf(1.5f, 2f)) } }
         assertRefused("does not fit") { Metadata.parse(INDEX) { PETS.copy(height = 0) } }
     }
 
-    private fun assertRefused(reason: String, parse: () -> Metadata) {
+    private fun assertRefused(reason: String, parse: () -> Any) {
         val error = assertThrows(IllegalArgumentException::class.java) { parse() }
         assertTrue(reason in error.message!!) { error.message }
     }

@@ -42,6 +42,36 @@ class PreprocessingTest {
         }
     }
 
+    @Test
+    fun `thin panoramas need memory for what is cut out and no more`() {
+        val spec = InputSpec(224, 224, 3, 224, listOf(0f, 0f, 0f), listOf(1f, 1f, 1f))
+        // Resized whole, the first would be 22,400,000 x 224.
+        for ((width, height) in listOf(200_000 to 2, 2 to 200_000, 100_000 to 1)) {
+            val tensor = Preprocessing(spec).tensor(Picture(width, height, IntArray(width * height) { 0x204060 }))
+            for (k in tensor.indices) assertEquals(floatArrayOf(32f, 64f, 96f)[k % 3], tensor[k], 1e-4f)
+        }
+    }
+
+    @Test
+    fun `pictures are reduced by their area while they are decoded`() {
+        assertEquals(1, sampleSize(640, 480))
+        assertEquals(4, sampleSize(4000, 3000))
+        // 100 million pixels in 500 rows: the shorter side alone would keep them all.
+        assertEquals(8, sampleSize(200_000, 500))
+        for ((width, height) in listOf(200_000 to 500, 500 to 200_000, 60_000 to 60_000, 1_000_000 to 20)) {
+            val size = sampleSize(width, height)
+            assertTrue((width / size).toLong() * (height / size) <= 2_000_000) { "$width x $height by $size" }
+        }
+    }
+
+    @Test
+    fun `a camera that fails at once is not opened without end`() {
+        val attempts = Attempts(2)
+        assertEquals(listOf(true, true, false), List(3) { attempts.mayTry() })
+        attempts.reset()
+        assertTrue(attempts.mayTry())
+    }
+
     private fun spec(name: String): InputSpec = JSONObject(String(bytes("$name.json"))).run {
         InputSpec(
             getInt("height"),

@@ -53,9 +53,10 @@ class MainActivityTest {
 
     private inner class FakeModels : Models {
         override fun metadata() = Metadata(
-            listOf("dark", "bright"),
-            InputSpec(1, 1, 1, 1, listOf(128f), listOf(1f)),
-            listOf(ModelEntry("binary", "binary.tflite", 1000, 0.9), ModelEntry("float32", "float32.tflite", 9000, 0.0)),
+            listOf(
+                ModelEntry("binary", "binary.tflite", "00", 1000, 0.9),
+                ModelEntry("float32", "float32.tflite", "11", 9000, 0.0),
+            ).map { Model(it, listOf("dark", "bright"), InputSpec(1, 1, 1, 1, listOf(128f), listOf(1f))) },
         )
 
         override fun open(entry: ModelEntry): Classifier {

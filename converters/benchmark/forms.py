@@ -1,0 +1,237 @@
+"""Every form in which a network can be deployed, measured side by side, and which one to take."""
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kbnn import files, tables
+from kbnn.converters.benchmark.driver import Progress, compare_runs, default_kernel
+from kbnn.converters.benchmark.report import BenchmarkOptions, BenchmarkReport
+from kbnn.converters.tflite import audit, flatbuffer, interpreter
+from kbnn.errors import KbnnError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Below this agreement with the trained network a form is not recommended.
+ENOUGH_AGREEMENT = 0.97
+# Latencies this close are equal; the smaller file wins.
+_EQUAL = 0.03
+_NAMES = {"float32": "float", "int8": "int8 weights"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to deploy a network: arguments of `convert`, and the same as options of `kbnn convert`."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    command: str
+    is_calibrated: bool = False
+
+
+@dataclass(frozen=True)
+class MeasuredForm:
+    """A form on a device. `agreement` is the share of images that the trained network puts into the same class.
+
+    `kernel` is the runtime's kernel for binary convolutions. `report` is None, and `refusal` says why, where the
+    network cannot be converted so.
+    """
+
+    name: str
+    command: str
+    kernel: str
+    size_bytes: int | None
+    agreement: float | None
+    report: BenchmarkReport | None
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class FormComparison:
+    """All forms of a network; `recommended` is the name of the best one with its kernel, `reason` says why."""
+
+    forms: tuple[MeasuredForm, ...]
+    recommended: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        measured = [form for form in self.forms if form.report is not None]
+        rows = [
+            (
+                form.name,
+                form.kernel,
+                tables.size(form.size_bytes or 0),
+                _milliseconds(form),
+                _spread(form),
+                "" if form.agreement is None else f"{form.agreement:.1%}",
+                form.command or "(default)",
+            )
+            for form in measured
+        ]
+        columns = ("form", "kernel", ">size", ">median of means", ">spread", ">same class", "kbnn convert")
+        lines = [tables.render(columns, rows)] if rows else []
+        lines += [f"{form.name}: {form.refusal}" for form in self.forms if form.report is None]
+        warnings = {text: None for form in measured if form.report for text in form.report.warnings}
+        best = f"recommended: {self.recommended}, {self.reason}" if self.recommended else f"no form: {self.reason}"
+        return "\n".join([*lines, *warnings, "", best])
+
+
+def possible_forms(is_grouped: bool, convert: Callable[..., Any]) -> list[Form]:
+    """The forms that a network can have: kernels, precisions, and what `convert` knows of devices."""
+    kernels = [("grouped ", {"kernel": "grouped"}, ""), ("portable ", {"kernel": "portable"}, "--kernel portable")]
+    found = []
+    for prefix, kernel, option in kernels if is_grouped else [("", {}, "")]:
+        for weights, name in _NAMES.items():
+            arguments = {**kernel, **({} if weights == "float32" else {"weights": weights})}
+            words = [option, "" if weights == "float32" else f"--weights {weights}"]
+            found.append(Form(f"{prefix}{name}", arguments, " ".join(filter(None, words))))
+        found.append(Form(f"{prefix}int8", kernel, " ".join(filter(None, [option, "--int8"])), True))
+    found += [Form(f"for {device}", {"device": device}, f"--device {device}") for device in _devices(convert)]
+    return found
+
+
+def _devices(convert: Callable[..., Any]) -> Sequence[str]:
+    if "device" not in inspect.signature(convert).parameters:
+        return ()
+    from kbnn.converters.passes import options
+
+    return [name for name in getattr(options, "DEVICES", ()) if name != "generic"]
+
+
+def compare_forms(
+    model: "tf.keras.Model",
+    images: np.ndarray,
+    calibration: np.ndarray | None,
+    target: str,
+    tool: str | os.PathLike[str],
+    settings: BenchmarkOptions,
+    kernel: str | None = None,
+    progress: Progress = lambda line: None,
+) -> FormComparison:
+    """Converts a network in every form and measures all of them on a device, alternating between them.
+
+    Args:
+        model: the trained network.
+        images: `(N, H, W, C)` network input, on which forms are compared with the network.
+        calibration: network input for the int8 forms; None leaves them out.
+        target: where to measure, as for `benchmark`.
+        tool: what measures, as for `benchmark`.
+        settings: what is asked of the tool; its kernel is replaced by each that fits.
+        kernel: the one kernel to measure; None measures each that runs the form.
+        progress: called with each line of progress.
+
+    Raises:
+        KbnnError: no form can be converted, or the target or the tool fails.
+    """
+    from kbnn.converters.conversion import convert
+
+    expected = np.asarray(model.predict(images, verbose=0)).reshape(len(images), -1).argmax(1)
+    with files.scratch() as folder:
+        paths: dict[Form, Path] = {}
+        refused: list[MeasuredForm] = []
+        for form in possible_forms(_is_grouped(model), convert):
+            if form.is_calibrated and calibration is None:
+                refused.append(_refused(form, "needs images to calibrate on"))
+                continue
+            path = folder / f"{form.name.replace(' ', '-')}.tflite"
+            extra = {"calibration": calibration} if form.is_calibrated else {}
+            try:
+                convert(model, path, images, **form.arguments, **extra)
+            except KbnnError as error:
+                refused.append(_refused(form, str(error)))
+                continue
+            progress(f"{form.name}: converted")
+            paths[form] = path
+        if not paths:
+            raise KbnnError(f"no form of '{model.name}' can be converted: {'; '.join(f.refusal for f in refused)}")
+        return _measured(paths, refused, images, expected, target, tool, settings, kernel, progress)
+
+
+def _measured(
+    paths: Mapping[Form, Path],
+    refused: Sequence[MeasuredForm],
+    images: np.ndarray,
+    expected: np.ndarray,
+    target: str,
+    tool: str | os.PathLike[str],
+    settings: BenchmarkOptions,
+    kernel: str | None,
+    progress: Progress,
+) -> FormComparison:
+    wanted = [
+        (form, path, each)
+        for form, path in paths.items()
+        for each in ([kernel] if kernel else _kernels(path, default_kernel(tool)))
+    ]
+    runs = [(path, dataclasses.replace(settings, kernel=each)) for _, path, each in wanted]
+    comparison = compare_runs(runs, target, tool, progress=progress)
+    agreement = {form: _agreement(path, images, expected) for form, path in paths.items()}
+    found = [
+        MeasuredForm(form.name, form.command, each, path.stat().st_size, agreement[form], report)
+        for (form, path, each), report in zip(wanted, comparison.reports, strict=True)
+    ]
+    return FormComparison((*found, *refused), *_recommended(found))
+
+
+def _refused(form: Form, why: str) -> MeasuredForm:
+    return MeasuredForm(form.name, form.command, "", None, None, None, why)
+
+
+def _is_grouped(model: "tf.keras.Model") -> bool:
+    return any(getattr(layer, "groups", 1) > 1 for layer in model._flatten_layers())
+
+
+def _kernels(path: Path, usual: str) -> list[str]:
+    """The kernels that run a file: the default one refuses grouped convolutions."""
+    grouped = any(c.groups > 1 for c in audit.inspect(path).binary_convolutions)
+    if usual == "indirect" or grouped:
+        return ["indirect"]
+    return ["default", "indirect"]
+
+
+def _agreement(path: Path, images: np.ndarray, expected: np.ndarray) -> float:
+    outputs = interpreter.run(flatbuffer.read(path).data, [images])[0]
+    return float(np.mean(outputs.reshape(len(images), -1).argmax(1) == expected))
+
+
+def _recommended(forms: Sequence[MeasuredForm]) -> tuple[str | None, str]:
+    """The name of the best form with its kernel, and why it is the best."""
+    agreeing = [form for form in forms if (form.agreement or 0.0) >= ENOUGH_AGREEMENT]
+    if not agreeing:
+        return None, f"none puts {ENOUGH_AGREEMENT:.0%} of the images into the trained network's class"
+    timed = [form for form in agreeing if _mean(form) is not None]
+    if not timed:
+        best = min(agreeing, key=lambda form: form.size_bytes or 0)
+        return f"{best.name} ({best.kernel} kernel)", "the smallest one that agrees; latencies are withheld here"
+    fastest = min(_mean(form) or 0.0 for form in timed)
+    close = [form for form in timed if (_mean(form) or 0.0) <= (1 + _EQUAL) * fastest]
+    best = min(close, key=lambda form: form.size_bytes or 0)
+    why = (
+        "the fastest one that agrees"
+        if len(close) == 1
+        else f"the smallest of those within {_EQUAL:.0%} of the fastest"
+    )
+    if best.report is not None and not best.report.timing_valid:
+        why += "; the figures are not valid, see above"
+    return f"{best.name} ({best.kernel} kernel)", why
+
+
+def _mean(form: MeasuredForm) -> float | None:
+    return None if form.report is None else form.report.summary.median_of_means_us
+
+
+def _milliseconds(form: MeasuredForm) -> str:
+    mean = _mean(form)
+    return "withheld" if mean is None else f"{mean / 1000:.3f} ms"
+
+
+def _spread(form: MeasuredForm) -> str:
+    spread = None if form.report is None else form.report.summary.spread
+    return "withheld" if spread is None else f"{spread:.1%}"

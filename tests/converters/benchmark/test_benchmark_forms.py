@@ -1,0 +1,97 @@
+"""Every form of a network, measured side by side."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from benchmark_tools import replay
+
+import kbnn
+from kbnn.cli.command import to_json
+from kbnn.converters.benchmark import benchmark, forms
+from kbnn.converters.benchmark.forms import MeasuredForm, compare_forms, possible_forms
+from kbnn.converters.benchmark.report import BenchmarkOptions
+from kbnn.converters.conversion import convert
+from kbnn.errors import KbnnError
+
+FEW = BenchmarkOptions(threads=1, warmup=1, runs=2, repeats=2, kernel="indirect")
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    inputs = layers.Input((8, 8, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(64, 3, padding="same")(inputs))
+    x = kbnn.layers.BinaryConv2D(64, 3, groups=2, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(x)
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
+    return tf.keras.Model(inputs, layers.Dense(4)(x))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).standard_normal((8, 8, 8, 3)).astype(np.float32)
+
+
+def test_forms_of_a_network_with_and_without_groups():
+    plain, with_groups = ([form.name for form in possible_forms(grouped, convert)] for grouped in (False, True))
+    assert plain[:3] == ["float", "int8 weights", "int8"]
+    assert with_groups[:3] == ["grouped float", "grouped int8 weights", "grouped int8"]
+    assert with_groups[3:6] == ["portable float", "portable int8 weights", "portable int8"]
+
+
+def test_all_forms_are_measured_and_one_is_recommended(grouped, images):
+    lines: list[str] = []
+    found = compare_forms(grouped, images, images, "local", "python", FEW, progress=lines.append)
+    measured = [form for form in found.forms if form.report]
+    assert {"grouped float", "portable float", "grouped int8 weights"} <= {form.name for form in measured}
+    assert all(form.kernel == "indirect" for form in measured)
+    assert all(0 <= form.agreement <= 1 for form in measured)
+    assert next(form for form in measured if form.name == "portable float").agreement == 1
+    assert found.recommended is None or found.recommended.partition(" (")[0] in {form.name for form in measured}
+    assert "recommended: " in str(found) or "no form: " in str(found)
+    assert json.loads(json.dumps(to_json(found)))["forms"][0]["command"] == ""
+
+
+def test_a_grouped_file_on_the_default_kernel_names_the_other_form(grouped, tmp_path: Path):
+    convert(grouped, tmp_path / "grouped.tflite")
+    with pytest.raises(KbnnError, match="portable form") as caught:
+        benchmark(tmp_path / "grouped.tflite", kernel="default", runs=1, repeats=1)
+    assert not re.search(r"\.(cc|h):\d", str(caught.value))
+
+
+def report(mean: float, tmp_path: Path, model: Path):
+    found = benchmark(model, tool=replay(tmp_path, "out-arm.default"))
+    return dataclasses.replace(found, summary=dataclasses.replace(found.summary, median_of_means_us=mean))
+
+
+@pytest.mark.parametrize(
+    ("means", "sizes", "agreements", "best"),
+    [
+        ((100, 90, 80), (30, 20, 10), (1, 1, 1), "c"),
+        ((100, 90, 80), (30, 20, 10), (1, 1, 0.9), "b"),
+        ((100, 81, 80), (30, 5, 10), (1, 1, 1), "b"),
+        ((100, 90, 80), (30, 20, 10), (0.9, 0.9, 0.9), None),
+    ],
+    ids=["the fastest", "the fastest that agrees", "the smaller of equals", "none agrees"],
+)
+def test_the_recommendation_by_hand(means, sizes, agreements, best, tmp_path: Path, model: Path):
+    measured = report(1.0, tmp_path, model)
+    candidates = [
+        MeasuredForm(
+            name,
+            "",
+            "default",
+            size,
+            agreement,
+            dataclasses.replace(measured, summary=dataclasses.replace(measured.summary, median_of_means_us=mean)),
+        )
+        for name, mean, size, agreement in zip("abc", means, sizes, agreements, strict=True)
+    ]
+    recommended, reason = forms._recommended(candidates)
+    assert recommended == (best and f"{best} (default kernel)")
+    assert reason
