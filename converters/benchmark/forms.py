@@ -134,7 +134,7 @@ def compare_forms(
 
     expected = np.asarray(model.predict(images, verbose=0)).reshape(len(images), -1).argmax(1)
     with files.scratch() as folder:
-        paths: dict[Form, Path] = {}
+        paths: list[tuple[Form, Path]] = []
         refused: list[MeasuredForm] = []
         for form in possible_forms(_is_grouped(model), convert):
             if form.is_calibrated and calibration is None:
@@ -148,14 +148,14 @@ def compare_forms(
                 refused.append(_refused(form, str(error)))
                 continue
             progress(f"{form.name}: converted")
-            paths[form] = path
+            paths.append((form, path))
         if not paths:
             raise KbnnError(f"no form of '{model.name}' can be converted: {'; '.join(f.refusal for f in refused)}")
         return _measured(paths, refused, images, expected, target, tool, settings, kernel, progress)
 
 
 def _measured(
-    paths: Mapping[Form, Path],
+    paths: Sequence[tuple[Form, Path]],
     refused: Sequence[MeasuredForm],
     images: np.ndarray,
     expected: np.ndarray,
@@ -167,14 +167,14 @@ def _measured(
 ) -> FormComparison:
     wanted = [
         (form, path, each)
-        for form, path in paths.items()
+        for form, path in paths
         for each in ([kernel] if kernel else _kernels(path, default_kernel(tool)))
     ]
     runs = [(path, dataclasses.replace(settings, kernel=each)) for _, path, each in wanted]
     comparison = compare_runs(runs, target, tool, progress=progress)
-    agreement = {form: _agreement(path, images, expected) for form, path in paths.items()}
+    agreement = {path: _agreement(path, images, expected) for _, path in paths}
     found = [
-        MeasuredForm(form.name, form.command, each, path.stat().st_size, agreement[form], report)
+        MeasuredForm(form.name, form.command, each, path.stat().st_size, agreement[path], report)
         for (form, path, each), report in zip(wanted, comparison.reports, strict=True)
     ]
     return FormComparison((*found, *refused), *_recommended(found))

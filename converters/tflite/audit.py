@@ -188,8 +188,8 @@ def _work(found: Audit) -> str:
         (name, int(count), *("not measured" if name in unknown else _millions(cost) for cost in costs))
         for name, (count, *costs) in sorted(totals.items(), key=lambda item: -item[1][1])[:_MOST_ROWS]
     ]
-    sums = " ".join(f"{name}: {_millions(found.instructions[device])}." for device, name in DEVICES.items())
-    title = f"instructions of one inference, an estimate and not a latency. {sums}"
+    sum_texts = " ".join(f"{name}: {_millions(found.instructions[device])}." for device, name in DEVICES.items())
+    title = f"instructions of one inference, an estimate and not a latency. {sum_texts}"
     table = tables.render(("operator", ">times", *(f">{name}" for name in DEVICES.values())), rows)
     return f"{title}\n\n{table}"
 
