@@ -1,4 +1,4 @@
-"""A trained network as the assets of the Android app in android_demo/: files to compare, labels, how to feed them."""
+"""A trained network as assets of the Android app in android_demo/: files to compare, and the index that names them."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from kbnn.datasets import Dataset, Normalization
 from kbnn.errors import UsageError
 
 INDEX = "models.json"
-# What the app can read; another number is another layout of the index.
+# The layout of the index that the app reads.
 FORMAT = 2
 _CALIBRATION_IMAGES = 200
 _VERIFICATION_IMAGES = 64
@@ -28,7 +28,7 @@ _VERIFICATION_IMAGES = 64
 
 @dataclass(frozen=True)
 class Input:
-    """How a picture becomes network input: what a file's own metadata say (`description`), and `shorter_side`.
+    """How a picture becomes network input: the metadata of the file, and `shorter_side`.
 
     Its shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
     each channel becomes `(pixel - mean) / std`; one channel is the luma of red, green and blue.
@@ -77,11 +77,11 @@ def export_android(
 ) -> Assets:
     """Writes `NAME.tflite` (bitpacked), its float32 and int8 twins, and the index that names them.
 
-    Each file holds labels, normalization and input size as metadata. The index comes last, so that it never names a
-    file that is not there whole.
+    Each file holds labels, normalization and input size as metadata. The index is written last, so that it never names
+    an incomplete file.
 
     Raises:
-        UsageError: the network's input is not the data set's.
+        UsageError: the network's input does not have the shape of the data set's images.
         ConversionError: a 1-bit layer cannot be bitpacked.
         KbnnError: a file cannot be written.
 
@@ -98,7 +98,7 @@ def export_android(
     test = data.inputs(data.test, _VERIFICATION_IMAGES)
     described = Description.of(data, recipe, name)
     writers: dict[str, Callable[[Path], Any]] = {
-        # The released Android library has the default kernel alone, which refuses grouped convolutions.
+        # The released Android library has only the default kernel, which refuses grouped convolutions.
         name: lambda path: convert(model, path, test, kernel="portable", description=described),
         f"{name}_float32": lambda path: export_float(model, path, described),
         f"{name}_int8": lambda path: export_int8(model, path, calibration, described),
@@ -123,13 +123,13 @@ def _entries(models: tuple[AppModel, ...]) -> list[dict[str, Any]]:
 
 
 def input_of(data: Dataset) -> Input:
-    """What the app must do to a picture for the network to see what it was trained on."""
+    """How the app must prepare a picture so that it looks like the training data."""
     height, width, channels = data.input_shape
     return Input(height, width, channels, max(height, width), data.normalization.mean, data.normalization.std)
 
 
 def prepare(pixels: np.ndarray, spec: Input) -> np.ndarray:
-    """What the app does to a picture: network input `(H, W, C)` of uint8 pixels `(h, w, 3)`."""
+    """Prepares a picture as the app does: uint8 pixels `(h, w, 3)` to network input `(H, W, C)`."""
     height, width = pixels.shape[:2]
     scale = spec.shorter_side / min(height, width)
     size = (_rounded(height * scale), _rounded(width * scale))

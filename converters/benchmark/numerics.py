@@ -1,4 +1,4 @@
-"""Whether a device computes what the interpreter computes here."""
+"""Whether a device computes the same as the interpreter on this machine."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ _SECONDS = 600.0
 def check_numerics(
     place: Transport, command: ToolCommand, settings: BenchmarkOptions, path: str, graph: str, images: np.ndarray
 ) -> Numerics:
-    """Sends images `(N, H, W, C)` through the tool, one process each, and compares the outputs with those from here.
+    """Runs images `(N, H, W, C)` through the tool, one process each, and compares the outputs with those computed here.
 
     Raises:
         UsageError: the images do not fit the file's one input.
@@ -26,7 +26,7 @@ def check_numerics(
     """
     missing = [flag for flag in _FLAGS if not command.knows(flag)]
     if missing:
-        raise KbnnError(f"'{command.path}' has no --{missing[0]}: it cannot show what it computes; use a newer one")
+        raise KbnnError(f"'{command.path}' has no --{missing[0]}: it cannot write its outputs; use a newer one")
     file = flatbuffer.read(path)
     batch = _fitting(file, path, images)
     outputs = interpreter.run(file.data, [batch])
@@ -36,7 +36,7 @@ def check_numerics(
     try:
         received = np.stack([np.frombuffer(content, expected.dtype) for content in raw]).reshape(expected.shape)
     except ValueError as error:
-        raise KbnnError(f"'{path}' gave other outputs on {place.name} than it has; is the tool sound?") from error
+        raise KbnnError(f"'{path}' gave outputs of another size on {place.name}; use another tool") from error
     return Numerics(
         images=len(batch),
         max_abs_difference=float(np.max(np.abs(received.astype(float) - expected))),
@@ -51,7 +51,7 @@ def _fitting(file: flatbuffer.File, path: str, images: np.ndarray) -> np.ndarray
         wanted = ", ".join(f"{tensor.dtype} {tensor.shape}" for tensor in tensors)
         raise UsageError(
             f"images do not fit '{path}': received {images.dtype} {images.shape}, its input is {wanted}; "
-            f"give images as the network was trained on"
+            f"give images like those that the network was trained on"
         )
     return images
 

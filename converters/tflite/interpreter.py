@@ -1,8 +1,8 @@
 """Running files in Larq Compute Engine's interpreter, in a process of its own.
 
-The interpreter is native code that trusts the file: a damaged or hostile one may crash it, hang it or make it take all
-memory. So it runs in a child process, which may die of that. The child imports neither TensorFlow nor kbnn, stays for
-further files, and is started again when it has died.
+The interpreter is native code that trusts the file: a damaged or hostile one may crash it, hang it or make it allocate
+all memory. So it runs in a child process. The child imports neither TensorFlow nor kbnn, runs one file after another,
+and is started again when it has died.
 """
 
 import atexit
@@ -23,14 +23,14 @@ from kbnn import files
 from kbnn.converters.tflite import lce
 from kbnn.errors import KbnnError
 
-# Kernel name -> what the interpreter is asked for. The default kernel is also the stock Android library's.
+# The kernels for binary convolutions. The default one is the only one in the stock Android library.
 KERNELS = ("default", "indirect", "reference")
-# The child ends what takes too long; a child that does not is ended so much later, in seconds.
+# Seconds after which a child that has not stopped a run itself is killed.
 _GRACE = 2.0
 
 
 class UnsupportedKernelError(KbnnError):
-    """The file is sound, but this kernel does not run it."""
+    """The file is valid, but this kernel does not run it."""
 
 
 def run(
@@ -48,7 +48,7 @@ def run(
         UnsupportedKernelError: the kernel refuses grouped binary convolutions.
         KbnnError: the file cannot be run: damaged, of another shape, with unknown operators, or it crashed or hung.
     """
-    lce.schema()  # Says in this process what is missing on platforms without LCE.
+    lce.schema()  # Raises in this process where LCE is not installed.
     with files.scratch() as root:
         (root / "model.tflite").write_bytes(data)
         for k, array in enumerate(inputs):
@@ -70,7 +70,7 @@ class Child:
         atexit.register(self.end)
 
     def ask(self, request: Mapping[str, Any]) -> int:
-        """The exit status of a run, negative for a signal; that of the child where it dies of the request."""
+        """The exit status of a run, negative for a signal; the child's own where the request kills it."""
         with self._lock:
             process = self._started()
             alarm = threading.Timer(request["timeout"] + _GRACE, process.kill)
@@ -78,7 +78,7 @@ class Child:
             try:
                 return self._answer(process, request)
             except BaseException:
-                # Its answer must not be taken for the next request's.
+                # Its answer must not be taken for the answer to the next request.
                 process.kill()
                 raise
             finally:
@@ -86,8 +86,8 @@ class Child:
 
     @staticmethod
     def _answer(process: subprocess.Popen[str], request: Mapping[str, Any]) -> int:
-        assert process.stdin is not None  # noqa: S101  (for mypy)
-        assert process.stdout is not None  # noqa: S101  (for mypy)
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("the child has no pipes")
         try:
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
@@ -97,7 +97,7 @@ class Child:
         return int(answer) if answer else process.wait()
 
     def _started(self) -> subprocess.Popen[str]:
-        # A process that was forked off ours must not share its child.
+        # A process that was forked from ours must not use its child.
         if self._process is None or self._process.poll() is not None or self._starter != os.getpid():
             self.end()
             # -I: neither the working directory nor the user's variables decide what the child imports.
@@ -108,7 +108,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                # A process of one thread can be forked safely.
+                # Only a process with one thread can be forked safely.
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
             self._starter = os.getpid()
@@ -130,7 +130,7 @@ _CHILD = Child(Path(__file__).with_name("interpreter_child.py"))
 
 
 def _check(status: int, folder: Path, timeout: float, seconds: float) -> None:
-    """Says in one line what went wrong, if anything did."""
+    """Raises an error of one line if the run failed."""
     if status == 0:
         return
     if status < 0 and seconds >= timeout:
@@ -142,7 +142,7 @@ def _check(status: int, folder: Path, timeout: float, seconds: float) -> None:
     if "Grouped binary convolutions are not supported with this kernel" in message:
         raise UnsupportedKernelError("this kernel does not run grouped binary convolutions: use the indirect one")
     if status < 0:
-        message = f"it died of {_signal(-status)}, {message or 'without a word'}"
+        message = f"it died of {_signal(-status)}, {message or 'without a message'}"
     raise KbnnError(f"the interpreter cannot run the file: {message}; convert the model again")
 
 

@@ -1,8 +1,8 @@
-"""The program that `native` starts: RUNTIME. It imports NumPy and the native runtime, no more.
+"""The program that `interpreter` starts, with RUNTIME as its argument. It imports only NumPy and the native runtime.
 
 Each line on stdin is a request to run a file, `{"folder", "kernel", "inputs", "timeout"}`; each is answered on stdout
-with an exit status, negative for a signal. Where the system can fork, each run is a process of its own, so that what a
-file does to it is not there when the next one runs; elsewhere a run that fails is this process's last.
+with an exit status, negative for a signal. Where the system can fork, each run is a process of its own, so that one
+file cannot affect the next; elsewhere this process ends after a run that fails.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ _FAILED = 1
 def serve(runtime: str) -> None:
     """Answers requests until stdin ends."""
     _limit_resources()
-    # An interrupt is for the process that asks; this one ends in silence.
+    # An interrupt is meant for the process that asks; this one ends silently.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Loaded here once, for all runs; if that fails, each run says why.
+    # Loaded once for all runs; if that fails, each run reports why.
     with contextlib.suppress(Exception):
         _module(runtime)
     for line in sys.stdin:
@@ -39,7 +39,7 @@ def serve(runtime: str) -> None:
 
 
 def _limit_resources() -> None:
-    # Windows has no such limits, macOS refuses some; there a hostile file meets the machine's own.
+    # Windows has no such limits, and macOS refuses some of them.
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -53,7 +53,7 @@ def _forked(request: dict[str, Any], runtime: str) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     status = _FAILED
     try:
-        # By default the signal ends the process, whatever its native code is doing.
+        # The default action of the signal ends the process, even inside native code.
         signal.setitimer(signal.ITIMER_REAL, request["timeout"])
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = _attempt(request, runtime)
@@ -62,7 +62,7 @@ def _forked(request: dict[str, Any], runtime: str) -> int:
 
 
 def _attempt(request: dict[str, Any], runtime: str) -> int:
-    """Runs a file; what goes wrong is told in `log`, beside what the native code has to say."""
+    """Runs a file; errors are written to `log`, where native code writes its messages too."""
     folder = Path(request["folder"])
     os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT), 2)
     try:

@@ -1,7 +1,7 @@
-"""What an app has to know about a file, in the form that TensorFlow Lite's tools read.
+"""What an app needs to know about a file, in the form that TensorFlow Lite's tools read.
 
-A TFLite file may hold an entry `TFLITE_METADATA`, a flatbuffer of its own schema (metadata_schema.fbs), and end with a
-ZIP archive of the files that the entry names: here `labels.txt`.
+A TFLite file may contain an entry `TFLITE_METADATA`, a FlatBuffer with a schema of its own (metadata_schema.fbs), and
+end with a ZIP archive of the files that the entry names: here `labels.txt`.
 """
 
 import io
@@ -39,14 +39,14 @@ class Description:
 
     @staticmethod
     def of(data: Any, recipe: str = "", model: str = "") -> "Description":
-        """That of a network trained on a `kbnn.datasets.Dataset`."""
+        """The description of a network trained on a `kbnn.datasets.Dataset`."""
         normalization = data.normalization
         return Description(
             model, recipe, data.name, tuple(data.classes), tuple(normalization.mean), tuple(normalization.std)
         )
 
     def of_model(self, name: str) -> "Description":
-        """With a model's own name, unless it has another."""
+        """This description with a model's name, unless it has a name already."""
         return replace(self, model=self.model or name)
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class Description:
 
 
 def with_metadata(file: File, description: Description) -> bytes:
-    """The file with metadata, and with its labels packed behind it."""
+    """The file with metadata, followed by an archive of its labels."""
     model = flatbuffer.tree(file.data)
     flatbuffer.add_metadata(model, ENTRY, _entry(file, description))
     data = flatbuffer.pack(model)
@@ -62,7 +62,7 @@ def with_metadata(file: File, description: Description) -> bytes:
 
 
 def labels(file: File) -> list[str]:
-    """The labels packed behind a file; none where there are none."""
+    """The labels in the archive behind a file; empty if there is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
             return archive.read(LABELS).decode().splitlines()
@@ -142,12 +142,12 @@ class _Unsigned(int):
 
 @dataclass(frozen=True)
 class _Table:
-    """A FlatBuffers table: values by the number of their field; what is empty is left out."""
+    """A FlatBuffers table: values by field number; empty values are left out."""
 
     slots: Mapping[int, Any]
 
     def write(self, builder: flatbuffers.Builder) -> int:
-        """Writes what it refers to, then itself; returns its offset."""
+        """Writes the parts that it refers to, then the table; returns its offset."""
         filled = {slot: value for slot, value in self.slots.items() if isinstance(value, int) or value}
         written = {slot: _written(builder, value) for slot, value in filled.items()}
         builder.StartObject(max(written, default=0) + 1)
@@ -164,7 +164,7 @@ class _Table:
 
 
 def _written(builder: flatbuffers.Builder, value: Any) -> int:
-    """A number as it is; the offset of anything else."""
+    """A number unchanged; the offset of anything else."""
     if isinstance(value, _Octet | _Byte | _Unsigned):
         return value
     if isinstance(value, _Table):

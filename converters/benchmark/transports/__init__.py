@@ -1,4 +1,4 @@
-"""The ways to a device."""
+"""How devices are reached."""
 
 from kbnn.converters.benchmark.program import Program
 from kbnn.converters.benchmark.transports.adb import AdbTransport

@@ -1,4 +1,4 @@
-"""A program for another architecture, emulated on this machine: shows that it works, not how fast it is."""
+"""A program for another architecture, emulated on this machine: shows that it works, but not how fast it is."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ class QemuTransport(LocalTransport):
         return super().run([*self._emulator, *command], seconds)
 
     def probe(self) -> dict[str, str]:
-        """The emulated machine, as the tool's file describes it; this machine's own state is beside the point."""
+        """The emulated machine, as the tool's file describes it; the state of this machine does not matter."""
         version = re.search(r"version ([\d.]+)", super().run([self._emulator[0], "--version"], seconds=60).stdout)
         return {
             "machine": str(self._program.architecture),

@@ -1,4 +1,4 @@
-"""Outputs from a device against those from here: the device is this machine, so they are the same program's."""
+"""Outputs of a device against those of this machine. The device is this machine, so both come from the same program."""
 
 import shlex
 import sys
@@ -33,7 +33,7 @@ def test_outputs_are_equal(files: dict[str, Path], images: np.ndarray):
 def test_a_wrong_output_is_seen(files: dict[str, Path], images: np.ndarray, tmp_path: Path):
     words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
     tool = tmp_path / "tool"
-    # Four zeros in the place of the outputs.
+    # Four zeros instead of the outputs.
     tool.write_text(
         f'#!/bin/sh\n{words} "$@"; status=$?\n[ -e output.bin ] && head -c 16 /dev/zero >output.bin\nexit $status\n'
     )
@@ -45,7 +45,7 @@ def test_outputs_of_another_size_are_an_error(files: dict[str, Path], images: np
     words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
     tool = tmp_path / "tool"
     tool.write_text(f'#!/bin/sh\n{words} "$@"; status=$?\n[ -e output.bin ] && echo >>output.bin\nexit $status\n')
-    with pytest.raises(KbnnError, match="gave other outputs"):
+    with pytest.raises(KbnnError, match="gave outputs of another size"):
         once(files["binary"], tool=tool, images=images)
 
 
