@@ -125,12 +125,19 @@ def _default_images(model: tf.keras.Model, keras: Reference, calibration: Images
 
 
 def random_images(model: tf.keras.Model) -> dict[str, np.ndarray]:
-    """Standard normal input, always the same, for models whose data is not at hand."""
-    generator = np.random.default_rng(0)
-    return {
-        name: generator.normal(size=(_IMAGES, *spec.shape[1:])).astype(np.float32)
-        for name, spec in signature(model).items()
-    }
+    """Standard normal input, always the same, for models whose data is not at hand.
+
+    Raises:
+        UsageError: an input holds integers, whose range is not known.
+    """
+    generator, found = np.random.default_rng(0), {}
+    for name, spec in signature(model).items():
+        if not spec.dtype.is_floating:
+            raise UsageError(
+                f"input '{name}' holds {spec.dtype.name} values, which random images cannot stand for: give images="
+            )
+        found[name] = generator.normal(size=(_IMAGES, *spec.shape[1:])).astype(np.float32)
+    return found
 
 
 def _check_binary(reference: Reference, options: Options) -> None:

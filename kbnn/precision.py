@@ -14,7 +14,7 @@ def in_float32(model: tf.keras.Model) -> tf.keras.Model:
         KbnnError: a subclassed model computes in another type, so that it cannot be rebuilt.
     """
     layers = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer)]
-    if all(layer.compute_dtype in ("float32", None) for layer in layers):
+    if not any(_is_other_float(layer.compute_dtype) for layer in layers):
         return model
     try:
         copy = tf.keras.models.clone_model(model, clone_function=_float32_layer)
@@ -36,9 +36,21 @@ def _float32_layer(layer: Any) -> Any:
 def _float32_config(config: Any) -> Any:
     """The configuration with every policy replaced, those of a layer's quantizers too."""
     if isinstance(config, dict):
-        return {key: "float32" if key == "dtype" else _float32_config(value) for key, value in config.items()}
+        return {
+            key: "float32" if key == "dtype" and not _is_integer(value) else _float32_config(value)
+            for key, value in config.items()
+        }
     if isinstance(config, tuple):
         return tuple(_float32_config(value) for value in config)
     if isinstance(config, list):
         return [_float32_config(value) for value in config]
     return config
+
+
+def _is_other_float(dtype: str | None) -> bool:
+    return dtype is not None and tf.as_dtype(dtype).is_floating and dtype != "float32"
+
+
+def _is_integer(dtype: Any) -> bool:
+    """Whether a configured type is that of integers, such as an embedding's input; policies are not."""
+    return isinstance(dtype, str) and not dtype.startswith("mixed_") and not tf.as_dtype(dtype).is_floating

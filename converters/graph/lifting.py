@@ -1,37 +1,40 @@
 """Keras -> intermediate form: each layer call by its rule, and as it is where there is none."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import tensorflow as tf
+from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from kbnn.converters.graph import rules_binary, rules_functions, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
 from kbnn.converters.graph.binary_layers import binary_calls
 from kbnn.converters.graph.graph import Graph, Node, Origin, build
-from kbnn.converters.graph.operations import Affine, BinaryConvolution, Input, Kept, Opaque, Part, Shape, Sign
+from kbnn.converters.graph.operations import (
+    Affine,
+    BinaryConvolution,
+    Input,
+    Kept,
+    Opaque,
+    Operation,
+    Part,
+    Pool,
+    Reshape,
+    Shape,
+    Shuffle,
+    Sign,
+)
 from kbnn.converters.graph.rules import Context, Step, rule_for
+from kbnn.converters.graph.slices import sign_source, slice_of
 from kbnn.converters.graph.trace import Call, Reference
-from kbnn.structure import is_binary
-
-
-class _OutsideLayersError(Exception):
-    """A value is computed outside of any layer, in the body of a subclassed model or layer."""
+from kbnn.structure import has_binary_kernel
 
 
 def lift(reference: Reference) -> Graph:
-    """The graph of a traced model.
-
-    What no rule knows stays a Keras layer. A subclassed model that computes something between its layers stays whole.
-    """
+    """The graph of a traced model: what no rule knows stays a part of Keras's graph."""
     lifted = _Lifted(reference)
-    try:
-        lifted.walk(reference.root)
-        return lifted.graph()
-    except _OutsideLayersError:
-        whole = _Lifted(reference)
-        whole.opaque(reference.root)
-        return whole.graph()
+    lifted.walk(reference.root)
+    return lifted.graph()
 
 
 class _Lifted:
@@ -39,13 +42,14 @@ class _Lifted:
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
-        self._context = _context(reference)
+        self._context = _context(reference, self._holds_signs)
         self._nodes: dict[str, Node] = {}
         self._values: dict[str, str] = {}
         for name, tensor in reference.inputs.items():
             shape = reference.shape(tensor)
             operation = Input(reference.signature[name].dtype)
-            self._nodes[name] = Node(name, operation, (), shape, name, Origin.of(tensor, shape[-1]))
+            _, origin = self._value_of(tensor)
+            self._nodes[name] = Node(name, operation, (), shape, name, origin)
             self._values[tensor] = name
 
     def graph(self) -> Graph:
@@ -54,27 +58,27 @@ class _Lifted:
 
     def walk(self, call: Call) -> None:
         """One call: by the rule of its layer, by the calls within it, or as it is."""
-        rule = rule_for(call.layer)
+        outputs = [name for name in call.outputs if name not in self._values]
+        if not outputs:
+            return
+        if len(outputs) == 1 and self._is_sign(outputs[0], call.layer.name):
+            return
+        rule = None if self._mixes_constants(call) else rule_for(call.layer)
         steps = rule(call, self._context) if rule is not None else None
         if steps is not None:
             self._chain(call, steps)
-        elif isinstance(call.layer, tf.keras.Model) or any(is_binary(child.layer) for child in call.children):
-            self._within(call)
-        else:
-            self.opaque(call)
-
-    def _within(self, call: Call) -> None:
-        before = dict(self._nodes), dict(self._values)
-        try:
+        elif isinstance(call.layer, tf.keras.Model) or _holds_binary_layer(call):
             for child in call.children:
                 self.walk(child)
             for output in call.outputs:
-                self._value(output)
-        except _OutsideLayersError:
-            self._nodes, self._values = before
-            if call is self._reference.root:
-                raise
-            self.opaque(call)
+                self._value(output, call.layer.name)
+        else:
+            self._opaque(outputs, call.layer.name)
+
+    def _mixes_constants(self, call: Call) -> bool:
+        """Whether a layer is given constants as well, which rules do not know of."""
+        knows_constants = isinstance(call.layer, TFOpLambda)
+        return (call.has_constants and not knows_constants) or any(map(self._reference.is_constant, call.inputs))
 
     def _chain(self, call: Call, steps: Sequence[Step]) -> None:
         """A layer as operations one after the other; the last one bears its name, and its value is Keras's."""
@@ -82,49 +86,60 @@ class _Lifted:
         shape = self._reference.shape(call.outputs[0])
         for k, (suffix, operation, step_shape) in enumerate(steps):
             is_last = k == len(steps) - 1
-            is_value = is_last and len(call.outputs) == 1
-            name = call.layer.name if is_value else f"{call.layer.name}/{suffix}"
-            origin = Origin.of(call.outputs[0], shape[-1]) if is_value else None
+            name = call.layer.name if is_last else f"{call.layer.name}/{suffix}"
+            origin = Origin.of(call.outputs[0], shape[-1]) if is_last else None
             if isinstance(operation, Sign):
                 origin = self._presign(call, step_shape or shape)
             inputs = (self._add(Node(name, operation, inputs, step_shape or shape, call.layer.name, origin)),)
-        self._give(call, inputs[0])
+        self._values[call.outputs[0]] = inputs[0]
 
     def _presign(self, call: Call, shape: Shape) -> Origin | None:
         """What Keras takes the sign of: the layer's input, unless it is padded before."""
         keras = self._reference.shape(call.inputs[0])
         return Origin.of(call.inputs[0], shape[-1]) if math.prod(keras) == math.prod(shape) else None
 
-    def opaque(self, call: Call) -> None:
-        """A layer as it is."""
-        inputs = tuple(self._value(tensor) for tensor in call.inputs)
-        if _varies_over_places(self._reference, call):
-            inputs = tuple(self._kept(name, call) for name in inputs)
-        operations = [self._reference.operation(k).name for k in range(call.first, call.last)]
-        operation = Opaque(call.layer, call.arguments, call.inputs, operations)
-        is_value = len(call.outputs) == 1
-        shape, origin = self._value_of(call.outputs[0]) if is_value else ((), None)
-        name = call.layer.name if is_value else f"{call.layer.name}/all"
-        self._give(call, self._add(Node(name, operation, inputs, shape, call.layer.name, origin)))
+    def _opaque(self, tensors: Sequence[str], layer: str) -> None:
+        """What computes some tensors from those that are nodes already, as it is."""
+        if len(tensors) == 1 and self._is_sign(tensors[0], layer):
+            return
+        part = slice_of(self._reference, tensors, self._values.keys())
+        inputs = tuple(self._values[name] for name in part.inputs)
+        if part.varies_over_places:
+            inputs = tuple(self._kept(name, layer) for name in inputs)
+        operation = Opaque(part.graph_def, part.results, part.operations)
+        if len(tensors) == 1:
+            shape, origin = self._value_of(tensors[0])
+            self._values[tensors[0]] = self._add(Node(layer, operation, inputs, shape, layer, origin))
+            return
+        whole = self._add(Node(f"{layer}/all", operation, inputs, (), layer))
+        for k, tensor in enumerate(tensors):
+            shape, origin = self._value_of(tensor)
+            self._values[tensor] = self._add(Node(f"{layer}/{k}", Part(k), (whole,), shape, layer, origin))
 
-    def _kept(self, name: str, call: Call) -> str:
-        """What a binary convolution makes, for a layer that must not be folded into it."""
+    def _is_sign(self, tensor: str, layer: str) -> bool:
+        """Makes a sign of what computes one, however it is written."""
+        source = sign_source(self._reference, tensor)
+        if source is None:
+            return False
+        shape, origin = self._value_of(source)
+        self._values[tensor] = self._add(Node(layer, Sign(), (self._value(source),), shape, layer, origin))
+        return True
+
+    def _holds_signs(self, tensor: str) -> bool:
+        """Whether a tensor holds -1 and +1 alone; pooling and the like keep them."""
+        node = self._nodes[self._value(tensor)]
+        while isinstance(node.operation, Reshape | Shuffle) or _is_max_pool(node.operation):
+            node = self._nodes[node.inputs[0]]
+        return isinstance(node.operation, Sign)
+
+    def _kept(self, name: str, layer: str) -> str:
+        """A value that must not be folded into the binary convolution that computes it."""
         source = node = self._nodes[name]
         while isinstance(source.operation, Affine):
             source = self._nodes[source.inputs[0]]
         if not isinstance(source.operation, BinaryConvolution):
             return name
-        return self._add(Node(f"{call.layer.name}/kept", Kept(), (name,), node.shape, call.layer.name))
-
-    def _give(self, call: Call, name: str) -> None:
-        """Notes that a node is what a call returns, or holds all that it returns."""
-        if len(call.outputs) == 1:
-            self._values[call.outputs[0]] = name
-            return
-        for k, output in enumerate(call.outputs):
-            shape, origin = self._value_of(output)
-            part = Node(f"{call.layer.name}/{k}", Part(k), (name,), shape, call.layer.name, origin)
-            self._values[output] = self._add(part)
+        return self._add(Node(f"{layer}/kept", Kept(), (name,), node.shape, layer))
 
     def _value_of(self, tensor: str) -> tuple[Shape, Origin | None]:
         shape = self._reference.shape(tensor)
@@ -136,37 +151,29 @@ class _Lifted:
         self._nodes[name] = replace(node, name=name)
         return name
 
-    def _value(self, tensor: str) -> str:
+    def _value(self, tensor: str, layer: str = "") -> str:
+        """The node of a tensor; what is computed outside any layer becomes one."""
         if tensor not in self._values:
-            raise _OutsideLayersError(tensor)
+            place = self._reference.order[tensor.split(":")[0]]
+            self._opaque([tensor], layer or self._reference.layer_name(place))
         return self._values[tensor]
 
 
-def _varies_over_places(reference: Reference, call: Call) -> bool:
-    """Whether a layer scales or shifts by constants that are not the same everywhere.
-
-    LCE folds such a constant into a binary convolution before it as if it were the same: it takes the first value, or
-    writes a file that does not load.
-    """
-    operations = reference.operations(call, ("Mul", "AddV2", "Add", "Sub", "RealDiv", "BiasAdd"))
-    for operation in operations:
-        constants = [value for value in operation.inputs if reference.is_constant(value.name)]
-        if len(constants) < len(operation.inputs) and any(_is_map(value) for value in constants):
-            return True
-    return False
+def _is_max_pool(operation: Operation) -> bool:
+    return isinstance(operation, Pool) and operation.kind == "max"
 
 
-def _is_map(value: tf.Tensor) -> bool:
-    return value.shape.rank is not None and any(size != 1 for size in value.shape[-3:-1])
+def _holds_binary_layer(call: Call) -> bool:
+    return any(has_binary_kernel(inner.layer) for inner in call.nested() if inner is not call)
 
 
-def _context(reference: Reference) -> Context:
+def _context(reference: Reference, holds_signs: Callable[[str], bool]) -> Context:
     """The kernels that Keras convolves with, after their quantizers."""
     calls = {id(call): call for call in reference.calls if _kernel(reference, call) is not None}
     names = {key: str(_kernel(reference, call)) for key, call in calls.items()}
     values = reference.constants(list(names.values())) if names else []
     numbers = {id(binary.call): k for k, binary in enumerate(binary_calls(reference))}
-    return Context(reference, dict(zip(names, values, strict=True)), numbers)
+    return Context(reference, dict(zip(names, values, strict=True)), numbers, holds_signs)
 
 
 def _kernel(reference: Reference, call: Call) -> str | None:

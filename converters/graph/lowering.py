@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import Input, Opaque, Part
+from kbnn.converters.graph.operations import IMPORT, Input, Opaque, Part
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,16 @@ def serving(graph: Graph) -> Trace:
     rounded = [node for node in graph if node.limits is not None and not isinstance(node.operation, Part)]
     before = {node.name: tensors[node.name].op.inputs[0] for node in rounded}
     held |= {(order[value.op.name], value.value_index): graph[name] for name, value in before.items()}
-    return Trace(module, order, made, held, _keras_names(made))
+    return Trace(module, order, made, held, _keras_names(order, made))
 
 
-def _keras_names(made: Mapping[int, Node]) -> dict[int, str]:
-    """What the operations of Keras layers that stay as they are were called in the model: they are made in order."""
+def _keras_names(order: Mapping[str, int], made: Mapping[int, Node]) -> dict[int, str]:
+    """What the operations of opaque nodes are called in Keras's graph."""
     names: dict[int, str] = {}
-    for node in {node.name: node for node in made.values()}.values():
-        if isinstance(node.operation, Opaque):
-            places = [place for place, maker in sorted(made.items()) if maker is node]
-            if len(places) == len(node.operation.operations):
-                names |= dict(zip(places, node.operation.operations, strict=True))
+    for name, place in order.items():
+        node = made.get(place)
+        if node is not None and isinstance(node.operation, Opaque):
+            _, scope, *rest = name.split("/")
+            if scope == IMPORT and len(rest) == 1 and rest[0].isdigit():
+                names[place] = node.operation.operations[int(rest[0])]
     return names

@@ -19,11 +19,14 @@ Step = tuple[str, Operation, Shape | None]
 
 @dataclass(frozen=True)
 class Context:
-    """What rules need besides the layer: Keras's binarized kernels, and the numbers of the uses of 1-bit layers."""
+    """What rules need besides the layer: Keras's binarized kernels, the numbers of the uses of 1-bit layers, and which
+    tensors hold signs already.
+    """
 
     reference: Reference
     kernels: dict[int, np.ndarray]
     numbers: dict[int, int]
+    holds_signs: Callable[[str], bool]
 
     def kernel(self, call: Call) -> np.ndarray:
         return self.kernels[id(call)]
@@ -32,8 +35,7 @@ class Context:
         return self.reference.shape(call.inputs[0])
 
     def input_dtype(self, call: Call) -> tf.DType:
-        name, _, output = call.inputs[0].partition(":")
-        return self.reference.operation(self.reference.order[name]).outputs[int(output)].dtype
+        return self.reference.tensor(call.inputs[0]).dtype
 
 
 Rule = Callable[[Call, Context], list[Step] | None]

@@ -1,5 +1,6 @@
 """Convolutions and dense layers, binary and real."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import larq as lq
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from kbnn.converters.graph import operations as op
 from kbnn.converters.graph.rules import Context, Step, activation, numbers, rule
+from kbnn.converters.graph.slices import PROBE
 from kbnn.converters.graph.trace import Call
 from kbnn.layers import BinaryConv2D, BinaryDense
 from kbnn.layers.channels import Padding, same_padding
@@ -21,7 +23,7 @@ def _convolution(call: Call, context: Context) -> list[Step] | None:
     layer = call.layer
     if layer.data_format != "channels_last" or id(call) not in context.kernels:
         return None
-    if is_binary(layer):
+    if is_binary(layer) or _reads_signs(call, context):
         return _binary_convolution(call, context)
     if _quantizes_input(layer) or id(call) in context.numbers:
         return None
@@ -53,12 +55,22 @@ def _depthwise(call: Call, context: Context) -> list[Step] | None:
     return [("conv", convolution, None), *activation(layer, filters)]
 
 
+@rule(lq.layers.QuantConv1D)
+def _convolution_1d(call: Call, context: Context) -> list[Step] | None:
+    """A convolution over an image of one row."""
+    layer = call.layer
+    is_packed = is_binary(layer) or _reads_signs(call, context)
+    if layer.data_format != "channels_last" or layer.padding == "causal" or id(call) not in context.kernels:
+        return None
+    return _binary_convolution(call, context) if is_packed else None
+
+
 @rule(layers.Dense, lq.layers.QuantDense, BinaryDense)
 def _dense(call: Call, context: Context) -> list[Step] | None:
     layer, shape = call.layer, context.input_shape(call)
     if len(shape) != 1 or id(call) not in context.kernels:
         return None
-    if is_binary(layer):
+    if is_binary(layer) or _reads_signs(call, context):
         return _binary_dense(call, context)
     if _quantizes_input(layer) or id(call) in context.numbers:
         return None
@@ -70,12 +82,14 @@ def _dense(call: Call, context: Context) -> list[Step] | None:
 def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
     layer, kernel = call.layer, context.kernel(call)
     magnitudes = _magnitudes(kernel)
-    if magnitudes is None or not _is_sign(layer.input_quantizer):
+    if magnitudes is None or not _takes_signs(call, context):
         return None
-    padding = _padding(layer, context.input_shape(call))
+    given, returned = context.input_shape(call), context.reference.shape(call.outputs[0])
+    is_row = len(given) == 2
+    shape, output = ((1, *given), (1, *returned)) if is_row else (given, returned)
+    padding = _padding(layer, shape)
     pad_value = float(getattr(layer, "pad_values", 0.0))
-    steps: list[Step] = []
-    shape = context.input_shape(call)
+    steps: list[Step] = [("row", op.Reshape(shape), shape)] if is_row else []
     if _pads(padding) and pad_value not in (0.0, 1.0):
         if pad_value != -1.0:
             return None
@@ -89,14 +103,16 @@ def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
         signs=np.where(kernel < 0, -1.0, 1.0).astype(np.float32),
         rows=np.tile(np.arange(kernel.shape[2]), (groups, 1)),
         filters=np.arange(filters),
-        strides=tuple(layer.strides),
-        dilations=tuple(layer.dilation_rate),
+        strides=_pair(layer.strides),
+        dilations=_pair(layer.dilation_rate),
         padding=padding,
         pad_value=pad_value,
     )
     scale, bias = _scale_and_bias(layer, filters)
-    steps += [("sign", op.Sign(), shape), ("conv", convolution, None)]
-    return [*steps, ("scale", op.Affine(magnitudes * scale, bias), None), *activation(layer, filters)]
+    if steps or not _reads_signs(call, context):
+        steps.append(("sign", op.Sign(), shape))
+    steps += [("conv", convolution, output), ("scale", op.Affine(magnitudes * scale, bias), output)]
+    return [*steps, *([("flat", op.Reshape(returned), None)] if is_row else []), *activation(layer, filters)]
 
 
 def _binary_dense(call: Call, context: Context) -> list[Step] | None:
@@ -104,7 +120,7 @@ def _binary_dense(call: Call, context: Context) -> list[Step] | None:
     layer, inputs = call.layer, context.input_shape(call)[0]
     kernel = context.kernel(call).reshape(1, 1, inputs, -1)
     magnitudes = _magnitudes(kernel)
-    if magnitudes is None or not _is_sign(layer.input_quantizer):
+    if magnitudes is None or not _takes_signs(call, context):
         return None
     units = kernel.shape[-1]
     convolution = op.BinaryConvolution(
@@ -149,23 +165,35 @@ def _magnitudes(kernel: np.ndarray) -> np.ndarray | None:
     return largest if np.all(largest - smallest <= 1e-6 * largest) else None
 
 
-# Both signs, zeros, numbers that underflow, and more of one sign than of the other.
-_PROBE = np.array([[-3.0, -1.0, -0.5, -1e-30, -0.0, 0.0, 1e-30, 0.2, 0.7, 1.0, 2.0, 50.0]], np.float32)
+def _reads_signs(call: Call, context: Context) -> bool:
+    """Whether a 1-bit kernel convolves signs that something else has taken."""
+    return id(call) in context.numbers and not _quantizes_input(call.layer) and context.holds_signs(call.inputs[0])
+
+
+def _takes_signs(call: Call, context: Context) -> bool:
+    """Whether a layer convolves signs, its own or those of something before it."""
+    return _reads_signs(call, context) or _is_sign(call.layer.input_quantizer)
 
 
 def _is_sign(quantizer: Any) -> bool:
     """Whether a quantizer is sign(x) elementwise, sign(0) = +1, as the graph's operation is."""
     try:
-        found = np.asarray(quantizer(tf.constant(_PROBE.reshape(1, 1, 1, -1)))).reshape(_PROBE.shape)
+        found = np.asarray(quantizer(tf.constant(PROBE.reshape(1, 1, 1, -1)))).ravel()
     except Exception:
         return False
-    return bool(np.array_equal(found, np.where(_PROBE >= 0, 1.0, -1.0)))
+    return bool(np.array_equal(found, np.where(PROBE >= 0, 1.0, -1.0)))
+
+
+def _pair(numbers: Sequence[int]) -> tuple[int, int]:
+    """Height and width, of one number for a row."""
+    height, width = numbers if len(numbers) == 2 else (1, *numbers)
+    return height, width
 
 
 def _padding(layer: Any, shape: op.Shape) -> Padding:
     if layer.padding == "valid":
         return ((0, 0), (0, 0))
-    return same_padding(shape[:2], layer.kernel_size, layer.strides, layer.dilation_rate)
+    return same_padding(shape[:2], *map(_pair, (layer.kernel_size, layer.strides, layer.dilation_rate)))
 
 
 def _pads(padding: Padding) -> bool:

@@ -10,7 +10,7 @@ from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from kbnn.converters.graph import operations as op
 from kbnn.converters.graph.rules import Context, Step, function, is_known, leaky, rule
-from kbnn.converters.graph.trace import Call
+from kbnn.converters.graph.trace import Call, Traced
 
 _Function = Callable[[tf.Tensor], tf.Tensor]
 _Arithmetic = Callable[[list[Any], int], op.Operation | None]
@@ -89,7 +89,7 @@ def _with_constants(
 
 
 def _is_computed(value: Any) -> bool:
-    return tf.is_tensor(value) and not hasattr(value, "numpy")
+    return isinstance(value, Traced)
 
 
 def _constant(value: Any, channels: int) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """kbnn's own layers."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,4 +115,4 @@ def _biased(layer: Any, channels: int) -> list[Step]:
 
 def _call_of(layer: Any, around: Call) -> Call:
     """The call of a layer that another layer consists of; all of them keep the shape."""
-    return Call(layer, around.first, around.last, around.arguments, around.inputs, around.outputs, ())
+    return replace(around, layer=layer, children=())

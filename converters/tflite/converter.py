@@ -1,9 +1,11 @@
 """From the intermediate form to a TFLite file, by Larq Compute Engine's converter, with tensors named after layers."""
 
+import copy
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 import kbnn
@@ -59,11 +61,12 @@ def with_names(file: File, trace: Trace, graph: Graph) -> File:
     for index, name in _tensor_names(file, trace, graph).items():
         tensors[index].name = name.encode()
     returned = {tensor.index: _behind(graph, graph.outputs[name]) for name, tensor in file.outputs.items()}
+    named: set[int] = set()
     for operator in file.operators:
         if is_convolution(operator):
             node = _convolving_node(operator, trace, returned.get(operator.outputs[0].index))
             if node is not None:
-                _name_constants(operator, node, tensors)
+                _name_constants(operator, node, model.subgraphs[0], named)
     return flatbuffer.parse(flatbuffer.pack(model))
 
 
@@ -75,19 +78,21 @@ def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
     for operator in file.operators:
         for number, tensor in enumerate(operator.outputs):
             if tensor.index not in names:
-                names[tensor.index] = _tensor_name(value_name(file, tensor), number, trace, taken)
+                is_binary = operator.name == "LceBconv2d" or tensor.dtype == "int32"
+                names[tensor.index] = _tensor_name(value_name(file, tensor), number, trace, taken, is_binary)
                 taken.add(names[tensor.index])
     return names
 
 
-def _tensor_name(name: str, output: int, trace: Trace, taken: set[str]) -> str:
+def _tensor_name(name: str, output: int, trace: Trace, taken: set[str], is_binary: bool) -> str:
+    """A node's name, or for what is inside one a number; Keras's name tells which layer binary values belong to."""
     last = last_operation(name, trace.order)
     if last is None:
         return next(other for other in (f"unnamed/{k}" for k in range(len(taken) + 1)) if other not in taken)
     held = trace.values.get((last, output))
     if held is not None and held.name not in taken:
         return held.name
-    if last in trace.keras:
+    if is_binary and last in trace.keras:
         return trace.keras[last]
     inside = trace.nodes[last].name
     return next(other for other in (f"{inside}/{k}" for k in range(len(taken) + 1)) if other not in taken)
@@ -118,12 +123,24 @@ def _behind(graph: Graph, name: str) -> Node:
     return node
 
 
-def _name_constants(operator: Operator, node: Node, tensors: Any) -> None:
+def _name_constants(operator: Operator, node: Node, subgraph: Any, named: set[int]) -> None:
+    """Names a convolution's constants after its node.
+
+    The converter stores equal kernels once; a binary convolution that shares one gets a tensor of its own for it.
+    """
     kernel = kernel_name(node) if isinstance(node.operation, BinaryConvolution) else f"{node.layer}/kernel"
     roles = ("kernel", "multiplier", "bias", "thresholds") if operator.name == "LceBconv2d" else ("kernel", "bias")
-    for tensor, role in zip(operator.inputs[1:], roles, strict=False):
-        if tensor is not None and tensor.data is not None:
-            tensors[tensor.index].name = kernel.replace("/kernel", f"/{role}").encode()
+    owner = subgraph.operators[operator.index]
+    for place, (tensor, role) in enumerate(zip(operator.inputs[1:], roles, strict=False), start=1):
+        if tensor is None or tensor.data is None:
+            continue
+        index = tensor.index
+        if index in named and operator.name == "LceBconv2d":
+            index = len(subgraph.tensors)
+            subgraph.tensors.append(copy.copy(subgraph.tensors[tensor.index]))
+            owner.inputs = np.array([*owner.inputs[:place], index, *owner.inputs[place + 1 :]], np.int32)
+        named.add(index)
+        subgraph.tensors[index].name = kernel.replace("/kernel", f"/{role}").encode()
 
 
 def kernel_name(node: Node) -> str:

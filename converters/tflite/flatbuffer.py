@@ -348,16 +348,21 @@ def _signature(model: Any, graph: Any, tensors: tuple[Tensor, ...]) -> tuple[dic
     """Inputs and outputs by the names that an app uses; by their tensors' names in a file without a signature."""
     inputs = [_at(tensors, t) for t in _values(graph.InputsAsNumpy())]
     outputs = [_at(tensors, t) for t in _values(graph.OutputsAsNumpy())]
-    names = {}
-    if model.SignatureDefsLength():
-        signature = model.SignatureDefs(0)
-        entries = [signature.Inputs(k) for k in range(signature.InputsLength())]
-        entries += [signature.Outputs(k) for k in range(signature.OutputsLength())]
-        names = {entry.TensorIndex(): _text(entry.Name()) for entry in entries}
+    if not model.SignatureDefsLength():
+        return {tensor.name: tensor for tensor in inputs}, {tensor.name: tensor for tensor in outputs}
+    signature = model.SignatureDefs(0)
     return (
-        {names.get(tensor.index, tensor.name): tensor for tensor in inputs},
-        {names.get(tensor.index, tensor.name): tensor for tensor in outputs},
+        _by_name(inputs, [signature.Inputs(k) for k in range(signature.InputsLength())]),
+        _by_name(outputs, [signature.Outputs(k) for k in range(signature.OutputsLength())]),
     )
+
+
+def _by_name(tensors: list[Tensor], entries: list[Any]) -> dict[str, Tensor]:
+    """Tensors by their names in a signature, in the graph's order; one tensor may have several names."""
+    names: dict[int, list[str]] = {}
+    for entry in entries:
+        names.setdefault(entry.TensorIndex(), []).append(_text(entry.Name()))
+    return {(names.get(tensor.index) or [tensor.name]).pop(0): tensor for tensor in tensors}
 
 
 def _metadata(model: Any, buffers: list[np.ndarray]) -> dict[str, bytes]:

@@ -141,6 +141,8 @@ def _check(status: int, folder: Path, timeout: float, seconds: float) -> None:
     message = " ".join(log.read_bytes().decode(errors="replace").split()) if log.exists() else ""
     if "Grouped binary convolutions are not supported with this kernel" in message:
         raise UnsupportedKernelError("this kernel does not run grouped binary convolutions: use the indirect one")
+    if "Zero-padding is only supported by the reference kernel" in message:
+        raise UnsupportedKernelError("the reference kernel does not pad an odd number of channels with zeros")
     if status < 0:
         message = f"it died of {_signal(-status)}, {message or 'without a message'}"
     raise KbnnError(f"the interpreter cannot run the file: {message}; convert the model again")

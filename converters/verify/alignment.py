@@ -59,7 +59,7 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
         value = _output(name, file, reference)
         if graph is None and value is not None:
             found[tensor.index] = _aligned(tensor, value, 0, reference)
-    return found
+    return {index: aligned for index, aligned in found.items() if reference.is_per_sample(aligned.value)}
 
 
 def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
@@ -143,7 +143,7 @@ def _computed(file: File, kinds: tuple[str, ...]) -> list[Tensor]:
 
 def _by_graph(tensor: Tensor, graph: Graph, reference: Reference) -> Aligned | None:
     node = graph.nodes.get(tensor.name)
-    if node is None or node.origin is None:
+    if node is None or node.origin is None or (isinstance(node.operation, Sign) and tensor.dtype != "int32"):
         return None
     # Files of earlier versions give the name to the sign before a max-pool, which holds more places.
     if math.prod(reference.shape(node.origin.value)[:-1]) != math.prod(tensor.shape[1:-1]):

@@ -1,8 +1,5 @@
 """Observes a network: its binary layers, their kernels, and the inputs of their signs."""
 
-import contextlib
-import functools
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +8,8 @@ import tensorflow as tf
 
 from kbnn import structure
 from kbnn.analysis.measures import batch_median
+from kbnn.layer_calls import watched
 
-Call = Callable[..., Any]
 SAMPLES = 256
 # A batch median in front of a binary layer is named after it.
 _MEDIAN = "_median"
@@ -56,10 +53,10 @@ def observe(model: Any, images: np.ndarray) -> list[Observation]:
     """
     layers = structure.require_binary_layers(model)
     medians = {layer.name: layer for layer in structure.layers(model) if layer.name.endswith(_MEDIAN)}
-    inputs: dict[str, np.ndarray] = {}
-    with _recording([*layers, *medians.values()], inputs):
+    inputs = _Inputs()
+    with watched([*layers, *medians.values()], inputs):
         model(images, training=False)
-    return [_observation(layer, medians.get(layer.name + _MEDIAN), inputs) for layer in layers]
+    return [_observation(layer, medians.get(layer.name + _MEDIAN), inputs.by_name) for layer in layers]
 
 
 def _observation(layer: Any, median: Any, inputs: dict[str, np.ndarray]) -> Observation:
@@ -91,21 +88,18 @@ def batch_median_of(activations: np.ndarray) -> Binarization:
     return Binarization(np.asarray(omega), scales)
 
 
-@contextlib.contextmanager
-def _recording(layers: Sequence[Any], inputs: dict[str, np.ndarray]) -> Iterator[None]:
-    """Keeps what each layer is called with; unlike `layer.input` it works for subclassed and nested models too."""
-    for layer in layers:
-        layer.call = functools.partial(_record, layer.name, layer.call, inputs)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.call
+class _Inputs:
+    """Keeps what each layer is called with, float32, by the layer's name."""
 
+    def __init__(self) -> None:
+        self.by_name: dict[str, np.ndarray] = {}
 
-def _record(name: str, call: Call, inputs: dict[str, np.ndarray], x: Any, *rest: Any, **kwargs: Any) -> Any:
-    inputs[name] = np.asarray(x).astype(np.float32)
-    return call(x, *rest, **kwargs)
+    def enter(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+        self.by_name[layer.name] = np.asarray(args[0]).astype(np.float32)
+        return args, kwargs
+
+    def leave(self, layer: Any, outputs: Any) -> Any:
+        return outputs
 
 
 def images_of(data: Any, samples: int = SAMPLES) -> np.ndarray:

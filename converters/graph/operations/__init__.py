@@ -16,10 +16,11 @@ from kbnn.converters.graph.operations.moves import (
     Shuffle,
     Split,
 )
-from kbnn.converters.graph.operations.operation import Input, Opaque, Operation, Shape
+from kbnn.converters.graph.operations.operation import IMPORT, Input, Opaque, Operation, Shape
 from kbnn.converters.graph.operations.statistics import Centre, GlobalMean, Normalize, Pool
 
 __all__ = [
+    "IMPORT",
     "Add",
     "Affine",
     "BinaryConvolution",

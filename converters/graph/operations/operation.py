@@ -1,6 +1,7 @@
 """What an operation is, and what the passes ask of it."""
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 Shape = tuple[int, ...]
+# The name scope that the operations of `Opaque` are in.
+IMPORT = "o"
 
 
 class Operation:
@@ -92,23 +95,28 @@ class Input(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Opaque(Operation):
-    """A Keras layer that no rule knows, called as it is.
+    """A part of Keras's graph as it is, for what no rule knows.
 
-    `arguments` are those of the traced call, of which the tensors `names` are replaced; `operations` are the names of
-    the operations that the layer made in Keras's graph.
+    Its operations are numbered "0", "1", … in `graph_def`, where they read its inputs by the names "i0", "i1", …;
+    `results` are the tensors that it returns, and `operations` the names that its operations have in Keras's graph.
     """
 
-    layer: Any
-    arguments: Any
-    names: Sequence[str]
+    graph_def: Any
+    results: Sequence[str]
     operations: Sequence[str]
 
     convolves = True
 
     def __call__(self, *inputs: tf.Tensor) -> Any:
-        given = dict(zip(self.names, inputs, strict=True))
-        args, kwargs = tf.nest.map_structure(
-            lambda value: given[value.name] if tf.is_tensor(value) and value.name in given else value, self.arguments
-        )
-        outputs = tf.nest.flatten(self.layer(*args, **kwargs))
+        outputs = self._eager(*inputs) if tf.executing_eagerly() else self._imported(*inputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _imported(self, *inputs: tf.Tensor) -> Any:
+        given = {f"i{k}:0": value for k, value in enumerate(inputs)}
+        return tf.graph_util.import_graph_def(
+            self.graph_def, input_map=given, return_elements=list(self.results), name=IMPORT
+        )
+
+    @functools.cached_property
+    def _eager(self) -> Callable[..., Any]:
+        return tf.function(self._imported, autograph=False, reduce_retracing=True)

@@ -1,0 +1,161 @@
+"""Parts of Keras's graph, cut out to be built into another graph as they are."""
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
+
+from kbnn.converters.graph.trace import Reference
+
+_SCALE_OR_SHIFT = ("Mul", "AddV2", "Add", "Sub", "RealDiv", "BiasAdd")
+_SUMS = ("AddV2", "Add", "Sub")
+_COPIES = ("Identity", "IdentityN", "StopGradient", "Snapshot")
+# What a sign is made of.
+_COMPARISONS = ("Sign", "Greater", "GreaterEqual", "Less", "LessEqual")
+_ELEMENTWISE = (
+    *(*_COMPARISONS, *_COPIES, *_SUMS, "Select", "SelectV2", "Cast", "Mul", "Neg", "Abs", "Maximum", "Minimum"),
+    *("LogicalNot", "LogicalAnd", "LogicalOr", "ZerosLike", "OnesLike", "ClipByValue"),
+)
+_LARGEST_SIGN = 16
+# Both signs, zeros, numbers that underflow, and more of one sign than of the other.
+PROBE = np.array([-3.0, -1.0, -0.5, -1e-30, -0.0, 0.0, 1e-30, 0.2, 0.7, 1.0, 2.0, 50.0], np.float32)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The operations between some tensors, see `operations.Opaque`; `inputs` are the tensors that it reads.
+
+    `varies_over_places`: it scales or shifts by constants that are not the same everywhere in an image. LCE folds such
+    a constant into a binary convolution before it as if they were: it takes the first value, or writes a file that does
+    not load.
+    """
+
+    graph_def: GraphDef
+    inputs: tuple[str, ...]
+    results: tuple[str, ...]
+    operations: tuple[str, ...]
+    varies_over_places: bool
+
+
+def slice_of(reference: Reference, tensors: Sequence[str], known: Container[str]) -> Slice:
+    """What computes `tensors` from tensors that are `known`, and from constants."""
+    found = _between(reference, tensors, known)
+    numbers = {operation.name: str(k) for k, operation in enumerate(found)}
+    inputs: dict[str, str] = {}
+
+    def renamed(value: tf.Tensor) -> str:
+        source = reference.source(value.name)
+        if _is_cut(reference, source, known):
+            return inputs.setdefault(source, f"i{len(inputs)}:0")
+        return f"{numbers[value.op.name]}:{value.value_index}"
+
+    graph_def = GraphDef(versions=reference.graph_def.versions)
+    for operation in found:
+        node = graph_def.node.add()
+        node.CopyFrom(operation.node_def)
+        node.name = numbers[operation.name]
+        node.input[:] = [renamed(value) for value in operation.inputs]
+        node.attr.pop("_output_shapes", None)
+        if _is_sign_of_a_shifted_sign(reference, operation):
+            node.input[0] = _kept(graph_def, node.input[0], node.name)
+        if any(attribute.HasField("func") for attribute in node.attr.values()):
+            graph_def.library.CopyFrom(reference.graph_def.library)
+    results = tuple(renamed(reference.tensor(name)) for name in tensors)
+    varies = any(_varies(reference, operation) for operation in found)
+    return Slice(graph_def, tuple(inputs), results, tuple(numbers), varies)
+
+
+def _between(reference: Reference, tensors: Sequence[str], known: Container[str]) -> list[tf.Operation]:
+    """The operations that compute tensors from known ones, in order of execution."""
+    needed: set[int] = set()
+    waiting = [reference.tensor(name) for name in tensors]
+    while waiting:
+        value = waiting.pop()
+        place = reference.order[value.op.name]
+        if not _is_cut(reference, reference.source(value.name), known) and place not in needed:
+            needed.add(place)
+            waiting += value.op.inputs
+    return [reference.operation(place) for place in sorted(needed)]
+
+
+def _is_cut(reference: Reference, tensor: str, known: Container[str]) -> bool:
+    """Whether a part begins at a tensor. Masks are computed where they are used: LCE must see the comparison."""
+    return tensor in known and reference.tensor(tensor).dtype != tf.bool
+
+
+def sign_source(reference: Reference, tensor: str) -> str | None:
+    """The tensor that a named one is the sign of, elementwise with sign(0) = +1; None where it is no sign.
+
+    It is found by trying: the operations before the tensor, one more at a time, must turn numbers into their signs.
+    """
+    frontier, made = [reference.tensor(tensor)], []
+    while len(made) < _LARGEST_SIGN:
+        frontier.sort(key=lambda value: reference.order[value.op.name])
+        operation = frontier.pop().op
+        if operation.type not in _ELEMENTWISE:
+            return None
+        made.append(operation.type)
+        read = [value for value in operation.inputs if not reference.is_constant(value.name)]
+        if any(value.shape.num_elements() != 1 for value in operation.inputs if reference.is_constant(value.name)):
+            return None
+        frontier += [value for value in read if all(value is not other for other in frontier)]
+        if not frontier:
+            return None
+        if len(frontier) == 1 and any(kind in _COMPARISONS for kind in made):
+            source = reference.source(frontier[0].name)
+            if _turns_into_signs(reference, source, tensor):
+                return source
+    return None
+
+
+def _turns_into_signs(reference: Reference, source: str, tensor: str) -> bool:
+    shape = reference.shape(source)
+    if reference.tensor(source).dtype != tf.float32 or None in shape or shape != reference.shape(tensor):
+        return False
+    given = np.resize(PROBE, (1, *shape))
+    return np.array_equal(reference.computed(tensor, {source: given}), np.where(given >= 0, 1.0, -1.0))
+
+
+def _is_sign_of_a_shifted_sign(reference: Reference, operation: tf.Operation) -> bool:
+    """Whether LCE would take an operation for a sign that is none: `sign(sign(x) + c)`, whose c it never looks at.
+
+    With 0 < c < 1 it is one.
+    """
+    if operation.type != "Sign" or operation.inputs[0].op.type not in _SUMS:
+        return False
+    terms = list(operation.inputs[0].op.inputs)
+    if not any(_behind_copies(value).type == "Sign" for value in terms):
+        return False
+    constants = [value.name for value in terms if reference.is_constant(value.name)]
+    if len(constants) != 1 or operation.inputs[0].op.type == "Sub":
+        return True
+    return not np.all(np.abs(reference.constants(constants)[0] - 0.5) < 0.5)
+
+
+def _behind_copies(value: tf.Tensor) -> tf.Operation:
+    while value.op.type in _COPIES:
+        value = value.op.inputs[value.value_index]
+    return value.op
+
+
+def _kept(graph_def: GraphDef, read: str, name: str) -> str:
+    """The value that a node reads, as one that the converter does not look through."""
+    smallest = graph_def.node.add(name=f"{name}/smallest", op="Const")
+    smallest.attr["dtype"].type = tf.float32.as_datatype_enum
+    smallest.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(tf.float32.min))
+    kept = graph_def.node.add(name=f"{name}/kept", op="Maximum", input=[read, smallest.name])
+    kept.attr["T"].type = tf.float32.as_datatype_enum
+    return str(kept.name)
+
+
+def _varies(reference: Reference, operation: tf.Operation) -> bool:
+    if operation.type not in _SCALE_OR_SHIFT:
+        return False
+    constants = [value for value in operation.inputs if reference.is_constant(value.name)]
+    return len(constants) < len(operation.inputs) and any(_is_map(value) for value in constants)
+
+
+def _is_map(value: tf.Tensor) -> bool:
+    return value.shape.rank is not None and any(size != 1 for size in value.shape[-3:-1])
