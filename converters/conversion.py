@@ -11,6 +11,7 @@ from kbnn import files, tables
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.binary_layers import binary_calls
 from kbnn.converters.graph.graph import Graph, batches
+from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
 from kbnn.converters.passes.int8 import calibrated, in_int8
@@ -18,7 +19,7 @@ from kbnn.converters.tflite import audit, flatbuffer
 from kbnn.converters.tflite.audit import Audit
 from kbnn.converters.tflite.converter import lower
 from kbnn.converters.tflite.flatbuffer import File
-from kbnn.converters.tflite.int8_weights import stored_as_int8
+from kbnn.converters.tflite.int8_weights import before_signs, stored_as_int8
 from kbnn.converters.tflite.metadata import Description, with_metadata
 from kbnn.converters.verify import verification
 from kbnn.converters.verify.diagnosis import diagnose, miscomputed
@@ -73,8 +74,9 @@ def convert(
         kernel: "grouped" keeps a grouped convolution one operator, which LCE's default kernel refuses; "portable"
             makes it one convolution per group, which runs everywhere.
         allow_float: names of 1-bit layers that may stay float.
-        weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits with one scale per output
-            channel; activations stay float. The file is then compared with Keras with its weights rounded so.
+        weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, and in 16 bits where signs
+            depend on them, with one scale per output channel; activations stay float. The file is then compared with
+            Keras with its weights rounded so.
         calibration: network input like the images that the file will see; everything real-valued then becomes int8,
             activations too, in the ranges that these images give. The file is compared with its graph rounded so.
         description: what an app has to know, such as labels and normalization; it becomes the file's metadata.
@@ -96,6 +98,8 @@ def convert(
     keras = Reference(in_float32(model))
     _check_binary(keras, options)
     _check_computable(keras, options)
+    if weights == "int8":
+        options = replace(options, in_16_bits=before_signs(lift(keras)))
     reference = reference_for(keras, options)
     graph = deploy(reference, options)
     if calibration is not None:
@@ -107,7 +111,7 @@ def convert(
     file = lower(graph, {**described.to_json(), **options.to_json()})
     _check_bitpacked(reference, file, graph, options)
     if options.weights == "int8":
-        file = stored_as_int8(file)
+        file = stored_as_int8(file, options.in_16_bits)
     file = flatbuffer.parse(with_metadata(file, described))
     given = _default_images(model, keras, calibration) if images is None else images
     parity = verification.compare(keras, file, given, os.fspath(path), graph)

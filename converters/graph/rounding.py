@@ -1,21 +1,24 @@
-"""How constants are rounded to 8 bits."""
+"""How constants are rounded to 8 or 16 bits."""
 
 import numpy as np
 import tensorflow as tf
 
-LARGEST = 127
+LARGEST = {8: 127, 16: 32767}
 
 
-def scales_per_channel(kernel: np.ndarray, axis: int) -> np.ndarray:
-    """One positive float32 scale per channel of an axis, which maps the largest magnitude to 127; it broadcasts."""
+def scales_per_channel(kernel: np.ndarray, axis: int, bits: int = 8) -> np.ndarray:
+    """One positive float32 scale per channel of an axis, which maps the largest magnitude to 127 or 32767.
+
+    The result broadcasts: `kernel / scales`.
+    """
     others = tuple(k for k in range(kernel.ndim) if k != axis % kernel.ndim)
     largest = np.abs(kernel).max(others, keepdims=True)
-    return np.where(largest > 0, largest, 1.0).astype(np.float32) / np.float32(LARGEST)
+    return np.where(largest > 0, largest, 1.0).astype(np.float32) / np.float32(LARGEST[bits])
 
 
-def rounded_kernel(kernel: np.ndarray) -> np.ndarray:
-    """A kernel `(..., filters)` rounded to int8 with one scale per filter."""
-    scales = scales_per_channel(kernel, axis=-1)
+def rounded_kernel(kernel: np.ndarray, bits: int = 8) -> np.ndarray:
+    """A kernel `(..., filters)` rounded to int8 or int16 with one scale per filter."""
+    scales = scales_per_channel(kernel, -1, bits)
     return (np.round(kernel / scales) * scales).astype(np.float32)
 
 

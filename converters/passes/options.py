@@ -20,6 +20,7 @@ class Options:
     run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float. `weights`: how those of
     real-valued layers are stored. `limits`: the ranges of the values that are rounded to int8; empty if activations
     stay float. `passes`: the names of the passes that made the file, in order; empty for those of this version.
+    `in_16_bits`: with int8 weights, the real-valued layers whose weights are stored in 16 bits.
 
     Raises:
         UsageError: an unknown kernel or type of weights.
@@ -30,6 +31,7 @@ class Options:
     weights: str = "float32"
     limits: Mapping[str, Limits] = field(default_factory=dict)
     passes: tuple[str, ...] = ()
+    in_16_bits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
@@ -51,6 +53,7 @@ class Options:
         # JSON knows no tuples.
         given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
         given["passes"] = tuple(map(str, given.get("passes", ())))
+        given["in_16_bits"] = tuple(map(str, given.get("in_16_bits", ())))
         if len(given["passes"]) > _MOST_PASSES:
             raise ValueError(f"{len(given['passes'])} passes")
         given["limits"] = {

@@ -271,8 +271,11 @@ def _matrices(file: File, operator: Operator) -> list[Tensor]:
 
 
 def stored(file: File, tensor: Tensor) -> Tensor:
-    """The constant behind a tensor that the file dequantizes; any other tensor itself."""
+    """The constant behind a tensor that the file dequantizes, and scales if it is int16; any other tensor itself."""
     producer = file.producers.get(tensor.index)
+    if producer is not None and producer.name == "MUL" and len(producer.operands) == 1:
+        dequantized = stored(file, producer.operands[0])
+        return dequantized if dequantized.data is not None else tensor
     source = producer.inputs[0] if producer is not None and producer.name == "DEQUANTIZE" else None
     return source or tensor
 

@@ -222,7 +222,7 @@ def compare(keras: Reference, file: File, images: Images, path: str = "the file"
 
 def reference_for(keras: Reference, options: Options) -> Reference:
     """What a file of these options has to compute."""
-    return rounded(keras) if options.weights == "int8" else keras
+    return rounded(keras, options.in_16_bits) if options.weights == "int8" else keras
 
 
 def options_of(file: File) -> Options | None:
