@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -89,9 +90,9 @@ QuantizerSource = str | Callable[[], lq.quantizers.Quantizer] | lq.quantizers.Qu
 class Method:
     """What makes one network binary.
 
-    Every layer gets quantizers and constraints of its own. Penalties are shared by the layers of a network, so that
-    one number sets their strength and the median loss knows how many layers it averages over. For another network,
-    `get` the method again or take `fresh()`.
+    Every layer gets quantizers and constraints of its own: names and quantizers become functions that make them.
+    Penalties are shared by the layers of a network, so that one number sets their strength and the median loss knows
+    how many layers it averages over. For another network, `get` the method again or take `fresh()`.
 
     Args:
         name: what `get` knows the method by, and what a run's records call it; filled in by `get`.
@@ -125,6 +126,10 @@ class Method:
     before: tuple[Step, ...] = ()
     after: Step | None = None
     scales_activations: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("input_quantizer", "kernel_quantizer"):
+            object.__setattr__(self, field, _maker(getattr(self, field), field))
 
     @property
     def is_binary(self) -> bool:
@@ -215,8 +220,8 @@ class Method:
         They do not include the method's layers in front of the sign and behind the addition.
         """
         return {
-            "input_quantizer": _quantizer(self.input_quantizer, "input_quantizer"),
-            "kernel_quantizer": _quantizer(self.kernel_quantizer, "kernel_quantizer"),
+            "input_quantizer": self.input_quantizer and self.input_quantizer(),
+            "kernel_quantizer": self.kernel_quantizer and self.kernel_quantizer(),
             "kernel_constraint": self.kernel_constraint and self.kernel_constraint(),
             "kernel_regularizer": self.kernel_regularizer,
             "scale": self.scale,
@@ -226,12 +231,21 @@ class Method:
         }
 
 
-def _quantizer(source: QuantizerSource | None, what: str) -> lq.quantizers.Quantizer | None:
-    """A new quantizer."""
-    if isinstance(source, lq.quantizers.Quantizer):
-        config = source.get_config()
-        return type(source).from_config({key: value for key, value in config.items() if key != "name"})
-    return source() if callable(source) else quantizers.get(source, what)
+def _maker(source: QuantizerSource | None, what: str) -> Callable[[], lq.quantizers.Quantizer] | None:
+    """A function that makes new quantizers.
+
+    Raises:
+        UsageError: an unknown name; near names are offered.
+    """
+    if isinstance(source, str):
+        quantizers.get(source, what)
+        return functools.partial(quantizers.get, source)
+    return functools.partial(_copy, source) if isinstance(source, lq.quantizers.Quantizer) else source
+
+
+def _copy(quantizer: lq.quantizers.Quantizer) -> lq.quantizers.Quantizer:
+    config = {key: value for key, value in quantizer.get_config().items() if key != "name"}
+    return type(quantizer).from_config(config)
 
 
 def _copied(regularizer: Any) -> Any:
@@ -376,7 +390,7 @@ def _modifier(name: str, only: str | None = None) -> Callable[[Callable[[Method]
 @_modifier("std")
 def _with_standardized_kernels(method: Method) -> Method:
     """`+std`: standardized kernels. The scale of the base's kernel quantizer moves to the output."""
-    scope = getattr(_quantizer(method.kernel_quantizer, "kernel_quantizer"), "scale_scope", None)
+    scope = getattr(method.layer_arguments()["kernel_quantizer"], "scale_scope", None)
     moved = {} if scope is None else {"scale": "mean_abs", "scale_scope": scope}
     return dataclasses.replace(method, kernel_quantizer="standardized", **moved)
 

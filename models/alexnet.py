@@ -32,10 +32,11 @@ def alexnet(
 
     Args:
         width: multiplies every channel and unit count.
-        stem: `cifar` (first convolution 3x3) or `imagenet` (11x11 at stride 4); by the image's size when not given.
+        stem: `cifar` (first convolution 3x3) or `imagenet` (11x11 at stride 4); by the image's size if not given.
 
     Source: Rastegari et al., XNOR-Net, 2016, section 4; BNN+, section 4.
-    Deviates from the paper: batch normalization comes before max-pooling, which the device can then do on bits.
+    Deviates from the paper: batch normalization comes before max pooling, so that the device pools bits. The clip
+    before the classifier is ours.
     """
     stem = parts.stem_for(inputs, stem)
     parts.check_size(inputs, _SMALLEST[stem])

@@ -21,7 +21,7 @@ def aresb(
     estimator: parts.Estimator | None = None,
     twin_activation: TwinActivation = "none",
 ) -> tf.Tensor:
-    """PresB-Net without layer normalization and biased PReLU: the network that it is compared with.
+    """PresB-Net without layer normalization and biased PReLU, which its paper compares with.
 
     Measured costs: `docs/networks.md`.
 

@@ -24,7 +24,7 @@ def dorefa_svhn(inputs: tf.Tensor, method: Method, classes: int, *, width: parts
         width: multiplies every channel count.
 
     Source: Zhou et al., DoReFa-Net, 2016, section 3; BNN+, section 4.
-    Deviates from the paper: dropout stands before the sign, which turns what it drops to +1.
+    Deviates from the paper: dropout comes before the sign, so dropped values become +1.
     """
     parts.check_size(inputs, smallest=40)
     x = parts.real_convolution(inputs, parts.channels(48, width), 5, padding="valid", use_bias=True, name="conv1")

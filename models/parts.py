@@ -1,4 +1,4 @@
-"""Pieces that several networks are built from, and the words for their options."""
+"""Pieces that several networks are built from, and the types of their options."""
 
 from typing import Annotated, Literal
 
@@ -19,8 +19,11 @@ Blocks = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.Field(min_length=1
 Stem = Literal["cifar", "imagenet"]
 # One shortcut per convolution (Bi-Real Net), one per two convolutions (ResNet), or none.
 Shortcuts = Literal["bireal", "res", "none"]
-# How a shortcut gets to more channels: zeros, a real 1x1 convolution, or the same channels again.
-ShortcutType = Literal["A", "B", "duplicate"]
+# How a shortcut gets to more channels: average pool and zeros, every second pixel and zeros (SiMaN's code), average
+# pool and a real 1x1 convolution, or average pool and the same channels again.
+ShortcutType = Literal["A", "A_subsample", "B", "duplicate"]
+# What follows the batch normalization of the first convolution.
+StemActivation = Literal["none", "relu"]
 # What follows each addition; the method's own activation when not given.
 Activation = Literal["none", "hard_tanh", "prelu", "rprelu", "maxout"]
 
@@ -37,24 +40,26 @@ def channels(filters: int, width: float, multiple: int = 1) -> int:
 
 
 def stem_for(inputs: tf.Tensor, stem: Stem | None) -> Stem:
-    """The stem that was asked for, or the one that suits the size of the image.
+    """The stem that is given, or the one that suits the size of the image.
 
     Raises:
-        UsageError: the size is open and no stem was asked for.
+        UsageError: neither a stem nor the image's size is given.
     """
     if stem is not None:
         return stem
     height, width = inputs.shape[1:3]
     if height is None or width is None:
-        raise UsageError(f"the image's size is open: received {inputs.shape[1:]}, choose stem='cifar' or 'imagenet'")
+        raise UsageError(
+            f"the image's size is not known: received {inputs.shape[1:]}, choose stem='cifar' or 'imagenet'"
+        )
     return "cifar" if max(height, width) <= CIFAR_SIZE else "imagenet"
 
 
 def check_size(inputs: tf.Tensor, smallest: int) -> None:
-    """For networks without padding, or with dense layers.
+    """Checks the size of the image, for networks without padding or with dense layers.
 
     Raises:
-        UsageError: the image's size is open, or below `smallest` pixels in height or width.
+        UsageError: the size is not known, or below `smallest` pixels in height or width.
     """
     if any(size is None or size < smallest for size in inputs.shape[1:3]):
         raise UsageError(
@@ -73,7 +78,7 @@ def real_convolution(
     use_bias: bool = False,
     name: str,
 ) -> tf.Tensor:
-    """A real-valued convolution, by default zero-padded to the same size and without bias."""
+    """A real-valued convolution; zero-padded to the same size and without bias by default."""
     return tf.keras.layers.Conv2D(
         filters,
         kernel_size,
@@ -94,29 +99,37 @@ def clip(x: tf.Tensor, *, name: str) -> tf.Tensor:
     return tf.keras.layers.Activation(hard_tanh, name=name)(x)
 
 
-def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None) -> tf.Tensor:
-    """The real first convolution of a residual network.
+def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation: StemActivation = "none") -> tf.Tensor:
+    """The real first convolution of a residual network, with batch normalization.
 
-    `cifar`: 3x3; `imagenet`: 7x7 at stride 2 and 3x3 max-pooling at stride 2 (He et al. 2016, table 1).
+    `cifar`: 3x3, then a ReLU if asked for. `imagenet`: 7x7 at stride 2, then 3x3 max pooling at stride 2 (He et al.
+    2016, table 1).
     """
     if stem_for(inputs, stem) == "cifar":
-        return batch_normalization(real_convolution(inputs, filters, 3, name="stem_conv"), name="stem_bn")
+        x = batch_normalization(real_convolution(inputs, filters, 3, name="stem_conv"), name="stem_bn")
+        return tf.keras.layers.ReLU(name="stem_relu")(x) if activation == "relu" else x
     x = real_convolution(inputs, filters, 7, strides=2, name="stem_conv")
     x = batch_normalization(x, name="stem_bn")
     return tf.keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
 
 
 def shortcut(x: tf.Tensor, filters: int, strides: int, shortcut_type: ShortcutType, *, name: str) -> tf.Tensor:
-    """The identity, or what brings `x` to `filters` channels at a stride, after average pooling.
+    """The identity, or `x` brought to `filters` channels at a stride.
 
-    `A`: channels of zeros. `B`: a real 1x1 convolution and batch normalization (Bi-Real Net, section 4.4).
-    `duplicate`: the channels again (ReActNet).
+    `A`: average pooling, then channels of zeros. `A_subsample`: the same with every second pixel instead of pooling, as
+    in SiMaN's and IR-Net's code. `B`: average pooling, a real 1x1 convolution and batch normalization (Bi-Real Net,
+    section 4.4). `duplicate`: average pooling, then the channels again (ReActNet).
+
+    Deviates from the paper: He et al. define option A by a stride, as `A_subsample`; `A` pools, as all other types do.
     """
     if strides == 1 and x.shape[-1] == filters:
         return x
-    if strides > 1:
+    if strides > 1 and shortcut_type == "A_subsample":
+        # Max pooling of one pixel is subsampling, and an operator that the device has.
+        x = tf.keras.layers.MaxPooling2D(1, strides=strides, name=f"{name}_subsample")(x)
+    elif strides > 1:
         x = average_pool(x, strides, name=f"{name}_pool")
-    if shortcut_type == "A":
+    if shortcut_type in ("A", "A_subsample"):
         return ZeroPadChannels(filters, name=f"{name}_pad")(x)
     if shortcut_type == "B":
         return batch_normalization(real_convolution(x, filters, 1, name=f"{name}_conv"), name=f"{name}_bn")
@@ -133,7 +146,7 @@ def max_pool(x: tf.Tensor, size: int, *, name: str) -> tf.Tensor:
 
 
 def repeat_channels(x: tf.Tensor, filters: int, *, name: str) -> tf.Tensor:
-    """All channels, then all of them again, until there are `filters`."""
+    """All channels, repeated until there are `filters`."""
     if filters % x.shape[-1]:
         raise UsageError(f"{name} cannot repeat {x.shape[-1]} channels to {filters}: choose another width")
     copies = filters // x.shape[-1]
@@ -150,10 +163,10 @@ def residual_block(
     *,
     name: str,
 ) -> tf.Tensor:
-    """Twice sign, binary 3x3 convolution, batch normalization, under one of three shortcut designs.
+    """Twice sign, binary 3x3 convolution and batch normalization, with one of three shortcut designs.
 
-    All three have the same kernels under the same names (Bi-Real Net, figure 6); the method's activation follows
-    each addition.
+    All three have the same kernels with the same names (Bi-Real Net, figure 6). The method's activation follows each
+    addition.
     """
     entered = x
     for k, step in ((1, strides), (2, 1)):
@@ -172,7 +185,7 @@ def residual_block(
 def preactivation_block(
     x: tf.Tensor, filters: int, strides: int, method: Method, shortcut_type: ShortcutType, *, name: str
 ) -> tf.Tensor:
-    """Twice batch normalization, sign, binary 3x3 convolution, activation; one shortcut around both.
+    """Twice batch normalization, sign, binary 3x3 convolution and activation; one shortcut around both.
 
     XNOR-Net's order (section 3.2) in He et al.'s full pre-activation block, the network of ML+BMA's tables 1 to 3.
     """
@@ -186,7 +199,7 @@ def preactivation_block(
 
 
 def stages(blocks: tuple[int, ...]) -> list[tuple[int, int, str]]:
-    """Stage (from 0), stride and name of every block; the first block of each stage but the first halves the image."""
+    """Stage (from 0), stride and name of every block. The first block of each stage but the first has stride 2."""
     return [
         (stage, 2 if stage > 0 and block == 0 else 1, f"stage{stage + 1}_block{block + 1}")
         for stage, count in enumerate(blocks)
@@ -195,11 +208,11 @@ def stages(blocks: tuple[int, ...]) -> list[tuple[int, int, str]]:
 
 
 def classifier(x: tf.Tensor, classes: int, features_norm: bool = False) -> tf.Tensor:
-    """Global average pooling, batch normalization if asked for, and a real dense layer that returns float32 logits."""
+    """Global average pooling, optional batch normalization, and a real dense layer that returns float32 logits."""
     x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return logits(batch_normalization(x, name="pool_bn") if features_norm else x, classes)
 
 
 def logits(x: tf.Tensor, classes: int) -> tf.Tensor:
-    """The real last layer; float32 under mixed precision too."""
+    """The real last layer, in float32 under every policy."""
     return tf.keras.layers.Dense(classes, dtype="float32", name="logits")(x)

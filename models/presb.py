@@ -14,7 +14,7 @@ from kbnn.models.resnet import DEPTHS
 
 GROUPS = 2
 
-# What stands before a normalization.
+# In front of a normalization.
 Activation = Literal["biased_prelu", "rprelu", "relu", "none"]
 # Biased PReLUs have one bias and slope per group (paper) or per channel.
 PReLUScope = Literal["group", "channel"]
@@ -22,13 +22,21 @@ PReLUScope = Literal["group", "channel"]
 LayerNorm = Literal["whole", "group", "none"]
 # The 1x1 convolution around an expand block: 1-bit, with a 1-bit kernel on real input (code), real, or no shortcut.
 BlockShortcut = Literal["binary", "binary_kernel", "real", "none"]
-# What the real-valued twin has in the place of the sign: nothing (paper), the sign (code), or clip or ReLU.
+# The real-valued twin's replacement for the sign: none (paper), the sign itself (code), or a clip.
 TwinActivation = Literal["none", "sign", "clip"]
 
 
 @dataclass(frozen=True)
 class Block:
-    """Two half blocks and a shortcut around them: `(B, H, W, C)` to the same, or to `(B, H/2, W/2, 2C)`."""
+    """Two half blocks and a shortcut around them: `(B, H, W, C)` to the same, or to `(B, H/2, W/2, 2C)`.
+
+    A half block shuffles the channels over the groups, shifts them, takes the sign and convolves to half as many
+    channels. Then come an activation, layer normalization, another activation and batch normalization. The result is
+    added to the first half of the shuffled channels and concatenated with the second half; an RPReLU follows. In the
+    first block of a stage, the first half block expands: its convolution keeps the number of channels, and the
+    average-pooled channels are both added and concatenated. The shortcut is the input, or in an expanding block batch
+    normalization of a 1x1 convolution of the average-pooled input.
+    """
 
     method: Method
     activations: tuple[Activation, Activation]
@@ -47,13 +55,13 @@ class Block:
         return parts.batch_normalization(y, name=f"{name}_bn") if self.output_norm else y
 
     def _basic(self, x: tf.Tensor, k: int, *, name: str) -> tf.Tensor:
-        """The convolution's output is added to the first half of the shuffled channels; the other half stays."""
+        """Adds the convolution's output to the first half of the shuffled channels and keeps the other half."""
         shuffled = layers.ChannelShuffle(GROUPS, name=f"{name}_shuffle{k}")(x)
         y = self._convolution(shuffled, x.shape[-1] // 2, 1, k, name=name)
         return self._joined(y, shuffled, k, name=name)
 
     def _expand(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
-        """The convolution's output is added to all channels, pooled, and these come after it once more."""
+        """Adds the convolution's output to all channels, pooled, and appends these once more."""
         shuffled = layers.ChannelShuffle(GROUPS, name=f"{name}_shuffle1")(x)
         pooled = parts.average_pool(shuffled, 2, name=f"{name}_pool1")
         twice = parts.repeat_channels(pooled, 2 * x.shape[-1], name=f"{name}_duplicate1")
@@ -63,24 +71,30 @@ class Block:
     def _convolution(self, x: tf.Tensor, filters: int, strides: int, k: int, *, name: str) -> tf.Tensor:
         x = layers.ChannelShift(name=f"{name}_shift{k}")(x)
         y = self.method.convolution(x, filters, 3, strides=strides, groups=GROUPS, name=f"{name}_conv{k}")
-        y = self._activation(y, self.activations[0], name=f"{name}_conv{k}_act")
+        first = self._activation(self.activations[0], name=f"{name}_conv{k}_act")
+        y = y if first is None else first(y)
+        if self.layer_norm != "none" and self.batch_norm:
+            second = self._activation(self.activations[1], name="activation")
+            scope = "layer" if self.layer_norm == "whole" else "group"
+            return layers.GroupAwareNormalization(GROUPS, scope, second, name=f"{name}_norm{k}")(y)
         if self.layer_norm != "none":
             whole = self.layer_norm == "whole"
             y = layers.GroupNormalization(1 if whole else GROUPS, affine=not whole, name=f"{name}_ln{k}")(y)
-        y = self._activation(y, self.activations[1], name=f"{name}_ln{k}_act")
+        second = self._activation(self.activations[1], name=f"{name}_ln{k}_act")
+        y = y if second is None else second(y)
         return parts.batch_normalization(y, name=f"{name}_bn{k}") if self.batch_norm else y
 
-    def _activation(self, x: tf.Tensor, kind: Activation, *, name: str) -> tf.Tensor:
+    def _activation(self, kind: Activation, *, name: str) -> tf.keras.layers.Layer | None:
         if kind == "none":
-            return x
+            return None
         if kind == "relu":
-            return tf.keras.layers.ReLU(name=name)(x)
+            return tf.keras.layers.ReLU(name=name)
         if kind == "rprelu":
-            return layers.RPReLU(name=name)(x)
-        return layers.BiasedPReLU(GROUPS if self.prelu_scope == "group" else None, name=name)(x)
+            return layers.RPReLU(name=name)
+        return layers.BiasedPReLU(GROUPS if self.prelu_scope == "group" else None, name=name)
 
     def _joined(self, y: tf.Tensor, around: tf.Tensor, k: int, *, name: str) -> tf.Tensor:
-        """Adds `y` to the first of the channels around it and puts the others beside: one padding, one addition."""
+        """Adds `y` to the first of the channels of `around` and keeps the others, by one padding and one addition."""
         y = layers.ZeroPadChannels(around.shape[-1], side="after", name=f"{name}_pad{k}")(y)
         y = tf.keras.layers.Add(name=f"{name}_add{k}")([y, around])
         return layers.RPReLU(name=f"{name}_act{k}")(y)
@@ -114,47 +128,30 @@ def presb(
     estimator: parts.Estimator | None = None,
     twin_activation: TwinActivation = "none",
 ) -> tf.Tensor:
-    """Four stages of blocks at 128, 256, 512 and 1024 channels, twice ResNet's, with 3x3 convolutions in two groups.
-
-    A block is two half blocks. A half block shuffles its input's channels over the groups, shifts them, takes the
-    sign and convolves it to half as many channels; then come biased PReLU, layer normalization, biased PReLU and batch
-    normalization. The first half of the shuffled channels is added, the second half put beside it, and an RPReLU
-    follows. The first block of a stage halves the image and doubles the channels: there the convolution keeps the
-    number of channels, and the average-pooled channels are both added and put beside it. Around a block goes its
-    input, or batch normalization of a 1-bit 1x1 convolution of the average-pooled input.
+    """Four stages of `Block`s at 128, 256, 512 and 1024 channels, twice ResNet's, with 3x3 convolutions in two groups.
 
     Measured costs: `docs/networks.md`.
 
     Args:
         blocks: blocks per stage, of two binary grouped 3x3 convolutions each.
         width: multiplies every channel count; they stay multiples of 4.
-        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size when not given.
-        activations: what stands before layer and before batch normalization: `biased_prelu`, `rprelu`, `relu`,
-            `none`. Table 5's rows are `("none", "none")`, `("biased_prelu", "none")`, `("rprelu", "rprelu")` and
-            `("relu", "relu")`.
-        prelu_scope: biased PReLUs have a bias and a slope per `group` or per `channel`.
-        layer_norm: of the `whole` output, of each `group` with affine parameters (the authors' code), or `none`.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling); by the image's size if not given.
+        activations: in front of layer and of batch normalization: `biased_prelu`, `rprelu`, `relu` or `none`.
+        prelu_scope: biased PReLUs have a bias and a slope per `group` (paper) or per `channel` (the authors' code).
+        layer_norm: of the `whole` output, of each `group` with affine parameters (code), or `none`.
         batch_norm: False leaves batch normalization out (table 5).
-        block_shortcut: the 1x1 convolution where channels double: `binary`, `binary_kernel` (real input, as in the
-            authors' code; it stays a real convolution on the device), `real`, or `none` at all.
-        output_norm: batch normalization after each block, as in the authors' code.
-        estimator: the sign's gradient, `ste` (paper) or `leaky_ste` (code), in the place of the method's.
-        twin_activation: what method `float` has for the sign: `none` (paper), `sign` (code) or `clip`; `float+relu`
-            has ReLU.
+        block_shortcut: the 1x1 convolution where channels double: `binary`, `binary_kernel` (with real input, as in the
+            code; a real convolution on the device), `real`, or `none` for no shortcut.
+        output_norm: batch normalization after each block, as in the code.
+        estimator: the quantizer of activations instead of the method's, such as `ste` (paper) or `leaky_ste` (code).
+        twin_activation: instead of the sign in method `float`: `none` (paper), `sign` (code) or `clip`.
 
     Source: Shin and Kim, PresB-Net, 2022, section "Proposed BNN model", figures 7 to 9, table 5.
-    Deviates from the paper: "layer normalization for each group" (introduction) and "over the entire channels"
-    (method section) exclude each other; the default is the latter.
+    Deviates from the paper: its introduction normalizes each group, its method section all channels together, which is
+    the default.
     """
-    block = Block(
-        _method(method, estimator, twin_activation),
-        activations,
-        prelu_scope,
-        layer_norm,
-        batch_norm,
-        block_shortcut,
-        output_norm,
-    )
+    binarized = _method(method, estimator, twin_activation)
+    block = Block(binarized, activations, prelu_scope, layer_norm, batch_norm, block_shortcut, output_norm)
     x = parts.residual_stem(inputs, parts.channels(128, width, multiple=2 * GROUPS), stem)
     for _, strides, name in parts.stages(blocks):
         x = block(x, expand=strides == 2, name=name)
@@ -162,13 +159,15 @@ def presb(
 
 
 def _method(method: Method, estimator: parts.Estimator | None, twin_activation: TwinActivation) -> Method:
-    """The method with another sign, or its real-valued twin without or with one.
+    """The method with another sign, or its real-valued twin with or without one.
 
     Raises:
-        UsageError: it puts something after additions, where the network has an RPReLU.
+        UsageError: the method has a layer after additions, where the network has an RPReLU.
     """
     if method.after is not None:
-        raise UsageError(f"method '{method.name}' puts a layer after each addition, where an RPReLU is: leave it out")
+        raise UsageError(
+            f"method '{method.name}' has a layer after each addition, where the network has an RPReLU: choose another"
+        )
     sign = None if estimator is None else quantizers.find(estimator, "activation", "estimator")
     if method.is_binary:
         return method if sign is None else replace(method, input_quantizer=sign)
@@ -179,10 +178,10 @@ def _method(method: Method, estimator: parts.Estimator | None, twin_activation: 
     return replace(method, before=(), input_quantizer=sign or quantizers.LeakySteSign)
 
 
-# Why the method "react" does not fit, here and in AresB-Net.
+# Methods that do not fit PresB-Net and AresB-Net.
 REFUSES = {
-    "irnet": "its hard tanh has no place where an RPReLU follows each addition, take its quantizers alone: "
-    "activations='ede' and kernels='libra' with method 'presb'",
+    "irnet": "an RPReLU follows each addition instead of its hard tanh; use its quantizers alone: activations='ede' "
+    "and kernels='libra' with method 'presb'",
     "react": "its shifts and RPReLUs are part of the network already, choose method 'presb'",
 }
 for _depth, _published in (

@@ -17,16 +17,16 @@ def react(
     width: parts.Width = 1.0,
     stem: parts.Stem | None = None,
 ) -> tf.Tensor:
-    """`bireal18`'s stages with shortcuts that pool and repeat their channels; RSign and RPReLU are method react's.
+    """The stages of `bireal18` with shortcuts that repeat their channels; RSign and RPReLU come from method `react`.
 
-    With another method it is `bireal18` with `shortcut_type="duplicate"`, ReActNet without what makes it one.
+    With another method it is `bireal18` with `shortcut_type="duplicate"`.
 
     Measured costs: `docs/networks.md`.
 
     Args:
         blocks: residual blocks per stage, of two binary 3x3 convolutions each.
         width: multiplies every channel count.
-        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size when not given.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size if not given.
 
     Source: Liu et al., ReActNet, 2020, section 4.
     """

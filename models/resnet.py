@@ -29,13 +29,14 @@ def resnet(
     Args:
         blocks: residual blocks per stage, of two binary 3x3 convolutions each.
         width: multiplies every channel count.
-        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size when not given.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size if not given.
         shortcuts: `bireal` (one per convolution), `res` (one per two convolutions) or `none`.
-        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `B` (average pool, real 1x1
-            convolution, batch normalization) or `duplicate` (average pool, the channels again).
-        features_norm: batch normalization before the classifier, as in SiMaN's code.
-        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); the method's own
-            when not given.
+        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `A_subsample` (every second pixel,
+            zeros), `B` (average pool, real 1x1 convolution, batch normalization) or `duplicate` (average pool, the
+            channels again).
+        features_norm: batch normalization before the classifier, as in SiMaN's code, not its paper.
+        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); by default the
+            method's own.
 
     Source: Liu et al., Bi-Real Net, 2018, sections 3 and 4.2, figure 6.
     """

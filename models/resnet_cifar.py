@@ -25,6 +25,7 @@ def resnet_cifar(
     shortcuts: parts.Shortcuts = "bireal",
     shortcut_type: parts.ShortcutType = "B",
     features_norm: bool = False,
+    stem_activation: parts.StemActivation = "none",
     activation: parts.Activation | None = None,
 ) -> tf.Tensor:
     """Three stages of `blocks` residual blocks at 16, 32 and 64 channels.
@@ -35,16 +36,18 @@ def resnet_cifar(
         blocks: residual blocks per stage; the depth is `6 blocks + 2`.
         width: multiplies every channel count.
         shortcuts: `bireal` (one per convolution), `res` (one per two, XNOR-Net's pre-activation) or `none`.
-        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros; SiMaN, IR-Net), `B` (average
-            pool, real 1x1 convolution, batch normalization) or `duplicate` (average pool, the channels again).
-        features_norm: batch normalization before the classifier, as in SiMaN's code.
-        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); the method's own
-            when not given.
+        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `A_subsample` (every second pixel,
+            zeros; the code of SiMaN and IR-Net), `B` (average pool, real 1x1 convolution, batch normalization) or
+            `duplicate` (average pool, the channels again).
+        features_norm: batch normalization before the classifier, as in SiMaN's code, not its paper.
+        stem_activation: `relu` after the stem's batch normalization, as in SiMaN's code, not its paper.
+        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); by default the
+            method's own.
 
     Source: He et al., Deep residual learning, 2016, section 4.2.
     """
     method = method if activation is None else method.with_activation(activation)
-    x = parts.residual_stem(inputs, parts.channels(16, width), "cifar")
+    x = parts.residual_stem(inputs, parts.channels(16, width), "cifar", stem_activation)
     for stage, strides, name in parts.stages((blocks, blocks, blocks)):
         filters = parts.channels(16 * 2**stage, width)
         if shortcuts == "res":

@@ -16,7 +16,7 @@ from kbnn.models.registry import register
     published={"CIFAR-10": "92.5 (SiMaN)"},
 )
 def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
-    """128-128-256-256-512-512 channels, batch normalization after each convolution, max-pooling after every second.
+    """128-128-256-256-512-512 channels, batch normalization after each convolution, max pooling after every second.
 
     Measured costs: `docs/networks.md`.
 
@@ -24,6 +24,8 @@ def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.W
         width: multiplies every channel count.
 
     Source: Zhang et al., LQ-Nets, 2018; SiMaN, section 4.
+    Deviates from SiMaN's code: there each max pooling comes before batch normalization, and a PReLU after it. Here
+    batch normalization comes first, so that the device pools bits. The clip before the classifier is ours.
     """
     parts.check_size(inputs, smallest=8)
     x = parts.real_convolution(inputs, parts.channels(128, width), 3, name="conv1")

@@ -153,7 +153,7 @@ def test_recipes_take_method_objects():
     recipe = Recipe.of("tiny", method, "digits")
     assert recipe.model.method == "quiet"
     assert recipe.name == "tiny-quiet-digits"
-    assert methods.get("quiet").input_quantizer == "tanh"
+    assert isinstance(methods.get("quiet").input_quantizer(), quantizers.TanhSign)
     assert Recipe.of("tiny", methods.get("irnet+ml"), "digits").model.method == "irnet+ml"
 
 
@@ -162,6 +162,7 @@ def test_recipes_take_method_objects():
     [
         (lambda: methods.register("a+b"), r"'\+' separates modifiers"),
         (lambda: methods.register("bnn")(lambda: methods.Method()), "cannot register method 'bnn'"),
+        (lambda: methods.Method(input_quantizer="tahn"), "unknown input_quantizer: received 'tahn'; did you mean tanh"),
         (lambda: methods.name_of(methods.Method()), "a method in a recipe needs a name"),
         (
             lambda: methods.name_of(methods.Method("xnor", input_quantizer="tanh", kernel_quantizer="xnor")),

@@ -24,20 +24,22 @@ def randomized(model: tf.keras.Model) -> tf.keras.Model:
 
 @functools.cache
 def default() -> tf.keras.Model:
-    """PresB-Net as the paper has it, for what only looks at it."""
+    """PresB-Net as in the paper, shared by the tests that do not change it."""
     return build("presb10", **SMALL)
 
 
 class Reference:
-    """The block of methods' page and figures 7 and 8, in float64, with the weights of a model."""
+    """The block of the paper's figures 7 and 8 in float64, with the weights of a model."""
 
     def __init__(self, model: tf.keras.Model, name: str) -> None:
         self.model = model
         self.name = name
 
     def weights(self, layer: str) -> dict[str, np.ndarray]:
-        found = self.model.get_layer(f"{self.name}_{layer}").weights
-        return {weight.name.split("/")[-1].split(":")[0]: weight.numpy().astype(np.float64) for weight in found}
+        outer, _, inner = layer.partition(".")
+        found = self.model.get_layer(f"{self.name}_{outer}")
+        found = getattr(found, inner) if inner else found
+        return {weight.name.split("/")[-1].split(":")[0]: weight.numpy().astype(np.float64) for weight in found.weights}
 
     def block(self, x: np.ndarray, expand: bool) -> np.ndarray:
         y = self.half(self.half(x, 1, expand), 2, expand=False)
@@ -53,8 +55,8 @@ class Reference:
         y = self.convolution(signs, f"conv{k}", groups=2, strides=2 if expand else 1)
         y = self.biased_prelu(y, f"conv{k}_act")
         mean, variance = y.mean((1, 2, 3), keepdims=True), y.var((1, 2, 3), keepdims=True)
-        y = self.biased_prelu((y - mean) / np.sqrt(variance + 1e-5), f"ln{k}_act")
-        y = self.batch_normalization(y, f"bn{k}")
+        y = self.biased_prelu((y - mean) / np.sqrt(variance + 1e-5), f"norm{k}.activation")
+        y = self.batch_normalization(y, f"norm{k}.batch_normalization")
         if expand:
             y = np.concatenate([y + pool(shuffled), pool(shuffled)], -1)
         else:
@@ -138,14 +140,22 @@ def test_rows_of_table_5(options: dict, row: list[str]):
         layer, chain = model.get_layer(f"stage2_block1_pad{k}"), []
         while not isinstance(layer, BinaryConv2D):
             layer = layer.inbound_nodes[0].parent_nodes[0].layer
-            chain.append(type(layer).__name__)
+            chain += reversed(parts_of(layer))
         assert chain[-2::-1] == row
+
+
+def parts_of(layer: tf.keras.layers.Layer) -> list[str]:
+    """The class of a layer, or of the layers within it."""
+    found = [layer]
+    if isinstance(layer, layers.GroupAwareNormalization):
+        found = [layer.layer_normalization, layer.activation, layer.batch_normalization]
+    return [type(part).__name__ for part in found if part is not None]
 
 
 def test_the_authors_code_by_argument():
     code = build("presb10", **SMALL, layer_norm="group", block_shortcut="binary_kernel", output_norm=True)
     found = names(code)
-    assert (found["ln1"].groups, found["ln1"].affine) == (2, True)
+    assert (found["norm1"].layer_normalization.groups, found["norm1"].layer_normalization.affine) == (2, True)
     assert found["shortcut_conv"].input_quantizer is None
     assert found["shortcut_conv"].kernel_quantizer is not None
     assert type(found["bn"]) is tf.keras.layers.BatchNormalization
@@ -153,9 +163,9 @@ def test_the_authors_code_by_argument():
 
 def test_the_paper_by_default():
     found = names(default())
-    assert (found["ln1"].groups, found["ln1"].affine) == (1, False)
+    assert (found["norm1"].layer_normalization.groups, found["norm1"].layer_normalization.affine) == (1, False)
     assert found["shortcut_conv"].input_quantizer is not None
-    assert (found["conv1_act"].groups, found["ln2_act"].groups) == (2, 2)
+    assert (found["conv1_act"].groups, found["norm2"].activation.groups) == (2, 2)
     assert "bn" not in found
 
 

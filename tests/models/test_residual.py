@@ -122,3 +122,13 @@ def test_features_can_be_normalized_before_the_classifier(name: str):
     model = build(name, features_norm=True, **SMALL)
     assert model.get_layer("logits").inbound_nodes[0].parent_nodes[0].layer.name == "pool_bn"
     assert "pool_bn" not in [layer.name for layer in build(name, **SMALL).layers]
+
+
+def test_the_options_of_simans_code():
+    model = build("resnet20", "siman+code", blocks=1, shortcut_type="A_subsample", stem_activation="relu")
+    assert model.get_layer("stem_relu").inbound_nodes[0].parent_nodes[0].layer.name == "stem_bn"
+    first = model.get_layer("stage2_block1_shortcut1_subsample")
+    part = tf.keras.Model(first.input, model.get_layer("stage2_block1_shortcut1_pad").output)
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 16)).astype(np.float32)
+    expected = np.pad(x[:, ::2, ::2], [(0, 0), (0, 0), (0, 0), (8, 8)])
+    np.testing.assert_array_equal(part(x), expected)
