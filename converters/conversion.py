@@ -14,12 +14,15 @@ from kbnn.converters.graph.graph import Graph, batches
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
+from kbnn.converters.passes.forms import kernel_for, with_forms
+from kbnn.converters.passes.gathered_bias import gathered_bias
+from kbnn.converters.passes.hybrid import stored_hybrid
 from kbnn.converters.passes.int8 import calibrated, in_int8
 from kbnn.converters.tflite import audit, flatbuffer
 from kbnn.converters.tflite.audit import Audit
 from kbnn.converters.tflite.converter import lower
 from kbnn.converters.tflite.flatbuffer import File
-from kbnn.converters.tflite.int8_weights import before_signs, stored_as_int8
+from kbnn.converters.tflite.int8_weights import stored_as_int8
 from kbnn.converters.tflite.metadata import Description, with_metadata
 from kbnn.converters.verify import verification
 from kbnn.converters.verify.diagnosis import diagnose, miscomputed
@@ -57,7 +60,8 @@ def convert(
     path: str | os.PathLike[str],
     images: Images | None = None,
     *,
-    kernel: str = "grouped",
+    kernel: str | None = None,
+    device: str = "generic",
     allow_float: Sequence[str] = (),
     weights: str = "float32",
     calibration: Images | None = None,
@@ -72,7 +76,10 @@ def convert(
         path: where to write the file.
         images: network input to verify on; by default 32 of the calibration images, or random ones without these.
         kernel: "grouped" keeps a grouped convolution one operator, which LCE's default kernel refuses; "portable"
-            makes it one convolution per group, which runs everywhere.
+            makes it one convolution per group, which runs everywhere. By default the device decides; "generic" takes
+            "grouped".
+        device: "pi4", "pi5" or "android" takes the form that counts the fewest instructions there (docs/deployment.md);
+            "generic" the one that is never worse.
         allow_float: names of 1-bit layers that may stay float.
         weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, and in 16 bits where signs
             depend on them, with one scale per output channel; activations stay float. The file is then compared with
@@ -84,22 +91,22 @@ def convert(
     Raises:
         ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (each is named with the reason
             and the fix), the input has an unknown size, or the file computes something else than Keras.
-        UsageError: an unknown kernel, a layer allowed to stay float that is no 1-bit layer of the model, images of
-            another shape, or both int8 weights and calibration, which makes the weights int8 itself.
+        UsageError: an unknown kernel or device, a layer allowed to stay float that is no 1-bit layer of the model,
+            images of another shape, or both int8 weights and calibration, which makes the weights int8 itself.
         KbnnError: the file cannot be written.
 
     Example:
         >>> artifact = kbnn.converters.convert(model, "model.tflite")
         >>> artifact.audit.binary_share, artifact.parity.median_abs_difference
     """
-    options = with_passes(Options(kernel=kernel, allow_float=tuple(allow_float), weights=weights))
+    options = Options(allow_float=tuple(allow_float), weights=weights, device=device)
     if calibration is not None and weights != "float32":
         raise UsageError(f"calibration makes weights int8 too: received weights='{weights}' with it, leave that out")
     keras = Reference(in_float32(model))
     _check_binary(keras, options)
     _check_computable(keras, options)
-    if weights == "int8":
-        options = replace(options, in_16_bits=before_signs(lift(keras)))
+    lifted = lift(keras)
+    options = with_passes(with_forms(replace(options, kernel=kernel or kernel_for(device, lifted)), lifted))
     reference = reference_for(keras, options)
     graph = deploy(reference, options)
     if calibration is not None:
@@ -110,15 +117,22 @@ def convert(
     reference.rest()
     file = lower(graph, {**described.to_json(), **options.to_json()})
     _check_bitpacked(reference, file, graph, options)
-    if options.weights == "int8":
-        file = stored_as_int8(file, options.in_16_bits)
-    file = flatbuffer.parse(with_metadata(file, described))
+    file = flatbuffer.parse(with_metadata(_in_form(file, options), described))
     given = _default_images(model, keras, calibration) if images is None else images
     parity = verification.compare(keras, file, given, os.fspath(path), graph)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
     files.write(path, file.data)
     return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity)
+
+
+def _in_form(file: File, options: Options) -> File:
+    """The file in the form that its options call for."""
+    if options.hybrid:
+        file = stored_hybrid(file, options.hybrid)
+    if options.weights == "int8":
+        file = stored_as_int8(file, options.in_16_bits)
+    return gathered_bias(file, options.gathered) if options.gathered else file
 
 
 def _default_images(model: tf.keras.Model, keras: Reference, calibration: Images | None) -> Images:

@@ -10,6 +10,9 @@ from kbnn.errors import unknown
 
 KERNELS = ("grouped", "portable")
 WEIGHTS = ("float32", "int8")
+DEVICES = ("generic", "pi4", "pi5", "android")
+# Those where LCE's tool and runtime use XNNPACK unless it is switched off. Android's Java interface does not.
+WITH_XNNPACK = ("pi4", "pi5")
 
 
 @dataclass(frozen=True)
@@ -20,10 +23,11 @@ class Options:
     run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float. `weights`: how those of
     real-valued layers are stored. `limits`: the ranges of the values that are rounded to int8; empty if activations
     stay float. `passes`: the names of the passes that made the file, in order; empty for those of this version.
-    `in_16_bits`: with int8 weights, the real-valued layers whose weights are stored in 16 bits.
+    `in_16_bits`: with int8 weights, the real-valued layers whose weights are stored in 16 bits. `device`: what the form
+    of the file is chosen for; `gathered` and `hybrid`: the layers that take these forms.
 
     Raises:
-        UsageError: an unknown kernel or type of weights.
+        UsageError: an unknown kernel, type of weights or device.
     """
 
     kernel: str = "grouped"
@@ -32,12 +36,17 @@ class Options:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     passes: tuple[str, ...] = ()
     in_16_bits: tuple[str, ...] = ()
+    device: str = "generic"
+    gathered: tuple[str, ...] = ()
+    hybrid: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kernel not in KERNELS:
             raise unknown("kernel", self.kernel, KERNELS)
         if self.weights not in WEIGHTS:
             raise unknown("type of weights", self.weights, WEIGHTS)
+        if self.device not in DEVICES:
+            raise unknown("device", self.device, DEVICES)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,7 +62,8 @@ class Options:
         # JSON knows no tuples.
         given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
         given["passes"] = tuple(map(str, given.get("passes", ())))
-        given["in_16_bits"] = tuple(map(str, given.get("in_16_bits", ())))
+        for key in ("in_16_bits", "gathered", "hybrid"):
+            given[key] = tuple(map(str, given.get(key, ())))
         if len(given["passes"]) > _MOST_PASSES:
             raise ValueError(f"{len(given['passes'])} passes")
         given["limits"] = {

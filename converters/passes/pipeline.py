@@ -13,9 +13,10 @@ from kbnn.converters.passes.groups import split_groups, split_unpackable_groups
 from kbnn.converters.passes.int8 import in_int8
 from kbnn.converters.passes.max_pool import affine_before_max_pool
 from kbnn.converters.passes.normalization import scale_before_prelu
-from kbnn.converters.passes.options import Options
+from kbnn.converters.passes.options import WITH_XNNPACK, Options
 from kbnn.converters.passes.shifts import settle_shifts
 from kbnn.converters.passes.shuffles import remove_shuffles
+from kbnn.converters.passes.split_add import split_before_add
 from kbnn.converters.passes.thresholds import signs_as_thresholds
 from kbnn.errors import KbnnError
 
@@ -28,6 +29,7 @@ PASSES: dict[str, Pass] = {
         scale_before_prelu,
         settle_shifts,
         signs_as_thresholds,
+        split_before_add,
         split_groups,
         split_unpackable_groups,
     )
@@ -82,6 +84,8 @@ def _names(options: Options) -> list[str]:
         "settle_shifts",
         # Settled shifts may leave affine maps side by side, or some that do nothing.
         "merge_affine",
+        # After all passes that look for additions. It pays only with XNNPACK.
+        *(["split_before_add"] if options.device in WITH_XNNPACK else []),
         # Last, as every other pass works on whole layers.
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
     ]

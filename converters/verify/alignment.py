@@ -70,7 +70,7 @@ def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
         if node is None or not _has_levels(tensor):
             continue
         source = graph[node.inputs[0]] if isinstance(node.operation, Sign) else node
-        step = (node.limits[1] - node.limits[0]) / 255 if node.limits is not None else 0.0
+        step = (node.limits[1] - node.limits[0]) / 255 if node.limits is not None else node.operation.rounding_step
         if math.prod(source.shape[:-1]) == math.prod(tensor.shape[1:-1]):
             found[tensor.index] = Aligned(tensor, source.name, node.layer, step=step)
     return found

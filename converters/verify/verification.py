@@ -18,6 +18,7 @@ from kbnn import tables
 from kbnn.converters.graph.graph import Graph, simulated
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, deploy
+from kbnn.converters.passes.hybrid import in_hybrid
 from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.converters.tflite.converter import MADE_BY
 from kbnn.converters.tflite.flatbuffer import File
@@ -173,7 +174,7 @@ def compare(keras: Reference, file: File, images: Images, path: str = "the file"
     if options is not None and graph is None:
         graph = deploy(reference, options)
     inputs = _inputs(reference, file, images)
-    rounds = graph if options is not None and options.limits else None
+    rounds = _rounding_graph(graph, options)
     logits = _side_by_side(reference.logits(inputs))
     tried = [_run(file, inputs, logits, kernel) for kernel in interpreter.KERNELS]
     runs = [run for run, _ in tried]
@@ -218,6 +219,13 @@ def compare(keras: Reference, file: File, images: Images, path: str = "the file"
         sensitivity=sensitivity,
         rounding=None if reference is keras else _rounding(_side_by_side(keras.logits(inputs)), logits),
     )
+
+
+def _rounding_graph(graph: Graph | None, options: Options | None) -> Graph | None:
+    """The graph that rounds its values as the file does; None for a file whose activations are float."""
+    if graph is None or options is None or not (options.limits or options.hybrid):
+        return None
+    return in_hybrid(graph, options.hybrid)
 
 
 def reference_for(keras: Reference, options: Options) -> Reference:

@@ -19,9 +19,14 @@ _CALIBRATION_IMAGES = 256
 @click.option(
     "--kernel",
     type=click.Choice(["grouped", "portable"]),
-    default="grouped",
+    help="Grouped convolutions as one operator (default), or as one per group, which LCE's default kernel needs.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["generic", "pi4", "pi5", "android"]),
+    default="generic",
     show_default=True,
-    help="Grouped convolutions as one operator, or as one per group, which LCE's default kernel needs.",
+    help="Take the form that is fastest there; the generic one is never worse.",
 )
 @click.option("--allow-float", multiple=True, metavar="LAYER", help="A 1-bit layer that may stay float; repeatable.")
 @click.option(
@@ -40,7 +45,8 @@ def command(
     model: Path,
     output: Path,
     weights: str,
-    kernel: str,
+    kernel: str | None,
+    device: str,
     allow_float: tuple[str, ...],
     int8: bool,
     calibrate: str | None,
@@ -57,6 +63,7 @@ def command(
     Example:
       kbnn convert runs/resnet20-bireal-cifar10 -o resnet20.tflite
       kbnn convert runs/resnet20-bireal-cifar10 -o small.tflite --weights int8
+      kbnn convert runs/bireal18-imagenet -o pi.tflite --device pi5 --weights int8
       kbnn convert model.keras -o int8.tflite --int8 --calibrate photos/
       kbnn convert model.keras -o model.tflite --dataset cifar10 --json
     """
@@ -72,6 +79,7 @@ def command(
         output,
         None if data is None else data.inputs(data.test, _IMAGES),
         kernel=kernel,
+        device=device,
         allow_float=allow_float,
         weights=weights,
         calibration=_calibration(model, calibrate, data, data_dir) if int8 else None,

@@ -24,6 +24,11 @@ class Operation:
     convolves = False
 
     @property
+    def rounding_step(self) -> float:
+        """By how much its value moves if a number that it rounds takes the next level, where two are equally near."""
+        return 0.0
+
+    @property
     def moves_values(self) -> bool:
         """Whether it only moves or selects values: TensorFlow Lite requires the same int8 levels before and after."""
         return False

@@ -1,0 +1,58 @@
+"""Which form of a network a device runs with the fewest instructions; docs/deployment.md has the figures."""
+
+import math
+from dataclasses import replace
+
+from kbnn.converters.graph.graph import Graph, Node
+from kbnn.converters.graph.operations import BinaryConvolution, Convolution
+from kbnn.converters.passes.options import Options
+from kbnn.converters.tflite.int8_weights import before_signs
+
+# From here on LCE's indirect kernel, the only optimized one that runs groups, falls back to portable C++.
+_INDIRECT_LIMIT = 65_535
+# A stem reads images, and is large enough for the kernels to differ: at 32x32 none gains.
+_STEM_CHANNELS = 4
+_STEM_MACS = 10_000_000
+# Smaller convolutions gain nothing from integers: their input has to be rounded first.
+_HYBRID_MACS = 1_000_000
+# Processors with dot products of 8-bit integers compute all convolutions faster with these, others only the stem.
+_WITH_DOT_PRODUCTS = ("pi5", "android")
+
+
+def with_forms(options: Options, graph: Graph) -> Options:
+    """The options with the layers that take another form, for a graph as it was lifted."""
+    stems = _layers(graph, _STEM_MACS, _STEM_CHANNELS)
+    if options.weights != "int8":
+        return replace(options, gathered=() if options.device == "generic" else stems)
+    if options.device == "generic":
+        return replace(options, in_16_bits=before_signs(graph))
+    every = _layers(graph, _HYBRID_MACS, math.inf)
+    hybrid = every if options.device in _WITH_DOT_PRODUCTS else stems
+    # Behind a stem that rounds the image to 8 bits, more than 8 bits of weights preserve nothing.
+    return replace(options, hybrid=hybrid, in_16_bits=() if hybrid else before_signs(graph))
+
+
+def kernel_for(device: str, graph: Graph) -> str:
+    """The form of grouped convolutions: the stock Android library runs none, and the others only small ones fast."""
+    if device == "generic":
+        return "grouped"
+    return "portable" if device == "android" or any(_falls_back(graph, node) for node in graph) else "grouped"
+
+
+def _falls_back(graph: Graph, node: Node) -> bool:
+    """Whether LCE has no optimized kernel for a grouped convolution."""
+    operation = node.operation
+    if not isinstance(operation, BinaryConvolution) or operation.groups == 1:
+        return False
+    return math.prod(graph[node.inputs[0]].shape) / operation.groups >= _INDIRECT_LIMIT
+
+
+def _layers(graph: Graph, macs: int, channels: float) -> tuple[str, ...]:
+    """The real-valued convolutions of at least so many MACs, and at most so many input channels."""
+    found = []
+    for node in graph:
+        convolution = node.operation
+        if isinstance(convolution, Convolution) and convolution.groups == 1 and convolution.kernel.shape[2] <= channels:
+            places = math.prod(node.shape[:-1])
+            found += [node.layer] if places * convolution.kernel.size >= macs else []
+    return tuple(dict.fromkeys(found))
