@@ -18,9 +18,8 @@ from record import append
 
 from kbnn import datasets, models
 from kbnn.datasets import Dataset, Transform
-from kbnn.training import Stage
+from kbnn.training import Learner, Stage
 from kbnn.training.optimizers import optimizer
-from kbnn.training.trainer import Trainer
 
 BATCH = 128
 POLICIES = ("float32", "mixed_bfloat16")
@@ -64,10 +63,10 @@ def measured(policy: str, data: Dataset, steps: int, rounds: int) -> dict[str, o
     return row
 
 
-def trainer_of(data: Dataset) -> Trainer:
+def trainer_of(data: Dataset) -> Learner:
     network = models.build("resnet20", "bireal", data.input_shape, len(data.classes))
     stage = Stage(epochs=1)
-    trainer = Trainer(network, stage)
+    trainer = Learner(network)
     trainer.compile(optimizer(stage, data.steps(BATCH)), steps_per_execution=8)
     return trainer
 

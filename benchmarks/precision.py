@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 import record
 
-from kbnn.training import Run
-from kbnn.training.evaluate import evaluate
+from kbnn.training import Run, evaluate
 
 TABLE = "precision"
 METHOD = "bireal"

@@ -22,8 +22,7 @@ from kbnn.converters import Description, convert, export_float
 from kbnn.converters.tflite.interpreter import run as run_file
 from kbnn.precision import in_float32
 from kbnn.reproduction import get, ours
-from kbnn.training import Run
-from kbnn.training.evaluate import evaluate
+from kbnn.training import Run, evaluate
 
 TABLE = "trained"
 KEPT = ("config.toml", "history.csv", WEIGHTS)

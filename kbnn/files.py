@@ -19,6 +19,8 @@ from kbnn.printable import cell
 
 _MARK = "kbnn-"
 _SCRATCH = "kbnn-scratch-"
+# What `tempfile` appends.
+_SUFFIX = "[a-z0-9_]{8}"
 # ZIP archives, which .keras files are, cannot hold an earlier date.
 _EARLIEST = 315_532_800
 
@@ -36,8 +38,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     prefix = f".{target.name}.{_MARK}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent, prefix)
+        _make_folder(target.parent)
+        _sweep(target.parent, re.escape(prefix))
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     except OSError as error:
         raise _cannot_write(target, error) from error
@@ -73,7 +75,7 @@ def scratch() -> Iterator[Path]:
         KbnnError: there is no space for temporary files.
     """
     try:
-        _sweep(Path(tempfile.gettempdir()), _SCRATCH)
+        _sweep(Path(tempfile.gettempdir()), re.escape(_SCRATCH))
         folder = Path(tempfile.mkdtemp(prefix=_SCRATCH))
     except OSError as error:
         raise _no_scratch(error) from error
@@ -131,7 +133,7 @@ def held(path: str | os.PathLike[str]) -> Iterator[None]:
     folder = Path(path)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder)
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -245,16 +247,36 @@ def _marked_as_used(folder: Path) -> Iterator[None]:
 _GRACE = 60.0
 
 
-def _sweep(parent: Path, prefix: str) -> None:
-    """Removes temporary folders that killed processes of this user left."""
+def is_leftover(path: Path) -> bool:
+    """Whether a path is a temporary folder of `replacing`."""
+    return re.fullmatch(rf"\..+\.{_MARK}{_SUFFIX}", path.name) is not None
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes left in a folder that this process holds."""
+    if folder.is_dir():
+        _sweep(folder, rf"\..+\.{_MARK}", grace=-1.0)
+
+
+def _sweep(parent: Path, prefix: str, grace: float = _GRACE) -> None:
+    """Removes temporary folders that killed processes of this user left; `prefix` is a regular expression."""
     with os.scandir(parent) as entries:
-        candidates = [entry for entry in entries if re.fullmatch(f"{re.escape(prefix)}[a-z0-9_]{{8}}", entry.name)]
+        candidates = [entry for entry in entries if re.fullmatch(f"{prefix}{_SUFFIX}", entry.name)]
     for entry in candidates:
         with contextlib.suppress(OSError):
             status = entry.stat(follow_symlinks=False)
             is_ours = entry.is_dir(follow_symlinks=False) and status.st_uid == os.geteuid()
-            if is_ours and abs(time.time() - status.st_mtime) > _GRACE and not _is_locked(entry.path):
+            if is_ours and abs(time.time() - status.st_mtime) > grace and not _is_locked(entry.path):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _make_folder(path: Path) -> None:
+    """Creates a folder and its missing parents, and brings their names to the disk."""
+    if path.is_dir():
+        return
+    _make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _flush_entry(path.parent)
 
 
 def _is_locked(path: str) -> bool:

@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import structure
-from kbnn.analysis.measures import batch_median
 from kbnn.layer_calls import watched
 
 SAMPLES = 256
@@ -80,12 +79,6 @@ def _of_median(layer: Any) -> Binarization:
     """The threshold and scales that a batch median applies at inference."""
     threshold = np.asarray(layer.moving_median, np.float32) - np.asarray(layer.beta, np.float32)
     return Binarization(threshold, (float(layer.moving_positive_rms), float(layer.moving_negative_rms)))
-
-
-def batch_median_of(activations: np.ndarray) -> Binarization:
-    """The binarization that a batch median would choose for these activations."""
-    omega, scales = batch_median(activations)
-    return Binarization(np.asarray(omega), scales)
 
 
 class _Inputs:

@@ -3,18 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kbnn import tables
 from kbnn.analysis import measures
-from kbnn.analysis.observation import SAMPLES, Binarization, Observation, batch_median_of, images_of, observe
+from kbnn.analysis.observation import SAMPLES, Observation, images_of, observe
 
 
 @dataclass(frozen=True)
 class LayerReport:
     """One binary layer.
 
-    Shares of +1 among weights and activations, their entropies in bits, the activations' quantization error as the
-    network binarizes them, by the plain sign, and by the median of these images, and the share that SiMaN's optimal
-    code would mark.
+    Shares of +1 among weights and activations, their entropies in bits, and the share that SiMaN's optimal code would
+    mark. `quantization_error` is that of the network's own threshold, `quantization_error_sign` and `_median` those of
+    the plain sign and of the median of these images, all with the best levels for their threshold; `paper_error_sign`
+    and `paper_error_median` have the levels that ML+BMA gives them, see `kbnn.analysis.paper_quantization_errors`.
     """
 
     name: str
@@ -26,6 +29,8 @@ class LayerReport:
     quantization_error: float
     quantization_error_sign: float
     quantization_error_median: float
+    paper_error_sign: float
+    paper_error_median: float
     optimal_proportion: float
 
 
@@ -44,10 +49,10 @@ class Report:
     layers: tuple[LayerReport, ...]
 
     def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Column names and rows of the table: of the weights, of the inputs, the inputs' errors, the optimal code."""
+        """Column names and rows of the table: weights, inputs, quantization errors of the inputs, the optimal code."""
         columns = (
             *("layer", ">weights", ">+1", ">bits", ">inputs +1", ">bits"),
-            *(">error", ">sign's", ">median's", ">optimal"),
+            *(">error", ">sign's", ">median's", ">paper: sign's", ">median's", ">optimal"),
         )
         return columns, [_cells(layer) for layer in self.layers]
 
@@ -72,6 +77,8 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
         f"{layer.quantization_error:.3f}",
         f"{layer.quantization_error_sign:.3f}",
         f"{layer.quantization_error_median:.3f}",
+        f"{layer.paper_error_sign:.3f}",
+        f"{layer.paper_error_median:.3f}",
         f"{layer.optimal_proportion:.1%}",
     )
 
@@ -95,7 +102,7 @@ def report(model: Any, data: Any, samples: int = SAMPLES) -> Report:
 
 
 def summarise(name: str, samples: int, observations: list[Observation]) -> Report:
-    """The report of what was observed."""
+    """The report of observed layers."""
     layers = tuple(_layer(observation) for observation in observations)
     return Report(
         name,
@@ -108,6 +115,7 @@ def summarise(name: str, samples: int, observations: list[Observation]) -> Repor
 
 
 def _layer(seen: Observation) -> LayerReport:
+    paper_sign, paper_median = measures.paper_quantization_errors(seen.activations)
     return LayerReport(
         name=seen.name,
         weights=seen.binary.size,
@@ -115,12 +123,10 @@ def _layer(seen: Observation) -> LayerReport:
         weight_entropy=measures.weight_entropy(seen.binary),
         activation_positive=float(measures.proportion_positive(seen.signs)),
         activation_entropy=measures.activation_entropy(seen.signs),
-        quantization_error=_error(seen, seen.binarization),
+        quantization_error=measures.quantization_error(seen.activations, seen.binarization.threshold),
         quantization_error_sign=measures.quantization_error(seen.activations),
-        quantization_error_median=_error(seen, batch_median_of(seen.activations)),
+        quantization_error_median=measures.quantization_error(seen.activations, np.median(seen.activations)),
+        paper_error_sign=paper_sign,
+        paper_error_median=paper_median,
         optimal_proportion=float(measures.optimal_proportion(seen.latent).mean()),
     )
-
-
-def _error(seen: Observation, binarization: Binarization) -> float:
-    return measures.quantization_error(seen.activations, binarization.threshold, binarization.scales)

@@ -34,7 +34,8 @@ class WeightHistory:
     magnitudes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     histograms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), int))
     scales: dict[str, np.ndarray] = field(default_factory=dict)
-    # Packed signs of the last two epochs: one to count flips from, one more if the last epoch is done again.
+    # Packed signs of the last three epochs: one to count flips from, two more because a run may resume from the older
+    # of its two checkpoints.
     signs: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -65,7 +66,7 @@ class WeightHistory:
         for layer in layers:
             if (alpha := structure.learned_scale(layer)) is not None:
                 self.scales[layer.name] = _append(self.scales.get(layer.name, np.zeros((0, 0))), alpha)
-        before = {epoch - 1: self.signs[epoch - 1]} if epoch - 1 in self.signs else {}
+        before = {known: self.signs[known] for known in (epoch - 2, epoch - 1) if known in self.signs}
         self.signs = {**before, epoch: np.packbits(np.concatenate(signs))}
 
     def _forget(self, epoch: int) -> None:
@@ -83,7 +84,7 @@ class WeightHistory:
         return np.array([np.mean(old != new) for old, new in zip(before, signs, strict=True)])
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes an .npz file, by rename."""
+        """Writes an .npz file atomically."""
         arrays = {
             "layers": np.array(self.layers),
             "epochs": self.epochs,

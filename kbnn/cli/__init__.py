@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -13,9 +13,9 @@ from kbnn.printable import printable
 # here so that `kbnn --help` imports none of them.
 COMMANDS = {
     "demo": "Train, convert, verify and benchmark a small network on real digits, then write a report.",
-    "train": "Train a network, or go on with an interrupted run.",
+    "train": "Train a network, or resume an interrupted run.",
     "recipes": "List the recipes of the papers' tables with the figures printed there.",
-    "sweep": "Train every recipe of a grid, or go on, and tabulate.",
+    "sweep": "Train every recipe of a grid, or resume, and tabulate.",
     "evaluate": "Accuracy of a trained run or model on the held-out test set.",
     "convert": "Turn a trained model into a bitpacked .tflite file, or say why that is not possible.",
     "inspect": "Audit a .tflite file: which convolutions are binary, which are not, what they cost.",
@@ -25,7 +25,7 @@ COMMANDS = {
     "export-android": "Write a trained model and what it is compared with as the Android app's assets.",
     "models": "List the networks.",
     "analyze": "Draw what a network's binary layers do: entropy, quantization error, weights, training.",
-    "reproduce": "Compute or train a table of the papers, and set it beside the printed one.",
+    "reproduce": "Compute or train a table of the papers, and compare it with the printed one.",
 }
 
 
@@ -60,11 +60,14 @@ class Commands(click.Group):
         except click.ClickException as error:
             fail(error.format_message(), 2)
         except click.Abort:
-            fail("interrupted; what was saved stays (training goes on with --resume, a sweep when called again)", 130)
+            fail(
+                "interrupted; what was saved is kept (resume a training with --resume, a sweep by calling it again)",
+                130,
+            )
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def fail(message: str, status: int) -> None:
+def fail(message: str, status: int) -> NoReturn:
     """Ends the process with one line on stderr."""
     click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(status)

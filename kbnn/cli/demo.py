@@ -109,14 +109,13 @@ def command(output: Path | None, epochs: int, model: str | None, as_json: bool) 
 def _run(output: Path, epochs: int) -> Demo:
     from kbnn import converters, training
     from kbnn.cli.demo_report import page
-    from kbnn.cli.progress import Progress
     from kbnn.converters.benchmark import compare
     from kbnn.converters.tflite import flatbuffer, interpreter
-    from kbnn.training.evaluate import evaluate
+    from kbnn.training import evaluate
 
     recipe = training.Recipe.of("tiny", "bireal", "digits", epochs=epochs)
     began = time.monotonic()
-    run = training.train(recipe, output / _NAME, callbacks=[Progress(recipe.epochs)])
+    run = training.train(recipe, output / _NAME)
     seconds = time.monotonic() - began
 
     model, data = run.model(), run.dataset()

@@ -22,7 +22,7 @@ def command(model: Path, dataset: str | None, data_dir: Path | None, as_json: bo
       kbnn evaluate model.keras --dataset cifar10 --json
     """
     import_tensorflow()
-    from kbnn.training.evaluate import evaluate
+    from kbnn.training import evaluate
 
     loaded = load_model(model)
     show(evaluate(loaded, load_dataset(model, dataset, data_dir)), as_json)

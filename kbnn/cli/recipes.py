@@ -1,13 +1,16 @@
 """`kbnn recipes`."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kbnn import tables
-from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.cli.command import Command, json_option, show
 from kbnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from kbnn.training import Grid, Recipe
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,13 @@ class Row:
     data: str
     epochs: int
     paper: float | None
+    paper_top5: float | None
     source: str | None
 
 
 @dataclass(frozen=True)
 class Variants:
-    """A grid in the list; `paper` is its lowest and its highest figure."""
+    """A grid in the list; `paper` is its lowest and its highest top-1."""
 
     name: str
     variants: int
@@ -43,8 +47,11 @@ class Listing:
     def __str__(self) -> str:
         parts = []
         if self.recipes:
-            cells = [(r.name, r.network, r.method, r.data, r.epochs, _percent(r.paper), r.source) for r in self.recipes]
-            columns = ("recipe", "network", "method", "data", ">epochs", ">paper (%)", "row")
+            cells = [
+                (r.name, r.network, r.method, r.data, r.epochs, _percent(r.paper), _percent(r.paper_top5), r.source)
+                for r in self.recipes
+            ]
+            columns = ("recipe", "network", "method", "data", ">epochs", ">top-1 (%)", ">top-5", "row")
             parts.append(tables.render(columns, cells))
         if self.grids:
             grids = [(g.name, g.variants, " to ".join(map(_percent, g.paper)), g.source) for g in self.grids]
@@ -55,7 +62,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Details:
-    """One recipe in full, and what is said about it."""
+    """One recipe in full, and the comment at the top of its file."""
 
     recipe: dict[str, Any]
     notes: tuple[str, ...]
@@ -81,7 +88,6 @@ def command(name: str | None, as_json: bool) -> None:
       kbnn recipes "bnnplus-table1-alexnet/*"
       kbnn recipes presb18-cifar100 > mine.toml
     """
-    import_tensorflow()
     from kbnn.training import catalog
 
     if name is None:
@@ -105,12 +111,13 @@ def _listing(names: list[str]) -> Listing:
     return Listing(recipes, tuple(_variants(catalog.grid(name)) for name in names if name in grids))
 
 
-def _row(recipe: Any) -> Row:
+def _row(recipe: "Recipe") -> Row:
     data = recipe.data.name or recipe.data.folder
-    return Row(recipe.name, recipe.model.name, recipe.model.method, data, recipe.epochs, recipe.paper, recipe.source)
+    figures = (recipe.epochs, recipe.paper, recipe.paper_top5, recipe.source)
+    return Row(recipe.name, recipe.model.name, recipe.model.method, data or "", *figures)
 
 
-def _variants(grid: Any) -> Variants:
+def _variants(grid: "Grid") -> Variants:
     figures = grid.paper.values()
     return Variants(grid.recipe.name, len(grid.labels), (min(figures), max(figures)), grid.recipe.source)
 

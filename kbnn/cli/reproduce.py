@@ -2,25 +2,35 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kbnn import tables
+from kbnn.cli import fail
 from kbnn.cli.artifacts import data_dir_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
-from kbnn.errors import KbnnError, UsageError, unknown
+from kbnn.cli.settings import chosen, only_option, rows_option
+from kbnn.errors import KbnnError, UsageError
 
 if TYPE_CHECKING:
-    from kbnn.reproduction import Accuracy, AccuracyTable, Drawing, Row
+    from kbnn.reproduction import Accuracy, AccuracyTable, Drawing
+    from kbnn.training import Recipe, Run
 
 
 @click.command(cls=Command)
 @click.argument("table", required=False)
 @click.option("--list", "listing", is_flag=True, help="List the tables.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of each row.  [default: the recipe's]")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Runs of each row.")
-@click.option("--rows", help="Only these rows, with commas between them.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Runs of each row; their seeds count up from the recipe's.",
+)
+@only_option
+@rows_option
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Folder of runs or figures.  [default: runs/TABLE]"
 )
@@ -36,17 +46,18 @@ def command(
     listing: bool,
     epochs: int | None,
     seeds: int,
+    only: str | None,
     rows: str | None,
     output: Path | None,
     precision: str | None,
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Compute or train a table of the papers, and set it beside the printed one.
+    """Compute or train a table of the papers, and compare it with the printed one.
 
     Tables of storage, FLOPs, angles and shares are computed in full; status 1 if a cell is off. Accuracy tables train
-    their rows, for fewer epochs than the papers if you say so, and go on where they stopped when called again; status 1
-    if a row could not be trained. Figures that follow from formulas are drawn; those of trained networks come from
+    their rows, with --epochs for fewer epochs than the papers, and resume where they stopped when called again; status
+    1 if a row could not be trained. Figures that follow from formulas are drawn; those of trained networks come from
     `kbnn analyze`.
 
     \b
@@ -54,25 +65,31 @@ def command(
       kbnn reproduce --list
       kbnn reproduce bireal-table3
       kbnn reproduce siman-table2 --epochs 20
-      kbnn reproduce cifar10-resnet20 --epochs 20 --rows xnor,xnor+ml --precision mixed_bfloat16
+      kbnn reproduce cifar10-resnet20 --epochs 20 --only xnor,xnor+ml --precision mixed_bfloat16
     """
-    if not listing and table is None:
-        raise UsageError("which table is not clear: give its name, or --list")
-    import_tensorflow()
     from kbnn import reproduction
 
-    if listing or table is None:
+    if listing:
         show(_listing(), as_json)
         return
+    if table is None:
+        raise UsageError("which table is not clear: give its name, or --list")
     found = reproduction.get(table)
     if isinstance(found, reproduction.Accuracy):
+        labels = chosen(f"row of {found.name}", [row.label for row in found.rows()], only or rows)
+        import_tensorflow()
         folder = output or Path("runs") / found.name
-        filled = _train(found, _chosen(found, rows), folder, epochs, seeds, precision, data_dir)
+        filled = _train(found, labels, folder, epochs, seeds, precision, data_dir)
         show(filled, as_json)
+        for warning in filled.warnings if as_json else ():
+            click.echo(warning, err=True)
         if filled.failed:
-            failed = ", ".join(outcome.row for outcome in filled.failed)
-            raise KbnnError(f"rows without a result, for the reasons given: {failed}; call again to go on")
+            raise KbnnError(
+                f"{len(filled.failed)} of {len(labels)} rows were not trained, '{filled.failed[0].row}': "
+                f"{filled.failed[0].note}"
+            )
         return
+    import_tensorflow()
     if isinstance(found, reproduction.Drawing):
         show(_draw(found, output or Path("runs") / found.name), as_json)
         return
@@ -113,7 +130,7 @@ def _listing() -> Listing:
     return Listing(tuple(entries))
 
 
-def _size(table: Any) -> int | None:
+def _size(table: object) -> int | None:
     from kbnn import reproduction
 
     return len(table.rows()) if isinstance(table, reproduction.Accuracy) else None
@@ -142,19 +159,9 @@ def _draw(figure: "Drawing", folder: Path) -> Drawn:
     return Drawn(str(page), str(image), picture.caption)
 
 
-def _chosen(table: "Accuracy", names: str | None) -> "list[Row]":
-    rows = {row.label: row for row in table.rows()}
-    if names is None:
-        return list(rows.values())
-    for name in names.split(","):
-        if name not in rows:
-            raise unknown(f"row of {table.name}", name, rows)
-    return [rows[name] for name in names.split(",")]
-
-
 def _train(
     table: "Accuracy",
-    rows: "list[Row]",
+    labels: list[str],
     folder: Path,
     epochs: int | None,
     seeds: int,
@@ -162,18 +169,15 @@ def _train(
     data_dir: Path | None,
 ) -> "AccuracyTable":
     from kbnn import reproduction, training
-    from kbnn.cli.progress import Progress
+    from kbnn.cli.sweep import train
 
-    def train(recipe: Any, folder: Path) -> Any:
-        click.echo(f"{table.name}: {recipe.name}, seed {recipe.seed}", err=True)
-        if precision:
-            recipe = recipe.changed({"policy": precision})
-        with Progress(recipe.epochs) as progress:
-            return training.train(recipe, folder, resume=True, data_dir=data_dir, callbacks=[progress])
+    def train_row(recipe: "Recipe", folder: Path) -> "Run":
+        return train(recipe.changed({"policy": precision}) if precision else recipe, folder, data_dir)
 
-    def test(run: Any) -> float:
-        return 100 * training.result(run).top1
-
-    return reproduction.reproduce(
-        table.name, table.source, rows, folder, train, test, epochs=epochs, seeds=range(seeds)
-    )
+    rows = [row for row in table.rows() if row.label in labels]
+    try:
+        return reproduction.reproduce(
+            table.name, table.source, rows, folder, train_row, training.result, epochs=epochs, seeds=seeds
+        )
+    except training.InterruptedRunError as error:
+        fail(f"{error} with the same command", error.exit_status)

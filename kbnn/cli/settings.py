@@ -1,14 +1,36 @@
-"""Settings of recipes on the command line: KEY=VALUE, and KEY=VALUE,VALUE for several."""
+"""Options that several commands share: settings of recipes (KEY=VALUE), and rows or variants by name (--only)."""
 
+import fnmatch
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from kbnn.errors import UsageError
+from kbnn.errors import UsageError, unknown
 
 set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting: stage.1.epochs=30"
 )
+only_option = click.option(
+    "--only", metavar="NAME,NAME", help="Only these: names or patterns such as 'r2/*', with commas between them."
+)
+# What `reproduce` called `--only` in version 0.1.
+rows_option = click.option("--rows", hidden=True)
+
+
+def chosen(kind: str, names: Sequence[str], only: str | None) -> list[str]:
+    """The names that `--only` asks for, in their own order; all of them when it is not given.
+
+    Raises:
+        UsageError: a name or pattern matches nothing; near names are offered.
+    """
+    if only is None:
+        return list(names)
+    patterns = [pattern.strip() for pattern in only.split(",")]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise unknown(kind, pattern, names)
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
@@ -19,13 +41,21 @@ def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
 
 
 def several(settings: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Values by key: of `model.penalty=1e-5,1e-4`, or of words with commas between them."""
+    """Values by key: of `model.penalty=1e-5,1e-4`, or of words with commas between them.
+
+    Raises:
+        UsageError: a key is given twice, or without values.
+    """
     from kbnn.training.recipe import parse_value
 
-    found = {}
+    found: dict[str, list[Any]] = {}
     for key, text in _pairs("--over seed=0,1,2", settings):
+        if key in found:
+            raise UsageError(f"cannot vary '{key}' twice: give all its values at once, as in --over seed=0,1,2")
         values = parse_value(f"[{text}]")
         found[key] = values if isinstance(values, list) else [parse_value(word.strip()) for word in text.split(",")]
+        if len({str(value) for value in found[key]}) < len(found[key]):
+            raise UsageError(f"cannot vary '{key}' over equal values: received {text}, give each once")
     return found
 
 

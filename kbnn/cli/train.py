@@ -1,30 +1,41 @@
 """`kbnn train`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from kbnn.cli import fail
 from kbnn.cli.artifacts import data_dir_option, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.cli.settings import parsed, set_option
 from kbnn.errors import UsageError
 
+if TYPE_CHECKING:
+    from kbnn.training import Recipe
+
 
 @click.command(cls=Command)
 @click.argument("recipe", required=False)
 @click.option("--model", help="Network, see `kbnn models`.")
-@click.option("--method", help="What makes it binary.  [default: bireal]")
+@click.option("--method", help="Binarization method, such as siman or xnor+ml.  [default: bireal]")
 @click.option("--dataset", help="Data set by name, such as digits or cifar10.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of your own images, one sub-folder per class.")
-@click.option("--size", type=click.IntRange(min=1), help="Side of the images that the network sees.  [default: 224]")
-@click.option("--unreadable", type=click.Choice(["refuse", "skip"]), help="What to do about images that are damaged.")
-@click.option("--epochs", type=click.IntRange(min=1), help="Of all stages together.  [default: 60, or the recipe's]")
-@click.option("--batch", type=click.IntRange(min=1), help="Images of a step.  [default: 128, or the recipe's]")
+@click.option("--size", type=click.IntRange(min=1), help="Side of the square that the network sees.  [default: 224]")
+@click.option("--unreadable", type=click.Choice(["refuse", "skip"]), help="What to do about damaged images.")
+@click.option(
+    "--epochs", type=click.IntRange(min=1), help="Total epochs of all stages.  [default: 60, or the recipe's]"
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    help="Images per step.  [default: 128, fewer for small folders, or the recipe's]",
+)
 @click.option("--seed", type=int, help="[default: 0, or the recipe's]")
 @set_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
-@click.option("--resume", is_flag=True, help="Go on where the run was interrupted.")
+@click.option("--resume", is_flag=True, help="Continue where the run was interrupted.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @data_dir_option
 @trust_option
 @json_option
@@ -34,14 +45,15 @@ def command(
     settings: tuple[str, ...],
     output: Path | None,
     resume: bool,
+    quiet: bool,
     data_dir: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Train a network, or go on with an interrupted run.
+    """Train a network, or resume an interrupted run.
 
-    RECIPE is the name of a recipe, see `kbnn recipes`, or a TOML file; options change it. With TF_CONFIG in the
-    environment, several machines train together; several GPUs of one machine do in any case.
+    RECIPE is the name of a recipe, see `kbnn recipes`, or a TOML file; options change it. All GPUs of the machine are
+    used; with TF_CONFIG in the environment, several machines train together.
 
     \b
     Example:
@@ -53,8 +65,6 @@ def command(
     """
     import_tensorflow()
     from kbnn import training
-    from kbnn.cli.progress import Progress
-    from kbnn.training import distribution
 
     if recipe is None and resume and output and not options["model"]:
         wanted = training.Run.open(output).recipe
@@ -63,10 +73,12 @@ def command(
     changes = {"data.unreadable": unreadable} if unreadable else {}
     wanted = wanted.changed({**changes, **parsed(settings)})
     folder = output or Path("runs") / wanted.name
-    strategy = distribution.choose()
-    with Progress(wanted.epochs) as progress:
-        run = training.train(wanted, folder, resume=resume, data_dir=data_dir, callbacks=[progress], strategy=strategy)
-    if distribution.is_chief(strategy):
+    strategy = training.distribution.choose()
+    try:
+        run = training.train(wanted, folder, resume=resume, data_dir=data_dir, strategy=strategy, quiet=quiet)
+    except training.InterruptedRunError as error:
+        fail(f"{error}: kbnn train --output {folder} --resume", error.exit_status)
+    if training.distribution.is_chief(strategy):
         show(training.result(run), as_json)
 
 
@@ -80,15 +92,14 @@ def _recipe(
     epochs: int | None,
     batch: int | None,
     seed: int | None,
-) -> Any:
-    """The recipe that is asked for."""
-    from kbnn.reproduction import shortened
+) -> "Recipe":
+    """The recipe that the options ask for."""
     from kbnn.training import Recipe, catalog
 
     if name is None:
         if not model or not (dataset or data):
             raise UsageError(
-                "what to train is not clear: give RECIPE, --model and --dataset or --data, or --output RUN --resume"
+                "nothing to train: give RECIPE, --model with --dataset or --data, or --output RUN --resume"
             )
         given = _given(epochs=epochs, batch=batch, seed=seed)
         return Recipe.of(model, method or "bireal", dataset, folder=data, size=size, **given)
@@ -96,7 +107,7 @@ def _recipe(
     if dataset or data or size:
         recipe = recipe.on(dataset, folder=data, size=size)
     changes = {"model.name": model, "model.method": method, "data.batch": batch, "seed": seed}
-    return shortened(recipe.changed(_given(**changes)), epochs)
+    return recipe.changed(_given(**changes)).shortened(epochs)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from kbnn.datasets.arrays import Arrays
 from kbnn.datasets.dataset import Dataset, Fingerprint, Normalization
 from kbnn.datasets.encoded import Encoded
 from kbnn.datasets.folder import load_folder
+from kbnn.datasets.given import of
 from kbnn.datasets.registry import load, names, register
 from kbnn.datasets.transform import Transform
 
@@ -21,5 +22,6 @@ __all__ = [
     "load",
     "load_folder",
     "names",
+    "of",
     "register",
 ]

@@ -55,5 +55,22 @@ class EDESign(Estimator):
     def parameters(self) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.convert_to_tensor(self.t), tf.convert_to_tensor(self.k)
 
+    def schedule(self, progress: float, ede: tuple[float, float] = (1e-3, 10.0)) -> None:
+        """Sets t = Tmin·(Tmax/Tmin)^progress and k = max(1/t, 1).
+
+        Args:
+            progress: e/E, the share of the training that is done.
+            ede: Tmin and Tmax, positive.
+
+        Raises:
+            UsageError: a T is not positive.
+        """
+        lowest, highest = ede
+        if not (lowest > 0 and highest > 0):
+            raise UsageError(f"EDESign: Tmin and Tmax must be positive, received {lowest} and {highest}")
+        t = lowest * (highest / lowest) ** progress
+        self.t.assign(t)
+        self.k.assign(max(1 / t, 1.0))
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "t": self._initial_t, "k": self._initial_k}

@@ -97,5 +97,16 @@ class HalfHalf(MagnitudeCode):
     def _clamped(self, w: tf.Variable) -> tf.Tensor:
         return clamped(tf.convert_to_tensor(w), tf.convert_to_tensor(self.percentile))
 
+    def schedule(self, progress: float, percentile: float | None = None) -> None:
+        """Sets p = p₀·(1 - progress) if there is a percentile.
+
+        Args:
+            progress: e/E, the share of the training that is done.
+            percentile: p₀; the initial percentile when not given.
+        """
+        if self._initial_percentile:
+            begin = self._initial_percentile if percentile is None else percentile
+            self.percentile.assign(begin * (1 - progress))
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "percentile": self._initial_percentile}

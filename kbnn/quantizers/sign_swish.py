@@ -89,5 +89,24 @@ class SignSwish(Estimator):
     def parameter_gradients(self, x: tf.Tensor, dx: tf.Tensor) -> list[tf.Tensor]:
         return [beta_gradient(x, dx, *self.parameters())] if self.trainable_beta else []
 
+    def schedule(self, progress: float, epochs: int, beta: tuple[float, float] | None = None) -> None:
+        """Sets β = β₀·(β₁/β₀)^(e/(E - 1)) in epoch e = progress·E, unless β is trained.
+
+        Args:
+            progress: e/E, the share of the training that is done.
+            epochs: E.
+            beta: β₀ and β₁, positive; β stays as it is when not given.
+
+        Raises:
+            UsageError: a β is not positive.
+        """
+        if beta is None or self.trainable_beta:
+            return
+        begin, end = beta
+        if not (begin > 0 and end > 0):
+            raise UsageError(f"SignSwish: beta must be positive, received {begin} and {end}")
+        share = min(progress * epochs / max(epochs - 1, 1), 1.0)
+        self.beta.assign(begin * (end / begin) ** share)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "beta": self._initial_beta, "trainable_beta": self.trainable_beta}

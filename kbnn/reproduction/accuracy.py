@@ -1,30 +1,39 @@
 """Accuracy tables: recipes trained for as many epochs as one has time for, beside the paper's figures."""
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kbnn import tables
-from kbnn.errors import KbnnError, UsageError
-from kbnn.training import InterruptedRunError, Recipe, Run
+from kbnn.errors import KbnnError
+from kbnn.training import Recipe
+from kbnn.training.grid import check_settings
+
+if TYPE_CHECKING:
+    from kbnn.training import Result, Run
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: its label, the recipe that trains it, and the paper's top-1 accuracy in per cent."""
+    """One row of a table: its label, the recipe that trains it, and the paper's top-1 accuracy in percent.
+
+    `settings` are what the row varies, by dotted keys: its runs must have them.
+    """
 
     label: str
     recipe: Recipe
     paper: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a row came to: top-1 accuracies in per cent on the held-out test set, one for each seed that finished.
+    """The results of a row: accuracies in percent on the held-out test set, one for each seed that finished.
 
-    `epochs` were trained for each, of the recipe's `planned`; `note` says why there are fewer results than asked for.
+    `epochs` were trained for each, of the recipe's `planned`; `note` says why there are fewer results than asked for;
+    `twin` names an earlier run that a run of this row equals figure by figure.
     """
 
     row: str
@@ -34,10 +43,17 @@ class Outcome:
     planned: int
     seeds: tuple[int, ...]
     note: str = ""
+    top5: tuple[float, ...] = ()
+    paper_top5: float | None = None
+    twin: str = ""
 
     @property
     def mean(self) -> float | None:
         return statistics.fmean(self.top1) if self.top1 else None
+
+    @property
+    def mean_top5(self) -> float | None:
+        return statistics.fmean(self.top5) if self.top5 else None
 
     @property
     def deviation(self) -> float | None:
@@ -47,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """A paper's accuracy table and what our runs came to."""
+    """A paper's accuracy table and the results of our runs."""
 
     name: str
     source: str
@@ -55,29 +71,43 @@ class AccuracyTable:
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """Rows that lack a result; their notes say why."""
+        """Rows without all of their results; their notes say why."""
         return tuple(outcome for outcome in self.outcomes if outcome.note)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Runs that should differ and do not."""
+        return tuple(
+            f"warning: {outcome.row} equals {outcome.twin} in every figure of every epoch: varying it had no effect"
+            for outcome in self.outcomes
+            if outcome.twin
+        )
+
     def __str__(self) -> str:
-        columns = ("row", ">paper (%)", ">ours (%)", ">± over seeds", ">deviation", ">epochs", "seeds")
-        rows = [_cells(outcome) for outcome in self.outcomes]
+        columns = ["row", ">paper (%)", ">ours (%)", ">± over seeds", ">deviation", ">epochs", "seeds"]
+        with_top5 = any(outcome.top5 or outcome.paper_top5 for outcome in self.outcomes)
+        if with_top5:
+            columns[3:3] = [">paper top-5", ">ours top-5"]
+        rows = [_cells(outcome, with_top5) for outcome in self.outcomes]
         filled = tables.render(columns, rows, title=f"{self.name}: {self.source}; top-1 on the test set")
         reasons = dict.fromkeys(outcome.note for outcome in self.failed)
         notes = [f"{_rows_of(reason, self.failed)}: {reason}" for reason in reasons]
-        return "\n".join([filled, *notes])
+        return "\n".join([filled, *notes, *self.warnings])
 
 
 def _rows_of(reason: str, failed: Sequence[Outcome]) -> str:
     return ", ".join(outcome.row for outcome in failed if outcome.note == reason)
 
 
-def _cells(outcome: Outcome) -> tuple[str, ...]:
+def _cells(outcome: Outcome, with_top5: bool) -> tuple[str, ...]:
     spread = f"{statistics.stdev(outcome.top1):.2f}" if len(outcome.top1) > 1 else ""
     epochs = outcome.epochs if outcome.top1 else 0
+    top5 = (_percent(outcome.paper_top5), _percent(outcome.mean_top5)) if with_top5 else ()
     return (
         outcome.row,
-        "" if outcome.paper is None else f"{outcome.paper:.2f}",
-        "" if outcome.mean is None else f"{outcome.mean:.2f}",
+        _percent(outcome.paper),
+        _percent(outcome.mean),
+        *top5,
         spread,
         "" if outcome.deviation is None else f"{outcome.deviation:+.2f}",
         f"{epochs} of {outcome.planned}" if epochs != outcome.planned else str(epochs),
@@ -85,27 +115,8 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def shortened(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with so many epochs in all, shared among its stages as they were; schedules shrink with them.
-
-    Raises:
-        UsageError: fewer epochs than stages.
-    """
-    if epochs is None or epochs == recipe.epochs:
-        return recipe
-    if epochs < len(recipe.stage):
-        raise UsageError(f"recipe '{recipe.name}' has {len(recipe.stage)} stages: received {epochs} epochs, give more")
-    return recipe.model_copy(update={"stage": _share(recipe, epochs)})
-
-
-def _share(recipe: Recipe, epochs: int) -> tuple[Any, ...]:
-    left, planned, stages = epochs, recipe.epochs, []
-    for place, stage in enumerate(recipe.stage):
-        following = len(recipe.stage) - place - 1
-        count = min(max(1, round(left * stage.epochs / planned)), left - following)
-        stages.append(stage.shortened(count))
-        left, planned = left - count, planned - stage.epochs
-    return tuple(stages)
+def _percent(figure: float | None) -> str:
+    return "" if figure is None else f"{figure:.2f}"
 
 
 def reproduce(
@@ -113,15 +124,16 @@ def reproduce(
     source: str,
     rows: Sequence[Row],
     output: Path,
-    train: Callable[[Recipe, Path], Run],
-    evaluate: Callable[[Run], float],
+    train: Callable[[Recipe, Path], "Run"],
+    evaluate: Callable[["Run"], "Result"],
     *,
     epochs: int | None = None,
-    seeds: Sequence[int] = (0,),
+    seeds: int = 1,
 ) -> AccuracyTable:
-    """Trains each row with each seed, or goes on where that stopped, and fills the table.
+    """Trains each row as often as asked for, or resumes where that stopped, and fills the table.
 
-    A run is `OUTPUT/LABEL-seedN`. A row whose data is not there is reported and left out.
+    A run is `OUTPUT/LABEL-seedN`; its seeds count up from the recipe's own. A row that cannot be trained is reported,
+    and the others are trained.
 
     Args:
         name: of the table.
@@ -129,32 +141,71 @@ def reproduce(
         rows: what to train.
         output: folder of the runs.
         train: trains a recipe into a folder, resuming what is there.
-        evaluate: top-1 accuracy in per cent of a finished run on the test set.
+        evaluate: the result of a finished run.
         epochs: epochs of each row in all; the recipe's own when not given.
-        seeds: one run each.
+        seeds: runs of each row.
 
     Raises:
         InterruptedRunError: SIGTERM or Ctrl-C came; what was trained is kept.
     """
-    outcomes = []
+    from kbnn.training import InterruptedRunError
+
+    outcomes: list[Outcome] = []
+    known: dict[str, str] = {}
     for row in rows:
-        recipe = shortened(row.recipe, epochs)
-        done: dict[int, float] = {}
-        note = ""
-        for seed in seeds:
-            try:
-                run = train(recipe.model_copy(update={"seed": seed}), output / f"{_slug(row.label)}-seed{seed}")
-                done[seed] = evaluate(run)
-            except InterruptedRunError as error:
-                raise InterruptedRunError(error.what, error.received, "the same command") from error
-            except KbnnError as error:
-                note = str(error)
-                break
-        outcomes.append(
-            Outcome(row.label, row.paper, tuple(done.values()), recipe.epochs, row.recipe.epochs, tuple(done), note)
-        )
+        done: dict[int, Result] = {}
+        note, twin = "", ""
+        try:
+            for recipe in _recipes(row, epochs, seeds):
+                run = train(recipe, output / f"{_slug(row.label)}-seed{recipe.seed}")
+                check_settings(run.recipe, row.settings)
+                done[recipe.seed] = evaluate(run)
+                twin = _twin(run, f"{row.label} with seed {recipe.seed}", known) or twin
+        except InterruptedRunError:
+            raise
+        except KbnnError as error:
+            note = str(error)
+        outcomes.append(_outcome(row, epochs, done, note, twin))
     return AccuracyTable(name, source, tuple(outcomes))
 
 
+def _recipes(row: Row, epochs: int | None, seeds: int) -> Iterator[Recipe]:
+    """The recipe of each run of a row.
+
+    Raises:
+        UsageError: the number of epochs, or the seed, overwrites what the row varies.
+    """
+    for count in range(seeds):
+        recipe = row.recipe.shortened(epochs)
+        seeded = recipe.model_copy(update={"seed": row.recipe.seed + count})
+        check_settings(seeded, row.settings)
+        yield seeded
+
+
+def _twin(run: "Run", name: str, known: dict[str, str]) -> str:
+    """The name of an earlier run with the same history, if there is one."""
+    history = run.history()
+    found = known.setdefault(str(history), name) if history else name
+    return "" if found == name else found
+
+
+def _outcome(row: Row, epochs: int | None, done: "Mapping[int, Result]", note: str, twin: str) -> Outcome:
+    top5 = tuple(100 * one.top5 for one in done.values() if one.top5 is not None)
+    return Outcome(
+        row.label,
+        row.paper,
+        tuple(100 * one.top1 for one in done.values()),
+        epochs or row.recipe.epochs,
+        row.recipe.epochs,
+        tuple(done),
+        note,
+        top5,
+        row.recipe.paper_top5,
+        twin,
+    )
+
+
 def _slug(label: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "+-._" else "-" for letter in label.lower())
+    """A label as the name of a folder."""
+    safe = "".join(letter if letter.isalnum() or letter in "+-._" else "-" for letter in label.lower())
+    return safe if safe.strip(".") else "-"

@@ -10,9 +10,7 @@ import numpy as np
 from kbnn import accounting, analysis, quantizers, structure
 from kbnn.analysis import figures
 from kbnn.reproduction.comparison import Cell
-
-# Builds a network: name, method, input shape, classes. Handed in, because networks live in a later room.
-Build = Callable[..., Any]
+from kbnn.reproduction.registry import Build
 
 IMAGENET = {"input_shape": (224, 224, 3), "classes": 1000}
 CIFAR10 = {"input_shape": (32, 32, 3), "classes": 10}

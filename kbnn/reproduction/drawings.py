@@ -12,16 +12,27 @@ from kbnn.analysis.pictures import Picture
 
 
 def estimators() -> Picture:
-    """The surrogate gradients that can be told apart: `leaky_ste` adds 0.01 to `ste`, `ede` at t = 1 is `tanh`."""
+    """Surrogate gradients that differ visibly: `leaky_ste` adds 0.01 to `ste`, `ede` at t = 1 is `tanh`."""
     chosen = {
         "ste": quantizers.SteSign(),
         "approx_sign": quantizers.ApproxSign(),
         "tanh": quantizers.TanhSign(),
+        "sign_swish, β = 1": quantizers.SignSwish(1.0),
         "sign_swish, β = 5": quantizers.SignSwish(5.0),
         "sign_swish, β = 10": quantizers.SignSwish(10.0),
         "ede, t = 10 (last epoch)": quantizers.EDESign(t=10.0, k=1.0),
     }
     return figures.estimators({name: figures.derivative_of(quantizer) for name, quantizer in chosen.items()})
+
+
+def large_gap() -> Picture:
+    """PresB-Net's groups with a large gap between them."""
+    return figures.group_balance({"large gap": 6.0})
+
+
+def small_gap() -> Picture:
+    """PresB-Net's groups with a small gap between them."""
+    return figures.group_balance({"small gap": 0.2})
 
 
 def regularizers() -> Picture:

@@ -1,14 +1,21 @@
-"""Every table by name: what it is, where it is printed, and what makes ours."""
+"""Every table by name: where it is printed, and the function that computes, trains or draws ours."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from kbnn.analysis.pictures import Picture
 from kbnn.errors import unknown
-from kbnn.reproduction import analytic, drawings, ours, trained
+from kbnn.reproduction import ours, trained
 from kbnn.reproduction.accuracy import Row
 from kbnn.reproduction.comparison import Cell, Comparison
+
+if TYPE_CHECKING:
+    from kbnn.analysis.pictures import Picture
+
+# Builds a network: name, method, input shape, classes. Passed in, because networks belong to a later package.
+Build = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -17,9 +24,9 @@ class Analytic:
 
     name: str
     source: str
-    compute: Callable[[analytic.Build], list[Cell]]
+    compute: Callable[[Build], list[Cell]]
 
-    def compare(self, build: analytic.Build) -> Comparison:
+    def compare(self, build: Build) -> Comparison:
         """Computes every cell; `build` makes networks by name."""
         return Comparison(self.name, self.source, tuple(self.compute(build)))
 
@@ -39,10 +46,16 @@ class Drawing:
 
     name: str
     source: str
-    draw: Callable[[], Picture]
+    draw: "Callable[[], Picture]"
 
 
 Table = Analytic | Accuracy | Drawing
+
+
+def _later(module: str, function: str) -> Callable[..., Any]:
+    """A function of this package whose module, which needs TensorFlow, is imported when it is called."""
+    return lambda *args: getattr(importlib.import_module(f"kbnn.reproduction.{module}"), function)(*args)
+
 
 # Accuracy tables whose rows are recipes that name them.
 _OF_RECIPES = {
@@ -64,14 +77,26 @@ _OF_RECIPES = {
 }
 
 _TABLES: tuple[Table, ...] = (
-    Analytic("bireal-capability", "Bi-Real Net, sections 3.1, 3.2 and figure 5", analytic.bireal_capability),
-    Analytic("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", analytic.bireal_table_3),
-    Analytic("mlbma-entropy", "ML+BMA, section 4.2: the largest entropy of ResNet-20", analytic.mlbma_entropy_bound),
-    Analytic("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", analytic.mlbma_table_6),
-    Analytic("presb-cost", "PresB-Net, section on FLOPs and storage", analytic.presb_cost),
-    Analytic("siman-corollaries", "SiMaN, corollaries 2 and 3: shares of +1 and angles", analytic.siman_corollaries),
-    Drawing("bnnplus-figure4", "BNN+, figure 4: estimators and their derivatives", drawings.estimators),
-    Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", drawings.regularizers),
+    Analytic(
+        "bireal-capability", "Bi-Real Net, sections 3.1, 3.2 and figure 5", _later("analytic", "bireal_capability")
+    ),
+    Analytic("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", _later("analytic", "bireal_table_3")),
+    Analytic(
+        "mlbma-entropy",
+        "ML+BMA, section 4.2: the largest entropy of ResNet-20",
+        _later("analytic", "mlbma_entropy_bound"),
+    ),
+    Analytic("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", _later("analytic", "mlbma_table_6")),
+    Analytic("presb-cost", "PresB-Net, section on FLOPs and storage", _later("analytic", "presb_cost")),
+    Analytic(
+        "siman-corollaries",
+        "SiMaN, corollaries 2 and 3: shares of +1 and angles",
+        _later("analytic", "siman_corollaries"),
+    ),
+    Drawing("bnnplus-figure4", "BNN+, figure 4: estimators and their derivatives", _later("drawings", "estimators")),
+    Drawing("presb-figure5", "PresB-Net, figure 5: groups with a large gap, balanced", _later("drawings", "large_gap")),
+    Drawing("presb-figure6", "PresB-Net, figure 6: groups with a small gap, balanced", _later("drawings", "small_gap")),
+    Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", _later("drawings", "regularizers")),
     *(Accuracy(name, source, partial(trained.of_recipes, name)) for name, source in _OF_RECIPES.items()),
     Accuracy("bireal-table2", "Bi-Real Net, table 2: Bi-Real-18 and -34 on ImageNet", trained.bireal_table_2),
     Accuracy("bnnplus-table3", "BNN+, table 3: the best of table 2", trained.bnnplus_table_3),

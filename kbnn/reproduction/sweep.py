@@ -1,4 +1,4 @@
-"""A grid of recipes that was trained, as a table with a column for each value of its last axis."""
+"""A trained grid of recipes, as a table with a column for each value of its last axis."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from kbnn.reproduction.accuracy import AccuracyTable, Outcome
 
 @dataclass(frozen=True)
 class Sweep:
-    """What the variants of a grid came to; a variant is called by its values on the axes, with `/` between them."""
+    """The results of a grid's variants, each named by its values on the axes with `/` between them."""
 
     name: str
     source: str
@@ -17,7 +17,7 @@ class Sweep:
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """The variants without a result."""
+        """The variants without any result."""
         return tuple(outcome for outcome in self.outcomes if outcome.mean is None)
 
     def __str__(self) -> str:
@@ -25,7 +25,7 @@ class Sweep:
         return listed if len(self.axes) == 1 else f"{listed}\n\n{self._matrix()}"
 
     def _matrix(self) -> str:
-        """Ours beside the paper's in brackets."""
+        """Ours, with the paper's in brackets."""
         cells = {outcome.row: _cell(outcome) for outcome in self.outcomes}
         rows = list(dict.fromkeys(label.rpartition("/")[0] for label in cells))
         columns = list(dict.fromkeys(label.rpartition("/")[2] for label in cells))

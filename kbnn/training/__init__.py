@@ -1,25 +1,37 @@
-"""Recipes, runs that survive interruption, and the callbacks they are made of.
+"""Recipes, runs that survive interruptions, and the callbacks that they are made of.
 
 >>> recipe = kbnn.training.Recipe.of(model="tiny", method="bireal", dataset="digits", epochs=30)
 >>> run = kbnn.training.train(recipe, output="runs/digits")
 >>> run.model()
 >>> kbnn.training.train(kbnn.training.catalog.find("siman-resnet20-cifar10"), output="runs/siman")
+
+Recipes and the catalog need no TensorFlow; everything else imports it when it is first used.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from kbnn.training import catalog
-from kbnn.training.batch_norm_retraining import BatchNormRetraining
-from kbnn.training.distillation import Distiller
-from kbnn.training.divergence import TerminateOnDivergence
-from kbnn.training.evaluate import Evaluation, evaluate
-from kbnn.training.flip_ratio import FlipRatio
 from kbnn.training.grid import Axis, Grid
-from kbnn.training.interruption import InterruptedRunError
-from kbnn.training.optimizers import LearningRate
 from kbnn.training.recipe import DataSettings, Distillation, ModelSettings, Recipe, Stage
-from kbnn.training.result import Result, result
-from kbnn.training.run import Run
-from kbnn.training.schedules import BetaSchedule, EDESchedule, PercentileSchedule, RegularizationWarmup
-from kbnn.training.train import train
+
+if TYPE_CHECKING:
+    from kbnn.training import distribution
+    from kbnn.training.callbacks import BatchNormRetraining, FlipRatio
+    from kbnn.training.keeper import InterruptedRunError
+    from kbnn.training.learner import DivergenceError, Learner, TerminateOnDivergence
+    from kbnn.training.optimizers import LearningRate
+    from kbnn.training.progress import Plan, Progress
+    from kbnn.training.results import Evaluation, Result, evaluate, result
+    from kbnn.training.run import Run
+    from kbnn.training.schedules import (
+        BetaSchedule,
+        EDESchedule,
+        PercentileSchedule,
+        QuantizerSchedule,
+        RegularizationWarmup,
+    )
+    from kbnn.training.session import train
 
 __all__ = [
     "Axis",
@@ -27,15 +39,19 @@ __all__ = [
     "BetaSchedule",
     "DataSettings",
     "Distillation",
-    "Distiller",
+    "DivergenceError",
     "EDESchedule",
     "Evaluation",
     "FlipRatio",
     "Grid",
     "InterruptedRunError",
+    "Learner",
     "LearningRate",
     "ModelSettings",
     "PercentileSchedule",
+    "Plan",
+    "Progress",
+    "QuantizerSchedule",
     "Recipe",
     "RegularizationWarmup",
     "Result",
@@ -43,7 +59,39 @@ __all__ = [
     "Stage",
     "TerminateOnDivergence",
     "catalog",
+    "distribution",
     "evaluate",
     "result",
     "train",
 ]
+
+_MODULES = {
+    "callbacks": ("BatchNormRetraining", "FlipRatio"),
+    "keeper": ("InterruptedRunError",),
+    "learner": ("DivergenceError", "Learner", "TerminateOnDivergence"),
+    "optimizers": ("LearningRate",),
+    "progress": ("Plan", "Progress"),
+    "results": ("Evaluation", "Result", "evaluate", "result"),
+    "run": ("Run",),
+    "schedules": (
+        "BetaSchedule",
+        "EDESchedule",
+        "PercentileSchedule",
+        "QuantizerSchedule",
+        "RegularizationWarmup",
+    ),
+    "session": ("train",),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    if name == "distribution":
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,15 +7,18 @@
 
 import fnmatch
 import functools
+import importlib.metadata
+import importlib.util
 import itertools
 import os
 from pathlib import Path
 
 from kbnn.errors import KbnnError, UsageError, unknown
-from kbnn.training import networks
 from kbnn.training.grid import Grid, is_grid, not_one
 from kbnn.training.recipe import Recipe, parse, read_toml
 
+# Packages that register networks here may hold recipes for them.
+GROUP = "kbnn.architectures"
 _FOLDER = "recipes"
 _ENDING = ".toml"
 
@@ -39,9 +42,7 @@ def grid(name: str | os.PathLike[str]) -> Grid:
     """
     content = _read(Path(name)) if _is_file(name) else _shipped().get(str(name))
     if isinstance(content, Recipe):
-        raise UsageError(
-            f"'{name}' is one recipe, not a grid: train it with kbnn train, or say what to vary with --over"
-        )
+        raise UsageError(f"'{name}' is one recipe, not a grid: train it, or say which of its settings to vary")
     if content is None:
         raise unknown("grid", str(name), grids())
     return content
@@ -65,14 +66,14 @@ def find(name: str | os.PathLike[str]) -> Recipe:
 
 
 def notes(name: str) -> list[str]:
-    """What the head of a shipped recipe's file says: what in it is ours, where the paper is silent."""
-    paths = [folder / _FOLDER / f"{name.partition('/')[0]}{_ENDING}" for folder in networks.places()]
+    """The comment at the top of a shipped recipe's file: which settings are ours where the paper gives none."""
+    paths = [folder / _FOLDER / f"{name.partition('/')[0]}{_ENDING}" for folder in _packages()]
     lines = next((path.read_text().splitlines() for path in paths if path.is_file()), [])
     return [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
 
 
 def deviations(recipe: Recipe) -> list[str]:
-    """What a recipe has changed against the shipped one of its name; nothing when there is none."""
+    """The settings in which a recipe differs from the shipped one of its name; none if no such recipe ships."""
     return find(recipe.name).differences(recipe) if recipe.name in names() else []
 
 
@@ -83,7 +84,7 @@ def tables() -> list[str]:
 
 
 def of_table(table: str) -> list[Recipe]:
-    """A table's rows, those of grids included; each has the paper's figure and what it is in words (`source`).
+    """The recipes of a table's rows, those of grids included.
 
     Raises:
         UsageError: an unknown name; near names are offered.
@@ -99,15 +100,21 @@ def of_table(table: str) -> list[Recipe]:
     return rows
 
 
+def _packages() -> list[Path]:
+    """The folders of the packages that register networks, found without importing them."""
+    specs = (importlib.util.find_spec(entry.module) for entry in importlib.metadata.entry_points(group=GROUP))
+    return [Path(folder) for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
+
+
 @functools.cache
 def _shipped() -> dict[str, Recipe | Grid]:
     """Everything by name, in the order of names."""
     found = {}
-    for path in sorted(file for folder in networks.places() for file in (folder / _FOLDER).glob(f"*{_ENDING}")):
+    for path in sorted(file for folder in _packages() for file in (folder / _FOLDER).glob(f"*{_ENDING}")):
         content = _read(path)
         name = (content if isinstance(content, Recipe) else content.recipe).name
         if name != path.name.removesuffix(_ENDING):
-            raise KbnnError(f"recipe '{path}' calls itself '{name}': name both alike")
+            raise KbnnError(f"recipe '{path}' has the name '{name}': rename the file or the recipe")
         found[name] = content
     return found
 

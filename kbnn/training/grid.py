@@ -8,31 +8,33 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from kbnn.errors import UsageError, unknown
-from kbnn.training.recipe import Recipe, Settings, parse, read_toml
+from kbnn.training.recipe import Recipe, Table, parse, read_toml
 
 
-class Axis(Settings):
-    """`[[axis]]`: its values by label, each as settings by their dotted keys."""
+class Axis(Table):
+    """`[[axis]]`: its values by label, each a set of settings by their dotted keys."""
 
     name: str
     values: dict[str, dict[str, Any]] = Field(min_length=1)
 
 
-class Grid(Settings):
-    """A recipe in as many variants as its axes have combinations of values, and the paper's top-1 of each in percent.
+class Grid(Table):
+    """A recipe, and axes whose values are combined into variants.
 
-    A variant is called by the labels of its values: "r1/tanh". What a later axis sets is set last.
+    A variant is named by the labels of its values: "r1/tanh". `paper` and `paper_top5` are the accuracies that the
+    paper prints for variants, in percent.
     """
 
     recipe: Recipe
     axis: tuple[Axis, ...] = Field(min_length=1, strict=False)
     paper: dict[str, float] = Field(default_factory=dict)
+    paper_top5: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _figures_are_of_variants(self) -> "Grid":
-        strangers = sorted(self.paper.keys() - set(self.labels))
-        if strangers:
-            raise ValueError(f"paper has a figure of '{strangers[0]}', which no combination of the axes is called")
+        unknown_labels = sorted({*self.paper, *self.paper_top5} - set(self.labels))
+        if unknown_labels:
+            raise ValueError(f"paper has a figure for '{unknown_labels[0]}', which is no combination of the axes")
         return self
 
     @staticmethod
@@ -46,7 +48,7 @@ class Grid(Settings):
             {"name": key.rpartition(".")[2], "values": {str(value): {key: value} for value in values}}
             for key, values in over.items()
         ]
-        return parse(Grid, {"recipe": {**recipe.tables(), "paper": None}, "axis": axes})
+        return parse(Grid, {"recipe": {**recipe.tables(), "paper": None, "paper_top5": None}, "axis": axes})
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> "Grid":
@@ -59,7 +61,7 @@ class Grid(Settings):
 
     @property
     def labels(self) -> list[str]:
-        """What the variants are called; the last axis runs fastest."""
+        """The names of the variants; the last axis varies fastest."""
         return list(self._settings())
 
     def changed(self, settings: Mapping[str, Any]) -> "Grid":
@@ -70,34 +72,72 @@ class Grid(Settings):
         """One variant's recipe.
 
         Raises:
-            UsageError: an unknown label (near ones are offered), or values that the recipe cannot take.
+            UsageError: an unknown label (near ones are offered), values that the recipe cannot take, or axes that
+                overwrite each other's values.
         """
-        settings = self._settings()
-        if label not in settings:
-            raise unknown(f"variant of {self.recipe.name}", label, settings)
-        figures = {"name": f"{self.recipe.name}/{label}", "paper": self.paper.get(label)}
-        return self.recipe.changed({**settings[label], **figures})
+        settings = self.values(label)
+        figures = {"paper": self.paper.get(label), "paper_top5": self.paper_top5.get(label)}
+        recipe = self.recipe.changed({**settings, "name": f"{self.recipe.name}/{label}", **figures})
+        check_settings(recipe, settings)
+        return recipe
+
+    def values(self, label: str) -> dict[str, Any]:
+        """What the axes set in a variant, by dotted keys.
+
+        Raises:
+            UsageError: an unknown label; near ones are offered.
+        """
+        found = self._settings()
+        if label not in found:
+            raise unknown(f"variant of {self.recipe.name}", label, found)
+        return found[label]
 
     def variants(self) -> dict[str, Recipe]:
         """All variants by label."""
         return {label: self.variant(label) for label in self.labels}
 
     def _settings(self) -> dict[str, dict[str, Any]]:
-        """What each variant sets."""
+        """The settings of each variant."""
         combinations = itertools.product(*(axis.values.items() for axis in self.axis))
-        return {
-            "/".join(label for label, _ in combination): {
-                key: value for _, settings in combination for key, value in settings.items()
-            }
-            for combination in combinations
-        }
+        return {"/".join(label for label, _ in chosen): _merged(chosen) for chosen in combinations}
+
+
+def _merged(chosen: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """The settings of one value of each axis.
+
+    Raises:
+        UsageError: two axes set a key to different values.
+    """
+    merged: dict[str, Any] = {}
+    for label, settings in chosen:
+        for key, value in settings.items():
+            if merged.setdefault(key, value) != value:
+                raise UsageError(
+                    f"two axes set '{key}': received {merged[key]!r} and, for '{label}', {value!r}; vary it on one axis"
+                )
+    return merged
+
+
+def check_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
+    """Makes sure that a recipe has the values that an axis gave it.
+
+    Raises:
+        UsageError: a value was overwritten.
+    """
+    expected = recipe.changed(settings)
+    overwritten = recipe.differences(expected)
+    if overwritten:
+        raise UsageError(
+            f"recipe '{recipe.name}' does not have the value of an axis ({'; '.join(overwritten)}): leave out what "
+            f"overwrites it"
+        )
 
 
 def is_grid(tables: Mapping[str, Any]) -> bool:
-    """Whether the tables of a TOML file are a grid's."""
+    """Whether a TOML file's tables are those of a grid."""
     return "axis" in tables
 
 
 def not_one(path: object) -> UsageError:
     """The error for a grid where one recipe is wanted."""
-    return UsageError(f"'{path}' is a grid of recipes: train all with kbnn sweep, or one as GRID/VARIANT")
+    return UsageError(f"'{path}' is a grid of recipes: sweep it to train all of them, or name one as GRID/VARIANT")

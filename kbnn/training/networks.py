@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,9 @@ from kbnn.datasets import Dataset
 from kbnn.layers.binarized import Binarized
 from kbnn.loading import load_model
 from kbnn.methods import Method
+from kbnn.training.catalog import GROUP
 from kbnn.training.recipe import ModelSettings, Recipe, Stage
 from kbnn.training.run import Run
-
-# kbnn's own entry names a package with `names()` and `build(name, method, input_shape, classes, **options)`, whose
-# registry knows what other packages register.
-GROUP = "kbnn.architectures"
 
 
 def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Model | None = None) -> tf.keras.Model:
@@ -54,12 +50,6 @@ def build(name: str, method: Method, **kwargs: Any) -> tf.keras.Model:
     if package is None:
         raise RuntimeError(f"no installed package registers '{GROUP}'")
     return package.build(name, method, **kwargs)
-
-
-def places() -> list[Path]:
-    """The folders of the packages that register networks, which may hold recipes for them."""
-    specs = (importlib.util.find_spec(entry.module) for entry in importlib.metadata.entry_points(group=GROUP))
-    return [Path(folder) for spec in specs if spec is not None for folder in spec.submodule_search_locations or ()]
 
 
 def method(settings: ModelSettings, stage: Stage) -> Method:

@@ -21,7 +21,7 @@ def optimizer(stage: Stage, steps: int) -> tf.keras.optimizers.Optimizer:
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that may warm up, and then falls.
+    """A learning rate that may warm up and then falls.
 
     In step s, with w steps of warm-up and progress p = (s - w)/(steps - w):
     highest·(s + 1)/w while s < w, then highest·f(p) with f = 1 ("constant"), (1 + cos πp)/2 ("cosine"), 1 - p
@@ -55,7 +55,7 @@ class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
 
     @staticmethod
     def of(stage: Stage, steps: int) -> "LearningRate":
-        """A stage's schedule, with so many steps in an epoch."""
+        """A stage's schedule; `steps` is the number of steps in an epoch."""
         boundaries = tuple(steps * epoch for epoch in stage.boundaries)
         return LearningRate(
             stage.learning_rate, stage.schedule, steps * stage.epochs, steps * stage.warmup, boundaries, stage.factor

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import os
+import re
 import sys
 import typing
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,11 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+# Marks the fields of a stage that count epochs: they scale with the stage's length.
+IN_EPOCHS = "counts epochs"
+# Path components that are safe as folder names below `runs/`; `GRID/VARIANT` is a name, too.
+_NAME = re.compile(r"(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+(?:/(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+)*")
+
 
 def _method_name(method: Any) -> Any:
     """A `kbnn.methods.Method` by its name; anything else as it is."""
@@ -40,14 +46,35 @@ def _method_name(method: Any) -> Any:
 MethodName = Annotated[str, BeforeValidator(_method_name)]
 
 
-class Settings(BaseModel):
-    """A table of a recipe; unknown keys and wrong types are errors."""
+BATCH = 128
+# A batch that is chosen by the data's size leaves at least this many steps in an epoch.
+STEPS = 8
+
+
+class Table(BaseModel):
+    """One table of a recipe; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class DataSettings(Settings):
-    """`[data]`: which images, and how they are fed; see `kbnn.datasets.Transform` for what happens to them."""
+# The keys of `[data]` that hold for any images.
+_FEEDING = {"unreadable", "max_bytes", "max_pixels", "validation", "batch"}
+
+
+class DataSettings(Table):
+    """`[data]`: which images, and how they are fed.
+
+    `pad` and what follows are fields of `kbnn.datasets.Transform`.
+
+    Args:
+        name: a data set, see `kbnn.datasets.names()`.
+        folder: your own images, one sub-folder per class. Without `name` and `folder`, pass `data` to `train`.
+        unreadable: whether images that cannot be read are refused or skipped.
+        max_bytes: largest file of an image; see `kbnn.datasets.load_folder`.
+        max_pixels: largest image, in pixels.
+        validation: share of the training images that is held out to choose by.
+        batch: images per step. When not given, at most 128 and few enough for 8 steps in an epoch.
+    """
 
     name: str | None = None
     folder: str | None = None
@@ -55,7 +82,7 @@ class DataSettings(Settings):
     max_bytes: int | None = Field(None, ge=1)
     max_pixels: int | None = Field(None, ge=1)
     validation: Share = 0.1
-    batch: int = Field(128, ge=1)
+    batch: int | None = Field(None, ge=1)
     pad: int = Field(0, ge=0)
     flip: bool = False
     resize: int | None = Field(None, ge=1)
@@ -65,17 +92,41 @@ class DataSettings(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataSettings":
-        if (self.name is None) == (self.folder is None):
+        if self.name is not None and self.folder is not None:
             raise ValueError("give either name, of a known data set, or folder, of your own images")
         return self
 
+    def feeding(self) -> dict[str, Any]:
+        """What holds for any images: everything but the source and the augmentation."""
+        return self.model_dump(include=_FEEDING)
 
-class ModelSettings(Settings):
+    def augmentation(self) -> dict[str, Any]:
+        """The fields of `kbnn.datasets.Transform` that are set."""
+        return self.model_dump(exclude={"name", "folder", *_FEEDING}, exclude_defaults=True)
+
+    def batch_for(self, images: int) -> int:
+        """The batch size for so many training images: the one that is set, or a power of two that suits them."""
+        if self.batch is not None:
+            return self.batch
+        fitting = max(images // STEPS, 1)
+        return min(BATCH, 2 ** (fitting.bit_length() - 1))
+
+
+class ModelSettings(Table):
     """`[model]`: the architecture, the method, the architecture's options, and weights to start from.
 
-    `activations`, `kernels`, `scale`, `scale_scope` and `penalty` (λ) replace the method's own, as in the papers'
-    ablations; see `kbnn.training.networks`. `initializer` is drawn from by every kernel anew. `weights` is a run's
-    folder, a .keras file or a file of weights; a classifier for other classes starts anew.
+    Args:
+        name: an architecture, see `kbnn.models.names()`.
+        method: see `kbnn.methods.names()`.
+        options: of the architecture.
+        activations: input quantizer, instead of the method's.
+        kernels: kernel quantizer, instead of the method's.
+        scale: output scale, instead of the method's.
+        scale_scope: "filter" or "layer": one learned scale per filter or one for the layer.
+        penalty: λ of the method's penalty.
+        initializer: from which every kernel is drawn.
+        weights: a run's folder, a .keras file or a file of weights to start from; a classifier for other classes is
+            initialized instead.
     """
 
     name: str
@@ -90,40 +141,37 @@ class ModelSettings(Settings):
     weights: str | None = None
 
 
-class Distillation(Settings):
-    """`[stage.distillation]`: a teacher's softened outputs as a second target.
-
-    Loss: (1 - share)·cross-entropy + share·T²·KL(softmax(teacher/T), softmax(student/T)).
-    """
+class Distillation(Table):
+    """`[stage.distillation]`: a teacher's softened outputs as a second target, see `kbnn.training.Learner`."""
 
     teacher: str
     share: float = Field(0.5, gt=0, le=1)
     temperature: Positive = 1.0
 
 
-class Stage(Settings):
+class Stage(Table):
     """`[[stage]]`: epochs under one optimizer and one schedule.
 
     Args:
-        epochs: how long.
-        method: in the place of the model's, such as "float" for real-valued pre-training.
-        options: of the architecture, in the place of the model's.
+        epochs: length of the stage.
+        method: instead of the model's, such as "float" for real-valued pre-training.
+        options: of the architecture, added to the model's.
         kernels: "real" leaves kernels as they are while activations are signs (ReActNet's first stage).
-        train: "all", or "batch_norm" alone, with kernels that are ±1 from then on (Bi-Real Net's last stage).
+        train: "all", or "batch_norm" alone with kernels fixed at ±1 (Bi-Real Net's last stage).
         optimizer: "sgd" with momentum, or "adam".
         learning_rate: the largest one.
         momentum: of "sgd".
         schedule: "constant"; "cosine" or "linear" to 0 at the end; "steps": times `factor` at each of `boundaries`.
-        boundaries: epochs.
+        boundaries: epochs at which "steps" lowers the learning rate.
         factor: see `schedule`.
         warmup: epochs in which the learning rate rises linearly, before its schedule starts.
-        weight_decay: λ of the penalty λ/2·Σw² on every trained weight but binarized kernels.
-        decay_binarized: binarized kernels, too.
+        weight_decay: λ of the penalty λ/2·Σw².
+        decay: which weights it holds for: "real" (all but those of binarized layers), "all", or "convolutions" (only
+            kernels of convolutions, binarized ones too).
         label_smoothing: share of the target that is spread over all classes.
         penalty_warmup: epochs in which the method's penalty rises linearly to its strength.
-        ede: Tmin and Tmax of IR-Net's estimator.
-        beta: first and last β of SignSwish estimators that are not trained.
-        percentile: first percentile of SiMaN's clamp, which falls to 0.
+        quantizers: settings for the schedules of quantizers, see their `schedule` methods:
+            `{ ede = [1e-3, 10.0], beta = [5.0, 10.0], percentile = 15.0 }`.
         patience: stop after so many epochs without a better validation accuracy.
         distillation: a teacher.
     """
@@ -137,18 +185,31 @@ class Stage(Settings):
     learning_rate: Positive = 5e-3
     momentum: Share = 0.9
     schedule: Literal["constant", "cosine", "linear", "steps"] = "cosine"
-    boundaries: tuple[Annotated[int, Field(ge=1)], ...] = Field((), strict=False)
+    boundaries: Annotated[tuple[Annotated[int, Field(ge=1)], ...], IN_EPOCHS] = Field((), strict=False)
     factor: Positive = 0.1
-    warmup: int = Field(0, ge=0)
+    warmup: Annotated[int, IN_EPOCHS] = Field(0, ge=0)
     weight_decay: NotNegative = 0.0
-    decay_binarized: bool = False
+    decay: Literal["real", "all", "convolutions"] = "real"
     label_smoothing: Share = 0.0
-    penalty_warmup: int = Field(0, ge=0)
-    ede: tuple[Positive, Positive] = Field((1e-3, 10.0), strict=False)
-    beta: tuple[Positive, Positive] | None = Field(None, strict=False)
-    percentile: float = Field(15.0, ge=0, lt=50)
+    penalty_warmup: Annotated[int, IN_EPOCHS] = Field(0, ge=0)
+    quantizers: dict[str, Any] = Field(default_factory=dict)
     patience: int | None = Field(None, ge=1)
     distillation: Distillation | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_keys(cls, values: Any) -> Any:
+        """Reads the keys that `decay` and `quantizers` replaced, so that runs of version 0.1 resume."""
+        if not isinstance(values, Mapping):
+            return values
+        current = dict(values)
+        if current.pop("decay_binarized", False):
+            current["decay"] = "all"
+        former = {key: current.pop(key) for key in _FORMER_DEFAULTS if key in current}
+        settings = {key: value for key, value in former.items() if value != _FORMER_DEFAULTS[key]}
+        if settings:
+            current["quantizers"] = {**settings, **current.get("quantizers", {})}
+        return current
 
     @model_validator(mode="after")
     def _steps_have_boundaries(self) -> "Stage":
@@ -157,31 +218,61 @@ class Stage(Settings):
         return self
 
     def shortened(self, epochs: int) -> "Stage":
-        """The stage in another number of epochs, its boundaries and warm-ups in proportion."""
+        """The stage in another number of epochs; whatever counts epochs changes in proportion."""
         share = epochs / self.epochs
-        scaled = {"epochs": epochs, "boundaries": tuple(max(1, round(share * epoch)) for epoch in self.boundaries)}
-        warmups = {name: round(share * getattr(self, name)) for name in ("warmup", "penalty_warmup")}
-        return self.model_copy(update={**scaled, **warmups})
+        counting = [name for name, field in type(self).model_fields.items() if IN_EPOCHS in field.metadata]
+        scaled = {name: _scaled(getattr(self, name), share) for name in counting}
+        return self.model_copy(update={"epochs": epochs, **scaled})
 
 
-class Recipe(Settings):
+# Of version 0.1, which wrote them into every run.
+_FORMER_DEFAULTS: dict[str, Any] = {"ede": [1e-3, 10.0], "beta": None, "percentile": 15.0}
+
+
+def _scaled(epochs: Any, share: float) -> Any:
+    if isinstance(epochs, tuple):
+        return tuple(max(1, round(share * epoch)) for epoch in epochs)
+    return round(share * epochs)
+
+
+class Recipe(Table):
     """A whole recipe.
 
-    `source`, `table` and `paper` say which row of which paper it is, of which tables by name, and its top-1 there in
-    percent. `policy` is the mixed-precision policy; Keras's global one when not given.
+    Args:
+        name: also of the run's folder; GRID/VARIANT for a variant of a grid.
+        source: the row of a paper's table that it reproduces, in words.
+        table: names of the tables that the row is in.
+        paper: top-1 accuracy printed there, in percent.
+        paper_top5: top-5 accuracy printed there, in percent.
+        seed: of weights, order and augmentation.
+        policy: mixed-precision policy; Keras's global one when not given.
+        steps_per_execution: training steps in one call of the compiled function.
+        data: see `DataSettings`.
+        model: see `ModelSettings`.
+        stage: one or more of `Stage`, in their order.
     """
 
     name: str
     source: str | None = None
     table: tuple[str, ...] = Field((), strict=False)
     paper: float | None = None
-    # As many as the random generators of TensorFlow and NumPy all take.
+    paper_top5: float | None = None
+    # The random generators of TensorFlow and NumPy all take as many.
     seed: int = Field(0, ge=0, lt=2**31)
     policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
     steps_per_execution: int = Field(8, ge=1)
-    data: DataSettings
+    data: DataSettings = Field(default_factory=DataSettings)
     model: ModelSettings
     stage: tuple[Stage, ...] = Field(min_length=1, strict=False)
+
+    @model_validator(mode="after")
+    def _name_is_a_folder(self) -> "Recipe":
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name '{self.name}' cannot name a run's folder: received one that is empty, absolute, or has '..', a "
+                f"backslash or a control character in it; choose letters, digits, '-', '_', '+' and '.'"
+            )
+        return self
 
     @staticmethod
     def of(
@@ -192,35 +283,41 @@ class Recipe(Settings):
         folder: str | os.PathLike[str] | None = None,
         size: int | None = None,
         epochs: int = 60,
-        batch: int = 128,
+        batch: int | None = None,
         seed: int = 0,
         **options: Any,
     ) -> "Recipe":
         """A recipe with common defaults: Adam, its learning rate falling to 0 along a cosine, random crops and flips.
 
-        Images of one size are shifted by up to four pixels and mirrored, as is usual for CIFAR, but digits are not
-        mirrored, and small ones shifted by one pixel; images of differing sizes are cropped as is usual for ImageNet.
+        Images of one size are shifted by up to four pixels and mirrored, as is usual for CIFAR; digits are not
+        mirrored, and small ones are shifted by one pixel. Images of differing sizes are cropped as is usual for
+        ImageNet. Without a data set and a folder, pass `data` to `train`.
 
         Args:
             model: an architecture.
             method: what makes it binary: a name, or a `kbnn.methods.Method`, which is recorded by its name.
-            dataset: a data set by name, or
-            folder: a folder of images, one sub-folder per class.
+            dataset: a data set by name.
+            folder: a folder of images, one sub-folder per class, instead.
             size: side of the square that the network sees, for images of differing sizes.
-            epochs: how long.
-            batch: images of a step.
+            epochs: how long to train.
+            batch: images per step; 128 by default, fewer for small folders.
             seed: of weights, order and augmentation.
             **options: the architecture's own.
 
         Raises:
-            UsageError: a value is out of range.
+            UsageError: a value is out of range, or the method is not registered.
         """
+        known = _method_name(method)
         return Recipe.parse(
             {
-                "name": f"{model}-{_method_name(method)}-{dataset or Path(folder or '').name}",
+                "name": "-".join(filter(None, (model, known, dataset or (folder and Path(folder).resolve().name)))),
                 "seed": seed,
-                "data": {"batch": batch, **_source(dataset, folder), **_augmentation(dataset, size)},
-                "model": {"name": model, "method": method, "options": options},
+                "data": {
+                    **_source(dataset, folder),
+                    **_augmentation(dataset, folder, size),
+                    **({"batch": batch or BATCH} if batch or dataset else {}),
+                },
+                "model": {"name": model, "method": known, "options": options},
                 "stage": [{"epochs": epochs}],
             }
         )
@@ -244,18 +341,18 @@ class Recipe(Settings):
         return Recipe.parse(read_toml(path))
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the recipe as TOML, by rename."""
+        """Writes the recipe as TOML, atomically."""
         files.write(path, tomli_w.dumps(self.tables()))
 
     def tables(self) -> dict[str, Any]:
-        """The recipe as plain tables; what is not set is left out."""
+        """The recipe as plain tables, without keys that are not set."""
         return self.model_dump(mode="json", exclude_none=True)
 
     def changed(self, settings: Mapping[str, Any]) -> "Recipe":
-        """The recipe with other settings, each by its dotted key; stages count from 1.
+        """The recipe with some settings changed, each by its dotted key; stages count from 1.
 
         Raises:
-            UsageError: as `parse`, or a stage that the recipe does not have.
+            UsageError: as `parse`, or the recipe has no such stage.
 
         Example:
             >>> recipe.changed({"stage.1.epochs": 30, "data.batch": 64})
@@ -272,22 +369,43 @@ class Recipe(Settings):
         folder: str | os.PathLike[str] | None = None,
         size: int | None = None,
     ) -> "Recipe":
-        """The recipe on other images, or its own at another size, augmented as `of` does; see there."""
+        """The recipe on other images, or on its own at another size, augmented as `of` does."""
         if dataset is None and folder is None:
             dataset, folder = self.data.name, self.data.folder
-        kept = self.data.model_dump(include={"batch", "validation", "unreadable"})
-        data = {**kept, **_source(dataset, folder), **_augmentation(dataset, size)}
+        data = {**self.data.feeding(), **_source(dataset, folder), **_augmentation(dataset, folder, size)}
         return Recipe.parse({**self.tables(), "data": data})
 
+    def shortened(self, epochs: int | None) -> "Recipe":
+        """The recipe with so many epochs in all, shared among its stages in proportion; schedules shrink with them.
+
+        Raises:
+            UsageError: fewer epochs than stages.
+        """
+        if epochs is None or epochs == self.epochs:
+            return self
+        if epochs < len(self.stage):
+            raise UsageError(f"recipe '{self.name}' has {len(self.stage)} stages: received {epochs} epochs, give more")
+        left, planned, stages = epochs, self.epochs, []
+        for place, stage in enumerate(self.stage):
+            following = len(self.stage) - place - 1
+            count = min(max(1, round(left * stage.epochs / planned)), left - following)
+            stages.append(stage.shortened(count))
+            left, planned = left - count, planned - stage.epochs
+        return self.model_copy(update={"stage": tuple(stages)})
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by its dotted key; stages count from 1."""
+        return dict(_flat(self.tables()))
+
     def differences(self, other: "Recipe") -> list[str]:
-        """What another recipe has changed, as `key: this -> other`."""
-        mine, theirs = dict(_flat(self.tables())), dict(_flat(other.tables()))
+        """The settings in which another recipe differs, as `key: this -> other`."""
+        mine, theirs = self.settings(), other.settings()
         keys = [*mine, *(key for key in theirs if key not in mine)]
         return [f"{key}: {mine.get(key)} -> {theirs.get(key)}" for key in keys if mine.get(key) != theirs.get(key)]
 
     @property
     def epochs(self) -> int:
-        """Epochs of all stages together."""
+        """The total number of epochs of all stages."""
         return sum(stage.epochs for stage in self.stage)
 
 
@@ -305,7 +423,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A setting from the command line: a TOML value, or else the text itself."""
+    """A setting from the command line: a TOML value, or the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -314,11 +432,14 @@ def parse_value(text: str) -> Any:
 
 def _source(dataset: str | None, folder: str | os.PathLike[str] | None) -> dict[str, str]:
     named = {"name": dataset} if dataset else {}
-    # Absolute, so that a run goes on from any folder.
+    # Absolute, so that a run can be resumed from any folder.
     return {**named, "folder": str(Path(folder).absolute())} if folder else named
 
 
-def _augmentation(dataset: str | None, size: int | None) -> dict[str, Any]:
+def _augmentation(dataset: str | None, folder: str | os.PathLike[str] | None, size: int | None) -> dict[str, Any]:
+    if dataset is None and folder is None and size is None:
+        # Nothing is known about data that is passed to `train`.
+        return {}
     if dataset == "digits" and size is None:
         return {"pad": 1}
     flip = dataset not in ("digits", "svhn_cropped")
@@ -364,11 +485,11 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _flat(item, f"{prefix}.{key}" if prefix else key)
 
 
-Kind = TypeVar("Kind", bound=Settings)
+Kind = TypeVar("Kind", bound=Table)
 
 
 def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """Settings from plain tables.
+    """A validated table from plain ones.
 
     Raises:
         UsageError: a key is unknown (near ones are offered), missing, or has a wrong type or value.
@@ -379,8 +500,8 @@ def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         raise UsageError(_explain(kind, error)) from error
 
 
-def _explain(kind: type[Settings], error: ValidationError) -> str:
-    # A key that is misspelt may also be missing: the misspelling says more.
+def _explain(kind: type[Table], error: ValidationError) -> str:
+    # A misspelt key is also reported as missing; the misspelling is the better message.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place, wrong, reason = first["loc"], first["type"], first["msg"].removeprefix("Value error, ")
     key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in place)
@@ -396,15 +517,15 @@ def _explain(kind: type[Settings], error: ValidationError) -> str:
     return f"{of_key}{reason[:1].lower()}{reason[1:]}"
 
 
-def _table(kind: type[Settings], path: list[str]) -> type[Settings]:
-    """The settings that a table inside of others holds."""
+def _table(kind: type[Table], path: list[str]) -> type[Table]:
+    """The type of a nested table."""
     for key in path:
-        kind = next(_settings_in(kind.model_fields[key].annotation))
+        kind = next(_tables_in(kind.model_fields[key].annotation))
     return kind
 
 
-def _settings_in(annotation: Any) -> Iterator[type[Settings]]:
-    if isinstance(annotation, type) and issubclass(annotation, Settings):
+def _tables_in(annotation: Any) -> Iterator[type[Table]]:
+    if isinstance(annotation, type) and issubclass(annotation, Table):
         yield annotation
     for argument in typing.get_args(annotation):
-        yield from _settings_in(argument)
+        yield from _tables_in(argument)

@@ -1,12 +1,16 @@
 """A run is a folder.
 
-`config.toml` (the recipe), `history.csv`, `checkpoints/`, `model.keras` (the last epoch's), `best.keras` (of the epoch
-that validated best), `logs/` (TensorBoard's) and, when it has finished, `result.json`.
+`config.toml` (the recipe), `dataset.json` (which images), `history.csv`, `checkpoints/`, `model.keras` (of the last
+epoch), `best.keras` (of the epoch that validated best), `logs/` (TensorBoard's) and, when it has finished,
+`result.json`.
 """
 
 import csv
+import dataclasses
 import io
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,13 +18,15 @@ from typing import ClassVar
 import tensorflow as tf
 
 from kbnn import datasets, files
+from kbnn.datasets import Fingerprint
 from kbnn.errors import KbnnError, UsageError
 from kbnn.loading import load_model
-from kbnn.training.recipe import Recipe
+from kbnn.training.recipe import DataSettings, Recipe
 
 History = list[dict[str, float]]
 
 _CONFIG = "config.toml"
+_DATASET = "dataset.json"
 _HISTORY = "history.csv"
 _COUNTS = ("stage", "epoch")
 
@@ -35,6 +41,7 @@ class Run:
     # Everything that training writes into the folder.
     MEMBERS: ClassVar = (
         _CONFIG,
+        _DATASET,
         _HISTORY,
         "checkpoints",
         "model.keras",
@@ -46,15 +53,15 @@ class Run:
 
     @staticmethod
     def new(folder: str | os.PathLike[str], recipe: Recipe) -> "Run":
-        """A run that is to be written to a new or empty folder.
+        """A run that will be written to a new or empty folder.
 
         Raises:
             UsageError: the folder holds something already.
         """
         path = Path(folder)
         if (path / _CONFIG).exists():
-            raise UsageError(f"run '{path}' exists already: resume it (--resume) or choose another output folder")
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"run '{path}' exists already: resume it or choose another output folder")
+        if path.exists() and (not path.is_dir() or not all(map(files.is_leftover, path.iterdir()))):
             raise UsageError(f"'{path}' exists and is not a run: choose another output folder")
         return Run(path, recipe)
 
@@ -67,7 +74,7 @@ class Run:
         """
         path = Path(folder)
         if not Run.exists(path):
-            raise UsageError(f"'{path}' is not a run (it has no {_CONFIG}): give the output folder of `kbnn train`")
+            raise UsageError(f"'{path}' is not a run (it has no {_CONFIG}): give the output folder of a training")
         return Run(path, Recipe.read(path / _CONFIG))
 
     @staticmethod
@@ -83,49 +90,83 @@ class Run:
     def logs(self) -> Path:
         return self.folder / "logs"
 
-    def write_config(self) -> None:
-        """Makes the folder a run."""
-        self.recipe.write(self.folder / _CONFIG)
+    def start(self, data: datasets.Dataset) -> None:
+        """Makes the folder a run on this data; a run that exists stays as it is."""
+        if not Run.exists(self.folder):
+            self.recipe.write(self.folder / _CONFIG)
+        if self.fingerprint() is None:
+            files.write(self.folder / _DATASET, json.dumps(dataclasses.asdict(data.fingerprint()), indent=2) + "\n")
 
     def has(self, which: str) -> bool:
         """Whether there is a `model` or a `best` to load."""
         return (self.folder / f"{which}.keras").is_file()
 
     def model(self, which: str = "model") -> tf.keras.Model:
-        """The trained model as of the last finished epoch, or (`best`) as of the one that validated best.
+        """The trained model of the last finished epoch, or (`best`) of the one that validated best.
 
         Raises:
             KbnnError: no epoch has finished, or the file is damaged.
         """
         path = self.folder / f"{which}.keras"
         if not self.has(which):
-            raise KbnnError(f"run '{self.folder}' has no {path.name}: go on training (--resume), or put it back")
+            raise KbnnError(f"run '{self.folder}' has no {path.name}: resume it, or restore the file")
         return load_model(path)
 
     def save(self, model: tf.keras.Model, which: str = "model") -> None:
-        """Writes `model.keras` or `best.keras`, by rename."""
+        """Writes `model.keras` or `best.keras` atomically."""
         files.check_clock()
         with files.replacing(self.folder / f"{which}.keras") as temporary:
             model.save(temporary)
 
+    def keep_as_best(self) -> None:
+        """Makes `model.keras` also `best.keras`, on the same place of the disk where the file system can."""
+        with files.replacing(self.folder / "best.keras") as temporary:
+            try:
+                os.link(self.folder / "model.keras", temporary)
+            except OSError:
+                temporary.write_bytes((self.folder / "model.keras").read_bytes())
+
     def dataset(self, data_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:
-        """The data set that the run trains on."""
-        settings = self.recipe.data
-        given = settings.model_dump(include={"pad", "flip", "resize", "square", "size", "scale"}, exclude_unset=True)
-        transform = datasets.Transform(**given) if given else None
-        if settings.folder is not None:
-            return datasets.load_folder(
-                settings.folder,
-                validation=settings.validation,
-                transform=transform,
-                unreadable=settings.unreadable,
-                max_bytes=settings.max_bytes,
-                max_pixels=settings.max_pixels,
+        """The data set that the run trains on.
+
+        Raises:
+            UsageError: its data was given in Python, or the images are not those that it was trained on.
+        """
+        data = load_data(self.recipe.data, data_dir)
+        self.check_data(data)
+        return data
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Which images the run was trained on; None before it starts, and for runs of version 0.1.
+
+        Raises:
+            KbnnError: the file is damaged.
+        """
+        path = self.folder / _DATASET
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text())
+            return Fingerprint(**{key: _tuple(value) for key, value in values.items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise KbnnError(f"'{path}' is damaged ({error}): restore it, or start a new run") from error
+
+    def check_data(self, data: datasets.Dataset) -> None:
+        """Makes sure that a data set has the images that the run was trained on.
+
+        Raises:
+            UsageError: it does not; the difference is named.
+        """
+        known = self.fingerprint()
+        difference = None if known is None else known.difference(data.fingerprint())
+        if difference:
+            raise UsageError(
+                f"data set '{data.name}' is not the one that run '{self.folder}' was trained on: {difference}; restore "
+                f"it, or start a new run"
             )
-        return datasets.load(str(settings.name), validation=settings.validation, data_dir=data_dir, transform=transform)
 
     def history(self) -> History:
-        """One row for each finished epoch; a stage may lack what another one has.
+        """One row for each finished epoch; stages may have different columns.
 
         Raises:
             KbnnError: the file is damaged.
@@ -139,10 +180,10 @@ class Run:
                 return [_figures(row) for row in rows]
             except (ValueError, TypeError, KeyError, csv.Error) as error:
                 line = max(rows.line_num, 1)
-                raise KbnnError(f"'{path}' is damaged in line {line}: put it back, or start a new run") from error
+                raise KbnnError(f"'{path}' is damaged in line {line}: restore it, or start a new run") from error
 
     def write_history(self, rows: History) -> None:
-        """Writes `history.csv`, by rename."""
+        """Writes `history.csv` atomically."""
         text = io.StringIO()
         columns = dict.fromkeys(column for row in rows for column in row)
         writer = csv.DictWriter(text, list(columns), lineterminator="\n")
@@ -150,8 +191,46 @@ class Run:
         writer.writerows(rows)
         files.write(self.folder / _HISTORY, text.getvalue())
 
+    def remove_leftovers(self) -> None:
+        """Removes what killed processes left of files that they were writing."""
+        files.remove_leftovers(self.folder)
+        files.remove_leftovers(self.checkpoints)
+
 
 def _figures(row: dict[str, str]) -> dict[str, float]:
-    """A row's numbers; every row counts its stage and epoch."""
+    """A row's numbers; every row has a stage and an epoch."""
     counts: dict[str, float] = {key: int(row[key]) for key in _COUNTS}
     return {**counts, **{key: float(value) for key, value in row.items() if value and key not in _COUNTS}}
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:
+    """The data set that a recipe names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    augmentation = settings.augmentation()
+    transform = datasets.Transform(**augmentation) if augmentation else None
+    if settings.folder is not None:
+        return datasets.load_folder(
+            settings.folder,
+            validation=settings.validation,
+            transform=transform,
+            unreadable=settings.unreadable,
+            max_bytes=settings.max_bytes,
+            max_pixels=settings.max_pixels,
+        )
+    if settings.name is None:
+        raise UsageError("the recipe names no data: give data.name or data.folder, or pass data in Python")
+    return datasets.load(settings.name, validation=settings.validation, data_dir=data_dir, transform=transform)
+
+
+def given_data(data: object, settings: DataSettings) -> datasets.Dataset:
+    """Data that is passed in Python, split and augmented as a recipe says; a `Dataset` is taken as it is."""
+    augmentation: Mapping[str, object] = settings.augmentation()
+    transform = datasets.Transform(**augmentation)
+    return datasets.of(data, validation=settings.validation, transform=transform)

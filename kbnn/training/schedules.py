@@ -1,19 +1,20 @@
-"""Numbers of the papers' techniques that follow the epoch, as Keras callbacks.
+"""Schedules as Keras callbacks: what changes with the epoch besides the learning rate.
 
-Each finds what it sets in the model and sets it when an epoch begins, from nothing but the epoch's number, so that a
-resumed training goes on as an uninterrupted one.
+Each sets its values when an epoch begins, from the epoch's number alone, so that a resumed training continues exactly
+like an uninterrupted one.
 """
 
+import inspect
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from kbnn.errors import UsageError
-from kbnn.quantizers import EDESign, HalfHalf, SignSwish
+from kbnn import quantizers
+from kbnn.errors import UsageError, unknown
 from kbnn.regularizers import AdjustablePenalty
-from kbnn.training.built import require_built
+from kbnn.training.learner import require_built
 
 
 class Schedule(tf.keras.callbacks.Callback):
@@ -24,7 +25,7 @@ class Schedule(tf.keras.callbacks.Callback):
         first: Keras's number of the first epoch, counted from 0.
 
     Raises:
-        UsageError: an E under 1; when training starts, a model that is not built.
+        UsageError: E is under 1; the model is not built when training starts.
     """
 
     def __init__(self, epochs: int | None = None, first: int = 0) -> None:
@@ -38,16 +39,62 @@ class Schedule(tf.keras.callbacks.Callback):
         require_built(self)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        length = self.epochs or self.params["epochs"] - self.first
-        self.set((epoch - self.first) / length)
+        epochs = self.epochs or self.params["epochs"] - self.first
+        self.set((epoch - self.first) / epochs, epochs)
 
-    def set(self, progress: float) -> None:
-        """Sets the values of progress e/E."""
+    def set(self, progress: float, epochs: int) -> None:
+        """Sets the values for progress e/E."""
         raise NotImplementedError
 
 
-class EDESchedule(Schedule):
-    """IR-Net's error decay estimator: `t` and `k` of every `EDESign` in the model.
+class QuantizerSchedule(Schedule):
+    """Runs the schedules of all quantizers in a model.
+
+    A quantizer that changes while training goes on has a method `schedule(progress, ...)`, which sets its variables
+    for progress e/E. It may take `epochs`, E, and settings of its own, such as `ede` of `EDESign`.
+
+    Args:
+        epochs: E; Keras's number of epochs when not given.
+        first: Keras's number of the first epoch, counted from 0.
+        **settings: for the schedules that take them: `ede`, `beta`, `percentile`.
+
+    Raises:
+        UsageError: E is under 1, or a quantizer refuses its setting.
+
+    Example:
+        >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.QuantizerSchedule(beta=(5.0, 10.0))])
+    """
+
+    kind: ClassVar[type] = tf.Module
+
+    def __init__(self, epochs: int | None = None, first: int = 0, **settings: Any) -> None:
+        super().__init__(epochs, first)
+        self.settings = settings
+
+    def set(self, progress: float, epochs: int) -> None:
+        given = {**self.settings, "epochs": epochs}
+        for quantizer in scheduled(self.model):
+            if isinstance(quantizer, self.kind):
+                taken = inspect.signature(quantizer.schedule).parameters
+                quantizer.schedule(progress, **{key: value for key, value in given.items() if key in taken})
+
+    def check(self, model: tf.keras.Model) -> None:
+        """Makes sure that a quantizer of the model takes each setting.
+
+        Raises:
+            UsageError: none takes one of them; near names are offered.
+        """
+        parameters = (inspect.signature(quantizer.schedule).parameters for quantizer in scheduled(model))
+        known = {name for taken in parameters for name in taken} - {"progress", "epochs"}
+        for name in self.settings:
+            if not known:
+                raise UsageError(f"no quantizer of '{model.name}' has a schedule: received '{name}', leave it out")
+            if name not in known:
+                raise unknown(f"setting of the quantizers of '{model.name}'", name, known)
+
+
+class EDESchedule(QuantizerSchedule):
+    """IR-Net's error decay estimator: sets t and k of every `EDESign` in the model.
 
     t = Tmin·(Tmax/Tmin)^(e/E), k = max(1/t, 1) in epoch e of E.
 
@@ -57,31 +104,20 @@ class EDESchedule(Schedule):
         lowest: Tmin.
         highest: Tmax.
 
-    Raises:
-        UsageError: an E under 1, or a T that is not positive.
-
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.EDESchedule()])
 
     Source: Qin et al., IR-Net, 2020, equation 14; the values are the authors' code.
     """
 
+    kind = quantizers.EDESign
+
     def __init__(self, epochs: int | None = None, first: int = 0, lowest: float = 1e-3, highest: float = 10.0) -> None:
-        super().__init__(epochs, first)
-        if not (lowest > 0 and highest > 0):
-            raise UsageError(f"EDESchedule: Tmin and Tmax must be positive, received {lowest} and {highest}")
-        self.lowest = lowest
-        self.highest = highest
-
-    def set(self, progress: float) -> None:
-        t = self.lowest * (self.highest / self.lowest) ** progress
-        for quantizer in found(self.model, EDESign):
-            quantizer.t.assign(t)
-            quantizer.k.assign(max(1 / t, 1.0))
+        super().__init__(epochs, first, ede=(lowest, highest))
 
 
-class BetaSchedule(Schedule):
-    """BNN+'s SignSwish: β of every `SignSwish` in the model that does not train it, sharpening as EDE does.
+class BetaSchedule(QuantizerSchedule):
+    """BNN+'s SignSwish: sets β of every `SignSwish` in the model that does not train it.
 
     β = β₀·(β₁/β₀)^(e/(E - 1)) in epoch e of E, so that the last epoch has β₁.
 
@@ -91,30 +127,18 @@ class BetaSchedule(Schedule):
         epochs: E; Keras's number of epochs when not given.
         first: Keras's number of the first epoch, counted from 0.
 
-    Raises:
-        UsageError: an E under 1, or a β that is not positive.
-
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.BetaSchedule(5.0, 10.0)])
     """
 
+    kind = quantizers.SignSwish
+
     def __init__(self, begin: float, end: float, epochs: int | None = None, first: int = 0) -> None:
-        super().__init__(epochs, first)
-        if not (begin > 0 and end > 0):
-            raise UsageError(f"BetaSchedule: β must be positive, received {begin} and {end}")
-        self.begin = begin
-        self.end = end
-
-    def set(self, progress: float) -> None:
-        length = self.epochs or self.params["epochs"] - self.first
-        share = min(progress * length / max(length - 1, 1), 1.0)
-        for quantizer in found(self.model, SignSwish):
-            if not quantizer.trainable_beta:
-                quantizer.beta.assign(self.begin * (self.end / self.begin) ** share)
+        super().__init__(epochs, first, beta=(begin, end))
 
 
-class PercentileSchedule(Schedule):
-    """SiMaN's clamp of magnitudes: `percentile` of every `HalfHalf` in the model that has one.
+class PercentileSchedule(QuantizerSchedule):
+    """SiMaN's clamp of magnitudes: sets the percentile of every `HalfHalf` in the model that has one.
 
     p = p₀·(1 - e/E) in epoch e of E.
 
@@ -123,29 +147,20 @@ class PercentileSchedule(Schedule):
         epochs: E; Keras's number of epochs when not given.
         first: Keras's number of the first epoch, counted from 0.
 
-    Raises:
-        UsageError: an E under 1.
-
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.PercentileSchedule()])
 
     Source: the code of SiMaN's authors.
     """
 
-    def __init__(self, begin: float = 15.0, epochs: int | None = None, first: int = 0) -> None:
-        super().__init__(epochs, first)
-        self.begin = begin
+    kind = quantizers.HalfHalf
 
-    def set(self, progress: float) -> None:
-        for quantizer in found(self.model, HalfHalf):
-            if isinstance(quantizer.percentile, tf.Variable):
-                quantizer.percentile.assign(self.begin * (1 - progress))
+    def __init__(self, begin: float = 15.0, epochs: int | None = None, first: int = 0) -> None:
+        super().__init__(epochs, first, percentile=begin)
 
 
 class RegularizationWarmup(Schedule):
-    """A penalty that rises: λ of every kbnn regularizer in the model.
-
-    λ·min((e + 1)/E, 1) in epoch e.
+    """A penalty that rises: λ of every kbnn regularizer in the model is λ·min((e + 1)/E, 1) in epoch e.
 
     Args:
         epochs: E; Keras's number of epochs when not given.
@@ -153,18 +168,18 @@ class RegularizationWarmup(Schedule):
         strength: λ; what each regularizer has when training begins, if not given.
 
     Raises:
-        UsageError: an E under 1.
+        UsageError: E is under 1.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.RegularizationWarmup(10)])
 
-    Source: BNN+, section 5, advises to raise the penalty gradually.
+    Source: BNN+, section 4.3, advises to increase the penalty gradually.
     """
 
     def __init__(self, epochs: int | None = None, first: int = 0, strength: float | None = None) -> None:
         super().__init__(epochs, first)
         self.strength = strength
-        # By penalty: what each is to reach. A second `fit` finds them risen in part, and goes by the first one's.
+        # The λ that each penalty is to reach. A second `fit` finds them risen in part, and keeps the first one's.
         self._targets: weakref.WeakKeyDictionary[AdjustablePenalty, float] = weakref.WeakKeyDictionary()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -174,15 +189,14 @@ class RegularizationWarmup(Schedule):
                 penalty, float(penalty.strength.numpy()) if self.strength is None else self.strength
             )
 
-    def set(self, progress: float) -> None:
-        length = self.epochs or self.params["epochs"] - self.first
+    def set(self, progress: float, epochs: int) -> None:
         for penalty, strength in self._targets.items():
-            penalty.strength.assign(strength * min(progress + 1 / length, 1.0))
+            penalty.strength.assign(strength * min(progress + 1 / epochs, 1.0))
 
 
-def found(model: tf.keras.Model, kind: type) -> Iterator[Any]:
-    """All layers and quantizers of a kind in a model, however deep."""
-    return (module for module in model.submodules if isinstance(module, kind))
+def scheduled(model: tf.keras.Model) -> Iterator[Any]:
+    """The quantizers of a model that have a schedule, however deep."""
+    return (module for module in model.submodules if callable(getattr(module, "schedule", None)))
 
 
 def penalties(model: tf.keras.Model) -> list[AdjustablePenalty]:

@@ -40,11 +40,25 @@ def test_entropies_count_signs_only(x: np.ndarray):
 
 def test_quantization_error_by_hand():
     assert analysis.quantization_error([2.0, -2.0]) == 0
-    assert analysis.quantization_error([3.0, 1.0]) == pytest.approx(2 / 10)
+    # Both are on the positive side and become 2, their mean.
+    assert analysis.quantization_error([3.0, 1.0]) == pytest.approx((1 + 1) / (9 + 1))
+    # Each side by itself: 3 and 1 become 2, -2 and -4 become -3.
+    assert analysis.quantization_error([3.0, 1.0, -2.0, -4.0]) == pytest.approx(4 / (9 + 1 + 4 + 16))
     # Threshold 2: 3 and 1 become 2 + 1 and 2 - 1.
     assert analysis.quantization_error([3.0, 1.0], threshold=2.0) == 0
     assert analysis.quantization_error([3.0, -1.0], scales=(2.0, 1.0)) == pytest.approx(1 / 10)
     assert analysis.quantization_error([0.0, 0.0]) == 0
+
+
+def test_quantization_errors_by_the_papers_own_levels():
+    """The sign has 2.5, the mean magnitude, on both sides; the batch median root mean squares around ω."""
+    a = np.array([3.0, 1.0, -2.0, -4.0])
+    sign = (0.5**2 + 1.5**2 + 0.5**2 + 1.5**2) / 30
+    # ω is the mean of the middle values 1 and -2: -0.5, and m = 3.5, 1.5, -1.5, -3.5.
+    rms = math.sqrt((1.5**2 + 3.5**2) / 2)
+    median = 2 * ((3.5 - rms) ** 2 + (1.5 - rms) ** 2) / 30
+    assert analysis.paper_quantization_errors(a) == (pytest.approx(sign), pytest.approx(median))
+    assert analysis.quantization_error(a, -0.5) < median
 
 
 def test_a_threshold_for_each_channel():

@@ -1,6 +1,8 @@
 """`kbnn recipes`, `kbnn sweep`, and `kbnn train RECIPE`, in this process."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from click.testing import CliRunner, Result
 from kbnn.cli import main
 from kbnn.training import Recipe, Run, catalog
 
+WITHOUT_TENSORFLOW = "import sys, kbnn.cli; sys.modules['tensorflow'] = None; kbnn.cli.main(sys.argv[1:])"
 SMALL = {"model.options.width": 0.125, "stage.1.epochs": 1, "data.batch": 512}
 
 
@@ -37,6 +40,14 @@ def test_lists_the_variants_of_a_grid(name: str):
 def test_shows_a_recipe_as_the_file_that_it_is(tmp_path: Path):
     (tmp_path / "mine.toml").write_text(kbnn("recipes", "presb18-cifar100").stdout)
     assert Recipe.read(tmp_path / "mine.toml") == catalog.find("presb18-cifar100")
+
+
+@pytest.mark.parametrize("arguments", [("recipes",), ("recipes", "presb18-cifar100"), ("reproduce", "--list")])
+def test_lists_need_no_tensorflow(arguments: tuple[str, ...]):
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "presb" in done.stdout
 
 
 @pytest.fixture

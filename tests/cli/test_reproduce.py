@@ -32,7 +32,8 @@ def test_a_computed_table_as_json():
     [
         ((), "which table is not clear"),
         (("siman-corollary",), "did you mean siman-corollaries"),
-        (("cifar10-resnet20", "--rows", "xnor,irnte"), "did you mean irnet"),
+        (("cifar10-resnet20", "--only", "xnor,irnte"), "did you mean irnet"),
+        (("cifar10-resnet20", "--rows", "irnte"), "did you mean irnet"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(arguments: tuple[str, ...], message: str):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kbnn import models, reproduction
+from kbnn.analysis import figures
 from kbnn.errors import UsageError
 
 COMPUTED = [table for table in reproduction.tables() if isinstance(table, reproduction.Analytic)]
@@ -34,11 +35,19 @@ def test_names_are_unique_and_sourced():
     assert all(table.source for table in reproduction.tables())
 
 
-@pytest.mark.parametrize("name", ["bnnplus-figure4", "bnnplus-figure5"])
+@pytest.mark.parametrize("name", ["bnnplus-figure4", "bnnplus-figure5", "presb-figure5", "presb-figure6"])
 def test_figures_of_formulas_are_drawn(name: str):
     picture = reproduction.get(name).draw()
     assert picture.png.startswith(b"\x89PNG")
     assert picture.light != picture.dark
+
+
+@pytest.mark.parametrize(("gap", "after"), [(6.0, 1.93), (0.2, 0.251)])
+def test_layer_normalization_balances_groups(gap: float, after: float):
+    """By hand: deviations 1 and 0.5 and means 0 and g have variance (1 + 0.25)/2 + g²/4 in all."""
+    groups = np.random.default_rng(0).normal(size=(2, 200_000)) * [[1.0], [0.5]] + [[0.0], [gap]]
+    means = figures.layer_normalized(groups).mean(1)
+    assert means[1] - means[0] == pytest.approx(after, rel=0.02)
 
 
 def test_sign_swish_has_its_zero_where_the_paper_s_formula_has_it():

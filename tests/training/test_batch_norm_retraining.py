@@ -48,5 +48,5 @@ def test_a_quantizer_that_cannot_keep_them():
     network = model(quantizers.HalfHalf("identity"))
     # Of two magnitudes that are equal, half-half marks one: a filter of ones does not stay one.
     network.get_layer("conv").latent_kernel.assign(tf.random.stateless_normal([3, 3, 4, 4], [1, 2]))
-    with pytest.raises(UsageError, match="layer 'conv' cannot keep ±1 kernels: its HalfHalf makes other signs"):
+    with pytest.raises(UsageError, match="layer 'conv' cannot keep ±1 kernels: its HalfHalf maps them to other signs"):
         network.fit(X, Y, verbose=0, callbacks=[BatchNormRetraining()])

@@ -82,7 +82,12 @@ def test_a_recipe_survives_its_file(tmp_path: Path):
         ({"stage": []}, "key 'stage' of the recipe"),
         ({"seed": -1}, "key 'seed' of the recipe: received -1; input should be greater than or equal to 0"),
         ({"seed": 2**31}, "key 'seed' of the recipe: received 2147483648; input should be less than 2147483648"),
-        ({"data": {}}, "key 'data' of the recipe: give either name"),
+        ({"name": "../up"}, "name '../up' cannot name a run's folder"),
+        ({"name": "/up"}, "name '/up' cannot name a run's folder"),
+        ({"name": "a/../b"}, "name 'a/../b' cannot name a run's folder"),
+        ({"name": ".."}, "name '..' cannot name a run's folder"),
+        ({"name": ""}, "name '' cannot name a run's folder"),
+        ({"name": "a\\b"}, "cannot name a run's folder"),
         ({"data": {"name": "digits", "folder": "x"}}, "give either name, of a known data set, or folder"),
         ({"stage": [{"epochs": 1, "learning_rate": float("nan")}]}, "key 'stage.1.learning_rate' of the recipe"),
     ],
@@ -94,6 +99,22 @@ def test_a_wrong_key_is_named(changes: dict[str, Any], message: str):
     assert "\n" not in str(caught.value)
 
 
+def test_keys_of_version_0_1_are_read():
+    """Which wrote the defaults of every schedule into every run."""
+    stage = {"epochs": 2, "decay_binarized": True, "ede": [1e-3, 10.0], "percentile": 10.0}
+    found = Recipe.parse(tables(stage=[stage])).stage[0]
+    assert (found.decay, found.quantizers) == ("all", {"percentile": 10.0})
+    assert (
+        Recipe.parse(tables(stage=[{"epochs": 2, "ede": [1e-3, 10.0], "percentile": 15.0}])).stage[0].quantizers == {}
+    )
+
+
+def test_a_stage_in_fewer_epochs():
+    stage = {"epochs": 100, "schedule": "steps", "boundaries": [30, 60], "warmup": 10, "penalty_warmup": 20}
+    found = Recipe.parse(tables(stage=[stage])).stage[0].shortened(10)
+    assert (found.epochs, found.boundaries, found.warmup, found.penalty_warmup) == (10, (3, 6), 1, 2)
+
+
 def test_changed_settings():
     recipe = Recipe.parse(tables())
     changed = recipe.changed({"stage.2.epochs": 30, "data.batch": 64, "model.options.width": 0.5})
@@ -101,8 +122,8 @@ def test_changed_settings():
     assert changed.data.batch == 64
     assert changed.model.options == {"width": 0.5}
     assert recipe.differences(changed) == [
-        "data.batch: 128 -> 64",
         "stage.2.epochs: 3 -> 30",
+        "data.batch: None -> 64",
         "model.options.width: None -> 0.5",
     ]
     assert recipe.differences(recipe) == []

@@ -3,7 +3,7 @@
 import re
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from kbnn.training import (
     EDESchedule,
     FlipRatio,
     PercentileSchedule,
+    QuantizerSchedule,
     RegularizationWarmup,
     TerminateOnDivergence,
 )
@@ -107,8 +108,7 @@ def test_penalties_of_scales_rise_too():
     "make",
     [
         lambda: EDESchedule(0),
-        lambda: EDESchedule(lowest=0.0),
-        lambda: BetaSchedule(-1.0, 2.0),
+        lambda: QuantizerSchedule(-1),
         lambda: RegularizationWarmup(0),
         lambda: PercentileSchedule(epochs=0),
     ],
@@ -118,6 +118,39 @@ def test_what_cannot_be(make: Any):
         make()
 
 
+@pytest.mark.parametrize("schedule", [EDESchedule(lowest=0.0), QuantizerSchedule(ede=(1.0, -1.0))])
+def test_settings_that_a_quantizer_refuses(schedule: Schedule):
+    network = model(input_quantizer=quantizers.EDESign())
+    with pytest.raises(UsageError, match="Tmin and Tmax must be positive"):
+        watched(network, schedule, lambda: None, epochs=1)
+
+
+class Slope(quantizers.LeakySteSign):
+    """A user's quantizer with a schedule of its own."""
+
+    seen: ClassVar[list[tuple[float, float]]] = []
+
+    def schedule(self, progress: float, slope: float = 0.5) -> None:
+        self.seen.append((progress, slope))
+
+
+def test_one_callback_runs_every_quantizers_schedule():
+    network = model(input_quantizer=Slope(), kernel_quantizer=quantizers.SignSwish(5.0))
+    conv = network.get_layer("conv")
+    schedule = QuantizerSchedule(epochs=3, beta=(5.0, 20.0), slope=0.25)
+    schedule.check(network)
+    seen = watched(network, schedule, lambda: float(conv.kernel_quantizer.beta), epochs=3)
+    np.testing.assert_allclose(seen, [5.0, 10.0, 20.0], rtol=1e-6)
+    assert Slope.seen == [(0.0, 0.25), (1 / 3, 0.25), (2 / 3, 0.25)]
+
+
+def test_a_setting_that_no_quantizer_takes():
+    with pytest.raises(UsageError, match="received 'edd'; did you mean ede"):
+        QuantizerSchedule(edd=(1.0, 2.0)).check(model(input_quantizer=quantizers.EDESign()))
+    with pytest.raises(UsageError, match=r"no quantizer of 'model.*' has a schedule: received 'ede', leave it out"):
+        QuantizerSchedule(ede=(1.0, 2.0)).check(model(input_quantizer="ste_sign"))
+
+
 def test_the_documentations_own_fit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its schedules end where they should, and its logs hold what they promise."""
     (code,) = re.findall(r"```python\n(.*?)```", Path("docs/training.md").read_text(), re.DOTALL)
@@ -125,12 +158,13 @@ def test_the_documentations_own_fit_runs(tmp_path: Path, monkeypatch: pytest.Mon
     # Which takes longer to compile than three epochs of a small network to train.
     monkeypatch.setattr(compiled, "available", lambda: False)
     Path("own.py").write_text(code)
-    model = runpy.run_path("own.py")["model"]
+    found = runpy.run_path("own.py")
+    model, learner = found["model"], found["learner"]
     layer = model.get_layer("binary")
     assert float(layer.input_quantizer.t) == pytest.approx(1e-3 * 1e4 ** (2 / 3), rel=1e-5)
     assert float(layer.kernel_regularizer.strength) == pytest.approx(1e-4)
     assert {"loss", "accuracy", "val_accuracy", "flip_ratio/binary", "weight_entropy/binary"} <= set(
-        model.history.history
+        learner.history.history
     )
     assert list(tmp_path.rglob("events*"))
 

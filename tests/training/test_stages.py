@@ -98,7 +98,11 @@ def test_ede_is_scheduled_without_being_asked_for(recipe: Recipe, tmp_path: Path
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             seen.append(float(self.model.get_layer("conv").input_quantizer.t))
 
-    train(recipe.changed({"model.method": "irnet", "stage.1.ede": [1.0, 8.0]}), tmp_path / "run", callbacks=[Look()])
+    train(
+        recipe.changed({"model.method": "irnet", "stage.1.quantizers": {"ede": [1.0, 8.0]}}),
+        tmp_path / "run",
+        callbacks=[Look()],
+    )
     np.testing.assert_allclose(seen, [1.0, 2.0, 4.0], rtol=1e-6)
 
 

@@ -12,10 +12,17 @@ import tensorflow as tf
 from sample_runs import AtStep, PowerCutError, assert_equal, cut, send
 
 from kbnn.errors import KbnnError, UsageError
-from kbnn.training import InterruptedRunError, Recipe, Run, evaluate, result, train
-from kbnn.training.state import latest
+from kbnn.training import DivergenceError, InterruptedRunError, Recipe, Run, evaluate, result, train
+from kbnn.training.checkpoints import latest
 
 pytestmark = pytest.mark.usefixtures("small")
+
+
+def reached(output: Path) -> int:
+    """The step of the last checkpoint."""
+    checkpoint = latest(output / "checkpoints")
+    assert checkpoint is not None
+    return checkpoint.position.total
 
 
 def test_a_run_is_a_folder(finished: Run, recipe: Recipe):
@@ -28,7 +35,8 @@ def test_a_run_is_a_folder(finished: Run, recipe: Recipe):
     assert history[-1]["loss"] < history[0]["loss"]
     assert history[-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
     assert set(history[0]) == {
-        "stage", "epoch", "loss", "penalty", "accuracy", "val_loss", "val_accuracy", "flip_ratio", "learning_rate",
+        "stage", "epoch", "loss", "penalty", "accuracy", "top5", "flip_ratio", "learning_rate",
+        "val_loss", "val_penalty", "val_accuracy", "val_top5",
     }  # fmt: skip
 
 
@@ -52,13 +60,12 @@ def test_sigterm_saves_and_the_rest_is_bit_equal(finished: Run, recipe: Recipe, 
     output, before = tmp_path / "run", (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
     with pytest.raises(
         InterruptedRunError,
-        match=r"stopped by SIGTERM after step \d+: .* go on with kbnn train --output .* --resume",
+        match=r"stopped by SIGTERM after step \d+: run '.*' is saved; resume it",
     ) as caught:
         train(recipe, output, callbacks=[AtStep(step, send(signal.SIGTERM))])
     assert caught.value.exit_status == 143
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-    _, position = latest(output / "checkpoints")
-    assert step <= position.total <= step + 2
+    assert step <= reached(output) <= step + 2
     assert_equal(train(recipe, output, resume=True), finished)
 
 
@@ -76,7 +83,7 @@ def test_a_crash_between_history_and_checkpoint(
 ):
     output = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr(tf.train.CheckpointManager, "save", lambda *_, **__: cut(None))
+        patched.setattr(tf.train.Checkpoint, "write", lambda *_, **__: cut(None))
         with pytest.raises(PowerCutError):
             train(recipe, output)
     assert len(Run.open(output).history()) == 1
@@ -93,7 +100,7 @@ def test_long_epochs_are_saved_in_their_middle(recipe: Recipe, tmp_path: Path, m
     monkeypatch.setattr("kbnn.training.keeper.SECONDS", 0.0)
     with pytest.raises(PowerCutError):
         train(recipe, tmp_path / "run", callbacks=[AtStep(4, cut)])
-    _, position = latest(tmp_path / "run" / "checkpoints")
+    position = latest(tmp_path / "run" / "checkpoints").position
     assert (position.epoch, position.step, position.total) == (0, 4, 4)
 
 
@@ -135,10 +142,10 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(recipe: Recip
         layer = callback.model.get_layer("conv")
         layer.set_weights([np.full_like(weight, np.nan) for weight in layer.get_weights()])
 
-    with pytest.raises(KbnnError) as caught:
+    with pytest.raises(DivergenceError) as caught:
         train(recipe, tmp_path / "run", callbacks=[AtStep(7, poison)])
     message = str(caught.value)
-    assert message.startswith("the loss is not finite in step 8 (epoch 2): the weights of layer 'conv' are not")
+    assert message.startswith("training diverged in step 8 (epoch 2): the weights of layer 'conv' are not finite")
     assert "the last good checkpoint is '" in message
     assert "step-5' (step 5)" in message
 
@@ -147,9 +154,11 @@ def test_a_damaged_checkpoint_is_an_error(finished: Run, recipe: Recipe, tmp_pat
     output = tmp_path / "run"
     with pytest.raises(InterruptedRunError):
         train(recipe, output, callbacks=[AtStep(2, send(signal.SIGTERM))])
-    for path in (output / "checkpoints").glob("*.index"):
+    for path in (output / "checkpoints").rglob("*.index"):
         path.write_bytes(b"garbage")
-    with pytest.raises(KbnnError, match=r"cannot go on from checkpoint .* damaged"):
+    with pytest.raises(
+        KbnnError, match=r"cannot resume: checkpoint '.*' is damaged \(tensors.index has changed\), and no"
+    ):
         train(recipe, output, resume=True)
 
 
@@ -174,7 +183,7 @@ def copy(finished: Run, tmp_path: Path) -> Run:
 )
 def test_a_damaged_history_is_an_error(copy: Run, content: str, line: int):
     (copy.folder / "history.csv").write_bytes(content.encode("latin-1"))
-    with pytest.raises(KbnnError, match=rf"history\.csv' is damaged in line {line}: put it back, or start a new run"):
+    with pytest.raises(KbnnError, match=rf"history\.csv' is damaged in line {line}: restore it, or start a new run"):
         copy.history()
 
 
@@ -198,7 +207,9 @@ def test_a_run_that_lacks_a_part_is_left_as_it_is(copy: Run, name: str, message:
 
 def test_a_damaged_result_is_an_error(copy: Run):
     (copy.folder / "result.json").write_text('{"run": "copy"')
-    with pytest.raises(KbnnError, match=r"result\.json' is damaged .*: remove it, and write it again with kbnn train"):
+    with pytest.raises(
+        KbnnError, match=r"result\.json' is damaged .*: remove it and resume the run, which writes it again"
+    ):
         result(copy)
 
 
@@ -227,8 +238,8 @@ def test_the_test_set_is_judged_in_float32(finished: Run):
 
 def test_a_model_that_is_not_there_yet(recipe: Recipe, tmp_path: Path):
     run = Run.new(tmp_path / "run", recipe)
-    run.write_config()
-    with pytest.raises(KbnnError, match=r"has no model\.keras: go on training"):
+    recipe.write(run.folder / "config.toml")
+    with pytest.raises(KbnnError, match=r"has no model\.keras: resume it"):
         run.model()
     with pytest.raises(KbnnError, match="has not finished"):
         result(run)
@@ -252,11 +263,10 @@ def room() -> Iterator[None]:
 
 def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path, room: None):
     output, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(KbnnError, match=r"cannot write '.*': File too large"):
+    with pytest.raises(KbnnError, match=r"step 5 is safe there, free space and resume it|File too large"):
         train(recipe, output, callbacks=[filling(7, 1000)])
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    _, position = latest(output / "checkpoints")
-    assert position.total == 5
+    assert reached(output) == 5
     assert not [path for path in output.rglob(".*") if path.name != ".gitignore"]
     assert not list((output / "checkpoints").glob("step-10*"))
     assert_equal(train(recipe, output, resume=True), finished)

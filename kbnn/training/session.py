@@ -1,0 +1,336 @@
+"""Training from a recipe: `Learner.fit` with kbnn's callbacks, in a run that can be resumed."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from kbnn import files, regularizers, structure
+from kbnn.datasets import Dataset
+from kbnn.errors import KbnnError, UsageError
+from kbnn.training import results
+from kbnn.training.callbacks import BatchNormRetraining, FlipRatio
+from kbnn.training.checkpoints import Checkpoint, Position, TrainingState, finish, latest
+from kbnn.training.distribution import is_chief, is_multi_worker, synchronize, training_batches, validation_batches
+from kbnn.training.keeper import Interruption, Keeper
+from kbnn.training.learner import DivergenceError, Learner
+from kbnn.training.networks import load_source, network
+from kbnn.training.optimizers import optimizer
+from kbnn.training.progress import Plan, Progress
+from kbnn.training.recipe import Recipe, Stage
+from kbnn.training.run import Run, given_data, load_data
+from kbnn.training.schedules import QuantizerSchedule, RegularizationWarmup, penalties
+
+Callbacks = Sequence[tf.keras.callbacks.Callback]
+
+_VALIDATION_BATCH = 500
+# Histograms of all weights in TensorBoard's logs over a whole run, so that long runs stay small.
+_HISTOGRAMS = 20
+
+
+def train(
+    recipe: Recipe,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    data: Any = None,
+    resume: bool = False,
+    data_dir: str | os.PathLike[str] | None = None,
+    callbacks: Callbacks = (),
+    strategy: tf.distribute.Strategy | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Trains the recipe's network and leaves a run in the folder `output`.
+
+    After each epoch the state (weights, optimizer, random generators, position) is a checkpoint, `history.csv` has one
+    more row, `model.keras` is the model so far and `best.keras` the one that validated best. Each is on the disk before
+    it replaces the one before, so that an interruption at any moment, a power cut too, loses at most the epoch under
+    way; SIGTERM and Ctrl-C lose nothing. On the same machine, a resumed run continues bit for bit as if it had not been
+    interrupted. A new run that fails before anything is saved leaves nothing behind.
+
+    Args:
+        recipe: what to train.
+        output: folder of the run; new, empty, or with `resume` one of the same recipe. `runs/NAME` by default.
+        data: instead of the recipe's: a `kbnn.datasets.Dataset`, a pair of NumPy arrays, a `tf.data.Dataset`, or a
+            dictionary of these, see `kbnn.datasets.of`.
+        resume: continue a run that was interrupted; a run that does not exist yet is started.
+        data_dir: where tensorflow-datasets keeps its prepared data.
+        callbacks: further Keras callbacks; epochs count from 0 through all stages.
+        strategy: of `tf.distribute`, for several devices or machines; they share each batch, batch normalization
+            takes the statistics of all of it, and one of them writes the run.
+        quiet: whether nothing is printed on stderr.
+
+    Raises:
+        UsageError: the folder is in use, another process trains the run, or it is resumed with other settings or data.
+        DivergenceError: the loss is not finite; step, layer and the last good checkpoint are named.
+        InterruptedRunError: SIGTERM or Ctrl-C came; the run is saved.
+        KbnnError: the data set is absent, or the folder cannot be written or is incomplete.
+
+    Example:
+        >>> run = kbnn.training.train(kbnn.training.Recipe.of("tiny", "bireal", "digits"), "runs/digits")
+        >>> run = kbnn.training.train(kbnn.training.Recipe.of("tiny", "bireal"), data=(images, labels))
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    chief = is_chief(strategy)
+    folder = Path("runs") / recipe.name if output is None else Path(output)
+    run = _run(recipe, folder, resume) if chief else Run(folder, recipe)
+    if results.has_result(run):
+        return run
+    found = load_data(recipe.data, data_dir) if data is None else given_data(data, recipe.data)
+    run.check_data(found)
+    with (
+        Interruption() as interruption,
+        _writable(run, strategy) as written,
+        files.held(written.folder),
+        _removed_if_in_vain(written),
+        Progress(recipe.epochs) as progress,
+    ):
+        shown = chief and not quiet
+        session = Session(written, found, strategy, interruption, callbacks, progress if shown else None)
+        position = session.train()
+    if chief:
+        results.conclude(run, found)
+        finish(run.checkpoints, position)
+    return run
+
+
+@dataclass(frozen=True)
+class Session:
+    """The training of a run.
+
+    `run` is what to write to: the run itself, or a scratch folder where another process writes the run.
+    """
+
+    run: Run
+    data: Dataset
+    strategy: tf.distribute.Strategy
+    interruption: Interruption
+    callbacks: Callbacks
+    progress: Progress | None
+
+    @property
+    def batch(self) -> int:
+        return self.run.recipe.data.batch_for(self.data.train.size)
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return self.data.steps(self.batch)
+
+    def train(self) -> Position:
+        """Trains all stages from the last checkpoint on, and returns the position reached."""
+        self.run.remove_leftovers()
+        checkpoint = latest(self.run.checkpoints)
+        position = checkpoint.position if checkpoint else Position()
+        _check_whole(self.run, position.total // self.steps)
+        model: tf.keras.Model | None = None
+        while position.stage < len(self.run.recipe.stage):
+            model = self._network(position.stage, model)
+            position = self._train_stage(model, position, checkpoint).next_stage()
+            checkpoint = None
+        return position
+
+    def _network(self, place: int, previous: tf.keras.Model | None) -> tf.keras.Model:
+        recipe = self.run.recipe
+        tf.keras.utils.set_random_seed(recipe.seed + place)
+        with self.strategy.scope():
+            model = network(recipe, recipe.stage[place], self.data, previous)
+            synchronize(model, self.strategy)
+        return model
+
+    def _announce(self, progress: Progress, model: tf.keras.Model, position: Position) -> None:
+        if not position.total:
+            progress.say(Plan.of(self.run.recipe, self.data, model, self.batch))
+        elif position.epoch or position.step:
+            progress.say(f"resuming after step {position.total}, in epoch {position.total // self.steps + 1}")
+
+    def _train_stage(self, network: tf.keras.Model, position: Position, checkpoint: Checkpoint | None) -> Position:
+        """Trains a stage's network to the end of the stage, and returns the position reached.
+
+        Args:
+            network: built in the scope of the strategy.
+            position: where to start.
+            checkpoint: of that position, if it is not the beginning of the stage.
+        """
+        recipe, steps = self.run.recipe, self.steps
+        stage = recipe.stage[position.stage]
+        if stage.patience and not self.data.validation.size:
+            raise UsageError(f"patience={stage.patience} needs images to validate on: received data.validation=0")
+        callbacks = _callbacks(network, stage, first=position.total // steps - position.epoch)
+        with self.strategy.scope():
+            learner = _learner(network, stage, self.data)
+            learner.compile(optimizer(stage, steps), steps_per_execution=min(recipe.steps_per_execution, steps))
+            # As Keras does when it loads a model: a step that finds all its variables is traced once, not twice.
+            learner.optimizer._create_all_weights(learner.trainable_variables)
+        # Only now that nothing is left to refuse is there a run.
+        self.run.start(self.data)
+        if self.progress is not None:
+            self._announce(self.progress, network, position)
+        state = TrainingState(self.run.checkpoints, network, learner)
+        if checkpoint is not None:
+            _restore(state, checkpoint, network)
+        alone = not is_multi_worker(self.strategy)
+        keeper = Keeper(self.run, network, state, position, steps, self.interruption if alone else None)
+        while keeper.position.epoch < stage.epochs and not keeper.out_of_patience():
+            flips = [FlipRatio(self.run.folder)] if structure.binary_layers(network) else []
+            board = _tensorboard(self.run, histograms=alone)
+            shown = [self.progress] if self.progress is not None else []
+            self._fit(learner, keeper, [*callbacks, *flips, keeper, board, *shown, *self.callbacks])
+        return keeper.position
+
+    def _fit(self, learner: Learner, keeper: Keeper, callbacks: Callbacks) -> None:
+        """Trains to the end of the stage; only to the end of the epoch, if it starts in the middle of one."""
+        recipe, begin = self.run.recipe, keeper.position
+        steps, stage = keeper.steps, recipe.stage[keeper.position.stage]
+        # Epochs count on from stage to stage. The rest of an epoch is a fit of its own, being shorter.
+        epoch = begin.total // steps
+        try:
+            learner.fit(
+                training_batches(self.strategy, self.data, self.batch, recipe.seed, begin.total),
+                initial_epoch=epoch,
+                epochs=epoch + (1 if begin.step else stage.epochs - begin.epoch),
+                steps_per_epoch=steps - begin.step,
+                validation_data=validation_batches(self.data, _VALIDATION_BATCH),
+                callbacks=list(callbacks),
+                verbose=0,
+            )
+        except DivergenceError as error:
+            step = begin.total + error.step
+            remedy = f"{self._kept()}; start a new run with a lower learning rate"
+            raise DivergenceError(step, error.origin, remedy, (step - 1) // steps + 1) from error
+        except (tf.errors.OutOfRangeError, tf.errors.ResourceExhaustedError, OSError) as error:
+            # TensorBoard's logs on a full disk, or a network that does not fit into memory.
+            reason = " ".join(str(error).split())[:300]
+            raise KbnnError(
+                f"run '{self.run.folder}' stopped after step {keeper.position.total} ({reason}): {self._kept()}; "
+                f"free space or memory, and resume it"
+            ) from error
+
+    def _kept(self) -> str:
+        saved = latest(self.run.checkpoints)
+        if saved is None:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is '{saved.path}' (step {saved.position.total})"
+
+
+def _learner(network: tf.keras.Model, stage: Stage, data: Dataset) -> Learner:
+    """A stage's network with its losses: label smoothing, weight decay and a teacher."""
+    if stage.weight_decay:
+        regularizers.add_weight_decay(network, stage.weight_decay, _not_decayed(network, stage))
+    if stage.distillation is None:
+        return Learner(network, label_smoothing=stage.label_smoothing)
+    settings = stage.distillation
+    return Learner(
+        network,
+        label_smoothing=stage.label_smoothing,
+        teacher=_teacher(settings.teacher, data),
+        share=settings.share,
+        temperature=settings.temperature,
+    )
+
+
+def _not_decayed(network: tf.keras.Model, stage: Stage) -> list[tf.Variable]:
+    """The weights that a stage's weight decay leaves out."""
+    if stage.decay == "all":
+        return []
+    if stage.decay == "convolutions":
+        return [weight for weight in network.trainable_weights if weight.shape.rank != 4]
+    return regularizers.binarized_weights(network)
+
+
+def _teacher(path: str, data: Dataset) -> tf.keras.Model:
+    teacher = load_source(path)
+    if not isinstance(teacher, tf.keras.Model):
+        raise UsageError(f"a teacher is a run or a .keras file: received '{path}'")
+    if teacher.input_shape[1:] != data.input_shape or teacher.output_shape[-1] != len(data.classes):
+        raise UsageError(
+            f"teacher '{path}' does not fit data set '{data.name}': received input {teacher.input_shape[1:]} and "
+            f"{teacher.output_shape[-1]} classes, the data has {data.input_shape} and {len(data.classes)}"
+        )
+    return teacher
+
+
+def _callbacks(network: tf.keras.Model, stage: Stage, first: int) -> list[tf.keras.callbacks.Callback]:
+    """The schedules of a stage."""
+    quantizers = QuantizerSchedule(stage.epochs, first, **stage.quantizers)
+    quantizers.check(network)
+    callbacks: list[tf.keras.callbacks.Callback] = [quantizers]
+    if stage.penalty_warmup:
+        callbacks.append(RegularizationWarmup(stage.penalty_warmup, first))
+    if stage.train == "batch_norm":
+        callbacks.append(BatchNormRetraining())
+    return callbacks
+
+
+def _tensorboard(run: Run, histograms: bool) -> tf.keras.callbacks.Callback:
+    """Scalars of each epoch, and now and then histograms of all weights.
+
+    Histograms read every variable: where statistics are summed over workers, all of them would have to.
+    """
+    frequency = -(-run.recipe.epochs // _HISTOGRAMS) if histograms else 0
+    return tf.keras.callbacks.TensorBoard(run.logs, histogram_freq=frequency, write_graph=False, profile_batch=0)
+
+
+def _restore(state: TrainingState, checkpoint: Checkpoint, network: tf.keras.Model) -> None:
+    """Returns to a checkpoint; penalties keep the strength of the recipe, which a warm-up starts from."""
+    strengths = [(penalty.strength, float(penalty.strength.numpy())) for penalty in penalties(network)]
+    state.restore(checkpoint)
+    for variable, strength in strengths:
+        variable.assign(strength)
+
+
+def _check_whole(run: Run, epochs: int) -> None:
+    """Refuses to resume from a checkpoint after so many epochs if the history has others."""
+    rows = len(run.history())
+    # An epoch's row is written before its checkpoint, and the newest checkpoint may be damaged.
+    if not epochs <= rows <= epochs + 2 or (not epochs and rows > 1):
+        raise KbnnError(
+            f"run '{run.folder}' is incomplete: its last checkpoint is of epoch {epochs}, its history of epoch "
+            f"{rows}; restore what was removed, or start a new run"
+        )
+
+
+@contextlib.contextmanager
+def _removed_if_in_vain(run: Run) -> Iterator[None]:
+    """Removes a new run's folder when an error comes before there is anything to resume from."""
+    is_new = not Run.exists(run.folder)
+    try:
+        yield
+    except Exception:
+        if is_new and not run.has("model") and not latest(run.checkpoints):
+            files.discard(run.folder, Run.MEMBERS)
+        raise
+
+
+@contextlib.contextmanager
+def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
+    """The run, or a scratch copy of what workers read who take part in saving but do not write the run."""
+    if is_chief(strategy):
+        yield run
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in ("history.csv", "checkpoints"):
+            if (run.folder / name).is_dir():
+                shutil.copytree(run.folder / name, Path(scratch) / name)
+            elif (run.folder / name).exists():
+                shutil.copy(run.folder / name, scratch)
+        yield Run(Path(scratch), run.recipe)
+
+
+def _run(recipe: Recipe, output: Path, resume: bool) -> Run:
+    files.remove_leftovers(output)
+    if not resume or not Run.exists(output):
+        return Run.new(output, recipe)
+    run = Run.open(output)
+    changed = run.recipe.differences(recipe)
+    if changed:
+        raise UsageError(
+            f"run '{run.folder}' was started with other settings ({'; '.join(changed)}): "
+            f"resume it with its own, or start a new one in another folder"
+        )
+    return run

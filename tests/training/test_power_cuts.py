@@ -1,0 +1,83 @@
+"""Power cuts at every moment of a training lose nothing but the epoch under way."""
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sample_runs
+import tensorflow as tf
+from power_cuts import Cut, Disk
+from sample_runs import assert_equal
+
+from kbnn.training import Recipe, Run, train
+from kbnn.training.checkpoints import latest
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
+class Finished(tf.keras.callbacks.Callback):
+    """Counts the epochs whose saving has ended."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__()
+        self.disk = disk
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.disk.finished = epoch + 1
+
+
+@pytest.fixture(scope="module")
+def cuts(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Cut]]:
+    folder = tmp_path_factory.mktemp("disk")
+    (folder / "root").mkdir()
+    disk = Disk(folder / "root", folder / "images", seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kbnn.training.networks.build", sample_runs.network)
+        disk.watch(patch)
+        train(recipe, folder / "root" / "runs" / "run", callbacks=[Finished(disk)])
+    yield disk.cuts
+    disk.close()
+    shutil.rmtree(folder)
+
+
+def run_of(cut: Cut) -> Path:
+    return cut.folder / "runs" / "run"
+
+
+def test_every_cut_leaves_the_last_finished_epoch(cuts: list[Cut]):
+    assert len(cuts) > 60
+    assert {cut.finished for cut in cuts} == {0, 1, 2, 3}
+    for cut in cuts:
+        if not Run.exists(run_of(cut)):
+            assert cut.finished == 0
+            continue
+        run, checkpoint = Run.open(run_of(cut)), latest(run_of(cut) / "checkpoints")
+        epoch = checkpoint.position.epoch if checkpoint and checkpoint.position.stage == 0 else 0
+        if checkpoint and checkpoint.position.stage == 1:
+            # The mark of a finished run replaces its checkpoints only after its result is safe.
+            assert (run.folder / "result.json").is_file()
+            continue
+        assert epoch >= cut.finished
+        assert len(run.history()) >= epoch
+        if epoch:
+            assert run.model().count_params()
+
+
+def resumes(cut: Cut, recipe: Recipe, finished: Run) -> None:
+    run = train(recipe, run_of(cut), resume=True, quiet=True)
+    assert_equal(run, finished)
+    assert not list(run.folder.rglob(".*kbnn-*"))
+
+
+@pytest.mark.parametrize("share", [0.15, 0.6])
+def test_a_run_resumes_after_a_cut(cuts: list[Cut], recipe: Recipe, finished: Run, share: float):
+    resumes(cuts[int(share * len(cuts))], recipe, finished)
+
+
+@pytest.mark.slow
+def test_fifty_cuts(cuts: list[Cut], recipe: Recipe, finished: Run):
+    for cut in random.Random(0).sample(cuts, 50):  # noqa: S311
+        resumes(cut, recipe, finished)
