@@ -22,8 +22,9 @@ STAGE = Stage(epochs=1)
 
 def test_nothing_changed_is_the_method():
     found = method(settings("bireal"), STAGE)
-    assert isinstance(found.input_quantizer(), quantizers.ApproxSign)
-    assert isinstance(found.kernel_quantizer(), quantizers.MagnitudeAwareSign)
+    arguments = found.layer_arguments()
+    assert isinstance(arguments["input_quantizer"], quantizers.ApproxSign)
+    assert isinstance(arguments["kernel_quantizer"], quantizers.MagnitudeAwareSign)
 
 
 def test_parts_are_replaced():
@@ -41,7 +42,7 @@ def test_the_strength_of_the_penalty():
 
 def test_real_kernels():
     found = method(settings("react"), Stage(epochs=1, kernels="real"))
-    assert isinstance(found.input_quantizer(), quantizers.ApproxSign)
+    assert isinstance(found.layer_arguments()["input_quantizer"], quantizers.ApproxSign)
     assert found.kernel_quantizer is None
 
 
