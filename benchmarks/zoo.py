@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import record
-import small_networks
 
 from kbnn import files, tables
 
@@ -36,12 +35,13 @@ def sizes(architecture: Any) -> Iterator[tuple[tuple[int, int, int], int]]:
 
 def measure(architecture: Any, shape: tuple[int, int, int], classes: int) -> dict[str, object]:
     """One row. The weights are random but settled: constants that are still all equal would be stored once."""
+    from kbnn import testing
     from kbnn.converters import convert
 
     model = build(architecture, shape, classes)
-    small_networks.settle(model)
+    testing.settle(model)
     with tempfile.TemporaryDirectory() as folder:
-        artifact = convert(model, Path(folder) / "model.tflite", small_networks.images(model, IMAGES))
+        artifact = convert(model, Path(folder) / "model.tflite", testing.normal_images(model, IMAGES))
     return {
         "network": architecture.name,
         "input": "x".join(map(str, shape)),

@@ -326,3 +326,8 @@ def _edges() -> dict[str, np.ndarray]:
 
 
 _EDGES = _edges()
+
+
+def normal_images(model: tf.keras.Model, count: int = 4) -> np.ndarray:
+    """Standard normal inputs for a model, the same on every call."""
+    return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype(np.float32)

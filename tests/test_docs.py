@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -37,3 +39,21 @@ def test_the_site_builds_without_a_warning(sources: Path, tmp_path: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "BinaryConv2D" in (tmp_path / "site" / "api" / "layers" / "index.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    executed = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    printed = [
+        output for cell in executed.cells for output in cell.get("outputs", []) if output.get("name") == "stdout"
+    ]
+    assert printed
+
+
+def test_a_notebook_is_committed_without_its_outputs():
+    for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        assert not [cell for cell in nbformat.read(path, as_version=4).cells if cell.get("outputs")], path.name

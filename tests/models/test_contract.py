@@ -25,18 +25,18 @@ def fit(model: tf.keras.Model) -> float:
     """The loss of one step, run eagerly, which costs less than tracing a graph."""
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(tf.keras.optimizers.legacy.SGD(0.01), loss, run_eagerly=True)
-    return model.fit(networks.images(model), np.arange(4) % CLASSES, verbose=0).history["loss"][0]
+    return model.fit(testing.normal_images(model), np.arange(4) % CLASSES, verbose=0).history["loss"][0]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "method"), PAIRS, ids=lambda value: getattr(value, "name", value))
 def test_every_network_trains_saves_loads_and_converts_with_every_method(network: Network, method: str, tmp_path: Path):
     model = network.build(method)
-    testing.check_trains(model, networks.images(model))
+    testing.check_trains(model, testing.normal_images(model))
     testing.settle(model)
-    testing.check_saves(model, networks.images(model), (".keras",))
+    testing.check_saves(model, testing.normal_images(model), (".keras",))
     if methods.get(method).is_binary:
-        artifact = converters.convert(model, tmp_path / "model.tflite", networks.images(model, 8))
+        artifact = converters.convert(model, tmp_path / "model.tflite", testing.normal_images(model, 8))
         check_file(model, artifact)
         assert artifact.audit.operators == expected(network.name, method)
 
@@ -68,7 +68,7 @@ def test_mixed_precision_trains_on_float32_weights_to_float32_logits(network: Ne
     model = network.build()
     assert np.isfinite(fit(model))
     assert model.compute_dtype == "bfloat16"
-    assert model(networks.images(model)).dtype == tf.float32
+    assert model(testing.normal_images(model)).dtype == tf.float32
     assert {weight.dtype for weight in model.weights} == {tf.float32}
 
 
@@ -82,7 +82,7 @@ def test_the_real_valued_twin_has_the_same_kernels_by_name(network: Network):
 def test_grouped_networks_run_on_every_kernel_in_their_portable_form(name: str, tmp_path: Path):
     model = next(network for network in networks.distinct() if network.name == name).build()
     testing.settle(model)
-    images = networks.images(model, 8)
+    images = testing.normal_images(model, 8)
     artifact = converters.convert(model, tmp_path / "model.tflite", images, kernel="portable")
     assert [run.refused for run in artifact.parity.runs] == [None, None, None]
     assert artifact.parity.kernel_bits_equal

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from kbnn import methods, models
@@ -63,22 +62,3 @@ def methods_of(network: Network) -> list[str]:
     bases = models.get(network.name).methods()
     composed = [*COMPOSED, *(name for name, among in COMPOSED_IN.items() if network.name in among)]
     return [*bases, *(name for name in composed if methods.get(name).base in bases)]
-
-
-def images(model: tf.keras.Model, count: int = 4) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype(np.float32)
-
-
-def settle(model: tf.keras.Model) -> None:
-    """Batch normalization as after training: untrained, it leaves sums of signs that are exactly zero.
-
-    Whether such a tie is +1 or -1 is decided by rounding, where the kernel's scale comes before the sum.
-    """
-    generator = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            shape = layer.moving_mean.shape
-            layer.beta.assign(generator.normal(size=shape, scale=0.3))
-            layer.gamma.assign(generator.uniform(0.5, 1.5, size=shape))
-            layer.moving_mean.assign(generator.normal(size=shape, scale=0.3))
-            layer.moving_variance.assign(generator.uniform(0.5, 1.5, size=shape))
