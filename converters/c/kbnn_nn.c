@@ -12,6 +12,19 @@
 #define KBNN_DSP 0
 #endif
 
+#if defined(__GNUC__) && defined(__thumb2__)
+#define KBNN_THUMB2 1
+#else
+#define KBNN_THUMB2 0
+#endif
+
+/* For functions of a loop's body, which some optimization levels would call. */
+#if defined(__GNUC__)
+#define KBNN_INLINE static inline __attribute__((always_inline))
+#else
+#define KBNN_INLINE static inline
+#endif
+
 /* Population counts that are one instruction; elsewhere carry-save adders are faster than the compiler's function. */
 #if defined(__GNUC__) && (defined(__riscv_zbb) || defined(__POPCNT__) || defined(__aarch64__))
 #define KBNN_POPCOUNT 1
@@ -164,143 +177,187 @@ int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t
 
 /* ---- Counting bits ---------------------------------------------------------------------------------------------- */
 
+/* The differences of words i and i + 1 of a patch and a filter. */
+#if KBNN_THUMB2
+/* Two loads in one instruction. They stay between the barriers of their function. */
+#define DIFFERENCES(d0, d1, x, w, i)                                                        \
+    do {                                                                                    \
+        uint32_t w0_, w1_;                                                                  \
+        __asm__ volatile("ldrd %0, %1, [%4, %6]\n\tldrd %2, %3, [%5, %6]\n\t"               \
+                         "eors %0, %0, %2\n\teors %1, %1, %3"                               \
+                         : "=&r"(d0), "=&r"(d1), "=&r"(w0_), "=&r"(w1_)                     \
+                         : "r"(x), "r"(w), "i"(4 * (i))                                     \
+                         : "cc");                                                           \
+    } while (0)
+/* Computes values now, whatever else the compiler would like to compute first and has no registers for. */
+#define NOW(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
+#define BARRIER() __asm__ volatile("" : : : "memory")
+#else
+#define DIFFERENCES(d0, d1, x, w, i)        \
+    do {                                    \
+        d0 = (x)[(i)] ^ (w)[(i)];           \
+        d1 = (x)[(i) + 1] ^ (w)[(i) + 1];   \
+    } while (0)
+#define NOW(a, b) (void)0
+#define BARRIER() (void)0
+#endif
+
 /* sum and carry of a + b + d, bit by bit. */
 #define FULL_ADDER(sum, carry, a, b, d)          \
     do {                                         \
-        const uint32_t ab_ = (a) ^ (b);          \
-        const uint32_t bd_ = (b) ^ (d);          \
         const uint32_t b_ = (b);                 \
-        sum = ab_ ^ (d);                         \
-        carry = (ab_ & bd_) ^ b_;                \
+        const uint32_t d_ = (d);                 \
+        const uint32_t ab_ = (a) ^ b_;           \
+        sum = ab_ ^ d_;                          \
+        carry = (ab_ & (b_ ^ d_)) ^ b_;          \
+        NOW(sum, carry);                         \
     } while (0)
 
-#define HALF_ADDER(sum, carry, a, b)             \
-    do {                                         \
-        const uint32_t a_ = (a);                 \
-        const uint32_t b_ = (b);                 \
-        sum = a_ ^ b_;                           \
-        carry = a_ & b_;                         \
+/* The full adder of a triple, of which a ^ b, b and b ^ d are at hand. */
+#define TRIPLE(sum, carry, ab, b, bd)     \
+    do {                                  \
+        sum = (ab) ^ (bd) ^ (b);          \
+        carry = ((ab) & (bd)) ^ (b);      \
+        NOW(sum, carry);                  \
     } while (0)
 
-/* The full adder of the differences of a triple, from which two of its exclusive ors are at hand. */
-#define TRIPLE(sum, carry, x, w, i)                      \
-    do {                                                 \
-        const uint32_t ab_ = (x)[(i)] ^ (w)[(i)];        \
-        const uint32_t b_ = (x)[(i) + 1] ^ (w)[(i) + 1]; \
-        const uint32_t bd_ = (x)[(i) + 2] ^ (w)[(i) + 2]; \
-        sum = ab_ ^ bd_ ^ b_;                            \
-        carry = (ab_ & bd_) ^ b_;                        \
+/* Sums and carries of three words, and of six. */
+#define THREE(sum, carry, x, w, i)                                 \
+    do {                                                           \
+        uint32_t d0_, d1_;                                         \
+        const uint32_t d2_ = (x)[(i) + 2] ^ (w)[(i) + 2];          \
+        DIFFERENCES(d0_, d1_, x, w, i);                            \
+        TRIPLE(sum, carry, d0_, d1_, d2_);                         \
+    } while (0)
+
+#define SIX(sum0, carry0, sum1, carry1, x, w, i)  \
+    do {                                          \
+        uint32_t d0_, d1_, d2_, d3_, d4_, d5_;    \
+        DIFFERENCES(d0_, d1_, x, w, i);           \
+        DIFFERENCES(d2_, d3_, x, w, (i) + 2);     \
+        TRIPLE(sum0, carry0, d0_, d1_, d2_);      \
+        DIFFERENCES(d4_, d5_, x, w, (i) + 4);     \
+        TRIPLE(sum1, carry1, d3_, d4_, d5_);      \
     } while (0)
 
 #if KBNN_POPCOUNT
 
-static uint32_t count_triple(const uint32_t *x, const uint32_t *w) {
+KBNN_INLINE uint32_t bits_of(uint32_t word) {
+    return (uint32_t)__builtin_popcount(word);
+}
+
+KBNN_INLINE uint32_t count_3(const uint32_t *x, const uint32_t *w) {
     uint32_t ones, twos;
-    TRIPLE(ones, twos, x, w, 0);
-    return (uint32_t)__builtin_popcount(ones) + 2u * (uint32_t)__builtin_popcount(twos);
+    THREE(ones, twos, x, w, 0);
+    return bits_of(ones) + 2u * bits_of(twos);
 }
 
-static uint32_t count_6(const uint32_t *x, const uint32_t *w) {
-    return count_triple(x, w) + count_triple(x + 3, w + 3);
+KBNN_INLINE uint32_t count_6(const uint32_t *x, const uint32_t *w) {
+    return count_3(x, w) + count_3(x + 3, w + 3);
 }
 
-static uint32_t count_9(const uint32_t *x, const uint32_t *w) {
-    return count_6(x, w) + count_triple(x + 6, w + 6);
+KBNN_INLINE uint32_t count_9(const uint32_t *x, const uint32_t *w) {
+    return count_6(x, w) + count_3(x + 6, w + 6);
 }
 
-static uint32_t count_18(const uint32_t *x, const uint32_t *w) {
+KBNN_INLINE uint32_t count_18(const uint32_t *x, const uint32_t *w) {
     return count_9(x, w) + count_9(x + 9, w + 9);
 }
 
 #else
 
-#define IN_PAIRS 0x55555555u
-#define IN_NIBBLES 0x33333333u
-#define IN_BYTES 0x0F0F0F0Fu
-
-/* The number of bits in each nibble of ones + 2 * twos: at most 12. */
-static uint32_t nibbles_of(uint32_t ones, uint32_t twos) {
-    ones -= (ones >> 1) & IN_PAIRS;
-    twos -= (twos >> 1) & IN_PAIRS;
-    ones = (ones & IN_NIBBLES) + ((ones >> 2) & IN_NIBBLES);
-    twos = (twos & IN_NIBBLES) + ((twos >> 2) & IN_NIBBLES);
-    return ones + 2u * twos;
+/* Numbers of bits, in fields of 4 and of 8 bits. The masks are held in registers, because an operand cannot be both
+ * shifted and combined with a constant. */
+KBNN_INLINE uint32_t held(uint32_t constant) {
+#if KBNN_THUMB2
+    __asm__ volatile("" : "+r"(constant));
+#endif
+    return constant;
 }
 
-static uint32_t bytes_of(uint32_t nibbles) {
-    return (nibbles & IN_BYTES) + ((nibbles >> 4) & IN_BYTES);
+KBNN_INLINE uint32_t nibbles_of(uint32_t word, uint32_t in_pairs, uint32_t in_nibbles) {
+    word -= (word >> 1) & in_pairs;
+    return (word & in_nibbles) + ((word >> 2) & in_nibbles);
 }
 
-static uint32_t nibbles_of_one(uint32_t ones) {
-    ones -= (ones >> 1) & IN_PAIRS;
-    return (ones & IN_NIBBLES) + ((ones >> 2) & IN_NIBBLES);
+KBNN_INLINE uint32_t bytes_of(uint32_t nibbles, uint32_t in_bytes) {
+    return (nibbles & in_bytes) + ((nibbles >> 4) & in_bytes);
 }
 
-static uint32_t count_triple(const uint32_t *x, const uint32_t *w) {
-    uint32_t ones, twos;
-    TRIPLE(ones, twos, x, w, 0);
-    return sum_of_bytes(bytes_of(nibbles_of(ones, twos)));
+KBNN_INLINE uint32_t count_3(const uint32_t *x, const uint32_t *w) {
+    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    uint32_t ones, twos, nibbles;
+    THREE(ones, twos, x, w, 0);
+    nibbles = nibbles_of(ones, in_pairs, in_nibbles) + 2u * nibbles_of(twos, in_pairs, in_nibbles);
+    return sum_of_bytes(bytes_of(nibbles, in_bytes));
 }
 
-static uint32_t count_6(const uint32_t *x, const uint32_t *w) {
-    uint32_t s0, s1, c0, c1, ones, twos, fours, carry;
-    TRIPLE(s0, c0, x, w, 0);
-    TRIPLE(s1, c1, x, w, 3);
-    HALF_ADDER(ones, carry, s0, s1);
-    FULL_ADDER(twos, fours, c0, c1, carry);
-    return sum_of_bytes(bytes_of(nibbles_of(ones, twos)) + 4u * bytes_of(nibbles_of_one(fours)));
+KBNN_INLINE uint32_t count_6(const uint32_t *x, const uint32_t *w) {
+    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    uint32_t s0, c0, s1, c1, ones, twos;
+    SIX(s0, c0, s1, c1, x, w, 0);
+    ones = nibbles_of(s0, in_pairs, in_nibbles) + nibbles_of(s1, in_pairs, in_nibbles);
+    twos = nibbles_of(c0, in_pairs, in_nibbles) + nibbles_of(c1, in_pairs, in_nibbles);
+    return sum_of_bytes(bytes_of(ones, in_bytes) + 2u * bytes_of(twos, in_bytes));
 }
 
-/* Nine words as ones, two words of twos, and fours. */
-#define NINE(ones, twos0, twos1, fours, x, w, i)      \
-    do {                                              \
-        uint32_t s0_, s1_, s2_, c0_, c1_, c2_;        \
-        TRIPLE(s0_, c0_, x, w, (i));                  \
-        TRIPLE(s1_, c1_, x, w, (i) + 3);              \
-        TRIPLE(s2_, c2_, x, w, (i) + 6);              \
-        FULL_ADDER(ones, twos0, s0_, s1_, s2_);       \
-        FULL_ADDER(twos1, fours, c0_, c1_, c2_);      \
-    } while (0)
-
-static uint32_t count_9(const uint32_t *x, const uint32_t *w) {
-    uint32_t ones, a, b, twos, fours, eights, c, d;
-    NINE(ones, a, b, c, x, w, 0);
-    HALF_ADDER(twos, d, a, b);
-    HALF_ADDER(fours, eights, c, d);
-    return sum_of_bytes(bytes_of(nibbles_of(ones, twos)) + 4u * bytes_of(nibbles_of(fours, eights)));
+KBNN_INLINE uint32_t count_9(const uint32_t *x, const uint32_t *w) {
+    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    uint32_t s0, c0, s1, c1, s2, c2, ones, a, b, twos, fours;
+    SIX(s0, c0, s1, c1, x, w, 0);
+    THREE(s2, c2, x, w, 6);
+    FULL_ADDER(ones, a, s0, s1, s2);
+    FULL_ADDER(b, fours, c0, c1, c2);
+    /* ones + 2 * twos is at most 12, and twos + 2 * fours. */
+    ones = nibbles_of(ones, in_pairs, in_nibbles) + 2u * nibbles_of(a, in_pairs, in_nibbles);
+    twos = nibbles_of(b, in_pairs, in_nibbles) + 2u * nibbles_of(fours, in_pairs, in_nibbles);
+    return sum_of_bytes(bytes_of(ones, in_bytes) + 2u * bytes_of(twos, in_bytes));
 }
 
-static uint32_t count_18(const uint32_t *x, const uint32_t *w) {
-    uint32_t s0, s1, a0, a1, b0, b1, c0, c1, ones, carry, t, twos, f0, f1, g, e0, e1, fours, eights, sixteens, bytes;
-    NINE(s0, a0, b0, c0, x, w, 0);
-    NINE(s1, a1, b1, c1, x, w, 9);
-    HALF_ADDER(ones, carry, s0, s1);
-    FULL_ADDER(t, f0, a0, a1, carry);
-    FULL_ADDER(twos, f1, b0, b1, t);
-    FULL_ADDER(g, e0, c0, c1, f0);
-    HALF_ADDER(fours, e1, g, f1);
-    HALF_ADDER(eights, sixteens, e0, e1);
-    bytes = bytes_of(nibbles_of(ones, twos)) + 4u * bytes_of(nibbles_of(fours, eights));
-    return sum_of_bytes(bytes + 16u * bytes_of(nibbles_of_one(sixteens)));
+KBNN_INLINE uint32_t count_18(const uint32_t *x, const uint32_t *w) {
+    uint32_t s0, c0, s1, c1, s2, c2, s3, c3, s4, c4, ones, more_ones, more_twos;
+    uint32_t a, b, d, f, g, h, twos, fours, eights;
+    SIX(s0, c0, s1, c1, x, w, 0);
+    SIX(s2, c2, s3, c3, x, w, 6);
+    FULL_ADDER(ones, a, s0, s1, s2);
+    FULL_ADDER(b, f, c0, c1, c2);
+    SIX(s4, c4, more_ones, more_twos, x, w, 12);
+    FULL_ADDER(ones, d, ones, s3, s4);
+    FULL_ADDER(d, g, c3, c4, d);
+    FULL_ADDER(twos, h, a, b, d);
+    FULL_ADDER(fours, eights, f, g, h);
+    {
+        const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+        uint32_t sum = nibbles_of(ones, in_pairs, in_nibbles) + nibbles_of(more_ones, in_pairs, in_nibbles);
+        sum = bytes_of(sum, in_bytes);
+        twos = nibbles_of(twos, in_pairs, in_nibbles) + nibbles_of(more_twos, in_pairs, in_nibbles);
+        sum += 2u * bytes_of(twos, in_bytes);
+        fours = nibbles_of(fours, in_pairs, in_nibbles) + 2u * nibbles_of(eights, in_pairs, in_nibbles);
+        return sum_of_bytes(sum + 4u * bytes_of(fours, in_bytes));
+    }
 }
 
 #endif
 
-#define COUNT(name, length, function)                                                                        \
+#define COUNT(name, length, function)                                                                           \
     void name(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) { \
-        (void)words;                                                                                         \
-        do {                                                                                                 \
-            *sums++ = function(patch, weights);                                                              \
-            weights += (length);                                                                             \
-        } while (--filters > 0);                                                                             \
+        const uint32_t *const end = weights + filters * (length);                                               \
+        (void)words;                                                                                            \
+        BARRIER();                                                                                              \
+        do {                                                                                                    \
+            *sums++ = function(patch, weights);                                                                 \
+            weights += (length);                                                                                \
+        } while (weights != end);                                                                               \
+        BARRIER();                                                                                              \
     }
 
-COUNT(kbnn_count_3, 3, count_triple)
+COUNT(kbnn_count_3, 3, count_3)
 COUNT(kbnn_count_6, 6, count_6)
 COUNT(kbnn_count_9, 9, count_9)
 COUNT(kbnn_count_18, 18, count_18)
 
 void kbnn_count_any(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
+    BARRIER();
     for (int32_t f = 0; f < filters; ++f) {
         const uint32_t *x = patch;
         uint32_t sum = 0;
@@ -312,10 +369,11 @@ void kbnn_count_any(const uint32_t *patch, const uint32_t *weights, int32_t filt
             sum += count_9(x, weights);
         }
         for (; left >= 3; left -= 3, x += 3, weights += 3) {
-            sum += count_triple(x, weights);
+            sum += count_3(x, weights);
         }
         sums[f] = sum;
     }
+    BARRIER();
 }
 
 /* ---- What becomes of the sums ----------------------------------------------------------------------------------- */
@@ -325,7 +383,14 @@ void kbnn_write_int8(const void *params, const uint32_t *sums, int32_t filters, 
     const kbnn_channel *channel = scaled->channels;
     const int32_t shift = scaled->shift;
     int8_t *out = (int8_t *)pixel;
-    for (const uint32_t *end = sums + filters; sums != end; ++sums, ++channel) {
+    int32_t f = 0;
+    for (; f + 4 <= filters; f += 4, sums += 4, channel += 4, out += 4) {
+        out[0] = (int8_t)saturated(((int32_t)sums[0] * channel[0].multiplier + channel[0].offset) >> shift);
+        out[1] = (int8_t)saturated(((int32_t)sums[1] * channel[1].multiplier + channel[1].offset) >> shift);
+        out[2] = (int8_t)saturated(((int32_t)sums[2] * channel[2].multiplier + channel[2].offset) >> shift);
+        out[3] = (int8_t)saturated(((int32_t)sums[3] * channel[3].multiplier + channel[3].offset) >> shift);
+    }
+    for (; f < filters; ++f, ++sums, ++channel) {
         *out++ = (int8_t)saturated(((int32_t)*sums * channel->multiplier + channel->offset) >> shift);
     }
 }
@@ -648,7 +713,7 @@ enum { IN_INT8, IN_INT16 };
     } while (0)
 
 /* A row of output, four pixels at a time. */
-static inline void convolve_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int stored, int exact) {
+KBNN_INLINE void convolve_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int stored, int exact) {
     const kbnn_conv *p = (const kbnn_conv *)step->params;
     const uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
     uint32_t *patches = WORD_AT(memory->base[KBNN_ARENA], step->scratch) +
