@@ -98,6 +98,40 @@ def fit(x: np.ndarray, y: np.ndarray, low: int = LOW, high: int = HIGH) -> Line 
     return found if _fits_int32(x, found) and np.array_equal(found(x[:, None]), y) else None
 
 
+@dataclass(frozen=True)
+class Short:
+    """(((x - centre)·multiplier >> shift) + offset) >> 8 per channel, multiplier and offset in 16 bits."""
+
+    multiplier: np.ndarray
+    offset: np.ndarray
+    centre: int
+    shift: int
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Of x `(levels, 1)`: `(levels, C)`, as the C code computes it."""
+        product = (np.asarray(x, np.int64) - self.centre) * self.multiplier
+        return saturated(((product >> self.shift) + self.offset) >> 8)
+
+
+def fit_short(x: np.ndarray, y: np.ndarray) -> Short | None:
+    """The same with constants of 16 bits: enough where a step of x is some levels of y."""
+    slope, offset = _real_lines(x, y)
+    steepest = np.abs(slope).max()
+    if steepest < 2.0**-20 or np.abs(slope).min() < 2.0**-20:
+        return None
+    shift = math.floor(15 - math.log2(steepest) - 0.001) - 8
+    # Where each channel's line passes through the levels of int8, all have an offset that fits.
+    ends = np.sort(np.stack([(LOW + 1 - offset) / slope, (HIGH - 1 - offset) / slope]), axis=0)
+    centre = round(float(ends[0].max() + ends[1].min()) / 2)
+    if not 0 <= shift <= 22 or ends[0].max() > ends[1].min() or abs(centre) >= 2**15 - np.abs(x).max():
+        return None
+    found = _search(x - centre, y, slope, (LOW, HIGH), unit_shift=shift, shift=8, left=0)
+    if np.abs(found.multiplier).max() >= 2**15 or np.abs(found.offset).max() >= 2**15:
+        return None
+    short = Short(found.multiplier, found.offset, centre, shift)
+    return short if np.array_equal(short(x[:, None]), y) else None
+
+
 def fit_wide(x: np.ndarray, y: np.ndarray) -> tuple[Line, np.ndarray] | None:
     """The same with a product of 64 bits and results from the smallest to the largest of y, for x >= 0.
 

@@ -44,6 +44,17 @@ static int32_t saturated(int32_t value) {
 #endif
 }
 
+/* value >> 8, saturated. */
+static int32_t saturated_byte(int32_t value) {
+#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
+    int32_t result;
+    __asm__("ssat %0, #8, %1, asr #8" : "=r"(result) : "r"(value) : "cc");
+    return result;
+#else
+    return saturated(value >> 8);
+#endif
+}
+
 static int32_t clamped(int32_t value, int32_t low, int32_t high) {
     return value > high ? high : value < low ? low : value;
 }
@@ -378,19 +389,34 @@ void kbnn_count_any(const uint32_t *patch, const uint32_t *weights, int32_t filt
 
 /* ---- What becomes of the sums ----------------------------------------------------------------------------------- */
 
+/* By a multiplier in the lower half of a word and an offset in the upper one. */
+KBNN_INLINE int32_t scaled_by(uint32_t sum, uint32_t channel, int32_t centre, int32_t shift) {
+    const int32_t product = ((int16_t)((int32_t)sum - centre) * (int16_t)(channel & 0xFFFFu)) >> shift;
+    return saturated_byte(product + ((int32_t)channel >> 16));
+}
+
+void kbnn_write_short(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+    const kbnn_short *scaled = (const kbnn_short *)params;
+    const uint32_t *channel = scaled->channels;
+    const int32_t centre = scaled->centre;
+    const int32_t shift = scaled->shift;
+    int8_t *out = (int8_t *)pixel;
+    const uint32_t *const end = sums + filters;
+    for (; end - sums >= 2; sums += 2, channel += 2, out += 2) {
+        out[0] = (int8_t)scaled_by(sums[0], channel[0], centre, shift);
+        out[1] = (int8_t)scaled_by(sums[1], channel[1], centre, shift);
+    }
+    if (sums != end) {
+        *out = (int8_t)scaled_by(*sums, *channel, centre, shift);
+    }
+}
+
 void kbnn_write_int8(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
     const kbnn_scaled *scaled = (const kbnn_scaled *)params;
     const kbnn_channel *channel = scaled->channels;
     const int32_t shift = scaled->shift;
     int8_t *out = (int8_t *)pixel;
-    int32_t f = 0;
-    for (; f + 4 <= filters; f += 4, sums += 4, channel += 4, out += 4) {
-        out[0] = (int8_t)saturated(((int32_t)sums[0] * channel[0].multiplier + channel[0].offset) >> shift);
-        out[1] = (int8_t)saturated(((int32_t)sums[1] * channel[1].multiplier + channel[1].offset) >> shift);
-        out[2] = (int8_t)saturated(((int32_t)sums[2] * channel[2].multiplier + channel[2].offset) >> shift);
-        out[3] = (int8_t)saturated(((int32_t)sums[3] * channel[3].multiplier + channel[3].offset) >> shift);
-    }
-    for (; f < filters; ++f, ++sums, ++channel) {
+    for (const uint32_t *end = sums + filters; sums != end; ++sums, ++channel) {
         *out++ = (int8_t)saturated(((int32_t)*sums * channel->multiplier + channel->offset) >> shift);
     }
 }
@@ -823,7 +849,7 @@ void kbnn_add(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
     const int32_t a_multiplier = p->a_multiplier;
     const int32_t b_multiplier = p->b_multiplier;
-    const int32_t offset = (int32_t)p->offset;
+    const int32_t offset = p->offset;
     const int32_t shift = p->shift;
     for (int32_t k = p->values; k > 0; --k) {
         *out++ = (int8_t)saturated((*a++ * a_multiplier + *b++ * b_multiplier + offset) >> shift);
@@ -831,7 +857,7 @@ void kbnn_add(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
 }
 
 void kbnn_add_wide(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    const kbnn_add_params *p = (const kbnn_add_params *)step->params;
+    const kbnn_add_wide_params *p = (const kbnn_add_wide_params *)step->params;
     const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
     const int8_t *b = (const int8_t *)row_of(step->in1, y, memory);
     int8_t *out = (int8_t *)row_of(step->out, y, memory);

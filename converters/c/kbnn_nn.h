@@ -62,7 +62,7 @@ int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t
 
 /* ---- Binary convolution ---------------------------------------------------------------------------------------- */
 
-/* A channel's sum s of differing bits becomes (s * multiplier + offset) >> shift. */
+/* A value v becomes (v * multiplier + offset) >> shift. */
 typedef struct {
     int32_t multiplier;
     int32_t offset;
@@ -86,6 +86,13 @@ typedef struct {
     uint8_t shift;
 } kbnn_scaled;
 
+/* The same with constants of 16 bits: (((sum - centre) * multiplier >> shift) + offset) >> 8. */
+typedef struct {
+    const uint32_t *channels; /* the multiplier in the lower half, the offset in the upper one */
+    int16_t centre;
+    uint8_t shift;
+} kbnn_short;
+
 /* What a filter's sum becomes where the line does not say so. */
 typedef struct {
     uint16_t filter;
@@ -102,6 +109,7 @@ typedef struct {
     int8_t high;
 } kbnn_wide;
 
+kbnn_write kbnn_write_short; /* kbnn_short, int8 */
 kbnn_write kbnn_write_int8; /* kbnn_scaled, int8: (sum * multiplier + offset) >> shift, in 32 bits */
 kbnn_write kbnn_write_wide; /* kbnn_wide, int8: (high word of (sum << left) * multiplier, + offset) >> shift */
 kbnn_write kbnn_write_bits; /* bits: sum >= limit; params are the limits, a uint16_t per filter */
@@ -188,16 +196,26 @@ typedef struct {
 
 kbnn_kernel kbnn_dense;
 
-/* (a * a_multiplier + b * b_multiplier + offset) >> shift, or in 64 bits. */
+/* (a * a_multiplier + b * b_multiplier + offset) >> shift. */
 typedef struct {
     int32_t a_multiplier;
     int32_t b_multiplier;
-    int64_t offset;
+    int32_t offset;
     uint16_t values; /* of a row */
     uint8_t shift;
 } kbnn_add_params;
 
 kbnn_kernel kbnn_add;
+
+/* The same with a sum of 64 bits. */
+typedef struct {
+    int32_t a_multiplier;
+    int32_t b_multiplier;
+    int64_t offset;
+    uint16_t values;
+    uint8_t shift;
+} kbnn_add_wide_params;
+
 kbnn_kernel kbnn_add_wide;
 
 /* Exactly as TensorFlow Lite adds. */

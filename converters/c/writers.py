@@ -21,8 +21,9 @@ from kbnn.converters.tflite.flatbuffer import File, Operator
 _LEVELS = np.arange(integer.LOW, integer.HIGH + 1)
 _ELEMENTWISE = Window(in_place=True)
 _LARGEST_SIZE = 2**16 - 1
-# Convolutions of no more weights per filter keep them in 16 bits, which spares expanding them.
-_MOST_INT16_WEIGHTS = 32
+# Convolutions of no more weights, in all and per filter, keep them in 16 bits, which spares expanding them.
+_MOST_INT16_WEIGHTS = 1024
+_LONGEST_INT16_FILTER = 32
 # Of a filter: more, and its results are no line at all.
 _MOST_EXCEPTIONS = 16
 # The activations that TensorFlow Lite fuses, by number, as the ranges that they clip to.
@@ -523,14 +524,21 @@ def _float64(operator: Operator, number: int) -> np.ndarray:
 def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray, output: Tensor) -> None:
     """A binary convolution that writes int8, `table` by count of differing bits and filter."""
     levels = np.arange(accumulator.largest + 1)
-    line = integer.fit(levels, table)
-    if line is None:
+    short = integer.fit_short(levels, table)
+    line = integer.fit(levels, table) if short is None else None
+    name = f"{output.name}/channels"
+    fields: dict[str, Any]
+    if short is not None:
+        halves = np.stack([short.multiplier, short.offset], axis=1)
+        fields = {"channels": Array("uint32_t", _int16_words(halves), name), "centre": short.centre, "shift": short.shift}
+        params = Struct("kbnn_short", fields, f"{output.name}/output")
+        _bconv_step(lowering, accumulator, output, "kbnn_write_short", params)
+    elif line is not None:
+        fields = {"channels": _channels(name, line.multiplier, line.offset), "shift": line.shift}
+        params = Struct("kbnn_scaled", fields, f"{output.name}/output")
+        _bconv_step(lowering, accumulator, output, "kbnn_write_int8", params)
+    else:
         _write_wide(lowering, accumulator, levels, table, output)
-        return
-    channels = _channels(f"{output.name}/channels", line.multiplier, line.offset)
-    fields: dict[str, Any] = {"channels": channels, "shift": line.shift}
-    params = Struct("kbnn_scaled", fields, f"{output.name}/output")
-    _bconv_step(lowering, accumulator, output, "kbnn_write_int8", params)
 
 
 def _write_wide(
@@ -664,7 +672,7 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
     if in_groups:
         ring_words, phases = ring_values // 2, 1
     patch = _in_pairs(kernel.reshape(count, height, row_values), row_words, in_groups)
-    int16 = patch.shape[1] <= _MOST_INT16_WEIGHTS
+    int16 = patch.shape[1] <= _LONGEST_INT16_FILTER and patch.size <= _MOST_INT16_WEIGHTS
     low, high = _clipping(operator, output)
     filters = _filters(operator, source, output, kernel, bias, scales)
     fast = (low, high) == (integer.LOW, integer.HIGH) and _fits_doubled(filters, source, kernel)
@@ -834,7 +842,7 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
         "shift": found.shift,
     }
     kernel = "kbnn_add_wide" if found.wide else "kbnn_add"
-    params = Struct("kbnn_add_params", fields, output.name)
+    params = Struct(f"{kernel}_params", fields, output.name)
     lowering.add(Step(kernel, params, (a, b), (_ELEMENTWISE, _ELEMENTWISE), output))
 
 
