@@ -99,6 +99,12 @@ static uint32_t odd_bytes(uint32_t word) {
 #endif
 }
 
+/* Four values as the bytes of a word, wherever they are. */
+static uint32_t word_of_bytes(const int8_t *values) {
+    return (uint32_t)(uint8_t)values[0] | ((uint32_t)(uint8_t)values[1] << 8) | ((uint32_t)(uint8_t)values[2] << 16) |
+           ((uint32_t)(uint8_t)values[3] << 24);
+}
+
 /* sum + the products of the halves. */
 static int32_t multiply_pairs(uint32_t a, uint32_t b, int32_t sum) {
 #if KBNN_DSP
@@ -186,6 +192,26 @@ int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t
     return KBNN_OK;
 }
 
+/* Keeps compilers from replacing a loop by a library function. */
+#if defined(__GNUC__)
+#define KEEP_LOOP() __asm__ volatile("")
+#else
+#define KEEP_LOOP() (void)0
+#endif
+
+#if KBNN_THUMB2 || KBNN_DSP
+#define BARRIER() __asm__ volatile("" : : : "memory")
+#else
+#define BARRIER() (void)0
+#endif
+
+static void clear_words(uint32_t *words, int32_t count) {
+    for (; count > 0; --count) {
+        *words++ = 0;
+        KEEP_LOOP();
+    }
+}
+
 /* ---- Counting bits ---------------------------------------------------------------------------------------------- */
 
 /* The differences of words i and i + 1 of a patch and a filter. */
@@ -202,7 +228,6 @@ int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t
     } while (0)
 /* Computes values now, whatever else the compiler would like to compute first and has no registers for. */
 #define NOW(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
-#define BARRIER() __asm__ volatile("" : : : "memory")
 #else
 #define DIFFERENCES(d0, d1, x, w, i)        \
     do {                                    \
@@ -210,7 +235,6 @@ int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t
         d1 = (x)[(i) + 1] ^ (w)[(i) + 1];   \
     } while (0)
 #define NOW(a, b) (void)0
-#define BARRIER() (void)0
 #endif
 
 /* sum and carry of a + b + d, bit by bit. */
@@ -503,21 +527,16 @@ static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memor
         const int32_t inside = (int32_t)p->width * p->words;
         const int32_t before = (int32_t)p->pad_left * p->words;
         if (row < 0 || row >= (int32_t)p->height) {
-            for (int32_t k = 0; k < row_words; ++k) {
-                words[k] = 0;
-            }
+            clear_words(words, row_words);
             continue;
         }
-        for (int32_t k = 0; k < before; ++k) {
-            words[k] = 0;
-        }
-        for (int32_t k = before + inside; k < row_words; ++k) {
-            words[k] = 0;
-        }
+        clear_words(words, before);
+        clear_words(words + before + inside, row_words - before - inside);
         if (of_bits) {
             const uint32_t *bits = WORD_AT(row_of(step->in0, row, memory), 0);
             for (int32_t k = 0; k < inside; ++k) {
                 words[before + k] = bits[k];
+                KEEP_LOOP();
             }
         } else {
             signs_of_row(p, (const int8_t *)row_of(step->in0, row, memory), words + before);
@@ -560,6 +579,7 @@ static void gather_patch(const kbnn_bconv *p, const uint32_t *ring, int32_t y, i
             for (int32_t j = 0; j < (int32_t)p->kernel_width; ++j, pixel += next) {
                 for (int32_t k = 0; k < own; ++k) {
                     *patch++ = pixel[k];
+                    KEEP_LOOP();
                 }
             }
         }
@@ -573,6 +593,7 @@ static void gather_patch(const kbnn_bconv *p, const uint32_t *ring, int32_t y, i
     }
     while (patch != end) {
         *patch++ = 0;
+        KEEP_LOOP();
     }
     in_triples(begin, p->patch_words);
 }
@@ -645,19 +666,17 @@ static void expand_row(const kbnn_conv *p, const int8_t *values, uint32_t *words
     const int32_t before = (int32_t)p->pad_left * p->channels;
     const int32_t inside = (int32_t)p->width * p->channels;
     const int32_t zero = p->zero;
+    uint32_t *const end = words + p->ring_words;
+    uint32_t *const row = words;
+    int32_t k = 0;
+    for (int32_t i = before / 2; i > 0; --i) {
+        *words++ = 0;
+        KEEP_LOOP();
+    }
     if ((p->channels & 3u) == 0) {
         const uint32_t zeros = pair_of(zero, zero);
-        for (int32_t k = 0; k < before / 2; ++k) {
-            *words++ = 0;
-        }
-        for (int32_t k = 0; k < inside; k += 4, words += 2) {
-            uint32_t four;
-            if (in_words) {
-                four = *(const uint32_t *)(const void *)(values + k);
-            } else {
-                four = (uint32_t)(uint8_t)values[k] | ((uint32_t)(uint8_t)values[k + 1] << 8) |
-                       ((uint32_t)(uint8_t)values[k + 2] << 16) | ((uint32_t)(uint8_t)values[k + 3] << 24);
-            }
+        for (; k < inside; k += 4, words += 2) {
+            const uint32_t four = in_words ? *(const uint32_t *)(const void *)(values + k) : word_of_bytes(values + k);
             words[0] = subtract_pairs(even_bytes(four), zeros);
             words[1] = subtract_pairs(odd_bytes(four), zeros);
             if (doubled) {
@@ -665,18 +684,30 @@ static void expand_row(const kbnn_conv *p, const int8_t *values, uint32_t *words
                 words[1] = doubled_pair(words[1]);
             }
         }
-        for (int32_t k = (before + inside) / 2; k < (int32_t)p->ring_words; ++k) {
-            *words++ = 0;
+    } else {
+        const int32_t shift = doubled ? 1 : 0;
+        if (before & 1) {
+            *words++ = pair_of(0, (values[k++] - zero) * (1 << shift));
         }
-        return;
+        for (; k + 1 < inside; k += 2) {
+            *words++ = pair_of((values[k] - zero) * (1 << shift), (values[k + 1] - zero) * (1 << shift));
+        }
+        if (k < inside) {
+            *words++ = pair_of((values[k] - zero) * (1 << shift), 0);
+        }
     }
-    for (int32_t phase = 0; phase < (int32_t)p->phases; ++phase) {
-        for (int32_t k = 0; k < (int32_t)p->ring_words; ++k) {
-            const int32_t at = 2 * k + phase - before;
-            const int32_t low = at >= 0 && at < inside ? values[at] - zero : 0;
-            const int32_t high = at + 1 >= 0 && at + 1 < inside ? values[at + 1] - zero : 0;
-            *words++ = doubled ? pair_of(2 * low, 2 * high) : pair_of(low, high);
+    while (words != end) {
+        *words++ = 0;
+        KEEP_LOOP();
+    }
+    if (p->phases == 2) {
+        uint32_t word = row[0];
+        for (const uint32_t *from = row + 1; from != end;) {
+            const uint32_t next = *from++;
+            *words++ = (word >> 16) | (next << 16);
+            word = next;
         }
+        *words = word >> 16;
     }
 }
 
@@ -691,114 +722,155 @@ static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *mem
         const int32_t row = padded - p->pad_top;
         uint32_t *words = ring + (padded % rows) * row_words;
         if (row < 0 || row >= (int32_t)p->height) {
-            for (int32_t k = 0; k < row_words; ++k) {
-                words[k] = 0;
-            }
+            clear_words(words, row_words);
         } else {
-            expand_row(p, (const int8_t *)row_of(step->in0, row, memory), words, step->in0->memory == KBNN_ARENA,
-                       doubled);
+            const int in_words = step->in0->memory == KBNN_ARENA;
+            expand_row(p, (const int8_t *)row_of(step->in0, row, memory), words, in_words, doubled);
         }
     }
 }
 
-/* The patch of output pixel x: a row of the ring itself where the kernel has one row, else gathered. */
-static const uint32_t *patch_of(const kbnn_conv *p, const uint32_t *ring, int32_t y, int32_t x, uint32_t *patch) {
+/* The patches of four pixels, word by word: four words of the first, one of each, and so on. */
+static void gather_four(const kbnn_conv *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
     const int32_t rows = p->kernel_height;
-    const int32_t first = x * p->stride_x * p->channels;
     const int32_t row_words = p->row_words;
-    const uint32_t *word = ring + (first & 1) * (int32_t)p->ring_words + (first >> 1);
+    const int32_t pitch = (int32_t)p->ring_words * p->phases;
+    const uint32_t *const end = out + 4 * p->patch_words;
+    const uint32_t *at[4];
     int32_t row = (y * p->stride_y) % rows;
-    uint32_t *out = patch;
-    if (rows == 1) {
-        return word;
+    for (int32_t i = 0; i < 4; ++i) {
+        const int32_t first = (i < pixels ? x + i : x) * p->stride_x * p->channels;
+        at[i] = ring + (first & 1) * (int32_t)p->ring_words + (first >> 1);
     }
     for (int32_t i = 0; i < rows; ++i) {
-        const uint32_t *from = word + row * (int32_t)p->ring_words * p->phases;
-        for (int32_t k = 0; k < row_words; ++k) {
-            *out++ = *from++;
+        const uint32_t *a = at[0] + row * pitch;
+        const uint32_t *b = at[1] + row * pitch;
+        const uint32_t *c = at[2] + row * pitch;
+        const uint32_t *d = at[3] + row * pitch;
+        for (const uint32_t *const stop = a + row_words; a != stop; out += 4) {
+            out[0] = *a++;
+            out[1] = *b++;
+            out[2] = *c++;
+            out[3] = *d++;
         }
-        if (++row == rows) {
-            row = 0;
-        }
+        row = row + 1 == rows ? 0 : row + 1;
     }
-    for (int32_t k = rows * row_words; k < (int32_t)p->patch_words; ++k) {
+    while (out != end) {
         *out++ = 0;
+        KEEP_LOOP();
     }
-    return patch;
 }
+
+/* Eight words of four patches times as many of a filter, which is stored in int16 or in int8. */
+typedef struct {
+    int32_t a, b, c, d;
+} four_sums;
+
+#if KBNN_DSP
+#define FOUR_PRODUCTS_ON(weight, a, b, c, d)                                             \
+    "ldmia %[x]!, {r4, r5, r6, r8}\n\t"                                                  \
+    "smlad %[a], " weight ", r4, " a "\n\tsmlad %[b], " weight ", r5, " b "\n\t"         \
+    "smlad %[c], " weight ", r6, " c "\n\tsmlad %[d], " weight ", r8, " d "\n\t"
+#define FOUR_PRODUCTS(weight) FOUR_PRODUCTS_ON(weight, "%[a]", "%[b]", "%[c]", "%[d]")
+#define TWO_OF_INT16 "ldrd r9, r10, [%[w]], #8\n\t"
+#define TWO_OF_INT8 "ldr r10, [%[w]], #4\n\tsxtb16 r9, r10\n\tsxtb16 r10, r10, ror #8\n\t"
+#define NEXT(two) two FOUR_PRODUCTS("r9") FOUR_PRODUCTS("r10")
+/* Begins with the bias. */
+#define FIRST_EIGHT(two)                                                                                      \
+    __asm__ volatile("ldr %[d], [%[w]], #4\n\t" two                                          \
+                     FOUR_PRODUCTS_ON("r9", "%[d]", "%[d]", "%[d]", "%[d]") FOUR_PRODUCTS("r10")              \
+                     NEXT(two) NEXT(two) NEXT(two)                                                            \
+                     : [a] "=&r"(s.a), [b] "=&r"(s.b), [c] "=&r"(s.c), [d] "=&r"(s.d), [x] "+r"(x), [w] "+r"(w) \
+                     :                                                                                        \
+                     : "r4", "r5", "r6", "r8", "r9", "r10")
+#define NEXT_EIGHT(two)                                                                                       \
+    __asm__ volatile(NEXT(two) NEXT(two) NEXT(two) NEXT(two)                                                  \
+                     : [a] "+r"(s.a), [b] "+r"(s.b), [c] "+r"(s.c), [d] "+r"(s.d), [x] "+r"(x), [w] "+r"(w)   \
+                     :                                                                                        \
+                     : "r4", "r5", "r6", "r8", "r9", "r10")
+#else
+#define FOUR_PRODUCTS(weight)                       \
+    do {                                            \
+        const uint32_t weight_ = (weight);          \
+        s.a = multiply_pairs(weight_, x[0], s.a);   \
+        s.b = multiply_pairs(weight_, x[1], s.b);   \
+        s.c = multiply_pairs(weight_, x[2], s.c);   \
+        s.d = multiply_pairs(weight_, x[3], s.d);   \
+        x += 4;                                     \
+    } while (0)
+#define TWO_OF_INT16 0
+#define TWO_OF_INT8 1
+#define NEXT_EIGHT(two)                             \
+    for (int32_t k_ = 0; k_ < 4; ++k_) {            \
+        if (two) {                                  \
+            const uint32_t four_ = *w++;            \
+            FOUR_PRODUCTS(even_bytes(four_));       \
+            FOUR_PRODUCTS(odd_bytes(four_));        \
+        } else {                                    \
+            FOUR_PRODUCTS(*w++);                    \
+            FOUR_PRODUCTS(*w++);                    \
+        }                                           \
+    }
+#define FIRST_EIGHT(two)                            \
+    s.a = s.b = s.c = s.d = (int32_t)*w++;          \
+    NEXT_EIGHT(two)
+#endif
 
 enum { IN_INT8, IN_INT16 };
 
-#define FOUR_PIXELS(word, k)                              \
-    do {                                                  \
-        const uint32_t pair_ = (word);                    \
-        a = multiply_pairs(pair_, p0[(k)], a);            \
-        b = multiply_pairs(pair_, p1[(k)], b);            \
-        c = multiply_pairs(pair_, p2[(k)], c);            \
-        d = multiply_pairs(pair_, p3[(k)], d);            \
-    } while (0)
-
-/* A row of output, four pixels at a time. */
+/* A row of output, four pixels at a time. A filter is its bias, its weights, its multiplier and its shift. Where fewer
+ * than four pixels are left, the first one is computed again. */
 KBNN_INLINE void convolve_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int stored, int exact) {
     const kbnn_conv *p = (const kbnn_conv *)step->params;
-    const uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
-    uint32_t *patches = WORD_AT(memory->base[KBNN_ARENA], step->scratch) +
-                        (int32_t)p->kernel_height * p->ring_words * p->phases;
+    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    uint32_t *patches = ring + (int32_t)p->kernel_height * p->ring_words * p->phases;
     const int32_t words = p->patch_words;
     const int32_t filters = p->count;
+    const int32_t twice_zero = 2 * p->out_zero + 1;
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    expand_rows(step, y, memory, !exact);
-    for (int32_t x = 0; x < (int32_t)p->out_width; x += 4, out += 3 * filters) {
-        const int32_t last = (int32_t)p->out_width - 1;
-        const int32_t pixels = last - x >= 3 ? 4 : last - x + 1;
-        const uint32_t *const q0 = patch_of(p, ring, y, x, patches);
-        const uint32_t *const q1 = pixels > 1 ? patch_of(p, ring, y, x + 1, patches + words) : q0;
-        const uint32_t *const q2 = pixels > 2 ? patch_of(p, ring, y, x + 2, patches + 2 * words) : q0;
-        const uint32_t *const q3 = pixels > 3 ? patch_of(p, ring, y, x + 3, patches + 3 * words) : q0;
+    expand_rows(step, y, memory, !exact && stored == IN_INT8);
+    for (int32_t left = p->out_width; left > 0; left -= 4, out += 4 * filters) {
         const uint32_t *w = p->weights;
-        for (int32_t f = 0; f < filters; ++f, ++out) {
-            const kbnn_filter *by = p->filters + f;
-            const uint32_t *p0 = q0;
-            const uint32_t *p1 = q1;
-            const uint32_t *p2 = q2;
-            const uint32_t *p3 = q3;
-            int32_t a, b, c, d;
-            a = b = c = d = by->bias;
+        int8_t *out0 = out;
+        const int32_t to1 = left > 1 ? filters : 0;
+        const int32_t to2 = left > 2 ? 2 * filters : 0;
+        const int32_t to3 = left > 3 ? 3 * filters : 0;
+        gather_four(p, ring, y, (int32_t)p->out_width - left, left, patches);
+        BARRIER();
+        for (const int8_t *const end = out0 + filters; out0 != end; ++out0) {
+            const uint32_t *x = patches;
+            int32_t multiplier, shift;
+            four_sums s;
             if (stored == IN_INT16) {
-                for (int32_t k = 0; k < words; k += 1, p0 += 1, p1 += 1, p2 += 1, p3 += 1) {
-                    FOUR_PIXELS(*w++, 0);
+                FIRST_EIGHT(TWO_OF_INT16);
+                for (int32_t k = words; k != 8; k -= 8) {
+                    NEXT_EIGHT(TWO_OF_INT16);
                 }
             } else {
-                for (int32_t k = 0; k < words; k += 2, p0 += 2, p1 += 2, p2 += 2, p3 += 2) {
-                    const uint32_t four = *w++;
-                    FOUR_PIXELS(even_bytes(four), 0);
-                    FOUR_PIXELS(odd_bytes(four), 1);
+                FIRST_EIGHT(TWO_OF_INT8);
+                for (int32_t k = words; k != 8; k -= 8) {
+                    NEXT_EIGHT(TWO_OF_INT8);
                 }
             }
+            multiplier = (int32_t)w[0];
+            shift = (int32_t)w[1];
+            w += 2;
             if (exact) {
-                a = clamped(rescaled_up(a, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
-                b = clamped(rescaled_up(b, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
-                c = clamped(rescaled_up(c, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
-                d = clamped(rescaled_up(d, by->multiplier, by->shift) + p->out_zero, p->low, p->high);
+                s.a = clamped(rescaled_up(s.a, multiplier, shift) + p->out_zero, p->low, p->high);
+                s.b = clamped(rescaled_up(s.b, multiplier, shift) + p->out_zero, p->low, p->high);
+                s.c = clamped(rescaled_up(s.c, multiplier, shift) + p->out_zero, p->low, p->high);
+                s.d = clamped(rescaled_up(s.d, multiplier, shift) + p->out_zero, p->low, p->high);
             } else {
-                const int32_t multiplier = by->multiplier;
-                const int32_t shift = by->shift;
-                const int32_t offset = ((2 * p->out_zero + 1) * (int32_t)(UINT32_C(1) << shift)) >> 1;
-                a = saturated(add_high_word(a, multiplier, offset) >> shift);
-                b = saturated(add_high_word(b, multiplier, offset) >> shift);
-                c = saturated(add_high_word(c, multiplier, offset) >> shift);
-                d = saturated(add_high_word(d, multiplier, offset) >> shift);
+                const int32_t offset = (twice_zero * (int32_t)(UINT32_C(1) << shift)) >> 1;
+                s.a = saturated(add_high_word(s.a, multiplier, offset) >> shift);
+                s.b = saturated(add_high_word(s.b, multiplier, offset) >> shift);
+                s.c = saturated(add_high_word(s.c, multiplier, offset) >> shift);
+                s.d = saturated(add_high_word(s.d, multiplier, offset) >> shift);
             }
-            out[0] = (int8_t)a;
-            if (pixels > 1) {
-                out[filters] = (int8_t)b;
-            }
-            if (pixels > 2) {
-                out[2 * filters] = (int8_t)c;
-            }
-            if (pixels > 3) {
-                out[3 * filters] = (int8_t)d;
-            }
+            out0[to3] = (int8_t)s.d;
+            out0[to2] = (int8_t)s.c;
+            out0[to1] = (int8_t)s.b;
+            out0[0] = (int8_t)s.a;
         }
     }
 }
@@ -935,6 +1007,7 @@ void kbnn_flatten(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
         const unsigned char *row = row_of(step->in0, i, memory);
         for (uint32_t k = 0; k < p->bytes; ++k) {
             *out++ = row[k];
+            KEEP_LOOP();
         }
     }
 }

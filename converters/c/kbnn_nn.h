@@ -149,22 +149,15 @@ kbnn_kernel kbnn_bconv_of_bits; /* in0 bits */
 
 /* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
 
-/* What a filter adds to its sum, and what TensorFlow Lite then multiplies it with: multiplier * 2^(shift - 31). In
- * kbnn_conv_int8 and kbnn_conv_int16, sums and biases are doubled, and shift is a shift to the right. */
+/* A filter's sum, its bias included, is multiplied by multiplier * 2^(shift - 31). In kbnn_conv_int8 and kbnn_conv_int16
+ * sums are doubled, by the bias and by values or weights, and shift is a shift to the right. */
 typedef struct {
-    int32_t bias;
-    int32_t multiplier;
-    int32_t shift;
-} kbnn_filter;
-
-typedef struct {
-    const uint32_t *weights; /* filters x patch_words / 2 words of 4 int8, or x patch_words words of 2 int16 */
-    const kbnn_filter *filters;
+    const uint32_t *weights; /* of each filter: bias, patch_words / 2 words of 4 int8 or patch_words of 2 int16, multiplier, shift */
     uint16_t height;
     uint16_t width;
     uint16_t channels;
     uint16_t count;       /* filters */
-    uint16_t patch_words; /* of 2 values each */
+    uint16_t patch_words; /* of 2 values each, a multiple of 8 */
     uint16_t row_words;   /* of a patch's row: kernel_width * channels values */
     uint16_t ring_words;  /* of an expanded row with its padding */
     uint16_t out_width;
@@ -183,6 +176,12 @@ typedef struct {
 kbnn_kernel kbnn_conv_int8;  /* weights in int8 */
 kbnn_kernel kbnn_conv_int16; /* weights in int16 */
 kbnn_kernel kbnn_conv_any;   /* weights in int8, any multiplier and range */
+
+typedef struct {
+    int32_t bias;
+    int32_t multiplier;
+    int32_t shift;
+} kbnn_filter;
 
 typedef struct {
     const uint32_t *weights; /* 4 int8 a word */

@@ -677,14 +677,15 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
     filters = _filters(operator, source, output, kernel, bias, scales)
     fast = (low, high) == (integer.LOW, integer.HIGH) and _fits_doubled(filters, source, kernel)
     int16 = int16 and fast
-    if not int16:
-        patch = np.pad(patch, ((0, 0), (0, -patch.shape[1] % 4)))
+    patch = np.pad(patch, ((0, 0), (0, -patch.shape[1] % 16)))
+    words = _int16_words(2 * patch) if int16 else _int8_words(patch)
     patch_words = patch.shape[1] // 2
     if fast:
         filters = filters * [2, 1, -1]
+    columns = [filters[:, :1].astype(np.int32).view(np.uint32), words.reshape(count, -1)]
+    columns.append(filters[:, 1:].astype(np.int32).view(np.uint32))
     fields: dict[str, Any] = {
-        "weights": Array("uint32_t", _int16_words(patch) if int16 else _int8_words(patch), f"{output.name}/weights"),
-        "filters": Array("kbnn_filter", filters, f"{output.name}/filters"),
+        "weights": Array("uint32_t", np.concatenate(columns, axis=1).ravel(), f"{output.name}/weights"),
         "height": source.height,
         "width": source.width,
         "channels": own,
