@@ -391,6 +391,73 @@ COUNT(kbnn_count_6, 6, count_6)
 COUNT(kbnn_count_9, 9, count_9)
 COUNT(kbnn_count_18, 18, count_18)
 
+/* A half of a word twice. */
+KBNN_INLINE uint32_t lower_twice(uint32_t word) {
+#if KBNN_DSP
+    uint32_t result;
+    __asm__("pkhbt %0, %1, %1, lsl #16" : "=r"(result) : "r"(word));
+    return result;
+#else
+    return (word & 0xFFFFu) | (word << 16);
+#endif
+}
+
+KBNN_INLINE uint32_t upper_twice(uint32_t word) {
+#if KBNN_DSP
+    uint32_t result;
+    __asm__("pkhtb %0, %1, %1, asr #16" : "=r"(result) : "r"(word));
+    return result;
+#else
+    return (word >> 16) | (word & 0xFFFF0000u);
+#endif
+}
+
+/* The bits of the lower half in the lower half, those of the upper one in the upper. */
+KBNN_INLINE uint32_t bits_of_halves(uint32_t ones, uint32_t a, uint32_t b, uint32_t fours) {
+#if KBNN_POPCOUNT
+    const uint32_t low = bits_of(ones & 0xFFFFu) + 2u * (bits_of(a & 0xFFFFu) + bits_of(b & 0xFFFFu)) +
+                         4u * bits_of(fours & 0xFFFFu);
+    const uint32_t all = bits_of(ones) + 2u * (bits_of(a) + bits_of(b)) + 4u * bits_of(fours);
+    return low | ((all - low) << 16);
+#else
+    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    uint32_t bytes;
+    ones = nibbles_of(ones, in_pairs, in_nibbles) + 2u * nibbles_of(a, in_pairs, in_nibbles);
+    fours = nibbles_of(b, in_pairs, in_nibbles) + 2u * nibbles_of(fours, in_pairs, in_nibbles);
+    bytes = bytes_of(ones, in_bytes) + 2u * bytes_of(fours, in_bytes);
+    return (bytes & 0x00FF00FFu) + ((bytes >> 8) & 0x00FF00FFu);
+#endif
+}
+
+void kbnn_count_pairs(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
+    uint32_t *const end = sums + filters;
+    (void)words;
+    for (; sums != end; ++sums, weights += 5) {
+        uint32_t s0, c0, s1, c1, s2, c2, w, ones, a, b, fours;
+        w = weights[0];
+        s0 = patch[0] ^ lower_twice(w);
+        s1 = patch[1] ^ upper_twice(w);
+        w = weights[1];
+        s2 = patch[2] ^ lower_twice(w);
+        TRIPLE(ones, c0, s0, s1, s2);
+        s0 = patch[3] ^ upper_twice(w);
+        w = weights[2];
+        s1 = patch[4] ^ lower_twice(w);
+        s2 = patch[5] ^ upper_twice(w);
+        TRIPLE(fours, c1, s0, s1, s2);
+        w = weights[3];
+        s0 = patch[6] ^ lower_twice(w);
+        s1 = patch[7] ^ upper_twice(w);
+        s2 = patch[8] ^ lower_twice(weights[4]);
+        TRIPLE(b, c2, s0, s1, s2);
+        FULL_ADDER(ones, a, ones, fours, b);
+        FULL_ADDER(b, fours, c0, c1, c2);
+        w = bits_of_halves(ones, a, b, fours);
+        sums[0] = w & 0xFFFFu;
+        sums[filters] = w >> 16;
+    }
+}
+
 void kbnn_count_any(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
     BARRIER();
     for (int32_t f = 0; f < filters; ++f) {
@@ -552,6 +619,25 @@ static void in_triples(uint32_t *words, int32_t count) {
     }
 }
 
+/* Gathers the patches of output pixels x and x + 1, of at most 16 channels, into the halves of 9 words. */
+static void gather_pair(const kbnn_bconv *p, const uint32_t *ring, int32_t y, int32_t x, uint32_t *patch) {
+    const int32_t rows = 2 * p->dilation_y + 1;
+    const int32_t step = p->dilation_x;
+    const int32_t stride = p->stride_x;
+    int32_t row = (y * p->stride_y) % rows;
+    for (int32_t i = 0; i < 3; ++i, patch += 3) {
+        const uint32_t *pixel = ring + row * (int32_t)p->ring_width + x * stride;
+        const uint32_t middle = pixel[step] | (pixel[step + stride] << 16);
+        patch[0] = (pixel[0] | (pixel[stride] << 16)) ^ middle;
+        patch[1] = middle;
+        patch[2] = (pixel[2 * step] | (pixel[2 * step + stride] << 16)) ^ middle;
+        row += p->dilation_y;
+        if (row >= rows) {
+            row -= rows;
+        }
+    }
+}
+
 /* Gathers the patch of output pixel x, for one group of channels. Where a pixel is half a word or less, two pixels
  * share one. */
 static void gather_patch(const kbnn_bconv *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
@@ -566,7 +652,7 @@ static void gather_patch(const kbnn_bconv *p, const uint32_t *ring, int32_t y, i
     int32_t halves = 0;
     for (int32_t i = 0; i < (int32_t)p->kernel_height; ++i) {
         const uint32_t *pixel = ring + (row * (int32_t)p->ring_width + x * p->stride_x) * words + group * own;
-        if (p->channels <= 16) {
+        if (p->channels <= 16 && p->kernel_width > 1) {
             for (int32_t j = 0; j < (int32_t)p->kernel_width; ++j, pixel += next) {
                 if (halves) {
                     *patch++ = half | (*pixel << 16);
@@ -607,6 +693,18 @@ static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *m
     uint32_t *sums = patch + p->patch_words;
     unsigned char *pixel = row_of(step->out, y, memory);
     fill_ring(step, y, memory, of_bits);
+    if (p->pixels == 2) {
+        for (int32_t x = 0; x < (int32_t)p->out_width; x += 2, pixel += p->pixel_bytes) {
+            gather_pair(p, ring, y, x, patch);
+            p->count(patch, p->weights, filters, p->patch_words, sums);
+            p->write(p->output, sums, filters, pixel);
+            if (x + 1 < (int32_t)p->out_width) {
+                pixel += p->pixel_bytes;
+                p->write(p->output, sums + filters, filters, pixel);
+            }
+        }
+        return;
+    }
     for (int32_t x = 0; x < (int32_t)p->out_width; ++x, pixel += p->pixel_bytes) {
         const uint32_t *weights = p->weights;
         for (int32_t group = 0; group < (int32_t)p->groups; ++group) {

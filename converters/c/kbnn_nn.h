@@ -76,6 +76,7 @@ kbnn_count kbnn_count_3;
 kbnn_count kbnn_count_6;
 kbnn_count kbnn_count_9;
 kbnn_count kbnn_count_18;
+kbnn_count kbnn_count_pairs; /* 9 words of two pixels with 9 halves a filter: sums of the one, then of the other */
 kbnn_count kbnn_count_any; /* any multiple of 3 words */
 
 /* Writes one pixel of output from its sums. */
@@ -138,14 +139,11 @@ typedef struct {
     uint8_t dilation_x;
     uint8_t pad_top;
     uint8_t pad_left;
+    uint8_t pixels; /* 2 with kbnn_count_pairs, else 1 */
 } kbnn_bconv;
 
 kbnn_kernel kbnn_bconv_of_int8; /* in0 int8, of which the signs are taken */
 kbnn_kernel kbnn_bconv_of_bits; /* in0 bits */
-
-/* Words of scratch that a binary convolution needs. */
-#define KBNN_BCONV_SCRATCH(params_ring_rows, ring_width, words, patch_words, filters) \
-    ((params_ring_rows) * (ring_width) * (words) + (patch_words) + (filters))
 
 /* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
 

@@ -587,12 +587,14 @@ def _bconv_step(
     geometry = _Geometry.of(operator, source, (height, width), shape)
     if geometry.is_padded and operator.options.get("pad_values", 0) != 1:
         raise refused(operator, "it pads with zeros, which are no signs: pad with ones (pad_values=1.0)")
-    weights = _packed_filters(kernel, channels)
+    in_pairs = channels <= 16 and (height, width) == (3, 3)
+    weights = _half_filters(kernel) if in_pairs else _packed_filters(kernel, channels)
+    patch_words = 9 if in_pairs else weights.shape[1]
     ring_width = geometry.padded_width(source.width, output.width)
     words = words_of(channels)
     fields: dict[str, Any] = {
         "weights": Array("uint32_t", weights.ravel(), f"{output.name}/weights"),
-        "count": f"kbnn_count_{weights.shape[1] if weights.shape[1] in (3, 6, 9, 18) else 'any'}",
+        "count": f"kbnn_count_{'pairs' if in_pairs else patch_words if patch_words in (3, 6, 9, 18) else 'any'}",
         "write": write,
         "output": params,
         "height": source.height,
@@ -600,7 +602,7 @@ def _bconv_step(
         "channels": channels,
         "words": words,
         "groups": words // own,
-        "patch_words": weights.shape[1],
+        "patch_words": patch_words,
         "filters": filters,
         "out_width": output.width,
         "pixel_bytes": filters if output.kind == "int8" else 4 * words_of(filters),
@@ -614,6 +616,7 @@ def _bconv_step(
         "dilation_x": geometry.dilations[1],
         "pad_top": geometry.padding[0],
         "pad_left": geometry.padding[1],
+        "pixels": 1 + in_pairs,
     }
     lowering.add(
         Step(
@@ -622,10 +625,17 @@ def _bconv_step(
             (source,),
             (geometry.window(buffered=True),),
             output,
-            scratch=4 * (geometry.extent * ring_width * words + weights.shape[1] + filters),
+            scratch=4 * (geometry.extent * ring_width * words + patch_words + filters * (1 + in_pairs)),
             binary_macs=output.height * output.width * filters * accumulator.largest,
         )
     )
+
+
+def _half_filters(kernel: np.ndarray) -> np.ndarray:
+    """Filters `(F, 3, 3, 1)` of at most 16 channels as triples of 9 halves, two a word."""
+    halves = _triples(kernel.view(np.uint32).reshape(len(kernel), 9))
+    halves = np.pad(halves, ((0, 0), (0, 1)))
+    return halves[:, ::2] | (halves[:, 1::2] << np.uint32(16))
 
 
 def _packed_filters(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -636,9 +646,14 @@ def _packed_filters(kernel: np.ndarray, channels: int) -> np.ndarray:
         words = np.pad(words, ((0, 0), (0, words.shape[1] % 2)))
         words = words[:, ::2] | (words[:, 1::2] << np.uint32(16))
     words = np.pad(words, ((0, 0), (0, -words.shape[1] % 3)))
-    triples = words.reshape(filters, -1, 3)
+    return _triples(words)
+
+
+def _triples(words: np.ndarray) -> np.ndarray:
+    """Each (a, b, c) of a row as (a ^ b, b, b ^ c)."""
+    triples = words.reshape(len(words), -1, 3)
     a, b, c = triples[..., 0], triples[..., 1], triples[..., 2]
-    return np.stack([a ^ b, b, b ^ c], axis=-1).reshape(filters, -1)
+    return np.stack([a ^ b, b, b ^ c], axis=-1).reshape(len(words), -1)
 
 
 @writes("LceBMaxPool2d")
