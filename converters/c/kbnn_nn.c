@@ -162,7 +162,8 @@ static uint32_t sum_of_bytes(uint32_t word) {
 
 /* ---- Passes ----------------------------------------------------------------------------------------------------- */
 
-static unsigned char *row_of(const kbnn_rows *rows, int32_t y, const kbnn_memory *memory) {
+static unsigned char *row_of(uint32_t tensor, int32_t y, const kbnn_memory *memory) {
+    const kbnn_rows *rows = memory->rows + tensor;
     uint32_t row = (uint32_t)y;
     if (row >= rows->rows) {
         row %= rows->rows;
@@ -170,21 +171,27 @@ static unsigned char *row_of(const kbnn_rows *rows, int32_t y, const kbnn_memory
     return memory->base[rows->memory] + rows->offset + row * rows->pitch;
 }
 
-int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t *scores, void *arena) {
+static uint32_t *scratch_of(const kbnn_step *step, const kbnn_memory *memory) {
+    return WORD_AT(memory->base[KBNN_ARENA], memory->rows[step->scratch].offset);
+}
+
+int kbnn_run(const kbnn_network *network, const int8_t *image, int8_t *scores, void *arena) {
+    const kbnn_pass *pass = network->passes;
     kbnn_memory memory;
-    if (passes == 0 || image == 0 || scores == 0 || arena == 0) {
+    if (image == 0 || scores == 0 || arena == 0) {
         return KBNN_NULL_ARGUMENT;
     }
     if (((uintptr_t)arena & 3u) != 0) {
         return KBNN_MISALIGNED_ARENA;
     }
+    memory.rows = network->rows;
     memory.base[KBNN_ARENA] = (unsigned char *)arena;
     memory.base[KBNN_IMAGE] = (unsigned char *)(uintptr_t)image; /* is only read */
     memory.base[KBNN_SCORES] = (unsigned char *)scores;
-    for (int32_t k = 0; k < count; ++k) {
-        for (int32_t y = 0; y < (int32_t)passes[k].rows; ++y) {
-            for (int32_t i = 0; i < (int32_t)passes[k].count; ++i) {
-                const kbnn_step *step = &passes[k].steps[i];
+    for (int32_t k = network->count; k > 0; --k, ++pass) {
+        for (int32_t y = 0; y < (int32_t)pass->rows; ++y) {
+            const kbnn_step *step = pass->steps;
+            for (int32_t i = pass->count; i > 0; --i, ++step) {
                 step->kernel(step, y, &memory);
             }
         }
@@ -564,7 +571,7 @@ static uint32_t signs_of_32(const int8_t *values, int32_t zero) {
     return word;
 }
 
-static void signs_of_row(const kbnn_bconv *p, const int8_t *values, uint32_t *words) {
+static void signs_of_row(const kbnn_bconv_params *p, const int8_t *values, uint32_t *words) {
     const int32_t channels = p->channels;
     const int32_t zero = p->zero;
     for (int32_t x = 0; x < (int32_t)p->width; ++x) {
@@ -582,12 +589,12 @@ static void signs_of_row(const kbnn_bconv *p, const int8_t *values, uint32_t *wo
 /* Fills the ring with rows of signs up to the last one that output row y reads. Row r is at (r + pad_top) % rows; rows
  * and columns of padding are +1, which is 0. */
 static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
-    const kbnn_bconv *p = (const kbnn_bconv *)step->params;
+    const kbnn_bconv_params *p = (const kbnn_bconv_params *)step->params;
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
     const int32_t row_words = (int32_t)p->ring_width * p->words;
     const int32_t from = y == 0 ? 0 : (y - 1) * p->stride_y + rows;
     const int32_t to = y * p->stride_y + rows;
-    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    uint32_t *ring = scratch_of(step, memory);
     for (int32_t padded = from > to - rows ? from : to - rows; padded < to; ++padded) {
         const int32_t row = padded - p->pad_top;
         uint32_t *words = ring + (padded % rows) * row_words;
@@ -620,7 +627,7 @@ static void in_triples(uint32_t *words, int32_t count) {
 }
 
 /* Gathers the patches of output pixels x and x + 1, of at most 16 channels, into the halves of 9 words. */
-static void gather_pair(const kbnn_bconv *p, const uint32_t *ring, int32_t y, int32_t x, uint32_t *patch) {
+static void gather_pair(const kbnn_bconv_params *p, const uint32_t *ring, int32_t y, int32_t x, uint32_t *patch) {
     const int32_t rows = 2 * p->dilation_y + 1;
     const int32_t step = p->dilation_x;
     const int32_t stride = p->stride_x;
@@ -640,7 +647,7 @@ static void gather_pair(const kbnn_bconv *p, const uint32_t *ring, int32_t y, in
 
 /* Gathers the patch of output pixel x, for one group of channels. Where a pixel is half a word or less, two pixels
  * share one. */
-static void gather_patch(const kbnn_bconv *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
+static void gather_patch(const kbnn_bconv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
     const int32_t words = p->words;
     const int32_t own = words / p->groups;
@@ -685,10 +692,10 @@ static void gather_patch(const kbnn_bconv *p, const uint32_t *ring, int32_t y, i
 }
 
 static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
-    const kbnn_bconv *p = (const kbnn_bconv *)step->params;
+    const kbnn_bconv_params *p = (const kbnn_bconv_params *)step->params;
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
     const int32_t filters = p->filters / p->groups;
-    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    uint32_t *ring = scratch_of(step, memory);
     uint32_t *patch = ring + rows * (int32_t)p->ring_width * p->words;
     uint32_t *sums = patch + p->patch_words;
     unsigned char *pixel = row_of(step->out, y, memory);
@@ -760,7 +767,7 @@ static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
 /* Expands a row into pairs of int16 without their zero point. A patch may begin at an odd value; for those a second
  * phase holds the row from its second value on. Where pixels are multiples of 4 channels, the four values of a word
  * are in the order 0, 2, 1, 3, which is the order of the halves that they are expanded to. */
-static void expand_row(const kbnn_conv *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
+static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
     const int32_t before = (int32_t)p->pad_left * p->channels;
     const int32_t inside = (int32_t)p->width * p->channels;
     const int32_t zero = p->zero;
@@ -810,26 +817,26 @@ static void expand_row(const kbnn_conv *p, const int8_t *values, uint32_t *words
 }
 
 static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int doubled) {
-    const kbnn_conv *p = (const kbnn_conv *)step->params;
+    const kbnn_conv_params *p = (const kbnn_conv_params *)step->params;
     const int32_t rows = p->kernel_height;
     const int32_t row_words = (int32_t)p->ring_words * p->phases;
     const int32_t from = y == 0 ? 0 : (y - 1) * p->stride_y + rows;
     const int32_t to = y * p->stride_y + rows;
-    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+    uint32_t *ring = scratch_of(step, memory);
     for (int32_t padded = from > to - rows ? from : to - rows; padded < to; ++padded) {
         const int32_t row = padded - p->pad_top;
         uint32_t *words = ring + (padded % rows) * row_words;
         if (row < 0 || row >= (int32_t)p->height) {
             clear_words(words, row_words);
         } else {
-            const int in_words = step->in0->memory == KBNN_ARENA;
+            const int in_words = memory->rows[step->in0].memory == KBNN_ARENA;
             expand_row(p, (const int8_t *)row_of(step->in0, row, memory), words, in_words, doubled);
         }
     }
 }
 
 /* The patches of four pixels, word by word: four words of the first, one of each, and so on. */
-static void gather_four(const kbnn_conv *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
+static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
     const int32_t rows = p->kernel_height;
     const int32_t row_words = p->row_words;
     const int32_t pitch = (int32_t)p->ring_words * p->phases;
@@ -914,19 +921,17 @@ typedef struct {
     NEXT_EIGHT(two)
 #endif
 
-enum { IN_INT8, IN_INT16 };
-
 /* A row of output, four pixels at a time. A filter is its bias, its weights, its multiplier and its shift. Where fewer
  * than four pixels are left, the first one is computed again. */
-KBNN_INLINE void convolve_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int stored, int exact) {
-    const kbnn_conv *p = (const kbnn_conv *)step->params;
-    uint32_t *ring = WORD_AT(memory->base[KBNN_ARENA], step->scratch);
+KBNN_INLINE void convolve(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int exact) {
+    const kbnn_conv_params *p = (const kbnn_conv_params *)step->params;
+    uint32_t *ring = scratch_of(step, memory);
     uint32_t *patches = ring + (int32_t)p->kernel_height * p->ring_words * p->phases;
     const int32_t words = p->patch_words;
     const int32_t filters = p->count;
     const int32_t twice_zero = 2 * p->out_zero + 1;
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    expand_rows(step, y, memory, !exact && stored == IN_INT8);
+    expand_rows(step, y, memory, !exact && !p->int16);
     for (int32_t left = p->out_width; left > 0; left -= 4, out += 4 * filters) {
         const uint32_t *w = p->weights;
         int8_t *out0 = out;
@@ -939,7 +944,7 @@ KBNN_INLINE void convolve_int8(const kbnn_step *step, int32_t y, const kbnn_memo
             const uint32_t *x = patches;
             int32_t multiplier, shift;
             four_sums s;
-            if (stored == IN_INT16) {
+            if (!exact && p->int16) {
                 FIRST_EIGHT(TWO_OF_INT16);
                 for (int32_t k = words; k != 8; k -= 8) {
                     NEXT_EIGHT(TWO_OF_INT16);
@@ -973,16 +978,12 @@ KBNN_INLINE void convolve_int8(const kbnn_step *step, int32_t y, const kbnn_memo
     }
 }
 
-void kbnn_conv_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    convolve_int8(step, y, memory, IN_INT8, 0);
-}
-
-void kbnn_conv_int16(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    convolve_int8(step, y, memory, IN_INT16, 0);
+void kbnn_conv(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve(step, y, memory, 0);
 }
 
 void kbnn_conv_any(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    convolve_int8(step, y, memory, IN_INT8, 1);
+    convolve(step, y, memory, 1);
 }
 
 void kbnn_dense(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
@@ -1086,7 +1087,7 @@ void kbnn_table(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
 void kbnn_channels(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_channels_params *p = (const kbnn_channels_params *)step->params;
     const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
-    const int8_t *b = step->in1 == 0 ? a : (const int8_t *)row_of(step->in1, y, memory);
+    const int8_t *b = (const int8_t *)row_of(step->in1, y, memory);
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
     for (int32_t x = p->width; x > 0; --x, a += p->channels0, b += p->channels1) {
         for (int32_t c = 0; c < (int32_t)p->channels; ++c) {

@@ -23,10 +23,6 @@ extern "C" {
 /* The memories that a tensor can be in. The arena must be aligned to 4 bytes, image and scores need not be. */
 enum { KBNN_ARENA, KBNN_IMAGE, KBNN_SCORES, KBNN_MEMORIES };
 
-typedef struct {
-    unsigned char *base[KBNN_MEMORIES];
-} kbnn_memory;
-
 /* Where the rows of a tensor are: row y at offset + (y % rows) * pitch bytes. */
 typedef struct {
     uint32_t offset;
@@ -35,20 +31,25 @@ typedef struct {
     uint16_t memory;
 } kbnn_rows;
 
+typedef struct {
+    const kbnn_rows *rows;
+    unsigned char *base[KBNN_MEMORIES];
+} kbnn_memory;
+
 struct kbnn_step;
 
 /* Computes row y of a step's output. */
 typedef void kbnn_kernel(const struct kbnn_step *step, int32_t y, const kbnn_memory *memory);
 
-/* One operation on rows. `scratch` is the offset of working memory in the arena, which keeps its content from row to
- * row of a pass. */
+/* One operation on rows: which of the network's `rows` it reads and writes. `scratch` is working memory, which keeps
+ * its content from row to row of a pass. */
 typedef struct kbnn_step {
     kbnn_kernel *kernel;
     const void *params;
-    const kbnn_rows *in0;
-    const kbnn_rows *in1;
-    const kbnn_rows *out;
-    uint32_t scratch;
+    uint16_t in0;
+    uint16_t in1;
+    uint16_t out;
+    uint16_t scratch;
 } kbnn_step;
 
 /* Steps that are executed row by row, so that what lies between them is a row and no whole tensor. */
@@ -58,7 +59,13 @@ typedef struct {
     uint16_t rows;
 } kbnn_pass;
 
-int kbnn_run(const kbnn_pass *passes, int32_t count, const int8_t *image, int8_t *scores, void *arena);
+typedef struct {
+    const kbnn_pass *passes;
+    const kbnn_rows *rows;
+    int32_t count; /* passes */
+} kbnn_network;
+
+int kbnn_run(const kbnn_network *network, const int8_t *image, int8_t *scores, void *arena);
 
 /* ---- Binary convolution ---------------------------------------------------------------------------------------- */
 
@@ -140,15 +147,15 @@ typedef struct {
     uint8_t pad_top;
     uint8_t pad_left;
     uint8_t pixels; /* 2 with kbnn_count_pairs, else 1 */
-} kbnn_bconv;
+} kbnn_bconv_params;
 
 kbnn_kernel kbnn_bconv_of_int8; /* in0 int8, of which the signs are taken */
 kbnn_kernel kbnn_bconv_of_bits; /* in0 bits */
 
 /* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
 
-/* A filter's sum, its bias included, is multiplied by multiplier * 2^(shift - 31). In kbnn_conv_int8 and kbnn_conv_int16
- * sums are doubled, by the bias and by values or weights, and shift is a shift to the right. */
+/* A filter's sum, its bias included, is multiplied by multiplier * 2^(shift - 31). In kbnn_conv sums are
+ * doubled, by the bias and by values or weights in int16, and shift is a shift to the right. */
 typedef struct {
     const uint32_t *weights; /* of each filter: bias, patch_words / 2 words of 4 int8 or patch_words of 2 int16, multiplier, shift */
     uint16_t height;
@@ -169,11 +176,11 @@ typedef struct {
     uint8_t pad_top;
     uint8_t pad_left;
     uint8_t phases; /* 2 where a patch may begin at an odd value, else 1 */
-} kbnn_conv;
+    uint8_t int16;  /* whether weights are in int16 */
+} kbnn_conv_params;
 
-kbnn_kernel kbnn_conv_int8;  /* weights in int8 */
-kbnn_kernel kbnn_conv_int16; /* weights in int16 */
-kbnn_kernel kbnn_conv_any;   /* weights in int8, any multiplier and range */
+kbnn_kernel kbnn_conv;
+kbnn_kernel kbnn_conv_any; /* any multiplier and range; weights in int8 */
 
 typedef struct {
     int32_t bias;

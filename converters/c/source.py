@@ -11,9 +11,8 @@ from kbnn.converters.c.writers import Array, Network, Struct
 
 _MEMORIES = {"arena": "KBNN_ARENA", "image": "KBNN_IMAGE", "scores": "KBNN_SCORES"}
 _COLUMNS = 118
-# Counted for the network's size in flash; pointers are those of a 32-bit core.
+# Counted for the network's size in flash.
 _SIZES = {"uint32_t": 4, "int32_t": 4, "uint16_t": 2, "int16_t": 2, "int8_t": 1, "uint8_t": 1}
-_POINTER = 4
 
 
 def identifier(name: str) -> str:
@@ -94,38 +93,38 @@ def wrapped(items: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Program:
-    """The constants' text, the steps' and passes' tables, and what they take in flash without code."""
+    """The text of the constants and of the network's tables, and what they take in flash without code."""
 
     constants: str
+    rows: str
     steps: str
     passes: str
     pass_count: int
     size: int
-    kernels: tuple[str, ...]
 
 
 def program(network: Network, plan: Plan) -> Program:
     """A plan as C tables."""
     definitions = Definitions()
+    places: dict[Place, int] = {}
     steps, passes, first = [], [], 0
     for each in plan.passes:
         passes.append(f"    {{steps + {first}, {len(each.steps)}, {each.rows}}},\n")
         first += len(each.steps)
-        steps += [_step(step, plan, definitions) for step in each.steps]
-    kernels = sorted({step.kernel for each in plan.passes for step in each.steps})
-    size = definitions.size + len(steps) * 6 * _POINTER + len(passes) * 8
-    return Program("\n".join(definitions.lines), "".join(steps), "".join(passes), len(passes), size, tuple(kernels))
+        steps += [_step(step, plan, definitions, places) for step in each.steps]
+    size = definitions.size + len(steps) * 16 + len(passes) * 8 + len(places) * 12
+    rows = "".join(f"    {{{p.offset}, {p.pitch}, {p.rows}, {_MEMORIES[p.memory]}}},\n" for p in places)
+    return Program("\n".join(definitions.lines), rows, "".join(steps), "".join(passes), len(passes), size)
 
 
-def _step(step: Step, plan: Plan, definitions: Definitions) -> str:
+def _step(step: Step, plan: Plan, definitions: Definitions, places: dict[Place, int]) -> str:
     params = definitions.struct(step.params)
-    rows = [_rows(plan.place(tensor), tensor, definitions) for tensor in (*step.inputs, step.output)]
-    inputs = [f"&{name}" for name in rows[:-1]] + ["0"] * (2 - len(step.inputs))
-    scratch = plan.scratch.get(id(step), 0)
-    return f"    {{{step.kernel}, &{params}, {inputs[0]}, {inputs[1]}, &{rows[-1]}, {scratch}}},\n"
+    used = [plan.place(tensor) for tensor in (*step.inputs, step.output)]
+    scratch = Place(plan.scratch.get(id(step), 0), 0, 1, "arena")
+    first, second = used[0], used[-2]
+    numbers = [places.setdefault(place, len(places)) for place in (first, second, used[-1], scratch)]
+    return f"    {{{step.kernel}, &{params}, {', '.join(map(str, numbers))}}}, /* {_remark(step.output)} */\n"
 
 
-def _rows(place: Place, tensor: Tensor, definitions: Definitions) -> str:
-    """The name of a tensor's place, which tensors that succeed each other share."""
-    fields = {"offset": place.offset, "pitch": place.pitch, "rows": place.rows, "memory": _MEMORIES[place.memory]}
-    return definitions.struct(Struct("kbnn_rows", fields, f"rows/{tensor.name}"))
+def _remark(tensor: Tensor) -> str:
+    return re.sub(r"[^\w ./+-]|/(?=\*)|\*(?=/)", "_", tensor.name)

@@ -24,6 +24,8 @@ _LARGEST_SIZE = 2**16 - 1
 # Convolutions of no more weights, in all and per filter, keep them in 16 bits, which spares expanding them.
 _MOST_INT16_WEIGHTS = 1024
 _LONGEST_INT16_FILTER = 32
+# The second of two pixels may lie so far behind its row, where the patch is.
+_LONGEST_PAIR_STRIDE = 8
 # Of a filter: more, and its results are no line at all.
 _MOST_EXCEPTIONS = 16
 # The activations that TensorFlow Lite fuses, by number, as the ranges that they clip to.
@@ -587,7 +589,7 @@ def _bconv_step(
     geometry = _Geometry.of(operator, source, (height, width), shape)
     if geometry.is_padded and operator.options.get("pad_values", 0) != 1:
         raise refused(operator, "it pads with zeros, which are no signs: pad with ones (pad_values=1.0)")
-    in_pairs = channels <= 16 and (height, width) == (3, 3)
+    in_pairs = channels <= 16 and (height, width) == (3, 3) and geometry.strides[1] <= _LONGEST_PAIR_STRIDE
     weights = _half_filters(kernel) if in_pairs else _packed_filters(kernel, channels)
     patch_words = 9 if in_pairs else weights.shape[1]
     ring_width = geometry.padded_width(source.width, output.width)
@@ -621,7 +623,7 @@ def _bconv_step(
     lowering.add(
         Step(
             "kbnn_bconv_of_int8" if isinstance(bits, Signs) else "kbnn_bconv_of_bits",
-            Struct("kbnn_bconv", fields, output.name),
+            Struct("kbnn_bconv_params", fields, output.name),
             (source,),
             (geometry.window(buffered=True),),
             output,
@@ -719,12 +721,13 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         "pad_top": geometry.padding[0],
         "pad_left": geometry.padding[1],
         "phases": phases,
+        "int16": int(int16),
     }
     scratch = height * ring_words * phases + 4 * patch_words
     lowering.add(
         Step(
-            ("kbnn_conv_int16" if int16 else "kbnn_conv_int8") if fast else "kbnn_conv_any",
-            Struct("kbnn_conv", fields, output.name),
+            "kbnn_conv" if fast else "kbnn_conv_any",
+            Struct("kbnn_conv_params", fields, output.name),
             (source,),
             (geometry.window(buffered=True),),
             output,

@@ -52,10 +52,12 @@ class Compiler:
         made = source.program(network, planned)
         text = (
             f'#include "kbnn_nn.h"\nint net_run(const signed char *image, signed char *scores, void *arena);\n'
-            f"{made.constants}\nstatic const kbnn_step steps[] = {{\n{made.steps}}};\n"
+            f"{made.constants}\nstatic const kbnn_rows rows[] = {{\n{made.rows}}};\n"
+            f"static const kbnn_step steps[] = {{\n{made.steps}}};\n"
             f"static const kbnn_pass passes[] = {{\n{made.passes}}};\n"
             f"int net_run(const signed char *image, signed char *scores, void *arena) {{\n"
-            f"    return kbnn_run(passes, {made.pass_count}, image, scores, arena);\n}}\n"
+            f"    static const kbnn_network network = {{passes, rows, {made.pass_count}}};\n"
+            f"    return kbnn_run(&network, image, scores, arena);\n}}\n"
         )
         sizes = network.input.height * network.input.row_bytes, network.output.height * network.output.row_bytes
         return network, planned, self.program("net", text, *sizes, planned.arena_bytes)
