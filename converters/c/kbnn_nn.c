@@ -18,18 +18,18 @@
 #define KBNN_THUMB2 0
 #endif
 
-/* For functions of a loop's body, which some optimization levels would call. */
-#if defined(__GNUC__)
-#define KBNN_INLINE static inline __attribute__((always_inline))
-#else
-#define KBNN_INLINE static inline
-#endif
-
 /* Population counts that are one instruction; elsewhere carry-save adders are faster than the compiler's function. */
 #if defined(__GNUC__) && (defined(__riscv_zbb) || defined(__POPCNT__) || defined(__aarch64__))
 #define KBNN_POPCOUNT 1
 #else
 #define KBNN_POPCOUNT 0
+#endif
+
+/* For functions of a loop's body, which some optimization levels would call. */
+#if defined(__GNUC__)
+#define KBNN_INLINE static inline __attribute__((always_inline))
+#else
+#define KBNN_INLINE static inline
 #endif
 
 #define WORD_AT(base, offset) ((uint32_t *)(void *)((base) + (offset)))
@@ -149,7 +149,7 @@ static int32_t add_high_word(int32_t a, int32_t b, int32_t c) {
 }
 
 /* The sum of the four bytes of a word. */
-static uint32_t sum_of_bytes(uint32_t word) {
+KBNN_INLINE uint32_t sum_of_bytes(uint32_t word) {
 #if KBNN_DSP
     uint32_t sum;
     __asm__("usad8 %0, %1, %2" : "=r"(sum) : "r"(word), "r"(0));
@@ -780,10 +780,18 @@ static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t
     }
     if ((p->channels & 3u) == 0) {
         const uint32_t zeros = pair_of(zero, zero);
+        if (in_words && !doubled) {
+            const uint32_t *four = (const uint32_t *)(const void *)values;
+            for (; k < inside; k += 4) {
+                const uint32_t word = *four++;
+                *words++ = subtract_pairs(even_bytes(word), zeros);
+                *words++ = subtract_pairs(odd_bytes(word), zeros);
+            }
+        }
         for (; k < inside; k += 4, words += 2) {
-            const uint32_t four = in_words ? *(const uint32_t *)(const void *)(values + k) : word_of_bytes(values + k);
-            words[0] = subtract_pairs(even_bytes(four), zeros);
-            words[1] = subtract_pairs(odd_bytes(four), zeros);
+            const uint32_t word = word_of_bytes(values + k);
+            words[0] = subtract_pairs(even_bytes(word), zeros);
+            words[1] = subtract_pairs(odd_bytes(word), zeros);
             if (doubled) {
                 words[0] = doubled_pair(words[0]);
                 words[1] = doubled_pair(words[1]);
@@ -835,32 +843,57 @@ static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *mem
     }
 }
 
+/* Stores at offsets that stay offsets: pointers for each would not find registers. */
+#if KBNN_THUMB2
+#define STORE_BYTE(base, offset, value) \
+    __asm__ volatile("strb %0, [%1, %2]" : : "r"(value), "r"(base), "r"(offset) : "memory")
+#define FOUR_WORDS(out, a, b, c, d)                                                            \
+    __asm__ volatile("ldr r4, [%1], #4\n\tldr r5, [%2], #4\n\tldr r6, [%3], #4\n\t"            \
+                     "ldr r8, [%4], #4\n\tstmia %0!, {r4, r5, r6, r8}"                         \
+                     : "+r"(out), "+r"(a), "+r"(b), "+r"(c), "+r"(d)                           \
+                     :                                                                         \
+                     : "r4", "r5", "r6", "r8", "memory")
+#else
+#define STORE_BYTE(base, offset, value) (base)[(offset)] = (int8_t)(value)
+#define FOUR_WORDS(out, a, b, c, d) \
+    do {                            \
+        *(out)++ = *(a)++;          \
+        *(out)++ = *(b)++;          \
+        *(out)++ = *(c)++;          \
+        *(out)++ = *(d)++;          \
+    } while (0)
+#endif
+
 /* The patches of four pixels, word by word: four words of the first, one of each, and so on. */
 static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
     const int32_t rows = p->kernel_height;
-    const int32_t row_words = p->row_words;
+    const int32_t values = p->stride_x * p->channels;
     const int32_t pitch = (int32_t)p->ring_words * p->phases;
-    const uint32_t *const end = out + 4 * p->patch_words;
-    const uint32_t *at[4];
-    int32_t row = (y * p->stride_y) % rows;
-    for (int32_t i = 0; i < 4; ++i) {
-        const int32_t first = (i < pixels ? x + i : x) * p->stride_x * p->channels;
-        at[i] = ring + (first & 1) * (int32_t)p->ring_words + (first >> 1);
+    const int32_t phase = p->ring_words;
+    const int32_t row_words = p->row_words;
+    const int32_t row = (y * p->stride_y) % rows;
+    const int32_t first = x * values;
+    const int32_t second = first + (pixels > 1 ? values : 0);
+    const int32_t third = second + (pixels > 2 ? values : 0);
+    const int32_t fourth = third + (pixels > 3 ? values : 0);
+    const uint32_t *from = ring + row * pitch;
+    const uint32_t *a = from + (first & 1) * phase + (first >> 1);
+    const uint32_t *b = from + (second & 1) * phase + (second >> 1);
+    const uint32_t *c = from + (third & 1) * phase + (third >> 1);
+    const uint32_t *d = from + (fourth & 1) * phase + (fourth >> 1);
+    int32_t before_end = rows - row;
+    for (int32_t i = rows; i > 0; --i) {
+        const int32_t jump = (--before_end == 0 ? pitch * (1 - rows) : pitch) - row_words;
+        int32_t k = row_words;
+        do {
+            FOUR_WORDS(out, a, b, c, d);
+        } while (--k > 0);
+        a += jump;
+        b += jump;
+        c += jump;
+        d += jump;
     }
-    for (int32_t i = 0; i < rows; ++i) {
-        const uint32_t *a = at[0] + row * pitch;
-        const uint32_t *b = at[1] + row * pitch;
-        const uint32_t *c = at[2] + row * pitch;
-        const uint32_t *d = at[3] + row * pitch;
-        for (const uint32_t *const stop = a + row_words; a != stop; out += 4) {
-            out[0] = *a++;
-            out[1] = *b++;
-            out[2] = *c++;
-            out[3] = *d++;
-        }
-        row = row + 1 == rows ? 0 : row + 1;
-    }
-    while (out != end) {
+    for (int32_t k = 4 * (p->patch_words - rows * row_words); k > 0; --k) {
         *out++ = 0;
         KEEP_LOOP();
     }
@@ -921,59 +954,80 @@ typedef struct {
     NEXT_EIGHT(two)
 #endif
 
-/* A row of output, four pixels at a time. A filter is its bias, its weights, its multiplier and its shift. Where fewer
- * than four pixels are left, the first one is computed again. */
-KBNN_INLINE void convolve(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int exact) {
+/* All filters on four patches. A filter is its bias, its weights, its multiplier and its shift. Where fewer than four
+ * pixels are left, the others are the last one again. */
+KBNN_INLINE void filter_four(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out, int int16, int any) {
+    const int32_t filters = p->count;
+    const int32_t twice_zero = 2 * p->out_zero + 1;
+    const int32_t more = p->patch_words / 8 - 1;
+    const int32_t to1 = left > 1 ? filters : 0;
+    const int32_t to2 = to1 + (left > 2 ? filters : 0);
+    const int32_t to3 = to2 + (left > 3 ? filters : 0);
+    const uint32_t *w = p->weights;
+    BARRIER();
+    for (const int8_t *const end = out + filters; out != end; ++out) {
+        const uint32_t *x = patches;
+        int32_t multiplier, shift;
+        four_sums s;
+        if (int16) {
+            FIRST_EIGHT(TWO_OF_INT16);
+            for (int32_t k = more; k != 0; --k) {
+                NEXT_EIGHT(TWO_OF_INT16);
+            }
+        } else {
+            FIRST_EIGHT(TWO_OF_INT8);
+            for (int32_t k = more; k != 0; --k) {
+                NEXT_EIGHT(TWO_OF_INT8);
+            }
+        }
+        multiplier = (int32_t)*w++;
+        shift = (int32_t)*w++;
+        if (any) {
+            s.a = clamped(rescaled_up(s.a, multiplier, shift) + p->out_zero, p->low, p->high);
+            s.b = clamped(rescaled_up(s.b, multiplier, shift) + p->out_zero, p->low, p->high);
+            s.c = clamped(rescaled_up(s.c, multiplier, shift) + p->out_zero, p->low, p->high);
+            s.d = clamped(rescaled_up(s.d, multiplier, shift) + p->out_zero, p->low, p->high);
+        } else {
+            const int32_t offset = (twice_zero * (int32_t)(UINT32_C(1) << shift)) >> 1;
+            s.a = saturated(add_high_word(s.a, multiplier, offset) >> shift);
+            s.b = saturated(add_high_word(s.b, multiplier, offset) >> shift);
+            s.c = saturated(add_high_word(s.c, multiplier, offset) >> shift);
+            s.d = saturated(add_high_word(s.d, multiplier, offset) >> shift);
+        }
+        STORE_BYTE(out, to3, s.d);
+        STORE_BYTE(out, to2, s.c);
+        STORE_BYTE(out, to1, s.b);
+        out[0] = (int8_t)s.a;
+    }
+}
+
+static void filter_int8(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out) {
+    filter_four(p, patches, left, out, 0, 0);
+}
+
+static void filter_int16(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out) {
+    filter_four(p, patches, left, out, 1, 0);
+}
+
+static void filter_any(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out) {
+    filter_four(p, patches, left, out, 0, 1);
+}
+
+/* A row of output, four pixels at a time. */
+KBNN_INLINE void convolve(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int any) {
     const kbnn_conv_params *p = (const kbnn_conv_params *)step->params;
     uint32_t *ring = scratch_of(step, memory);
     uint32_t *patches = ring + (int32_t)p->kernel_height * p->ring_words * p->phases;
-    const int32_t words = p->patch_words;
-    const int32_t filters = p->count;
-    const int32_t twice_zero = 2 * p->out_zero + 1;
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    expand_rows(step, y, memory, !exact && !p->int16);
-    for (int32_t left = p->out_width; left > 0; left -= 4, out += 4 * filters) {
-        const uint32_t *w = p->weights;
-        int8_t *out0 = out;
-        const int32_t to1 = left > 1 ? filters : 0;
-        const int32_t to2 = left > 2 ? 2 * filters : 0;
-        const int32_t to3 = left > 3 ? 3 * filters : 0;
+    expand_rows(step, y, memory, !any && !p->int16);
+    for (int32_t left = p->out_width; left > 0; left -= 4, out += 4 * (int32_t)p->count) {
         gather_four(p, ring, y, (int32_t)p->out_width - left, left, patches);
-        BARRIER();
-        for (const int8_t *const end = out0 + filters; out0 != end; ++out0) {
-            const uint32_t *x = patches;
-            int32_t multiplier, shift;
-            four_sums s;
-            if (!exact && p->int16) {
-                FIRST_EIGHT(TWO_OF_INT16);
-                for (int32_t k = words; k != 8; k -= 8) {
-                    NEXT_EIGHT(TWO_OF_INT16);
-                }
-            } else {
-                FIRST_EIGHT(TWO_OF_INT8);
-                for (int32_t k = words; k != 8; k -= 8) {
-                    NEXT_EIGHT(TWO_OF_INT8);
-                }
-            }
-            multiplier = (int32_t)w[0];
-            shift = (int32_t)w[1];
-            w += 2;
-            if (exact) {
-                s.a = clamped(rescaled_up(s.a, multiplier, shift) + p->out_zero, p->low, p->high);
-                s.b = clamped(rescaled_up(s.b, multiplier, shift) + p->out_zero, p->low, p->high);
-                s.c = clamped(rescaled_up(s.c, multiplier, shift) + p->out_zero, p->low, p->high);
-                s.d = clamped(rescaled_up(s.d, multiplier, shift) + p->out_zero, p->low, p->high);
-            } else {
-                const int32_t offset = (twice_zero * (int32_t)(UINT32_C(1) << shift)) >> 1;
-                s.a = saturated(add_high_word(s.a, multiplier, offset) >> shift);
-                s.b = saturated(add_high_word(s.b, multiplier, offset) >> shift);
-                s.c = saturated(add_high_word(s.c, multiplier, offset) >> shift);
-                s.d = saturated(add_high_word(s.d, multiplier, offset) >> shift);
-            }
-            out0[to3] = (int8_t)s.d;
-            out0[to2] = (int8_t)s.c;
-            out0[to1] = (int8_t)s.b;
-            out0[0] = (int8_t)s.a;
+        if (any) {
+            filter_any(p, patches, left, out);
+        } else if (p->int16) {
+            filter_int16(p, patches, left, out);
+        } else {
+            filter_int8(p, patches, left, out);
         }
     }
 }

@@ -532,7 +532,11 @@ def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray,
     fields: dict[str, Any]
     if short is not None:
         halves = np.stack([short.multiplier, short.offset], axis=1)
-        fields = {"channels": Array("uint32_t", _int16_words(halves), name), "centre": short.centre, "shift": short.shift}
+        fields = {
+            "channels": Array("uint32_t", _int16_words(halves), name),
+            "centre": short.centre,
+            "shift": short.shift,
+        }
         params = Struct("kbnn_short", fields, f"{output.name}/output")
         _bconv_step(lowering, accumulator, output, "kbnn_write_short", params)
     elif line is not None:
