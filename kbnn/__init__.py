@@ -3,17 +3,17 @@
 >>> import kbnn
 >>> model = kbnn.models.build("tiny", method="bireal", input_shape=(8, 8, 1), classes=10)
 
-Importing kbnn selects tf.keras 2 (Larq's Keras) and nothing else: TensorFlow is imported when a room is first used.
+Importing kbnn selects tf.keras 2 (Larq's Keras) and nothing else: TensorFlow is imported when a package is first used.
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from kbnn import _keras
 
 __version__ = "0.1.0"
 
-_ROOMS = (
+_PACKAGES = (
     "accounting",
     "analysis",
     "converters",
@@ -21,6 +21,7 @@ _ROOMS = (
     "errors",
     "examples",
     "layers",
+    "loading",
     "methods",
     "models",
     "quantizers",
@@ -30,17 +31,21 @@ _ROOMS = (
     "training",
     "weights",
 )
-__all__ = [*_ROOMS]
+# Classes that are imported from where they live when they are first used.
+_CLASSES = {"Classifier": "kbnn.converters.classifier"}
+__all__ = [*_PACKAGES, *_CLASSES]
 
 _keras.select_legacy_keras()
 _keras.register_with_keras("kbnn.activations", "kbnn.layers", "kbnn.quantizers", "kbnn.regularizers")
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _ROOMS:
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
         return importlib.import_module(f"kbnn.{name}")
+    if name in _CLASSES:
+        return getattr(importlib.import_module(_CLASSES[name]), name)
     raise AttributeError(f"module 'kbnn' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return sorted([*__all__, "__version__"])

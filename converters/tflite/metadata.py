@@ -5,20 +5,27 @@ end with a ZIP archive of the files that the entry names: here `labels.txt`.
 """
 
 import io
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import flatbuffers
+import flatbuffers.encode
+import flatbuffers.packer
+import flatbuffers.table
 import numpy as np
 
 import kbnn
+from kbnn import labels as class_names
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File, Tensor
+from kbnn.errors import KbnnError
 
 ENTRY = "TFLITE_METADATA"
 LABELS = "labels.txt"
+_MOST_LABEL_BYTES = 10_000_000
 _IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"
 # Numbers of the schema.
@@ -36,6 +43,10 @@ class Description:
     labels: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Labels are stored one a line.
+        class_names.check(self.labels)
 
     @staticmethod
     def of(data: Any, recipe: str = "", model: str = "") -> "Description":
@@ -55,6 +66,9 @@ class Description:
 
 def with_metadata(file: File, description: Description) -> bytes:
     """The file with metadata, followed by an archive of its labels."""
+    sizes = [tensor.shape[-1] for tensor in file.outputs.values() if tensor.shape]
+    if len(description.labels) not in sizes:
+        class_names.check(description.labels, outputs=sizes[0] if sizes else None)
     model = flatbuffer.tree(file.data)
     flatbuffer.add_metadata(model, ENTRY, _entry(file, description))
     data = flatbuffer.pack(model)
@@ -65,8 +79,10 @@ def labels(file: File) -> list[str]:
     """The labels in the archive behind a file; empty if there is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
+            if archive.getinfo(LABELS).file_size > _MOST_LABEL_BYTES:
+                return []
             return archive.read(LABELS).decode().splitlines()
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError):
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
         return []
 
 
@@ -182,3 +198,73 @@ def _vector(builder: flatbuffers.Builder, values: Sequence[Any]) -> int:
             builder.PrependUOffsetTRelative(offset)
         return int(builder.EndVector())
     return int(builder.CreateNumpyVector(np.asarray(values, np.float32)))
+
+
+def describe(file: File) -> Description:
+    """What a file's metadata say about its labels and normalization; empty where they say nothing.
+
+    Raises:
+        KbnnError: the metadata are damaged.
+    """
+    content = file.metadata.get(ENTRY)
+    found = Description(labels=tuple(labels(file)))
+    if content is None:
+        return found
+    try:
+        root = flatbuffers.table.Table(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
+        name = _text_at(root, 0)
+        for graph in _tables_at(root, 3):
+            for tensor in _tables_at(graph, 2):
+                for unit in _tables_at(tensor, 4):
+                    options = _table_at(unit, 1)
+                    if options is not None and _number_at(unit, 0) == _NORMALIZATION:
+                        found = replace(found, mean=_floats_at(options, 0), std=_floats_at(options, 1))
+        return replace(found, model=name)
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
+        raise KbnnError(f"the file's metadata are damaged ({error}): convert the model again") from error
+
+
+# Tensors, values of a normalization and the like: metadata have a handful of each.
+_MOST = 4096
+
+
+def _offset(table: Any, slot: int) -> int:
+    """Where a field is, 0 where it is absent."""
+    found = int(table.Offset(4 + 2 * slot))
+    return found + table.Pos if found else 0
+
+
+def _number_at(table: Any, slot: int) -> int:
+    place = _offset(table, slot)
+    return int(table.Bytes[place]) if place else 0
+
+
+def _text_at(table: Any, slot: int) -> str:
+    place = _offset(table, slot)
+    return bytes(table.String(place)).decode(errors="replace") if place else ""
+
+
+def _table_at(table: Any, slot: int) -> Any:
+    place = _offset(table, slot)
+    return flatbuffers.table.Table(table.Bytes, table.Indirect(place)) if place else None
+
+
+def _vector_at(table: Any, slot: int) -> tuple[int, int]:
+    """Start and length of a vector."""
+    place = _offset(table, slot)
+    if not place:
+        return 0, 0
+    length = int(table.VectorLen(place - table.Pos))
+    if length > _MOST:
+        raise ValueError(f"{length} entries")
+    return int(table.Vector(place - table.Pos)), length
+
+
+def _tables_at(table: Any, slot: int) -> list[Any]:
+    start, length = _vector_at(table, slot)
+    return [flatbuffers.table.Table(table.Bytes, table.Indirect(start + 4 * k)) for k in range(length)]
+
+
+def _floats_at(table: Any, slot: int) -> tuple[float, ...]:
+    start, length = _vector_at(table, slot)
+    return tuple(float(value) for value in np.frombuffer(table.Bytes, "<f4", length, start))

@@ -63,18 +63,44 @@ def _is_run(path: Path) -> bool:
 
 
 def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
-    """The data set named on the command line, or the one that the run at `path` was trained on."""
+    """A data set whose images have the size of a network's input.
+
+    Args:
+        path: the network: a run, a Keras model or a `.tflite` file.
+        name: a data set's name or a folder of images; None for the one that the run was trained on.
+        data_dir: tensorflow-datasets' folder.
+
+    Raises:
+        UsageError: no data set is given and the network does not know one, or there is none of that name.
+    """
     from kbnn import datasets
     from kbnn.training import Run
 
     if name and name not in datasets.names() and Path(name).is_dir():
-        side = load_model(path).input_shape[1]
+        side = _input_side(path)
         return datasets.load_folder(name, transform=datasets.Transform(resize=round(side * 8 / 7), size=side))
     if name:
         return datasets.load(name, data_dir=data_dir)
     if _is_run(path):
         return Run.open(path).dataset(data_dir)
-    raise UsageError(f"'{path}' does not say which data it was trained on: give --dataset")
+    raise UsageError(f"'{path}' does not say which data it was trained on: give --data")
+
+
+def _input_side(path: Path) -> int:
+    """Height of a network's input."""
+    if path.suffix == ".tflite":
+        from kbnn.converters.tflite import flatbuffer
+
+        (tensor, *_) = flatbuffer.read(path).inputs.values()
+        return tensor.shape[1]
+    if _is_run(path):
+        from kbnn.training import Run
+
+        size = Run.open(path).recipe.data.size
+        if size is not None:
+            return size
+    shape = load_model(path).input_shape
+    return int(shape[1])
 
 
 def output_folder(given: Path | None, default: Path) -> Path:

@@ -1,10 +1,11 @@
 """`kbnn evaluate`."""
 
+import dataclasses
 from pathlib import Path
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument
+from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, model_argument
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 
 
@@ -12,17 +13,35 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
 @model_argument
 @dataset_option
 @data_dir_option
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page with the worst mistakes as pictures.")
 @json_option
-def command(model: Path, dataset: str | None, data_dir: Path | None, as_json: bool) -> None:
-    """Accuracy of a trained run or model on the held-out test set.
+def command(model: Path, dataset: str | None, data_dir: Path | None, html: Path | None, as_json: bool) -> None:
+    """Accuracy of a run, a Keras model or a .tflite file on the held-out test set.
+
+    Prints top-1 and top-5 accuracy and the figures of each class; --json adds the confusion matrix and the mistakes.
 
     \b
     Example:
       kbnn evaluate runs/resnet20-bireal-cifar10
-      kbnn evaluate model.keras --dataset cifar10 --json
+      kbnn evaluate resnet20.tflite --data cifar10 --html resnet20.html
+      kbnn evaluate model.keras --data photos/ --json
     """
     import_tensorflow()
-    from kbnn.training import evaluate
+    from kbnn.analysis.judgement import judge, page
+    from kbnn.converters.classifier import Classifier, probabilities
+    from kbnn.errors import UsageError
 
-    loaded = load_model(model)
-    show(evaluate(loaded, load_dataset(model, dataset, data_dir)), as_json)
+    data = load_dataset(model, dataset, data_dir)
+    classifier = Classifier(model, data=data)
+    if classifier.input_shape != data.input_shape or len(classifier.labels) != len(data.classes):
+        raise UsageError(
+            f"the model does not fit data set '{data.name}': received input {classifier.input_shape} and "
+            f"{len(classifier.labels)} classes, the data has {data.input_shape} and {len(data.classes)}"
+        )
+    # The file's normalization is the one that it was trained with.
+    data = dataclasses.replace(data, normalization=classifier.normalization)
+    shares = probabilities(classifier.outputs(data.inputs(data.test)))
+    judgement = judge(str(model), shares, data.test.labels, data.classes, data.name)
+    show(judgement, as_json)
+    if html is not None:
+        page(judgement, data).write(html)

@@ -1,0 +1,236 @@
+"""Classifying pictures with a trained network, from a run, a Keras model or a `.tflite` file."""
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from kbnn import labels as class_names
+from kbnn import loading
+from kbnn.converters.android import Input, prepare
+from kbnn.converters.tflite import flatbuffer, interpreter
+from kbnn.converters.tflite.flatbuffer import Tensor
+from kbnn.converters.tflite.metadata import Description, describe
+from kbnn.datasets import Dataset, Normalization, pictures
+from kbnn.datasets.encoded import central_part
+from kbnn.datasets.transform import Transform
+from kbnn.errors import UsageError
+from kbnn.precision import in_float32
+from kbnn.training import Run
+
+Picture: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | PIL.Image.Image
+
+# Images that are computed at once.
+_BATCH = 256
+
+
+class Prediction(NamedTuple):
+    """A class and its probability, 0 to 1."""
+
+    label: str
+    probability: float
+
+
+class Classifier:
+    """A trained network that takes pictures and returns labels with probabilities, best first.
+
+    A `.tflite` file of kbnn's knows its labels, size and normalization; a run takes them from its data set. The picture
+    is turned upright, its shorter side is resized to the network's, and the middle is cut out, as the Android app does;
+    a run resizes and crops as it did for its test images.
+
+    Args:
+        path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.
+        data: the data set whose classes and normalization apply; needed where `path` does not say.
+        trust: load a Keras file that may run code; see `kbnn.loading`.
+
+    Attributes:
+        labels: names of the classes, in the order of the network's outputs.
+        input_shape: height, width and channels of the network's input.
+        normalization: from pixels to the network's input.
+
+    Raises:
+        UsageError: there is no such file, it is no image classifier, or its labels or normalization are not known.
+        KbnnError: it is damaged, or cannot be run on this platform.
+
+    Example:
+        >>> classify = kbnn.Classifier("photos.tflite")
+        >>> classify("cat.jpg")[0]
+        Prediction(label='cat', probability=0.93)
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, data: Dataset | None = None, trust: bool | None = None) -> None:
+        self.path = Path(path)
+        self._transform: Transform | None = None
+        description = Description() if data is None else Description.of(data)
+        self._network: _Network
+        if self.path.suffix == ".tflite":
+            self._network = _File(self.path)
+            description = self._known(self._network.description, description)
+        elif Run.exists(self.path):
+            run = Run.open(self.path)
+            self._network = _Model(run.model())
+            data = data or run.dataset()
+            description, self._transform = Description.of(data), data.transform
+        else:
+            self._network = _Model(loading.load_model(self.path, trust=trust))
+        self.input_shape = self._network.input_shape
+        self.labels = description.labels or tuple(str(k) for k in range(self._network.outputs))
+        class_names.check(self.labels, self._network.outputs)
+        if not description.mean or len(description.mean) not in (1, self.input_shape[2]):
+            raise UsageError(
+                f"'{self.path}' does not say how its input is normalized: give the data set that it was trained on"
+            )
+        self.normalization = Normalization(description.mean, description.std)
+
+    def __call__(self, picture: Picture, top: int | None = None) -> list[Prediction]:
+        """Classifies one picture.
+
+        Args:
+            picture: a path, the bytes of an image file, pixels uint8 `(H, W)` or `(H, W, 3)`, or a Pillow image.
+            top: how many labels; all by default.
+
+        Returns:
+            Labels with probabilities, best first.
+
+        Raises:
+            KbnnError: the picture cannot be decoded.
+        """
+        return self.classify([picture], top)[0]
+
+    def classify(self, images: Iterable[Picture], top: int | None = None) -> list[list[Prediction]]:
+        """Classifies several pictures; see `__call__`."""
+        inputs = np.stack([self.input_of(picture) for picture in images])
+        return [self._ranked(row, top) for row in probabilities(self.outputs(inputs))]
+
+    def input_of(self, picture: Picture) -> np.ndarray:
+        """The network's input for a picture, float32 `(H, W, C)`."""
+        pixels = _pixels(picture)
+        if self._transform is not None and self._transform.size is not None and self.input_shape[2] == 3:
+            return self.normalization(central_part(tf.constant(pixels), self._transform)).numpy()
+        height, width, channels = self.input_shape
+        spec = Input(height, width, channels, max(height, width), self.normalization.mean, self.normalization.std)
+        return prepare(pixels, spec)
+
+    def outputs(self, inputs: np.ndarray) -> np.ndarray:
+        """The network's outputs `(N, classes)` for inputs `(N, H, W, C)`, float32."""
+        batches = [self._network.run(inputs[k : k + _BATCH]) for k in range(0, len(inputs), _BATCH)]
+        return np.concatenate(batches).astype(np.float32)
+
+    def _known(self, file: Description, data: Description) -> Description:
+        """What the file says, completed by the data set."""
+        if file.labels and data.labels and file.labels != data.labels:
+            differing = [f"'{a}' and '{b}'" for a, b in zip(file.labels, data.labels, strict=False) if a != b]
+            first = differing[0] if differing else f"{len(file.labels)} and {len(data.labels)} labels"
+            raise UsageError(
+                f"the labels of '{self.path}' are not those of data set '{data.dataset}': {first} differ; give "
+                f"the data set that it was trained on"
+            )
+        return Description(labels=file.labels or data.labels, mean=file.mean or data.mean, std=file.std or data.std)
+
+    def _ranked(self, shares: np.ndarray, top: int | None) -> list[Prediction]:
+        order = np.argsort(-shares, kind="stable")[:top]
+        return [Prediction(self.labels[k], float(shares[k])) for k in order]
+
+
+def probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Softmax of logits `(N, classes)`; outputs that are probabilities already stay as they are."""
+    values = outputs.astype(np.float64)
+    if len(values) and values.min() >= 0 and np.allclose(values.sum(-1), 1, atol=1e-2):
+        return values
+    powers = np.exp(values - values.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+class _Network:
+    """A function from inputs `(N, H, W, C)` to outputs `(N, classes)`."""
+
+    input_shape: tuple[int, int, int]
+    outputs: int
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+
+class _Model(_Network):
+    """A Keras model."""
+
+    def __init__(self, model: tf.keras.Model) -> None:
+        self._model = in_float32(model)
+        self.input_shape = _image_shape(f"model '{model.name}'", model.input_shape)
+        self.outputs = _classes(f"model '{model.name}'", model.output_shape)
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        return np.asarray(self._model(inputs, training=False))
+
+
+class _File(_Network):
+    """A `.tflite` file, run by Larq Compute Engine's interpreter."""
+
+    def __init__(self, path: Path) -> None:
+        file = flatbuffer.read(path)
+        if len(file.inputs) != 1 or len(file.outputs) != 1:
+            raise UsageError(
+                f"'{path}' has {len(file.inputs)} inputs and {len(file.outputs)} outputs, expected one each"
+            )
+        (self._input,), (self._output,) = file.inputs.values(), file.outputs.values()
+        self._data = file.data
+        self.description = describe(file)
+        self.input_shape = _image_shape(f"'{path}'", self._input.shape)
+        self.outputs = _classes(f"'{path}'", self._output.shape)
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        (outputs,) = interpreter.run(self._data, [_quantized(inputs, self._input)])
+        return _dequantized(outputs, self._output)
+
+
+def _quantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
+    if tensor.dtype == "float32" or not tensor.scales:
+        return values.astype(tensor.dtype)
+    limits = np.iinfo(tensor.dtype)
+    levels = np.rint(values / tensor.scales[0]) + tensor.zero_points[0]
+    return np.clip(levels, limits.min, limits.max).astype(tensor.dtype)
+
+
+def _dequantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
+    if values.dtype == np.float32 or not tensor.scales:
+        return values
+    return (values.astype(np.float32) - tensor.zero_points[0]) * np.float32(tensor.scales[0])
+
+
+def _image_shape(what: str, shape: Sequence[int | None]) -> tuple[int, int, int]:
+    if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:
+        raise UsageError(
+            f"{what} does not take images of one size: received input shape {shape}, expected (N, H, W, C)"
+        )
+    height, width, channels = (int(size) for size in shape[1:] if size is not None)
+    return height, width, channels
+
+
+def _classes(what: str, shape: Sequence[int | None]) -> int:
+    if isinstance(shape, list) or len(shape) != 2 or shape[1] is None:
+        raise UsageError(f"{what} is no classifier: received output shape {shape}, expected (N, classes)")
+    return int(shape[1])
+
+
+def _pixels(picture: Picture) -> np.ndarray:
+    """Upright RGB pixels, uint8 `(H, W, 3)`."""
+    if isinstance(picture, np.ndarray):
+        channels = picture.shape[2] if picture.ndim == 3 else 1
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in (1, 3):
+            raise UsageError(
+                f"pixels are uint8 (H, W) or (H, W, 3): received {picture.dtype} {picture.shape}, give levels 0 to 255"
+            )
+        return np.broadcast_to(picture.reshape(*picture.shape[:2], channels), (*picture.shape[:2], 3))
+    if isinstance(picture, str | os.PathLike):
+        picture = pictures.read(Path(picture))
+    if not isinstance(picture, bytes):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        picture = buffer.getvalue()
+    with pictures.pillow_without_limit():
+        return pictures.decode(picture)

@@ -1,0 +1,184 @@
+"""How good a classifier is on labelled images: accuracy, each class, the confusion matrix and the worst mistakes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kbnn import tables
+from kbnn.analysis import pictures
+from kbnn.analysis.page import Page, Section, Table
+from kbnn.datasets import Arrays, Dataset
+
+# 97.5th percentile of the normal distribution, for 95 % intervals.
+_Z = 1.959964
+_SHOWN = 24
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class: `recall` is the share of its images that are found, `precision` the share of the found that are right.
+
+    Each is None where there is nothing to divide by.
+    """
+
+    name: str
+    images: int
+    recall: float | None
+    precision: float | None
+    confused_with: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test image (by its place in the split), its class, the predicted one, and the probability of that one."""
+
+    image: int
+    actual: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Figures over the test images: accuracies as shares of 1 with a 95 % interval, mean cross-entropy in nats."""
+
+    model: str
+    dataset: str
+    samples: int
+    top1: float
+    top1_low: float
+    top1_high: float
+    top5: float
+    loss: float
+    classes: tuple[ClassFigures, ...]
+    confusion: tuple[tuple[int, ...], ...] = field(repr=False)
+    mistakes: tuple[Mistake, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        rows = [
+            (each.name, each.images, _percent(each.recall), _percent(each.precision), each.confused_with)
+            for each in self.classes
+        ]
+        head = (
+            f"{self.dataset} test: top-1 {self.top1:.2%} ({self.top1_low:.1%} to {self.top1_high:.1%}), "
+            f"top-5 {self.top5:.2%} of {self.samples} images, loss {self.loss:.4f}"
+        )
+        return f"{head}\n\n{tables.render(('class', '>images', '>recall', '>precision', 'mostly taken for'), rows)}"
+
+
+def judge(model: str, shares: np.ndarray, labels: np.ndarray, classes: Sequence[str], dataset: str) -> Judgement:
+    """Compares probabilities with labels.
+
+    Args:
+        model: what was judged.
+        shares: probabilities `(N, classes)`.
+        labels: true classes `(N,)`.
+        classes: names.
+        dataset: name of the data set.
+    """
+    count = len(classes)
+    predicted = shares.argmax(-1)
+    confusion = np.zeros((count, count), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    hits = int((predicted == labels).sum())
+    low, high = wilson(hits, len(labels))
+    best = np.argsort(-shares, axis=-1, kind="stable")[:, :5]
+    chosen = shares[np.arange(len(labels)), labels]
+    wrong = np.flatnonzero(predicted != labels)
+    worst = wrong[np.argsort(-shares[wrong, predicted[wrong]], kind="stable")]
+    return Judgement(
+        model=model,
+        dataset=dataset,
+        samples=len(labels),
+        top1=hits / len(labels),
+        top1_low=low,
+        top1_high=high,
+        top5=float((best == labels[:, None]).any(-1).mean()),
+        loss=float(-np.log(np.maximum(chosen, 1e-12)).mean()),
+        classes=tuple(_class_figures(k, name, confusion, classes) for k, name in enumerate(classes)),
+        confusion=tuple(tuple(int(value) for value in row) for row in confusion),
+        mistakes=tuple(
+            Mistake(int(k), classes[labels[k]], classes[predicted[k]], float(shares[k, predicted[k]])) for k in worst
+        ),
+    )
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share (Wilson 1927)."""
+    share, spread = hits / count, _Z**2 / count
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
+    return (float(middle - half) if hits else 0.0), (float(middle + half) if hits < count else 1.0)
+
+
+def _class_figures(k: int, name: str, confusion: np.ndarray, classes: Sequence[str]) -> ClassFigures:
+    row = confusion[k].copy()
+    images, found, right = int(row.sum()), int(confusion[:, k].sum()), int(row[k])
+    row[k] = 0
+    other = classes[int(row.argmax())] if row.any() else ""
+    return ClassFigures(name, images, right / images if images else None, right / found if found else None, other)
+
+
+def page(judgement: Judgement, data: Dataset) -> Page:
+    """The judgement as a page, with the mistakes that the network was surest of."""
+    labels, predicted = _pairs(judgement)
+    rows = [
+        (each.name, each.images, _percent(each.recall), _percent(each.precision), each.confused_with)
+        for each in judgement.classes
+    ]
+    sections = [
+        Section(
+            "Classes",
+            ["Recall: the share of a class's images that are found. Precision: the share of the found that are right."],
+            [Table(("class", ">images", ">recall", ">precision", "mostly taken for"), rows)],
+        )
+    ]
+    if len(judgement.classes) <= 30:
+        caption = f"Predicted class by actual class, {judgement.samples} test images."
+        drawn = pictures.confusion_matrix(labels, predicted, data.classes, caption)
+        sections.append(Section("Confusion", pictures=[drawn]))
+    if judgement.mistakes:
+        sections.append(_mistakes(judgement, data))
+    return Page(
+        f"kbnn evaluate: {judgement.model}",
+        f"Top-1 {judgement.top1:.2%} (95 % interval {judgement.top1_low:.1%} to {judgement.top1_high:.1%}), top-5 "
+        f"{judgement.top5:.2%} of {judgement.samples} test images of {judgement.dataset}.",
+        sections,
+    )
+
+
+def _mistakes(judgement: Judgement, data: Dataset) -> Section:
+    shown = judgement.mistakes[:_SHOWN]
+    titles = [f"{each.actual}\n{each.predicted} {each.probability:.0%}?" for each in shown]
+    caption = (
+        f"The {len(shown)} of {len(judgement.mistakes)} mistakes that the network was surest of: the actual class, and "
+        f"below it the predicted one with its probability."
+    )
+    return Section("Worst mistakes", pictures=[pictures.gallery(_pictures_of(data, shown), titles, caption, columns=6)])
+
+
+def _pictures_of(data: Dataset, mistakes: Sequence[Mistake]) -> np.ndarray:
+    """The images as the network sees them, uint8 `(N, H, W, C)`, in the mistakes' order."""
+    places = np.array([each.image for each in mistakes])
+    order = np.argsort(places)
+    split = data.test.take(places if isinstance(data.test, Arrays) else places[order])
+    inputs = data.inputs(split) * np.array(data.normalization.std) + np.array(data.normalization.mean)
+    pixels = np.clip(np.rint(inputs), 0, 255).astype(np.uint8)
+    return pixels if isinstance(data.test, Arrays) else pixels[np.argsort(order)]
+
+
+def _pairs(judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
+    """Actual and predicted class of each image, in the order of the confusion matrix."""
+    pairs = [
+        (actual, predicted)
+        for actual, row in enumerate(judgement.confusion)
+        for predicted, count in enumerate(row)
+        for _ in range(count)
+    ]
+    actual, predicted = np.array(pairs).T
+    return actual, predicted
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"

@@ -1,0 +1,106 @@
+"""`kbnn predict`."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kbnn import tables
+from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, model_argument
+from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.errors import KbnnError, UsageError
+
+_STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The classes of one image, best first."""
+
+    image: str
+    predictions: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The classes of all images."""
+
+    images: tuple[Predictions, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            ("" if k else found.image, each["label"], f"{each['probability']:.1%}")
+            for found in self.images
+            for k, each in enumerate(found.predictions)
+        ]
+        return tables.render(("image", "class", ">probability"), rows)
+
+
+@click.command(cls=Command)
+@model_argument
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--top", type=click.IntRange(min=1), default=3, show_default=True, help="How many classes to print.")
+@dataset_option
+@data_dir_option
+@json_option
+def command(
+    model: Path, images: tuple[Path, ...], top: int, dataset: str | None, data_dir: Path | None, as_json: bool
+) -> None:
+    """Classify pictures with a run, a Keras model or a .tflite file.
+
+    IMAGE is an image file, a folder of them, or - for an image from standard input. A .tflite file of kbnn's knows its
+    labels, size and normalization; for other models name the data set that they were trained on.
+
+    Exits with status 1 if a picture cannot be read; the others are classified.
+
+    \b
+    Example:
+      kbnn predict photos.tflite cat.jpg dog.jpg
+      kbnn predict runs/bireal18-bireal-photos holiday/ --top 1 --json
+      libcamera-jpeg -o - | kbnn predict photos.tflite -
+    """
+    given = list(_images(images))
+    import_tensorflow()
+    from kbnn.converters.classifier import Classifier
+
+    classifier = Classifier(model, data=load_dataset(model, dataset, data_dir) if dataset else None)
+    found, failed = [], []
+    for name, content in given:
+        try:
+            ranked = classifier(sys.stdin.buffer.read() if content is None else content, top)
+        except UsageError:
+            raise
+        except KbnnError as error:
+            failed.append(f"{name} ({error})")
+            continue
+        found.append(Predictions(name, tuple(each._asdict() for each in ranked)))
+    if found:
+        show(Result(tuple(found)), as_json)
+    if failed:
+        raise KbnnError(f"{len(failed)} of {len(given)} images cannot be read: {', '.join(failed[:3])}")
+
+
+def _images(paths: tuple[Path, ...]) -> Iterator[tuple[str, Path | None]]:
+    """Name and path of each image; no path for standard input."""
+    for path in paths:
+        if str(path) == _STDIN:
+            yield _STDIN, None
+        elif path.is_dir():
+            yield from _of_folder(path)
+        elif path.exists():
+            yield str(path), path
+        else:
+            raise UsageError(f"no image at '{path}': check the path")
+
+
+def _of_folder(folder: Path) -> Iterator[tuple[str, Path]]:
+    from kbnn.datasets import pictures, walk
+
+    found = [path for path in walk.files(folder, walk.LeftOut()) if pictures.is_image_name(path.name)]
+    if not found:
+        raise UsageError(f"no images in '{folder}': give a folder with image files")
+    for path in found:
+        yield str(path), path

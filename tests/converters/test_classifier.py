@@ -1,0 +1,249 @@
+"""`kbnn.Classifier`, `kbnn predict` and `kbnn evaluate` on runs, Keras models and `.tflite` files."""
+
+import contextlib
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner, Result
+
+import kbnn
+from kbnn import converters, datasets, examples
+from kbnn.analysis import judgement
+from kbnn.cli import main
+from kbnn.converters.classifier import probabilities
+from kbnn.converters.tflite import flatbuffer, metadata
+from kbnn.errors import KbnnError, UsageError
+
+DIGITS = examples.get("tiny-bireal-digits").path
+
+
+@pytest.fixture(scope="module")
+def digits() -> datasets.Dataset:
+    return datasets.load("digits")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory, digits: datasets.Dataset) -> Path:
+    """Ten test images of digits as picture files, named by their class."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for k in range(10):
+        place = int(np.flatnonzero(digits.test.labels == k)[0])
+        PIL.Image.fromarray(digits.test.images[place, ..., 0]).save(folder / f"{k}.png")
+    return folder
+
+
+def run(*arguments: object, stdin: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, [str(each) for each in arguments], input=stdin)
+
+
+def test_a_file_knows_its_labels_size_and_normalization(digits: datasets.Dataset):
+    classifier = kbnn.Classifier(DIGITS)
+    assert classifier.labels == digits.classes
+    assert classifier.input_shape == (8, 8, 1)
+    np.testing.assert_allclose(classifier.normalization.mean, digits.normalization.mean, rtol=1e-6)
+    np.testing.assert_allclose(classifier.normalization.std, digits.normalization.std, rtol=1e-6)
+
+
+def test_labels_come_with_probabilities_best_first(digits: datasets.Dataset):
+    classifier = kbnn.Classifier(DIGITS)
+    image = digits.test.images[0, ..., 0]
+    ranked = classifier(image)
+    logits = classifier.outputs(digits.inputs(digits.test, 1))[0].astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum()
+    assert [each.label for each in ranked] == [str(k) for k in np.argsort(-expected)]
+    np.testing.assert_allclose([each.probability for each in ranked], np.sort(expected)[::-1], rtol=1e-5)
+    assert classifier(image, top=2) == ranked[:2]
+
+
+def test_pictures_come_in_any_form(digits: datasets.Dataset, photos: Path):
+    classifier = kbnn.Classifier(DIGITS)
+    path = photos / "3.png"
+    image = PIL.Image.open(path)
+    forms = [path, str(path), path.read_bytes(), np.asarray(image), np.asarray(image.convert("RGB")), image]
+    first, *others = classifier.classify(forms)
+    assert all(other == first for other in others)
+
+
+def test_the_input_is_what_the_test_split_has(digits: datasets.Dataset):
+    classifier = kbnn.Classifier(DIGITS)
+    np.testing.assert_allclose(
+        classifier.input_of(digits.test.images[5, ..., 0]), digits.inputs(digits.test, 6)[5], rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("pixels", "received"),
+    [(np.zeros((8, 8), np.float32), "float32"), (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)")],
+    ids=["floats", "four channels"],
+)
+def test_pixels_that_are_no_picture(pixels: np.ndarray, received: str):
+    with pytest.raises(UsageError, match=rf"received {received}"):
+        kbnn.Classifier(DIGITS)(pixels)
+
+
+@pytest.fixture(scope="module")
+def model(digits: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real-valued network as a `.keras` file."""
+    network = tf.keras.Sequential([tf.keras.Input((8, 8, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(10)])
+    network.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.fit(digits.inputs(digits.train), digits.train.labels, epochs=5, verbose=0)
+    path = tmp_path_factory.mktemp("model") / "linear.keras"
+    network.save(path)
+    return path
+
+
+def test_a_keras_model_needs_its_data_set(model: Path, digits: datasets.Dataset, photos: Path):
+    with pytest.raises(UsageError, match="does not say how its input is normalized: give the data set"):
+        kbnn.Classifier(model)
+    classifier = kbnn.Classifier(model, data=digits)
+    logits = tf.keras.models.load_model(model)(digits.inputs(digits.test, 20))
+    np.testing.assert_allclose(classifier.outputs(digits.inputs(digits.test, 20)), logits, rtol=1e-5, atol=1e-5)
+    done = run("predict", model, photos / "0.png", "--data", "digits", "--json", "--top", 1)
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)["images"][0]["predictions"]) == 1
+
+
+def test_other_labels_than_the_data_set_has(digits: datasets.Dataset):
+    renamed = dataclasses.replace(digits, classes=("zero", *digits.classes[1:]))
+    with pytest.raises(UsageError, match=r"labels of '.*' are not those of data set 'digits': '0' and 'zero' differ"):
+        kbnn.Classifier(DIGITS, data=renamed)
+
+
+def test_what_is_no_classifier(tmp_path: Path):
+    network = tf.keras.Sequential([tf.keras.Input((8, 8, 1)), tf.keras.layers.Conv2D(2, 3)])
+    network.save(tmp_path / "map.keras")
+    with pytest.raises(UsageError, match="is no classifier: received output shape"):
+        kbnn.Classifier(tmp_path / "map.keras")
+    (tmp_path / "bad.tflite").write_bytes(b"no")
+    with pytest.raises(KbnnError):
+        kbnn.Classifier(tmp_path / "bad.tflite")
+
+
+def test_outputs_that_are_probabilities_stay():
+    shares = np.array([[0.25, 0.75], [1.0, 0.0]])
+    np.testing.assert_array_equal(probabilities(shares), shares)
+    np.testing.assert_allclose(probabilities(np.log(shares[:1]) + 3), shares[:1])
+
+
+def test_predict_prints_a_table(photos: Path):
+    done = run("predict", DIGITS, photos, "--top", 1)
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.stdout.splitlines() if ".png" in line]
+    assert [Path(line[0]).stem for line in lines] == [str(k) for k in range(10)]
+    assert sum(Path(line[0]).stem == line[1] for line in lines) >= 9
+
+
+def test_predict_reads_standard_input(photos: Path):
+    done = run("predict", DIGITS, "-", "--json", stdin=(photos / "7.png").read_bytes())
+    (found,) = json.loads(done.stdout)["images"]
+    assert found["image"] == "-"
+    assert found["predictions"][0]["label"] == "7"
+    shares = [each["probability"] for each in found["predictions"]]
+    assert shares == sorted(shares, reverse=True)
+    assert len(shares) == 3
+
+
+def test_predict_names_what_it_cannot_read(photos: Path, tmp_path: Path):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    done = run("predict", DIGITS, tmp_path / "bad.png", photos / "1.png")
+    assert done.exit_code == 1
+    assert "1.png" in done.stdout
+    assert "1 of 2 images cannot be read" in done.stderr
+    assert run("predict", DIGITS, tmp_path / "absent.png").exit_code == 2
+    (tmp_path / "empty").mkdir()
+    assert "no images in" in run("predict", DIGITS, tmp_path / "empty").stderr
+
+
+def test_evaluate_a_file(tmp_path: Path, digits: datasets.Dataset):
+    done = run("evaluate", DIGITS, "--data", "digits", "--json", "--html", tmp_path / "page.html")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["samples"] == 360
+    assert found["top1"] >= 0.95
+    assert found["top1_low"] < found["top1"] < found["top1_high"]
+    assert found["top5"] >= found["top1"]
+    assert np.trace(found["confusion"]) == round(found["top1"] * 360)
+    assert len(found["mistakes"]) == 360 - np.trace(found["confusion"])
+    assert [each["images"] for each in found["classes"]] == np.bincount(digits.test.labels).tolist()
+    page = (tmp_path / "page.html").read_text()
+    assert "Worst mistakes" in page
+
+
+def test_evaluate_a_model_that_does_not_fit(model: Path):
+    done = run("evaluate", model, "--data", "digits")
+    assert done.exit_code == 0, done.output
+    assert "top-1" in done.stdout
+
+
+def test_figures_by_hand():
+    shares = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])
+    found = judgement.judge("m", shares, np.array([0, 1, 1, 2]), ("a", "b", "c"), "d")
+    assert (found.samples, found.top1, found.top5) == (4, 0.5, 1.0)
+    assert found.confusion == ((1, 0, 0), (1, 1, 0), (1, 0, 0))
+    assert [(each.recall, each.precision) for each in found.classes] == [(1.0, 1 / 3), (0.5, 1.0), (0.0, None)]
+    assert [(each.image, each.actual, each.predicted) for each in found.mistakes] == [(1, "b", "a"), (3, "c", "a")]
+    np.testing.assert_allclose(found.loss, -np.log([0.9, 0.3, 0.7, 0.25]).mean())
+
+
+def test_the_interval_of_a_share():
+    # Wilson's interval of 8 in 10, from the textbooks: 0.490 to 0.943.
+    np.testing.assert_allclose(judgement.wilson(8, 10), (0.490, 0.943), atol=5e-4)
+    assert judgement.wilson(0, 10)[0] == 0.0
+    assert judgement.wilson(10, 10)[1] == 1.0
+
+
+def test_metadata_survive_the_file():
+    file = flatbuffer.read(DIGITS)
+    described = metadata.Description("net", "recipe", "data", tuple("abcdefghij"), (1.5,), (2.5,))
+    again = metadata.describe(flatbuffer.parse(metadata.with_metadata(file, described)))
+    assert (again.model, again.labels, again.mean, again.std) == ("net", tuple("abcdefghij"), (1.5,), (2.5,))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_metadata_are_one_error(seed: int):
+    file = flatbuffer.read(DIGITS)
+    generator = np.random.default_rng(seed)
+    entry = file.metadata[metadata.ENTRY]
+    for _ in range(200):
+        damaged = bytearray(entry[: generator.integers(1, len(entry) + 1)])
+        for place in generator.integers(0, len(damaged), 3):
+            damaged[place] = generator.integers(0, 256)
+        changed = dataclasses.replace(file, metadata={metadata.ENTRY: bytes(damaged)})
+        # Anything else is a traceback.
+        with contextlib.suppress(KbnnError):
+            metadata.describe(changed)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(("a\nb", *"cdefghijk"), "has a line break"), (tuple("abc"), r"received 3 labels .* for 10 outputs")],
+)
+def test_labels_that_do_not_fit_are_not_packed(labels: tuple[str, ...], message: str):
+    with pytest.raises(UsageError, match=message):
+        metadata.with_metadata(flatbuffer.read(DIGITS), metadata.Description(labels=labels))
+
+
+def test_tab_completion_shows_public_names():
+    assert set(dir(kbnn)) == {*kbnn.__all__, "__version__"}
+    assert set(dir(converters)) == set(converters.__all__)
+    assert not [
+        name for module in (kbnn, converters) for name in dir(module) if name[0] == "_" and name != "__version__"
+    ]
+    assert all(getattr(kbnn, name) is not None for name in kbnn.__all__)
+    assert all(getattr(converters, name) is not None for name in converters.__all__)
+
+
+def test_bytes_of_a_picture_are_decoded_upright():
+    image = PIL.Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    image.getexif()[0x0112] = 3
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=image.getexif())
+    classifier = kbnn.Classifier(DIGITS)
+    turned = np.asarray(image)[::-1, ::-1]
+    np.testing.assert_array_equal(classifier.input_of(buffer.getvalue()), classifier.input_of(turned))
