@@ -74,8 +74,10 @@ class Classifier:
         elif Run.exists(self.path):
             run = Run.open(self.path)
             self._network = _Model(run.model())
+            known = run.fingerprint()
             data = data or run.dataset()
-            description, self._transform = Description.of(data), data.transform
+            trained_on = Description(labels=known.classes if known else ())
+            description, self._transform = self._known(trained_on, Description.of(data)), data.transform
         else:
             self._network = _Model(loading.load_model(self.path, trust=trust))
         self.input_shape = self._network.input_shape

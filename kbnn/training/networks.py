@@ -45,11 +45,23 @@ def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Mode
 
 def build(name: str, method: Method, **kwargs: Any) -> tf.keras.Model:
     """A network by name."""
+    return _package().build(name, method, **kwargs)
+
+
+def check(recipe: Recipe) -> None:
+    """Raises UsageError for an unknown architecture or method, before any data are loaded."""
+    _package().get(recipe.model.name)
+    for stage in recipe.stage:
+        method(recipe.model, stage)
+
+
+def _package() -> Any:
+    """The package that holds the registry of architectures."""
     loaded = (entry.load() for entry in importlib.metadata.entry_points(group=GROUP, name="kbnn"))
     package = next(loaded, None)
     if package is None:
         raise RuntimeError(f"no installed package registers '{GROUP}'")
-    return package.build(name, method, **kwargs)
+    return package
 
 
 def method(settings: ModelSettings, stage: Stage) -> Method:

@@ -20,7 +20,7 @@ from kbnn.training.checkpoints import Checkpoint, Position, TrainingState, finis
 from kbnn.training.distribution import is_chief, is_multi_worker, synchronize, training_batches, validation_batches
 from kbnn.training.keeper import Interruption, Keeper
 from kbnn.training.learner import DivergenceError, Learner
-from kbnn.training.networks import load_source, network
+from kbnn.training.networks import check, load_source, network
 from kbnn.training.optimizers import optimizer
 from kbnn.training.progress import Plan, Progress
 from kbnn.training.recipe import Recipe, Stage
@@ -81,6 +81,7 @@ def train(
     run = _run(recipe, folder, resume) if chief else Run(folder, recipe)
     if results.has_result(run):
         return run
+    check(recipe)
     found = load_data(recipe.data, data_dir) if data is None else given_data(data, recipe.data)
     run.check_data(found)
     with (

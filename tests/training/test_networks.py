@@ -24,3 +24,10 @@ def test_what_cannot_be_trained_leaves_nothing(recipe: Recipe, tmp_path: Path, c
         train(recipe.changed(changes), tmp_path / "run")
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("model", "method"), [("tniy", "bireal"), ("tiny", "birael")])
+def test_a_misspelt_name_is_refused_before_the_data_are_loaded(model: str, method: str, tmp_path: Path):
+    recipe = Recipe.of(model, method, folder=tmp_path / "absent", size=32)
+    with pytest.raises(UsageError, match=f"received '{model if model != 'tiny' else method}'; did you mean"):
+        train(recipe, tmp_path / "run")
