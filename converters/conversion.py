@@ -106,7 +106,8 @@ def convert(
     _check_binary(keras, options)
     _check_computable(keras, options)
     lifted = lift(keras)
-    options = with_passes(with_forms(replace(options, kernel=kernel or kernel_for(device, lifted)), lifted))
+    options = with_forms(replace(options, kernel=kernel or kernel_for(device, lifted)), lifted)
+    options = with_passes(options, in_int8=calibration is not None)
     reference = reference_for(keras, options)
     graph = deploy(reference, options)
     if calibration is not None:

@@ -91,7 +91,8 @@ def _is_clipped_later(graph: Graph, node: Node) -> bool:
 
 
 def _follows_binary(graph: Graph, node: Node) -> bool:
-    while isinstance(node.operation, Affine):
+    """Whether a value is a binary convolution's, behind affine maps that fold into its operator."""
+    while isinstance(node.operation, Affine) and graph.sole_consumer(node.inputs[0]) is not None:
         node = graph[node.inputs[0]]
     return isinstance(node.operation, BinaryConvolution)
 

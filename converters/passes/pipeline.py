@@ -14,6 +14,7 @@ from kbnn.converters.passes.int8 import in_int8
 from kbnn.converters.passes.max_pool import affine_before_max_pool
 from kbnn.converters.passes.normalization import scale_before_prelu
 from kbnn.converters.passes.options import WITH_XNNPACK, Options
+from kbnn.converters.passes.prelu_int8 import prelu_as_maximum
 from kbnn.converters.passes.shifts import settle_shifts
 from kbnn.converters.passes.shuffles import remove_shuffles
 from kbnn.converters.passes.split_add import split_before_add
@@ -25,6 +26,7 @@ PASSES: dict[str, Pass] = {
     for function in (
         affine_before_max_pool,
         merge_affine,
+        prelu_as_maximum,
         remove_shuffles,
         scale_before_prelu,
         settle_shifts,
@@ -40,9 +42,14 @@ PASSES: dict[str, Pass] = {
 LIFTING = "lift@3"
 
 
-def with_passes(options: Options) -> Options:
-    """The options with the names of the passes that they call for, which a file's metadata then hold."""
-    return replace(options, passes=tuple(_names(options)))
+def with_passes(options: Options, in_int8: bool = False) -> Options:
+    """The options with the names of the passes that they call for, which a file's metadata then hold.
+
+    Args:
+        options: what `convert` was asked for.
+        in_int8: whether activations are to be int8; their ranges are known only when the passes have run.
+    """
+    return replace(options, passes=tuple(_names(options, in_int8)))
 
 
 def deploy(reference: Reference, options: Options) -> Graph:
@@ -64,7 +71,7 @@ def deploy(reference: Reference, options: Options) -> Graph:
     return in_int8(graph, options.limits) if options.limits else graph
 
 
-def _names(options: Options) -> list[str]:
+def _names(options: Options, in_int8: bool) -> list[str]:
     """The passes in order, each with the reason for its place."""
     return [
         LIFTING,
@@ -86,6 +93,8 @@ def _names(options: Options) -> list[str]:
         "merge_affine",
         # After all passes that look for additions. It pays only with XNNPACK.
         *(["split_before_add"] if options.device in WITH_XNNPACK else []),
+        # After all passes that know what a PReLU is.
+        *(["prelu_as_maximum"] if in_int8 else []),
         # Last, as every other pass works on whole layers.
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
     ]

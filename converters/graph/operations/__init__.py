@@ -6,7 +6,17 @@ from kbnn.converters.graph.operations.convolutions import (
     Dense,
     DepthwiseConvolution,
 )
-from kbnn.converters.graph.operations.elementwise import Add, Affine, Clip, Function, Kept, PReLU, Sign, Subtract
+from kbnn.converters.graph.operations.elementwise import (
+    Add,
+    Affine,
+    Clip,
+    Function,
+    Kept,
+    Maximum,
+    PReLU,
+    Sign,
+    Subtract,
+)
 from kbnn.converters.graph.operations.moves import (
     Concatenate,
     Pad,
@@ -34,6 +44,7 @@ __all__ = [
     "GlobalMean",
     "Input",
     "Kept",
+    "Maximum",
     "Normalize",
     "Opaque",
     "Operation",

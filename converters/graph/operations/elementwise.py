@@ -181,6 +181,21 @@ class Add(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class Maximum(Operation):
+    """The larger one of two values of one shape."""
+
+    @property
+    def moves_values(self) -> bool:
+        return True
+
+    def __call__(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(first, second)
+
+    def permuted(self, order: np.ndarray) -> "Maximum":
+        return self
+
+
+@dataclass(frozen=True, eq=False)
 class Subtract(Operation):
     """The first value minus the second one, of one shape."""
 

@@ -44,7 +44,7 @@ def test_endless_passes_are_damage():
 def test_every_pass_is_documented():
     text = DOCUMENTATION.read_text()
     every = [Options(), Options(kernel="portable", device="pi4")]
-    names = {name for options in every for name in with_passes(options).passes}
+    names = {name for options in every for name in with_passes(options, in_int8=True).passes}
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
