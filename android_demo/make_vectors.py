@@ -1,4 +1,4 @@
-"""Makes what the app is tested on, pictures and described files: `python android_demo/make_vectors.py`.
+"""Makes the pictures and described files that the app is tested on: `python android_demo/make_vectors.py`.
 
 The pictures are real: scanned digits from the data set itself, and a photograph that comes with scikit-learn.
 """

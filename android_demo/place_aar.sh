@@ -1,7 +1,7 @@
 #!/bin/sh
-# Puts Larq Compute Engine's Android library, downloaded from its releases on GitHub, where the build looks for it.
+# Copies Larq Compute Engine's Android library, downloaded from its releases on GitHub, to where the build expects it.
 #   ./place_aar.sh DOWNLOADED_FILE [SHA256]
-# The first file's hash is kept in app/libs/lce.aar.sha256; another file needs its hash said, or that one removed.
+# The first file's hash is kept in app/libs/lce.aar.sha256; for another file give its hash, or remove that one.
 set -eu
 
 say() {
@@ -21,7 +21,7 @@ for part in classes.jar jni/arm64-v8a/libtensorflowlite_jni.so; do
 done
 # Stock TensorFlow Lite has the same parts without the binary operators, which the library's strings name.
 unzip -p "$file" jni/arm64-v8a/libtensorflowlite_jni.so | grep -q LceBconv2d ||
-  say "'$file' lacks LceBconv2d: it is stock TensorFlow Lite, take the .aar of Larq Compute Engine" 1
+  say "'$file' does not contain LceBconv2d: it is stock TensorFlow Lite, take the .aar of Larq Compute Engine" 1
 
 hash=$(sha256sum "$file" | cut -d ' ' -f 1)
 expected=${2:-$(cat "$known" 2>/dev/null || echo "$hash")}

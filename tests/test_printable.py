@@ -18,7 +18,7 @@ from kbnn.printable import cell, printable
         ("dögs 犬 |", "dögs 犬 |"),
     ],
 )
-def test_control_characters_are_shown_as_escapes(text, shown):
+def test_control_characters_are_shown_as_escapes(text: str, shown: str):
     assert printable(text) == shown
 
 
@@ -36,10 +36,10 @@ def test_a_cell_of_a_table_stays_in_its_row():
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)"])
-def test_formulas_are_text_in_a_spreadsheet(text):
+def test_formulas_are_text_in_a_spreadsheet(text: str):
     assert cell(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("value", ["resnet20", "-0.5", "+1e-3", 3, -1.5, None])
-def test_numbers_and_names_stay(value):
+def test_numbers_and_names_stay(value: object):
     assert cell(value) == value

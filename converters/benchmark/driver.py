@@ -47,7 +47,7 @@ from kbnn.converters.tflite.interpreter import UnsupportedKernelError
 from kbnn.errors import KbnnError, UsageError, unknown
 
 _IDENTIFIER = b"TFL3"
-# Warm-up and measurement, and the start of a large file on a slow device.
+# Seconds for warm-up, measurement and loading a large file on a slow device.
 _PATIENCE = 2 * MAX_SECONDS + 120
 # Seconds before each new attempt after a lost connection.
 _WAITS = (1.0, 5.0, 15.0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kbnn.converters.benchmark.output import Output
 from kbnn.converters.benchmark.report import BenchmarkOptions, Measurement, State, Summary, Target
 
-# Over this relative distance between the slowest and the fastest repeat a figure says little.
+# With a larger relative distance between the slowest and the fastest process a figure is not reliable.
 SPREAD_LIMIT = 0.10
 # Fewer processes say nothing about the spread between them.
 ENOUGH_REPEATS = 5

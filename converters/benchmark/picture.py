@@ -7,7 +7,7 @@ from kbnn.analysis import pictures
 from kbnn.converters.benchmark.report import Comparison
 from kbnn.errors import KbnnError
 
-# More operator types than colours: the next round is hatched.
+# With more operator types than colours, the colours repeat with hatching.
 _HATCHES = ("", "//", "..")
 
 

@@ -99,7 +99,7 @@ class OperatorTime:
 
 @dataclass(frozen=True)
 class Summary:
-    """The repeats together.
+    """All processes together.
 
     - `median_of_means_us`: the median of the processes' means, the figure to quote.
     - `min_us`: the fastest inference of all.
@@ -134,7 +134,7 @@ def summarize(runs: Sequence[Measurement]) -> Summary:
 
 @dataclass(frozen=True)
 class Numerics:
-    """Outputs of the tool against those of the interpreter on this machine, for real images.
+    """The tool's outputs compared with those of the interpreter on this machine, for real images.
 
     `output_range` is the difference of the largest and the smallest output, to judge `max_abs_difference` by.
     """
@@ -233,7 +233,7 @@ def _ratio(mean: float | None, baseline: float | None) -> str:
 
 
 def _warnings(reports: Sequence[BenchmarkReport]) -> list[str]:
-    """What is said of every file once, then what is said of one."""
+    """Warnings that all files share, then those of single files."""
     shared = [text for text in reports[0].warnings if all(text in report.warnings for report in reports)]
     own = [f"{report.file.path}: {text}" for report in reports for text in report.warnings if text not in shared]
     return [*shared, *own]

@@ -49,14 +49,14 @@ _NOT_GROUPED = (
     "portable form, which has one convolution per group"
 )
 _MOST_TEXT = 2**16
-# What a tool, its loader or its shell say, and what that means.
+# What a tool, its loader or its shell prints, and what that means.
 _SAYINGS = (
     (_GROUPED, _NOT_GROUPED),
     (r"not a valid Flatbuffer", "the file is damaged or cut off; convert or copy it again"),
     (r"unresolved custom op: Lce(Quantize|Dequantize|Bconv2d|BMaxPool2d)\b", _PLAIN),
     (r"version `(GLIBC_[\d.]+)' not found", "the device's C library is too old for it; update its operating system"),
 )
-# What a shell says when it cannot even start a program, which then ends with 126 or 127.
+# What a shell prints when it cannot start a program; the status is 126 or 127.
 _NOT_STARTED = (
     (r"[Ee]xec format error|cannot execute binary", "it is for another architecture; take the one for this device"),
     (r"not found|No such file", "its loader is missing there: it is for another operating system"),
@@ -66,7 +66,7 @@ _NOT_STARTED = (
 
 @dataclass(frozen=True)
 class ToolCommand:
-    """The tool where it runs: the words that start it, and the flags that it knows."""
+    """The tool on the device: the words that start it, and the flags that it knows."""
 
     words: tuple[str, ...]
     flags: frozenset[str]
@@ -112,7 +112,7 @@ def install(transport: Transport, program: Program | None) -> ToolCommand:
     done = transport.run([*words, "--help"], seconds=60)
     flags = frozenset(re.findall(r"^\s*--(\w+)[= ]", f"{done.stdout[:_MOST_TEXT]}\n{done.stderr[:_MOST_TEXT]}", re.M))
     if not {"graph", "num_runs", "num_threads", "warmup_runs"} <= flags:
-        # `--help` exits with 1 where it works.
+        # The tool's `--help` exits with 1.
         reason = explain(done) if done.status not in (0, 1) or not flags else "it does not have the flags of one"
         raise KbnnError(f"'{path}' does not work as a benchmark tool on {transport.name}: {reason}")
     return ToolCommand(words, flags, path)
@@ -161,7 +161,7 @@ def _explained(done: Completed) -> str:
 
 
 def _signal(status: int) -> str:
-    """The signal that ended a program: its negative number here, 128 more than it from a shell."""
+    """The signal that ended a program: the status is its negative number, or 128 plus its number from a shell."""
     try:
         return signal.Signals(-status if status < 0 else status - 128).name
     except ValueError:

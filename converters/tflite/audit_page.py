@@ -64,7 +64,7 @@ _SEPARATORS = re.compile(r"[_/.]")
 
 @dataclass(frozen=True)
 class Lane:
-    """A value's line beside a step: it starts there, passes by or ends there."""
+    """The line of a value next to a step: it starts there, passes by or ends there."""
 
     position: int
     part: str
@@ -109,13 +109,12 @@ def write_page(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> 
     files.write(output, page(flatbuffer.read(path), Path(path).name))
 
 
-def page(file: File, name: str) -> str:
-    """The page of a file as HTML."""
+def page(file: File, name: str, found: Audit | None = None) -> str:
+    """The page of a file as HTML; `found` is its audit, when that has been made."""
     import jinja2
 
-    found = audit(file, name)
     try:
-        content = _content(file, found, name)
+        content = _content(file, found or audit(file, name), name)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise KbnnError(f"cannot draw '{name}': its operators do not fit together ({error}); convert again") from error
     template = importlib.resources.files("kbnn.converters.tflite").joinpath("audit_page.html.j2").read_text()
@@ -308,7 +307,7 @@ def _lines(file: File, steps: list[Operator] | None = None) -> list[tuple[int, i
     """From row, to row, lane and bits of every value that one step hands to another.
 
     Row -1 is the input, the last row the output. Lane 0 goes straight to the next row; others go around, each as close
-    as the ones beside it allow. Values for which no lane is left have none.
+    as the others allow. Values for which no lane is left have none.
     """
     steps = _steps(file) if steps is None else steps
     made = {output.index: row for row, operator in enumerate(steps) for output in operator.outputs}
@@ -328,7 +327,7 @@ def _lines(file: File, steps: list[Operator] | None = None) -> list[tuple[int, i
 
 
 def _lanes(lines: Iterable[tuple[int, int, int, int]], count: int) -> list[list[Lane]]:
-    """For each row the lines beside it."""
+    """For each row the lines next to it."""
     rows: list[list[Lane]] = [[] for _ in range(count)]
     for start, end, lane, bits in lines:
         if lane == 0:

@@ -7,13 +7,21 @@ import click
 from kbnn.cli.command import Command, json_option, show
 from kbnn.errors import KbnnError
 
+_MOST_SHOWN = 10
+
 
 @click.command(cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page with the network drawn, coloured by bits.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    help="Write a page: the network drawn, and where its time goes.",
+)
 @json_option
 def command(file: Path, html: Path | None, as_json: bool) -> None:
     """Audit a .tflite file: which convolutions are binary, which are not, what they cost.
+
+    Instructions are an estimate from counts on ARM processors, and not a latency.
 
     Exit status 1 when no convolution is binary, or one that looks 1-bit silently became float.
 
@@ -23,18 +31,24 @@ def command(file: Path, html: Path | None, as_json: bool) -> None:
       kbnn inspect resnet20.tflite --html resnet20.html
       kbnn inspect resnet20.tflite --json
     """
-    from kbnn.converters import inspect
+    from kbnn.converters.tflite import flatbuffer
+    from kbnn.converters.tflite.audit import audit
 
-    audit = inspect(file)
-    show(audit, as_json)
+    content = flatbuffer.read(file)
+    found = audit(content, str(file))
+    show(found, as_json)
     if html is not None:
-        from kbnn.converters.tflite.audit_page import write_page
+        from kbnn import files
+        from kbnn.converters.tflite.audit_page import page
 
-        write_page(file, html)
-    if audit.silent_fallbacks:
+        files.write(html, page(content, file.name, found))
+    if found.silent_fallbacks:
+        shown = "; ".join(found.silent_fallbacks[:_MOST_SHOWN])
+        left_out = len(found.silent_fallbacks) - _MOST_SHOWN
+        more = f" and {left_out} more" if left_out > 0 else ""
         raise KbnnError(
-            f"{len(audit.silent_fallbacks)} layers of '{file}' look 1-bit and are float: "
-            f"{'; '.join(audit.silent_fallbacks)}; convert with kbnn convert, which says how to mend each"
+            f"{len(found.silent_fallbacks)} layers of '{file}' look 1-bit and are float: {shown}{more}; convert with "
+            f"kbnn convert, which says how to fix each"
         )
-    if not audit.binary_convolutions:
+    if not found.binary_convolutions:
         raise KbnnError(f"'{file}' holds no binary convolution: it is a plain TensorFlow Lite file")

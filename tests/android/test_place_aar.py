@@ -1,4 +1,4 @@
-"""The script that puts LCE's Android library where the app's build looks for it."""
+"""The script that copies LCE's Android library to where the app's build expects it."""
 
 import hashlib
 import shutil
@@ -40,7 +40,7 @@ def test_a_library_is_put_in_place_and_its_hash_kept(app: Path):
     assert (app / "app/libs/lce.aar.sha256").read_text().strip() == digest
 
 
-def test_another_file_than_last_time_is_refused_until_its_hash_is_said(app: Path):
+def test_another_file_than_before_is_refused_until_its_hash_is_given(app: Path):
     first = library(app / "first.aar")
     place(app, first)
     second = library(app / "second.aar", {**PARTS, "classes.jar": b"others"})

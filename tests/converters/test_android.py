@@ -13,6 +13,7 @@ import kbnn
 from kbnn import datasets
 from kbnn.converters import android, inspect
 from kbnn.converters.tflite import flatbuffer, interpreter, metadata
+from kbnn.datasets import Dataset
 from kbnn.errors import UsageError
 
 APP = Path(__file__).parents[2] / "android_demo"
@@ -24,17 +25,17 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def assets(digits, tmp_path_factory):
+def assets(digits: Dataset, tmp_path_factory: pytest.TempPathFactory):
     model = kbnn.models.build("tiny", "bireal", digits.input_shape, len(digits.classes))
     return export(model, digits, tmp_path_factory.mktemp("app") / "assets")
 
 
-def export(model, data, folder):
+def export(model: tf.keras.Model, data: Dataset, folder: Path):
     return android.export_android(model, data, folder, "digits", "my-recipe")
 
 
 @pytest.mark.slow
-def test_the_index_names_files_that_are_there(assets):
+def test_the_index_names_files_that_are_there(assets: android.Assets):
     folder = Path(assets.folder)
     index = json.loads((folder / "models.json").read_text())
     assert index.keys() == {"format", "shorter_side", "models"}
@@ -49,13 +50,13 @@ def test_the_index_names_files_that_are_there(assets):
 
 
 @pytest.mark.slow
-def test_only_the_first_file_is_binary(assets):
+def test_only_the_first_file_is_binary(assets: android.Assets):
     assert [model.binary_share > 0.9 for model in assets.models] == [True, False, False]
     assert assets.models[0].size_bytes < assets.models[2].size_bytes < assets.models[1].size_bytes
 
 
 @pytest.mark.slow
-def test_every_file_says_itself_how_to_feed_it(assets, digits):
+def test_every_file_describes_its_own_input(assets: android.Assets, digits: Dataset):
     for model in assets.models:
         file = flatbuffer.read(Path(assets.folder) / model.file)
         assert metadata.labels(file) == list(digits.classes)
@@ -63,7 +64,7 @@ def test_every_file_says_itself_how_to_feed_it(assets, digits):
 
 
 @pytest.mark.slow
-def test_grouped_convolutions_run_on_the_default_kernel_which_is_the_released_librarys(digits, tmp_path):
+def test_grouped_convolutions_run_on_the_default_kernel_of_the_released_library(digits: Dataset, tmp_path: Path):
     layers = tf.keras.layers
     inputs = layers.Input(digits.input_shape)
     x = layers.BatchNormalization()(layers.Conv2D(64, 3, padding="same")(inputs))
@@ -74,14 +75,14 @@ def test_grouped_convolutions_run_on_the_default_kernel_which_is_the_released_li
     assert interpreter.run(content, [digits.inputs(digits.test)[:2]], kernel="default")[0].shape == (2, 10)
 
 
-def test_another_data_set_is_refused(digits, tmp_path):
+def test_another_data_set_is_refused(digits: Dataset, tmp_path: Path):
     model = kbnn.models.build("tiny", "bireal", (16, 16, 3), 10)
     with pytest.raises(UsageError, match="do not fit"):
         android.export_android(model, digits, tmp_path / "assets", "digits")
     assert not (tmp_path / "assets").exists()
 
 
-def test_pictures_are_prepared_as_training_prepares_them(digits):
+def test_pictures_are_prepared_as_training_prepares_them(digits: Dataset):
     images = digits.test.images[:20]
     prepared = [android.prepare(np.repeat(image, 3, axis=-1), android.input_of(digits)) for image in images]
     np.testing.assert_array_equal(prepared, digits.inputs(digits.test)[:20])
@@ -94,7 +95,7 @@ def vectors():
     return module
 
 
-def test_the_apps_test_vectors_are_this_pipelines():
+def test_the_apps_test_vectors_come_from_this_pipeline():
     made = vectors()
     cases = made.cases()
     assert {path.stem for path in made.VECTORS.iterdir()} == set(cases)
@@ -106,14 +107,14 @@ def test_the_apps_test_vectors_are_this_pipelines():
         assert android.Input(**{key: tuple(v) if isinstance(v, list) else v for key, v in kept_spec.items()}) == spec
 
 
-def test_digits_among_the_vectors_are_the_data_sets_own(digits):
+def test_digits_among_the_vectors_come_from_the_data_set(digits: Dataset):
     made = vectors()
     for k in range(3):
         kept = np.fromfile(made.VECTORS / f"digit{k}.bin", "<f4").reshape(8, 8, 1)
         np.testing.assert_array_equal(kept, digits.inputs(digits.test)[k])
 
 
-def test_the_apps_described_files_are_this_converters():
+def test_the_apps_described_files_come_from_this_converter():
     made = vectors()
     cases = made.described()
     assert {path.stem for path in made.FILES.iterdir()} == set(cases)

@@ -1,6 +1,8 @@
 """`inspect`: what a file contains, whoever made it."""
 
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import attacks
 import larq as lq
@@ -18,7 +20,7 @@ from kbnn.converters.tflite.estimate import Load, instructions
 from kbnn.errors import KbnnError, UsageError
 
 
-def test_counts_of_a_network_worked_out_by_hand(bireal_path):
+def test_counts_of_a_network_worked_out_by_hand(bireal_path: Path):
     found = inspect(bireal_path)
     assert found.size_bytes == bireal_path.stat().st_size
     assert found.operators == {
@@ -41,33 +43,33 @@ def test_counts_of_a_network_worked_out_by_hand(bireal_path):
     assert found.pairs == 0
 
 
-def test_layers_are_named(bireal_path):
+def test_layers_are_named(bireal_path: Path):
     found = inspect(bireal_path)
     assert [c.name for c in found.binary_convolutions] == ["conv1", "conv2"]
     assert [c.name for c in found.float_convolutions] == ["stem", "short", "logits"]
 
 
-def test_layers_of_files_from_plain_larq_are_named(bireal):
+def test_layers_of_files_from_plain_larq_are_named(bireal: tf.keras.Model):
     found = audit(sample_networks.raw(bireal))
     assert [c.name for c in found.binary_convolutions] == ["conv1", "conv2"]
     assert {c.name for c in found.float_convolutions} == {"stem", "short", "logits"}
 
 
-def test_layers_of_stock_files_are_named(bireal, tmp_path):
+def test_layers_of_stock_files_are_named(bireal: tf.keras.Model, tmp_path: Path):
     export_int8(bireal, tmp_path / "int8.tflite", sample_networks.images(bireal, 4))
     found = inspect(tmp_path / "int8.tflite")
     assert {c.name for c in found.float_convolutions} == {"stem", "conv1", "conv2", "short", "logits"}
     assert [fallback.partition(":")[0] for fallback in found.silent_fallbacks] == ["conv1", "conv2"]
 
 
-def test_prints_as_a_table_and_dumps_as_json(bireal_path):
+def test_prints_as_a_table_and_dumps_as_json(bireal_path: Path):
     found = inspect(bireal_path)
     assert "LceBconv2d" in str(found)
     assert json.loads(json.dumps(to_json(found)))["binary_share"] == found.binary_share
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_groups_and_channels_that_do_not_fill_a_word(groups):
+def test_groups_and_channels_that_do_not_fill_a_word(groups: int):
     channels = 40 if groups == 1 else 64
     layer = lq.layers.QuantConv2D(64, 3, groups=groups, **sample_networks.BINARY)
     file = sample_networks.raw(sample_networks.single(layer, (6, 6, channels)))
@@ -77,7 +79,7 @@ def test_groups_and_channels_that_do_not_fill_a_word(groups):
     assert convolution.macs == 36 * 9 * channels // groups * 64
 
 
-def per_input_channel(kernel):
+def per_input_channel(kernel: tf.Tensor):
     return lq.math.sign(kernel) * tf.reduce_mean(tf.abs(kernel), axis=[0, 1, 3], keepdims=True)
 
 
@@ -103,7 +105,7 @@ def per_input_channel(kernel):
     ],
     ids=["scale per input channel", "dense", "depthwise", "tf.sign"],
 )
-def test_silent_fallbacks_are_found(layer, evidence):
+def test_silent_fallbacks_are_found(layer: Callable[[], tf.keras.layers.Layer], evidence: str):
     found = audit(sample_networks.raw(sample_networks.single(layer())))
     assert found.binary_convolutions == []
     assert len(found.silent_fallbacks) == 1
@@ -117,14 +119,14 @@ def test_a_first_layer_with_a_binary_kernel_is_not_a_fallback():
     assert found.silent_fallbacks == []
 
 
-def test_a_plain_file_has_no_binary_share(bireal, tmp_path):
+def test_a_plain_file_has_no_binary_share(bireal: tf.keras.Model, tmp_path: Path):
     export_float(sample_networks.single(tf.keras.layers.Conv2D(4, 3)), tmp_path / "plain.tflite")
     found = inspect(tmp_path / "plain.tflite")
     assert found.binary_share == 0.0
     assert len(found.float_convolutions) == 1
 
 
-def stock(model):
+def stock(model: tf.keras.Model):
     """The audit of a model that TensorFlow's own converter converted."""
     return audit(flatbuffer.parse(tf.lite.TFLiteConverter.from_keras_model(model).convert()))
 
@@ -146,7 +148,7 @@ COUNTED = {
 
 
 @pytest.mark.parametrize("name", COUNTED)
-def test_macs_by_hand(name):
+def test_macs_by_hand(name: str):
     layer, shape, macs = COUNTED[name]
     found = stock(tf.keras.Sequential([layers.Input(shape, batch_size=1), layer()]))
     assert (found.binary_macs, found.float_macs) == (0, macs)
@@ -170,7 +172,7 @@ def test_macs_of_recurrent_layers_are_counted_or_the_share_is_left_out():
         assert found.float_macs == 7 * 4 * (4 + 5) * 5
 
 
-def lstm(matrices):
+def lstm(matrices: Sequence[tuple[int, int]]):
     """A file with one fused LSTM of those matrices, which TensorFlow's converter makes of some versions' layers."""
     writer = attacks.Writer()
     buffers = [
@@ -209,7 +211,7 @@ def test_estimated_instructions_by_hand():
     assert instructions(Load("FlexConv")) == {"pi4": None, "pi5": None}
 
 
-def test_estimates_of_a_networks_operators(bireal_path):
+def test_estimates_of_a_networks_operators(bireal_path: Path):
     found = inspect(bireal_path)
     costs = {work.name: work.instructions["pi4"] for work in found.work}
     assert costs["conv1"] == pytest.approx(0.0265 * 12 * 12 * 9 * 64 * 32 + 5 * 12 * 12 * 32 + 25 * 12 * 12 * 9)
@@ -229,25 +231,25 @@ def test_estimates_of_a_networks_operators(bireal_path):
     ],
     ids=["empty", "two bytes", "text", "damaged"],
 )
-def test_files_that_are_not_tflite(content, message, tmp_path):
+def test_files_that_are_not_tflite(content: bytes, message: str, tmp_path: Path):
     path = tmp_path / "bad.tflite"
     path.write_bytes(content)
     with pytest.raises(KbnnError, match=message):
         inspect(path)
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file(tmp_path: Path):
     with pytest.raises(UsageError, match="no such file"):
         inspect(tmp_path / "none.tflite")
 
 
-def test_a_folder(tmp_path):
+def test_a_folder(tmp_path: Path):
     with pytest.raises(UsageError, match="Is a directory"):
         inspect(tmp_path)
 
 
 @pytest.mark.parametrize("share", np.linspace(0.02, 0.98, 13))
-def test_truncated_files(share, bireal_path, tmp_path):
+def test_truncated_files(share: float, bireal_path: Path, tmp_path: Path):
     data = bireal_path.read_bytes()
     path = tmp_path / "truncated.tflite"
     path.write_bytes(data[: int(len(data) * share)])

@@ -1,17 +1,20 @@
 """An audit as a page: what it says, and where its lines go."""
 
 import re
+from pathlib import Path
 
 import pytest
 import sample_networks
+import tensorflow as tf
 
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.audit import values
 from kbnn.converters.tflite.audit_page import _grouped, _lines, _steps, page, write_page
+from kbnn.converters.tflite.flatbuffer import File
 from kbnn.errors import UsageError
 
 
-def test_the_page_is_self_contained(bireal_path, tmp_path):
+def test_the_page_is_self_contained(bireal_path: Path, tmp_path: Path):
     write_page(bireal_path, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
     assert "bireal.tflite: what it computes with" in html
@@ -29,7 +32,7 @@ def test_it_says_what_was_silently_left_in_float():
     assert "These layers look 1-bit and are not" in html
 
 
-def test_lines_go_straight_down_or_around_each_other(bireal_file):
+def test_lines_go_straight_down_or_around_each_other(bireal_file: File):
     names = [operator.name for operator in bireal_file.operators]
     assert names[:4] == ["CONV_2D", "LceQuantize", "LceBconv2d", "ADD"]
     lines = _lines(bireal_file)
@@ -41,13 +44,13 @@ def test_lines_go_straight_down_or_around_each_other(bireal_file):
             assert lane != other or end <= other_start or other_end <= start
 
 
-def test_shapes_are_of_values_not_of_words(bireal_file):
+def test_shapes_are_of_values_not_of_words(bireal_file: File):
     quantize = next(operator for operator in bireal_file.operators if operator.name == "LceQuantize")
     assert quantize.outputs[0].shape == (1, 12, 12, 1)
     assert values(quantize) == (12, 12, 32)
 
 
-def test_blocks_end_where_a_single_value_is_alive(bireal_file):
+def test_blocks_end_where_a_single_value_is_alive(bireal_file: File):
     """stem; sign, convolution, addition; the second block with its shortcut; the head."""
     steps = _steps(bireal_file)
     counts = [count for _, count in _grouped(bireal_file, steps)]
@@ -62,7 +65,7 @@ def test_blocks_are_named_by_their_layers():
     assert sum(count for _, count in _grouped(file, _steps(file))) == len(_steps(file))
 
 
-def test_layers_have_one_name_everywhere(bireal_path, tmp_path):
+def test_layers_have_one_name_everywhere(bireal_path: Path, tmp_path: Path):
     write_page(bireal_path, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
     for name in ("stem", "conv1", "conv2", "short", "logits"):
@@ -70,12 +73,12 @@ def test_layers_have_one_name_everywhere(bireal_path, tmp_path):
         assert f"<td>{name}</td>" in html
 
 
-def test_int8_weights_are_not_steps_of_their_own(bireal, bireal_file):
+def test_int8_weights_are_not_steps_of_their_own(bireal: tf.keras.Model, bireal_file: File):
     stored = sample_networks.deployed(bireal, weights="int8")
     assert len(_lines(stored)) == len(_lines(bireal_file))
 
 
-def test_a_missing_file(tmp_path):
+def test_a_missing_file(tmp_path: Path):
     with pytest.raises(UsageError, match="no such file"):
         write_page(tmp_path / "none.tflite", tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []

@@ -4,16 +4,19 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attacks
 import numpy as np
 import pytest
 import sample_networks
+import tensorflow as tf
 
 from kbnn.converters import benchmark
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite import audit, audit_page, flatbuffer, interpreter
+from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.verify import verification
 from kbnn.errors import KbnnError, UsageError
 from kbnn.printable import printable
@@ -21,7 +24,7 @@ from kbnn.printable import printable
 _LONGEST = 1.0
 
 
-def mutated(data, generator):
+def mutated(data: bytes, generator: np.random.Generator):
     """Bytes flipped, cut out, repeated, overwritten or cut off."""
     changed = bytearray(data)
     for _ in range(generator.integers(1, 8)):
@@ -43,12 +46,12 @@ def mutated(data, generator):
 
 
 @pytest.fixture(scope="module")
-def mutants(bireal_path):
+def mutants(bireal_path: Path):
     data, generator = bireal_path.read_bytes(), np.random.default_rng(0)
     return [mutated(data, generator) for _ in range(1000)]
 
 
-def refusals(function, cases):
+def refusals(function: Callable[[bytes], object], cases: Iterable[bytes]):
     """The errors of calls, each of one line; None for those that work. Any other error fails the test."""
     found = []
     for case in cases:
@@ -61,46 +64,48 @@ def refusals(function, cases):
     return found
 
 
-def test_a_thousand_mutated_files_are_audited_or_refused(mutants):
+def test_a_thousand_mutated_files_are_audited_or_refused(mutants: list[bytes]):
     found = refusals(lambda data: str(audit.audit(flatbuffer.parse(data))), mutants)
     assert 50 < found.count(None) < 950
 
 
-def test_mutated_files_are_drawn_or_refused(mutants):
+def test_mutated_files_are_drawn_or_refused(mutants: list[bytes]):
     found = refusals(lambda data: audit_page.page(flatbuffer.parse(data), "mutant"), mutants[::5])
     assert None in found
 
 
 @pytest.mark.slow
-def test_the_interpreter_runs_or_refuses_a_thousand_mutated_files(mutants, bireal, bireal_path):
+def test_the_interpreter_runs_or_refuses_a_thousand_mutated_files(
+    mutants: list[bytes], bireal: tf.keras.Model, bireal_path: Path
+):
     images = [sample_networks.images(bireal, 1)]
     found = refusals(lambda data: interpreter.run(data, images, timeout=_LONGEST), mutants)
     assert found.count(None) > 50
     assert sum("it died of signal" in message for message in found if message) > 50
-    # What the damaged ones did is not there when a sound one runs.
+    # A valid file runs as if the damaged ones had not run before.
     np.testing.assert_allclose(interpreter.run(bireal_path.read_bytes(), images)[0], bireal(images[0]), rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_verify_survives_mutated_files(mutants, bireal):
+def test_verify_survives_mutated_files(mutants: list[bytes], bireal: tf.keras.Model):
     reference, images = Reference(bireal), sample_networks.images(bireal, 2)
     found = refusals(lambda data: verification.compare(reference, flatbuffer.parse(data), images), mutants[::20])
     assert None in found
 
 
 @pytest.mark.slow
-def test_benchmark_survives_mutated_files(mutants, tmp_path):
+def test_benchmark_survives_mutated_files(mutants: list[bytes], tmp_path: Path):
     path = tmp_path / "mutant.tflite"
 
-    def measure(data):
+    def measure(data: bytes):
         path.write_bytes(data)
         benchmark(path, runs=1, warmup=0, repeats=1)
 
     assert any(refusals(measure, mutants[::125]))
 
 
-def shared_tables(count):
-    """A small file whose subgraph, claimed `count` times, is one table: unpacked naively it has no end."""
+def shared_tables(count: int):
+    """A small file that claims one subgraph, and in it one operator, `count` times: unpacking it would not end."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -130,7 +135,7 @@ def test_shared_tables_are_refused_before_they_are_unpacked():
         flatbuffer.parse(shared_tables(20_000))
 
 
-# Runs in a process of its own: a hang ends by its limit of processor time, an allocation without end by that of memory.
+# Runs in a process of its own, whose limits on processor time and memory end a hang or an endless allocation.
 INSPECT = """
 import resource, sys
 from pathlib import Path
@@ -150,7 +155,7 @@ for path in map(Path, sys.argv[1:]):
 """
 
 
-def inspected(folder, attacks_by_name):
+def inspected(folder: Path, attacks_by_name: dict[str, bytes]):
     paths = [folder / f"{name}.tflite" for name in attacks_by_name]
     for path, data in zip(paths, attacks_by_name.values(), strict=True):
         path.write_bytes(data)
@@ -159,7 +164,7 @@ def inspected(folder, attacks_by_name):
     return dict(zip(attacks_by_name, done.stdout.splitlines(), strict=True))
 
 
-def test_small_files_that_claim_to_be_large(tmp_path):
+def test_small_files_that_claim_to_be_large(tmp_path: Path):
     found = inspected(tmp_path, {name: make() for name, make in attacks.ATTACKS.items() if name != "many_operators"})
     room = "it claims more parts than it has room for"
     for name in ("shared_name", "shared_scale", "shared_inputs", "shared_metadata"):
@@ -171,7 +176,7 @@ def test_small_files_that_claim_to_be_large(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_operators(tmp_path):
+def test_a_hundred_thousand_operators(tmp_path: Path):
     assert inspected(tmp_path, {"many": attacks.many_operators()}) == {"many": "ok"}
     assert (tmp_path / "many.html").stat().st_size < 4_000_000
     assert "98000 more are not" in (tmp_path / "many.html").read_text()
@@ -189,7 +194,7 @@ def test_names_cannot_control_the_terminal_or_the_page():
 
 
 @pytest.mark.parametrize("special", ["/dev/zero", "fifo", "folder"])
-def test_only_regular_files_are_read(special, tmp_path):
+def test_only_regular_files_are_read(special: str, tmp_path: Path):
     path = Path(special) if special.startswith("/") else tmp_path / special
     if special == "fifo":
         os.mkfifo(path)
@@ -201,7 +206,7 @@ def test_only_regular_files_are_read(special, tmp_path):
         benchmark(path)
 
 
-def test_a_file_that_is_too_large(tmp_path):
+def test_a_file_that_is_too_large(tmp_path: Path):
     path = tmp_path / "large.tflite"
     with path.open("wb") as file:
         file.truncate(2**31)
@@ -209,8 +214,8 @@ def test_a_file_that_is_too_large(tmp_path):
         flatbuffer.read(path)
 
 
-def child_that(monkeypatch, folder, program):
-    """Replaces the process that runs files by another program."""
+def child_that(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str):
+    """Replaces the program that runs files."""
     path = folder / "child.py"
     path.write_text(program)
     child = interpreter.Child(path)
@@ -218,7 +223,9 @@ def child_that(monkeypatch, folder, program):
     return child
 
 
-def test_a_child_that_dies_is_an_error_and_started_again(monkeypatch, tmp_path, bireal_file, bireal):
+def test_a_child_that_dies_is_an_error_and_started_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bireal_file: File, bireal: tf.keras.Model
+):
     child = child_that(monkeypatch, tmp_path, "import os, signal\ninput()\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     for _ in range(2):
         with pytest.raises(KbnnError, match="it died of signal 11"):
@@ -226,7 +233,9 @@ def test_a_child_that_dies_is_an_error_and_started_again(monkeypatch, tmp_path, 
     child.end()
 
 
-def test_a_child_that_hangs_is_an_error(monkeypatch, tmp_path, bireal_file, bireal):
+def test_a_child_that_hangs_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bireal_file: File, bireal: tf.keras.Model
+):
     child = child_that(monkeypatch, tmp_path, "import time\ntime.sleep(60)\n")
     monkeypatch.setattr(interpreter, "_GRACE", 0.1)
     with pytest.raises(KbnnError, match="did not finish within 1 s"):
@@ -234,7 +243,9 @@ def test_a_child_that_hangs_is_an_error(monkeypatch, tmp_path, bireal_file, bire
     child.end()
 
 
-def test_a_child_that_is_interrupted_does_not_answer_the_next_request(bireal_file, bireal, monkeypatch):
+def test_a_child_that_is_interrupted_does_not_answer_the_next_request(
+    bireal_file: File, bireal: tf.keras.Model, monkeypatch: pytest.MonkeyPatch
+):
     images = [sample_networks.images(bireal, 1)]
     process = interpreter._CHILD._started()
 

@@ -2,66 +2,69 @@
 
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sample_networks
+import tensorflow as tf
 
 import kbnn
 from kbnn.converters import Description, convert, verify
 from kbnn.converters.tflite import flatbuffer, metadata
+from kbnn.converters.tflite.flatbuffer import File
 
 LABELS = ("cat", "dögs", "fish", "bird", "horse", "ship", "truck", "frog", "deer", "car")
 DESCRIPTION = Description("bireal", "my-recipe", "pets", LABELS, (125.0, 120.5, 110.0), (60.0, 61.0, 62.0))
 
 
 @pytest.fixture(scope="module")
-def path(bireal, tmp_path_factory):
+def path(bireal: tf.keras.Model, tmp_path_factory: pytest.TempPathFactory):
     found = tmp_path_factory.mktemp("described") / "model.tflite"
     convert(bireal, found, description=DESCRIPTION)
     return found
 
 
 class Table:
-    """A FlatBuffers table, read by the format's rules alone."""
+    """A FlatBuffers table, read by the rules of the format, without a schema."""
 
-    def __init__(self, data, position):
+    def __init__(self, data: bytes, position: int):
         self.data, self.position = data, position
         self.fields = position - struct.unpack_from("<i", data, position)[0]
 
-    def _field(self, slot):
+    def _field(self, slot: int):
         size = struct.unpack_from("<H", self.data, self.fields)[0]
         offset = struct.unpack_from("<H", self.data, self.fields + 4 + 2 * slot)[0] if 4 + 2 * slot < size else 0
         return self.position + offset if offset else None
 
-    def _follow(self, slot):
+    def _follow(self, slot: int):
         place = self._field(slot)
         return place + struct.unpack_from("<I", self.data, place)[0]
 
-    def byte(self, slot):
+    def byte(self, slot: int):
         return self.data[self._field(slot)]
 
-    def number(self, slot):
+    def number(self, slot: int):
         return struct.unpack_from("<I", self.data, self._field(slot))[0]
 
-    def text(self, slot):
+    def text(self, slot: int):
         place = self._follow(slot)
         return self.data[place + 4 : place + 4 + struct.unpack_from("<I", self.data, place)[0]].decode()
 
-    def table(self, slot):
+    def table(self, slot: int):
         return Table(self.data, self._follow(slot))
 
-    def tables(self, slot):
+    def tables(self, slot: int):
         place = self._follow(slot)
         places = [place + 4 + 4 * k for k in range(struct.unpack_from("<I", self.data, place)[0])]
         return [Table(self.data, k + struct.unpack_from("<I", self.data, k)[0]) for k in places]
 
-    def floats(self, slot):
+    def floats(self, slot: int):
         place = self._follow(slot)
         return list(struct.unpack_from(f"<{struct.unpack_from('<I', self.data, place)[0]}f", self.data, place + 4))
 
 
-def test_the_entry_is_what_the_schema_says(path):
+def test_the_entry_is_what_the_schema_says(path: Path):
     """Field numbers of metadata_schema.fbs: the tables ModelMetadata, SubGraphMetadata, TensorMetadata and below."""
     data = flatbuffer.read(path).metadata["TFLITE_METADATA"]
     assert data[4:8] == b"M001"
@@ -89,27 +92,27 @@ def test_the_entry_is_what_the_schema_says(path):
     assert associated.byte(2) == 2
 
 
-def test_labels_are_packed_behind_the_file(path):
+def test_labels_are_packed_behind_the_file(path: Path):
     assert metadata.labels(flatbuffer.read(path)) == list(LABELS)
 
 
-def test_how_kbnn_made_the_file(path):
+def test_how_kbnn_made_the_file(path: Path):
     made_by = json.loads(flatbuffer.read(path).metadata["KBNN"])
     assert made_by["version"] == kbnn.__version__
     assert made_by["recipe"] == "my-recipe"
     assert made_by["kernel"] == "grouped"
 
 
-def test_a_described_file_is_verified_like_any_other(bireal, path):
+def test_a_described_file_is_verified_like_any_other(bireal: tf.keras.Model, path: Path):
     assert verify(bireal, path, sample_networks.images(bireal)).passed
 
 
-def test_the_same_model_gives_the_same_bytes(bireal, path, tmp_path):
+def test_the_same_model_gives_the_same_bytes(bireal: tf.keras.Model, path: Path, tmp_path: Path):
     convert(bireal, tmp_path / "again.tflite", description=DESCRIPTION)
     assert (tmp_path / "again.tflite").read_bytes() == path.read_bytes()
 
 
-def test_without_a_description_there_are_no_labels(bireal_file):
+def test_without_a_description_there_are_no_labels(bireal_file: File):
     assert metadata.labels(bireal_file) == []
     assert json.loads(bireal_file.metadata["KBNN"])["model"] == "bireal"
 

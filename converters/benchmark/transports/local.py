@@ -30,7 +30,7 @@ class LocalTransport(Transport):
     def put(self, path: Path, executable: bool = False) -> str:
         if not executable or path.stat().st_mode & stat.S_IXUSR:
             return str(path.resolve())
-        # A downloaded tool is not executable; a copy is made so.
+        # A downloaded tool is not executable; a copy of it is made executable.
         copy = self._private / path.name
         shutil.copyfile(path, copy)
         copy.chmod(0o700)

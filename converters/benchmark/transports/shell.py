@@ -26,7 +26,7 @@ class ShellTransport(Transport):
     """Runs commands through a shell on a device.
 
     Files live in one folder there under the name of their hash, so that nothing is sent twice; the tool runs in a
-    private folder beside them, which is removed at the end.
+    private folder next to them, which is removed at the end.
     """
 
     def __init__(self, name: str, store: str) -> None:
@@ -48,7 +48,7 @@ class ShellTransport(Transport):
 
     def _opening(self) -> str:
         """A script that makes the private folder; prints the store, the folders in it and the new one."""
-        # What is a day old was left by a computer that has not come back.
+        # A folder that is a day old was left by a computer that has not connected again.
         return (
             f'umask 077; mkdir -p "{self._store_expression}" && cd "{self._store_expression}" && '
             "{ find . -name 'run.*' -mtime +0 -prune -exec rm -rf {} + || true; } && pwd -P && "
@@ -113,11 +113,11 @@ class ShellTransport(Transport):
 
     @abc.abstractmethod
     def _copy_there(self, path: Path, place: str) -> None:
-        """Copies a file there."""
+        """Copies a local file to a path on the device."""
 
     @abc.abstractmethod
     def _copy_here(self, place: str) -> bytes:
-        """The content of a file there."""
+        """The content of a file on the device."""
 
     def _shell(self, script: str, seconds: float) -> Completed:
         """Runs a script; the last line of its output is its status, whatever the transport makes of that.
@@ -187,7 +187,7 @@ def cleaning(quoted: str) -> str:
 
 
 def abandoned(folders: Sequence[str]) -> list[str]:
-    """The folders that processes of this computer made which run no more."""
+    """The folders made by processes of this computer that have ended."""
     found = []
     for folder in folders:
         match = re.fullmatch(rf".*/run\.{_HERE}-(\d{{1,9}})\.\w+", folder)

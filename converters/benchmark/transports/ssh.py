@@ -118,7 +118,7 @@ class SshTransport(ShellTransport):
     def _command(self, script: str) -> list[str]:
         if self._guard is None or self._guard.poll() is not None:
             raise ConnectionLostError(f"lost the connection to {self.name}")
-        # Without the shared connection ssh would dial again; the proxy that fails keeps it from that.
+        # Without the shared connection ssh would open another one; a proxy that fails prevents that.
         return [*self._ssh, "-o", "ProxyCommand=false", *self._socket(), *self._address, _shell(script)]
 
     def _copy_there(self, path: Path, place: str) -> None:

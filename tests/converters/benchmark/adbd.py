@@ -1,4 +1,4 @@
-"""The device's end of the Android Debug Bridge, as far as `adb shell`, `push` and `pull` need it.
+"""The device side of the Android Debug Bridge, as far as `adb shell`, `push` and `pull` need it.
 
 Debian packages adb and its server but no adbd, so this small one lets the real client and the real server talk to
 something: commands run on this machine, `/data/local/tmp` is a folder given to it.
@@ -37,7 +37,7 @@ class Daemon:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """As if the cable was pulled."""
+        """Drops all connections, as if the cable had been pulled."""
         for connection in [self.listener, *self.connections]:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -122,7 +122,7 @@ class _Stream:
         self.connection.send(b"CLSE", self.ours, self.theirs)
 
     def write(self, data: bytes) -> None:
-        """Writes and waits until it is taken, as the protocol has it."""
+        """Writes, and waits until the other side has acknowledged it, as the protocol demands."""
         for start in range(0, len(data), _PIECE):
             self.connection.send(b"WRTE", self.ours, self.theirs, data[start : start + _PIECE])
             if not self.taken.acquire(timeout=30):
@@ -150,7 +150,7 @@ class _Stream:
 
     def _old_shell(self, command: str) -> None:
         done = self._run(command, subprocess.STDOUT)
-        # Through a terminal, which turns line ends into two characters.
+        # The old shell runs in a terminal, which turns a line feed into two characters.
         self.write(done.stdout.replace(b"\n", b"\r\n"))
 
     def _shell(self, command: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 CAPTURED = Path(__file__).parents[2] / "fixtures" / "lce_benchmark_model"
-# As TensorFlow Lite's flag parser prints them; the help goes to stderr, and the exit status is 1.
+# As TensorFlow Lite's flag parser prints it: on stderr, with exit status 1.
 HELP = "ERROR: usage: ./tool <flags>\nFlags:\n" + "".join(
     f"\t--{name}={default:24}\t{kind}\toptional\t...\n"
     for name, default, kind in (

@@ -58,14 +58,14 @@ def _int8() -> bytes:
     )
     converter.inference_input_type = converter.inference_output_type = tf.int8
     with warnings.catch_warnings():
-        # A representative data set gives the statistics; the converter's front end does not look at it.
+        # The statistics come from the representative data set, which the converter's front end ignores.
         warnings.filterwarnings("ignore", "Statistics for quantized inputs")
         return converter.convert()
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stand-ins for the tool take for a model, at a path that a shell would stumble over."""
+    """A file that the stand-ins for the tool accept as a model, at a path that needs quoting in a shell."""
     path = tmp_path_factory.mktemp("model") / "it's $(touch touched); a model.tflite"
     path.write_bytes(b"\x1c\0\0\0TFL3" + bytes(range(256)) * 16)
     return path

@@ -1,4 +1,4 @@
-"""The real adb client and server, with a device's end of our own."""
+"""The real adb client and server, with a device side of our own."""
 
 import shutil
 import socket
@@ -18,7 +18,7 @@ from kbnn.errors import KbnnError, UsageError
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An adb server of our own, so that nobody's devices are touched."""
+    """An adb server of our own, so that no real device is touched."""
     if not shutil.which("adb"):
         pytest.skip("no adb: install it (see .ci/packages)")
     with pytest.MonkeyPatch.context() as patch:
@@ -124,7 +124,7 @@ def test_no_adb_program(monkeypatch: pytest.MonkeyPatch, probe: Path, model: Pat
 
 
 @pytest.mark.parametrize("address", ["adb:-s", "adb:; reboot", "adb:$(reboot)", "adb:a b", "adb:x\n", "adbx"])
-def test_addresses_that_are_none(address: str):
+def test_invalid_addresses(address: str):
     with pytest.raises(UsageError, match="write adb or adb:SERIAL"):
         AdbTransport(address)
 

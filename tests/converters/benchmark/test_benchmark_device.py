@@ -1,4 +1,4 @@
-"""What devices say of themselves, and which tools they can run."""
+"""What devices report about themselves, and which tools they can run."""
 
 import os
 from dataclasses import replace
@@ -29,7 +29,7 @@ PHONE = {"machine": "aarch64", "word_bits": "64", "c_library": "bionic 34", "tem
 
 
 class Told(Transport):
-    """A place that says what it is told to."""
+    """A transport that reports given facts."""
 
     name = "ssh://pi@raspberrypi"
 

@@ -44,7 +44,7 @@ def test_the_same_file_twice_is_two_reports(files: dict[str, Path]):
         (b"not a model at all", "is not a TensorFlow Lite file"),
     ],
 )
-def test_what_is_no_file_to_benchmark(tmp_path: Path, content: bytes | None, message: str):
+def test_files_that_cannot_be_benchmarked(tmp_path: Path, content: bytes | None, message: str):
     path = tmp_path / "model.tflite"
     if content is not None:
         path.write_bytes(content)
@@ -61,7 +61,7 @@ def test_truncated_file(files: dict[str, Path], tmp_path: Path, part: float):
         kbnn.converters.benchmark(path)
 
 
-def test_operators_that_the_interpreter_lacks(files: dict[str, Path], tmp_path: Path):
+def test_operators_that_the_interpreter_does_not_have(files: dict[str, Path], tmp_path: Path):
     content = files["binary"].read_bytes()
     assert b"LceQuantize" in content
     path = tmp_path / "model.tflite"

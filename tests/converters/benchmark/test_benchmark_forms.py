@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from benchmark_tools import replay
 
 import kbnn
@@ -21,9 +22,7 @@ FEW = BenchmarkOptions(threads=1, warmup=1, runs=2, repeats=2, kernel="indirect"
 
 
 @pytest.fixture(scope="module")
-def grouped():
-    import tensorflow as tf
-
+def grouped() -> tf.keras.Model:
     layers = tf.keras.layers
     inputs = layers.Input((8, 8, 3))
     x = layers.BatchNormalization()(layers.Conv2D(64, 3, padding="same")(inputs))
@@ -33,7 +32,7 @@ def grouped():
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((8, 8, 8, 3)).astype(np.float32)
 
 
@@ -44,7 +43,7 @@ def test_forms_of_a_network_with_and_without_groups():
     assert with_groups[3:6] == ["portable float", "portable int8 weights", "portable int8"]
 
 
-def test_all_forms_are_measured_and_one_is_recommended(grouped, images):
+def test_all_forms_are_measured_and_one_is_recommended(grouped: tf.keras.Model, images: np.ndarray):
     lines: list[str] = []
     found = compare_forms(grouped, images, images, "local", "python", FEW, progress=lines.append)
     measured = [form for form in found.forms if form.report]
@@ -57,7 +56,7 @@ def test_all_forms_are_measured_and_one_is_recommended(grouped, images):
     assert json.loads(json.dumps(to_json(found)))["forms"][0]["command"] == ""
 
 
-def test_a_grouped_file_on_the_default_kernel_names_the_other_form(grouped, tmp_path: Path):
+def test_a_grouped_file_on_the_default_kernel_names_the_other_form(grouped: tf.keras.Model, tmp_path: Path):
     convert(grouped, tmp_path / "grouped.tflite")
     with pytest.raises(KbnnError, match="portable form") as caught:
         benchmark(tmp_path / "grouped.tflite", kernel="default", runs=1, repeats=1)
@@ -79,7 +78,14 @@ def report(mean: float, tmp_path: Path, model: Path):
     ],
     ids=["the fastest", "the fastest that agrees", "the smaller of equals", "none agrees"],
 )
-def test_the_recommendation_by_hand(means, sizes, agreements, best, tmp_path: Path, model: Path):
+def test_the_recommendation_by_hand(
+    means: tuple[float, ...],
+    sizes: tuple[int, ...],
+    agreements: tuple[float, ...],
+    best: str | None,
+    tmp_path: Path,
+    model: Path,
+):
     measured = report(1.0, tmp_path, model)
     candidates = [
         MeasuredForm(

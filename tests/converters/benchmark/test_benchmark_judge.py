@@ -1,4 +1,4 @@
-"""What makes figures worthless, case by case."""
+"""Reasons not to trust figures, case by case."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def verdict(target: Target = TARGET, found: list[Output] | None = None) -> tuple
     return any(finding.invalidates for finding in findings), " ".join(finding.text for finding in findings)
 
 
-def test_a_steady_cool_device_is_believed():
+def test_a_steady_cool_device_is_trusted():
     assert verdict() == (False, "")
 
 
@@ -40,7 +40,7 @@ def test_a_steady_cool_device_is_believed():
     ],
     ids=["spread", "count", "lost", "nothing", "unconsumed"],
 )
-def test_what_the_runs_say(found: list[Output], message: str):
+def test_reasons_from_the_runs(found: list[Output], message: str):
     invalid, text = verdict(found=found)
     assert invalid
     assert message in text
@@ -58,7 +58,7 @@ def test_what_the_runs_say(found: list[Output], message: str):
     ],
     ids=["emulated", "32 bit", "pi now", "pi meanwhile", "android", "x86"],
 )
-def test_what_the_device_says(target: Target, message: str):
+def test_reasons_from_the_device(target: Target, message: str):
     invalid, text = verdict(target)
     assert invalid
     assert message in text
@@ -79,7 +79,7 @@ def test_numbers_agree_with_their_nouns(repeats: int, words: str):
     assert words in judge(TARGET, settings, found, runs, summarize(runs))[0].text
 
 
-def test_throttling_before_the_measurement_is_forgiven():
+def test_throttling_before_the_measurement_does_not_count():
     once = replace(COOL, pi_throttled=0x50000)
     assert verdict(replace(TARGET, before=once, after=once)) == (False, "")
 

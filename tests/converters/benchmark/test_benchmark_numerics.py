@@ -63,7 +63,7 @@ def test_images_that_do_not_fit(files: dict[str, Path], wrong: np.ndarray):
 def test_images_and_outputs_reach_an_emulated_device_and_come_back(
     files: dict[str, Path], images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """The program's "inference" counts the bits in which file and image differ: known here, computed by ARM code."""
+    """The program's "inference" counts the bits in which file and image differ: computed by ARM code, and here."""
     file = np.frombuffer(files["binary"].read_bytes(), np.uint8)
     repeated = [np.resize(np.frombuffer(image.tobytes(), np.uint8), file.size) for image in images]
     known = np.array([[np.unpackbits(file ^ image).sum()] for image in repeated], np.uint32)

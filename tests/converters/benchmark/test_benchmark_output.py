@@ -1,4 +1,4 @@
-"""The parser of the tool's output, on captured outputs and on made-up ones."""
+"""The parser of the tool's output, on captured and on invented outputs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Facts of executable files, on real ones."""
+"""What executable files say about where they run; the files are real."""
 
 import contextlib
 import os
@@ -43,7 +43,7 @@ def test_script(tmp_path: Path):
         (b"\x7fELF\x02\x01", "is cut off after 6 bytes"),
     ],
 )
-def test_what_is_no_program(tmp_path: Path, content: bytes | None, message: str):
+def test_files_that_are_not_programs(tmp_path: Path, content: bytes | None, message: str):
     path = tmp_path / "tool"
     if content is not None:
         path.write_bytes(content)

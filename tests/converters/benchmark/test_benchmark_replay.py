@@ -50,7 +50,7 @@ def test_dry_run_is_refused(tmp_path: Path, model: Path):
         benchmark(model, tool=replay(tmp_path, "out-arm.dry"))
 
 
-def test_the_tools_errors_are_told(tmp_path: Path, model: Path):
+def test_the_tools_errors_are_reported(tmp_path: Path, model: Path):
     with pytest.raises(KbnnError, match="damaged or cut off"):
         benchmark(model, tool=replay(tmp_path, "out-arm.truncated", status=1))
 
@@ -83,7 +83,7 @@ def test_a_downloaded_tool_need_not_be_executable(tmp_path: Path, model: Path):
     assert tool.stat().st_mode & 0o777 == 0o600
 
 
-def test_progress_is_told(tmp_path: Path, model: Path):
+def test_progress_is_reported(tmp_path: Path, model: Path):
     lines: list[str] = []
     compare([model, model], tool=replay(tmp_path, "out-arm.default"), repeats=2, progress=lines.append)
     assert sum("process 2 of 2 done" in line for line in lines) == 2

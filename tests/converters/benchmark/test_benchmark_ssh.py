@@ -24,7 +24,7 @@ from kbnn.converters.benchmark.transports.ssh import SshTransport
 from kbnn.converters.tflite import lce
 from kbnn.errors import KbnnError, UsageError
 
-# What a broken connection looks like from the tool: the ssh server's process for it is gone.
+# Breaks the connection from inside the tool: kills the ssh server's process for it.
 HANG_UP = """
  server=$$
  while case "$(cat /proc/$server/comm)" in sshd*) false ;; esac; do server=$(cut -d ' ' -f 4 /proc/$server/stat); done
@@ -40,7 +40,7 @@ class Server:
 
     @property
     def connections(self) -> int:
-        """How many times somebody logged in."""
+        """How many times a client has logged in."""
         return self.log.read_text().count("Accepted publickey")
 
     @property
@@ -65,7 +65,7 @@ def sshd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     configuration.write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n"
         "LogLevel VERBOSE\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\n"
-        # Nobody's own start-up files, which may print and take their time.
+        # A home without start-up files, which may print something or be slow.
         f'SetEnv "XDG_CACHE_HOME={cache}" "HOME={tmp_path}"\n'
     )
     client = folder / "client"
@@ -101,7 +101,7 @@ def wait_for(port: int) -> None:
     pytest.fail("sshd did not start")
 
 
-def test_a_program_runs_over_there(sshd: Server, probe: Path, model: Path):
+def test_a_program_runs_on_the_device(sshd: Server, probe: Path, model: Path):
     report = benchmark(model, sshd.address, probe, repeats=2, runs=5, warmup=1)
     assert [run.count for run in report.runs] == [5, 5]
     assert report.summary.median_of_means_us > 0
@@ -131,12 +131,12 @@ def gone(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
-    # A zombie that nobody has waited for runs no more.
+    # A zombie has ended; its parent has not waited for it yet.
     return "Z" in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
-def test_whatever_ends_the_benchmark_nothing_is_left_over_there(
+def test_whatever_ends_the_benchmark_nothing_is_left_on_the_device(
     sshd: Server, model: Path, tmp_path: Path, number: signal.Signals
 ):
     tool = replay(tmp_path, "out-arm.default", before=f"echo $$ >{tmp_path}/pid; exec sleep 60")
@@ -163,7 +163,7 @@ def test_what_an_ended_process_left_is_removed_by_the_next_connection(sshd: Serv
     with subprocess.Popen(["sleep", "60"], cwd=left) as running, subprocess.Popen(["sleep", "60"]) as foreign:
         try:
             (left / "pid").write_text(str(running.pid))
-            # A number that belongs to somebody else's program by now.
+            # This number has been reused by another program.
             (others / "pid").write_text(str(foreign.pid))
             benchmark(model, sshd.address, probe, repeats=1, runs=2)
             assert running.wait(10) == -signal.SIGKILL
@@ -175,7 +175,7 @@ def test_what_an_ended_process_left_is_removed_by_the_next_connection(sshd: Serv
     assert sshd.private_folders == [others]
 
 
-def test_a_process_number_that_was_given_away_is_not_killed(sshd: Server, tmp_path: Path):
+def test_a_reused_process_number_is_not_killed(sshd: Server, tmp_path: Path):
     folder = tmp_path / "run.x"
     folder.mkdir()
     with subprocess.Popen(["sleep", "60"]) as foreign:
@@ -224,7 +224,7 @@ def test_the_interpreter_itself_over_ssh(sshd: Server, files: dict[str, Path], t
     assert sshd.private_folders == []
 
 
-def test_a_lost_connection_is_taken_up_again(sshd: Server, model: Path, tmp_path: Path):
+def test_a_lost_connection_is_opened_again(sshd: Server, model: Path, tmp_path: Path):
     before = f"[ -e {tmp_path}/lost ] || {{ touch {tmp_path}/lost; {HANG_UP}\n sleep 60; }}"
     tool = replay(tmp_path, "out-arm.default", "out-arm.op_profiling", before=before)
     lines: list[str] = []
@@ -235,7 +235,7 @@ def test_a_lost_connection_is_taken_up_again(sshd: Server, model: Path, tmp_path
     assert sshd.private_folders == []
 
 
-def test_what_runs_on_after_a_lost_connection_is_stopped(sshd: Server, model: Path, tmp_path: Path):
+def test_the_tool_is_ended_after_a_lost_connection(sshd: Server, model: Path, tmp_path: Path):
     before = f"[ -e {tmp_path}/pid ] || {{ echo $$ >{tmp_path}/pid; {HANG_UP}\n exec sleep 60; }}"
     tool = replay(tmp_path, "out-arm.default", before=before)
     benchmark(model, sshd.address, tool, repeats=1)
@@ -244,7 +244,7 @@ def test_what_runs_on_after_a_lost_connection_is_stopped(sshd: Server, model: Pa
         os.kill(left, 0)
 
 
-def test_a_connection_lost_for_good_keeps_what_was_measured(sshd: Server, model: Path, tmp_path: Path):
+def test_a_connection_that_stays_lost_keeps_what_was_measured(sshd: Server, model: Path, tmp_path: Path):
     third = f"echo >>{tmp_path}/count; [ $(wc -l <{tmp_path}/count) = 3 ]"
     before = f"if {third}; then kill -9 {sshd.process.pid}; {HANG_UP}\n fi"
     tool = replay(tmp_path, "out-arm.default", "out-arm.op_profiling", before=before)

@@ -123,7 +123,7 @@ class CameraFeed(
         }
     }
 
-    @Suppress("DEPRECATION") // What replaces it came with API 28.
+    @Suppress("DEPRECATION") // Its replacement needs API 28.
     private fun stream() {
         val device = camera ?: return
         val surface = reader?.surface ?: return
@@ -163,7 +163,7 @@ class CameraFeed(
     private fun close() {
         camera?.close()
         camera = null
-        // While a camera opens, its reader stays for `stream` to find, or for the next `close`.
+        // While a camera opens, its reader is kept for `stream`, or for the next `close`.
         if (!opening) {
             reader?.close()
             reader = null

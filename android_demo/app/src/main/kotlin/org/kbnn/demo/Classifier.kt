@@ -17,7 +17,7 @@ interface Classifier : AutoCloseable {
 
 /** A .tflite file in Larq Compute Engine's build of TensorFlow Lite, which has the binary operators. */
 class TfLiteClassifier(model: ByteBuffer, threads: Int) : Classifier {
-    // XNNPACK, which runs what is not binary, is off in the Java API unless it is asked for.
+    // XNNPACK, which runs what is not binary, is off by default in the Java API.
     private val interpreter = Interpreter(model, Interpreter.Options().setNumThreads(threads).setUseXNNPACK(true))
     private val input = interpreter.getInputTensor(0)
     private val output = interpreter.getOutputTensor(0)

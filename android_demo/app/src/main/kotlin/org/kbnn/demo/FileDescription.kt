@@ -7,7 +7,7 @@ import java.nio.ByteOrder
 import java.util.zip.ZipInputStream
 
 /**
- * What a .tflite file says about itself: its labels, and what its input is made of.
+ * What a .tflite file says about itself: its labels and the format of its input.
  *
  * Files carry it as TensorFlow Lite's tools read it: a FlatBuffers table of `metadata_schema.fbs` among the model's
  * buffers, and a ZIP archive with the labels behind the model.
@@ -96,7 +96,7 @@ data class FileDescription(
 
         private fun followed(slot: Int): Int? = field(slot)?.let { it + data.getInt(it) }
 
-        /** Where a field lies; nothing where the table has none. */
+        /** The position of a field; null if the table does not have it. */
         private fun field(slot: Int): Int? {
             val entry = 4 + 2 * slot
             if (entry >= data.getShort(fields)) return null

@@ -92,7 +92,7 @@ class MainActivity : Activity() {
         startCamera()
     }
 
-    /** Starts the camera, or asks for it once: who said no is asked again by the button, not by every return. */
+    /** Starts the camera, or asks for permission once; after a refusal only the button asks again. */
     private fun startCamera() {
         when {
             checkSelfPermission(CAMERA) == PERMISSION_GRANTED -> feed.start()
@@ -106,7 +106,7 @@ class MainActivity : Activity() {
 
     override fun onRequestPermissionsResult(request: Int, permissions: Array<out String>, results: IntArray) {
         if (request != PERMISSION || chosen != null) return
-        // No results: the dialog was interrupted, as by a turn of the phone; the next return asks again.
+        // No results: the dialog was interrupted, for example by turning the phone; onResume asks again.
         when (results.firstOrNull()) {
             null -> asked = false
             PERMISSION_GRANTED -> if (resumed) feed.start()
@@ -148,7 +148,7 @@ class MainActivity : Activity() {
     }
 
     private fun displayDegrees(): Int {
-        @Suppress("DEPRECATION") // What replaces it came with API 30.
+        @Suppress("DEPRECATION") // Its replacement needs API 30.
         return when (windowManager.defaultDisplay.rotation) {
             Surface.ROTATION_90 -> 90
             Surface.ROTATION_180 -> 180

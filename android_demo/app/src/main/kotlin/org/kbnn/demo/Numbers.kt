@@ -44,7 +44,7 @@ class LatencyWindow(private val size: Int = 100) {
 
     fun clear() = values.clear()
 
-    /** Linear between the two nearest ranks, as NumPy has it; NaN while there are none. */
+    /** Linear between the two nearest ranks, as in NumPy; NaN while there are none. */
     private fun percentile(part: Double): Double {
         if (values.isEmpty()) return Double.NaN
         val sorted = values.sorted()

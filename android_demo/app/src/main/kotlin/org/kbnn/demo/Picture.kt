@@ -3,7 +3,7 @@ package org.kbnn.demo
 import java.nio.ByteBuffer
 import kotlin.math.roundToInt
 
-/** A picture, row by row, each pixel 0xAARRGGBB; the alpha byte is not looked at. */
+/** A picture, row by row, each pixel 0xAARRGGBB; the alpha byte is ignored. */
 class Picture(val width: Int, val height: Int, val pixels: IntArray) {
     init {
         require(pixels.size == width * height) { "${pixels.size} pixels for a $width x $height picture" }
@@ -30,7 +30,7 @@ class Picture(val width: Int, val height: Int, val pixels: IntArray) {
     }
 
     companion object {
-        /** A camera's YUV 4:2:0 image (BT.601, full range, as JFIF has it); [u] and [v] have half the size of [y]. */
+        /** A camera's YUV 4:2:0 image (BT.601, full range, as in JFIF); [u] and [v] have half the size of [y]. */
         fun fromYuv(width: Int, height: Int, y: Plane, u: Plane, v: Plane): Picture {
             val pixels = IntArray(width * height)
             for (row in 0 until height) {

@@ -70,7 +70,7 @@ class Screen(context: Context) {
         }
     }
 
-    /** A message in the place of guesses. */
+    /** Shows a message instead of guesses. */
     fun say(message: String) {
         guesses.text = message
         figures.text = ""
