@@ -420,7 +420,7 @@ def attack_accepts(outcome: Outcome, folder: Path, seed: int, count: int) -> Non
     """`verify` is given changed files: labels, normalization, garbage, thresholds, added operators."""
     from kbnn.converters import Description, convert, verify
     from kbnn.converters.tflite import flatbuffer
-    from kbnn.converters.tflite.metadata import with_metadata
+    from kbnn.converters.tflite.metadata import LABELS, _with_archive, with_metadata
 
     generator = random.Random(seed)  # noqa: S311
     model = _chain()
@@ -434,7 +434,7 @@ def attack_accepts(outcome: Outcome, folder: Path, seed: int, count: int) -> Non
     archive = original[len(flatbuffer.pack(flatbuffer.tree(original))) :]
     variants: list[tuple[str, bytes]] = [
         ("swapped labels", with_metadata(file, dataclasses.replace(described, labels=("b", "a", "c", "d")))),
-        ("halved labels", with_metadata(file, dataclasses.replace(described, labels=("a", "b")))),
+        ("halved labels", _with_archive(flatbuffer.pack(flatbuffer.tree(original)), {LABELS: "a\nb"})),
         ("other mean", with_metadata(file, dataclasses.replace(described, mean=(0.0, 0.0, 0.0)))),
         ("other std", with_metadata(file, dataclasses.replace(described, std=(1.0, 1.0, 1.0)))),
         ("no labels", flatbuffer.pack(flatbuffer.tree(original))),

@@ -21,6 +21,15 @@ def test_import_loads_no_tensorflow():
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_inspecting_and_benchmarking_load_no_tensorflow():
+    """Both need seconds less without it, and do not print what it prints when it starts."""
+    done = run(
+        "import sys, kbnn.converters, kbnn.converters.tflite.audit_page, kbnn.cli.inspect, kbnn.cli.benchmark; "
+        "print('tensorflow' in sys.modules)"
+    )
+    assert done.stdout.strip() == "False", done.stderr
+
+
 def test_help_loads_no_tensorflow():
     done = run(
         "import sys, kbnn.cli\ntry: kbnn.cli.main(['--help'])\nexcept SystemExit: print('tensorflow' in sys.modules)"

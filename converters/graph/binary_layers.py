@@ -8,8 +8,6 @@ from kbnn.converters.graph.slices import sign_source
 from kbnn.converters.graph.trace import Call, Reference
 from kbnn.structure import has_binary_kernel, is_binary
 
-# LCE packs the signs of so many channels into one word.
-CHANNELS_PER_WORD = 32
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2", "Conv3D")
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import Affine, BinaryConvolution, Concatenate, Part, Sign, Split
+from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
 
 def split_groups(graph: Graph) -> Graph:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbnn import tables
-from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.estimate import DEVICES, Load, instructions
 from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
+from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 from kbnn.errors import KbnnError
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")

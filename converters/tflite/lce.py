@@ -17,6 +17,9 @@ import flatbuffers
 from kbnn.converters.tflite import budget
 from kbnn.errors import KbnnError
 
+# The signs of so many channels are packed into one word.
+CHANNELS_PER_WORD = 32
+
 
 @functools.cache
 def schema() -> ModuleType:

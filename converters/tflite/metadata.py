@@ -5,8 +5,10 @@ end with a ZIP archive of the files that the entry names: here `labels.txt`.
 """
 
 import io
+import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -25,7 +27,8 @@ from kbnn.errors import KbnnError
 
 ENTRY = "TFLITE_METADATA"
 LABELS = "labels.txt"
-_MOST_LABEL_BYTES = 10_000_000
+# A million classes; an archive can claim to unfold to much more.
+_MOST_LABEL_BYTES = 2**24
 _IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"
 # Numbers of the schema.
@@ -65,10 +68,13 @@ class Description:
 
 
 def with_metadata(file: File, description: Description) -> bytes:
-    """The file with metadata, followed by an archive of its labels."""
+    """The file with metadata, followed by an archive of its labels.
+
+    Raises:
+        UsageError: a label cannot be stored on a line of its own, or no output of the file has as many values.
+    """
     sizes = [tensor.shape[-1] for tensor in file.outputs.values() if tensor.shape]
-    if len(description.labels) not in sizes:
-        class_names.check(description.labels, outputs=sizes[0] if sizes else None)
+    class_names.check(description.labels, None if len(description.labels) in sizes else max(sizes, default=0))
     model = flatbuffer.tree(file.data)
     flatbuffer.add_metadata(model, ENTRY, _entry(file, description))
     data = flatbuffer.pack(model)
@@ -76,14 +82,18 @@ def with_metadata(file: File, description: Description) -> bytes:
 
 
 def labels(file: File) -> list[str]:
-    """The labels in the archive behind a file; empty if there is none."""
+    """The labels in the archive behind a file; empty if there is none, or an unreadable one."""
     try:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
             if archive.getinfo(LABELS).file_size > _MOST_LABEL_BYTES:
                 return []
-            return archive.read(LABELS).decode().splitlines()
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError, NotImplementedError, RuntimeError, EOFError):
+            text = archive.read(LABELS).decode()
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError):
+        # Archives of strangers: damaged, encrypted, or of an unknown kind.
         return []
+    # Not `splitlines`, which also splits at characters that a label may hold, such as U+2028.
+    lines = re.split(r"\r\n|\n|\r", text)
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _with_archive(data: bytes, contents: Mapping[str, str]) -> bytes:

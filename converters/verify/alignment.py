@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD
 from kbnn.converters.graph.graph import Graph
 from kbnn.converters.graph.operations import Sign
 from kbnn.converters.graph.trace import Reference, is_quantizer
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File, Tensor
+from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 from kbnn.converters.tflite.names import operations, value_name
 
 

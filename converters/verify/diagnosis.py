@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from kbnn.converters.graph.binary_layers import CHANNELS_PER_WORD, BinaryCall
+from kbnn.converters.graph.binary_layers import BinaryCall
 from kbnn.converters.graph.trace import Reference
+from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
 # The converter's own limits: a smaller magnitude counts as zero, magnitudes of a filter may differ by this share.
 _SMALLEST_SCALE = 1.2e-7

@@ -1,7 +1,10 @@
 """Metadata that apps and TensorFlow Lite's tools read."""
 
+import io
 import json
 import struct
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import kbnn
 from kbnn.converters import Description, convert, verify
 from kbnn.converters.tflite import flatbuffer, metadata
 from kbnn.converters.tflite.flatbuffer import File
+from kbnn.errors import UsageError
 
 LABELS = ("cat", "dögs", "fish", "bird", "horse", "ship", "truck", "frog", "deer", "car")
 DESCRIPTION = Description("bireal", "my-recipe", "pets", LABELS, (125.0, 120.5, 110.0), (60.0, 61.0, 62.0))
@@ -94,6 +98,26 @@ def test_the_entry_is_what_the_schema_says(path: Path):
 
 def test_labels_are_packed_behind_the_file(path: Path):
     assert metadata.labels(flatbuffer.read(path)) == list(LABELS)
+
+
+@pytest.mark.parametrize("labels", [("a", "b"), (*LABELS[:9], "line\nbreak"), (*LABELS[:9], "sep\u2028arator")])
+def test_labels_that_do_not_fit_are_refused(bireal_file: File, labels: tuple[str, ...]):
+    with pytest.raises(UsageError):
+        metadata.with_metadata(bireal_file, replace(DESCRIPTION, labels=labels))
+
+
+@pytest.mark.parametrize("text", ["a\nb\n", "a\r\nb", "a\rb"])
+def test_labels_of_other_tools_files(bireal_file: File, text: str):
+    data = metadata._with_archive(bireal_file.data, {"labels.txt": text})
+    assert metadata.labels(flatbuffer.parse(data)) == ["a", "b"]
+
+
+def test_an_archive_that_unfolds_without_end_is_not_read(bireal_file: File):
+    buffer = io.BytesIO(bireal_file.data)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", b"\n" * 2**25)
+    assert len(buffer.getvalue()) < len(bireal_file.data) + 2**17
+    assert metadata.labels(flatbuffer.parse(buffer.getvalue())) == []
 
 
 def test_how_kbnn_made_the_file(path: Path):
