@@ -1,12 +1,13 @@
 """This machine."""
 
+import contextlib
 import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from kbnn import files
 from kbnn.converters.benchmark.transports.process import call
 from kbnn.converters.benchmark.transports.transport import Completed, Transport, took_too_long
 from kbnn.errors import KbnnError
@@ -19,13 +20,15 @@ class LocalTransport(Transport):
 
     def __init__(self) -> None:
         self.folder: Path | None = None
+        self._scratch = contextlib.ExitStack()
 
     def open(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="kbnn-benchmark-"))
+        # The folders of killed processes are removed on the way.
+        self.folder = self._scratch.enter_context(files.scratch())
 
     def close(self) -> None:
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self._scratch.close()
+        self.folder = None
 
     def put(self, path: Path, executable: bool = False) -> str:
         if not executable or path.stat().st_mode & stat.S_IXUSR:

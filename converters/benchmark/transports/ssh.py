@@ -5,14 +5,15 @@ import os
 import queue
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from kbnn import files
 from kbnn.converters.benchmark.transports.process import end
 from kbnn.converters.benchmark.transports.shell import ShellTransport, abandoned, cleaning
 from kbnn.converters.benchmark.transports.transport import ConnectionLostError
@@ -51,6 +52,7 @@ class SshTransport(ShellTransport):
         self._ssh = shlex.split(os.environ.get(VARIABLE, "ssh"))
         self._address = _arguments(address)
         self._control: Path | None = None
+        self._scratch = contextlib.ExitStack()
         self._guard: subprocess.Popen[bytes] | None = None
         self._lines: _Lines | None = None
 
@@ -66,7 +68,7 @@ class SshTransport(ShellTransport):
 
     def _dial(self) -> list[str]:
         """Opens the connection; returns what the opening script printed."""
-        self._control = _control_folder()
+        self._control = self._scratch.enter_context(_control_folder())
         script = self._guarded()
         command = [*self._ssh, "-M", "-o", "ControlPersist=no", *self._socket(), *self._address, _shell(script)]
         with (self._control / "log").open("wb") as log:
@@ -108,8 +110,7 @@ class SshTransport(ShellTransport):
         if self._lines is not None:
             self._lines.join(_HANGING_UP)
             self._lines = None
-        if self._control is not None:
-            shutil.rmtree(self._control, ignore_errors=True)
+        self._scratch.close()
         self._control = None
 
     def _socket(self) -> list[str]:
@@ -173,13 +174,15 @@ def _shell(script: str) -> str:
     return f"exec sh -c {shlex.quote(script)}"
 
 
-def _control_folder() -> Path:
+@contextlib.contextmanager
+def _control_folder() -> Iterator[Path]:
     """A private folder with a path short enough for a socket."""
-    folder = Path(tempfile.mkdtemp(prefix="kbnn-ssh-"))
-    if len(str(folder)) <= _LONGEST_FOLDER:
-        return folder
-    folder.rmdir()
-    return Path(tempfile.mkdtemp(prefix="kbnn-ssh-", dir="/tmp"))
+    with files.scratch() as folder:
+        if len(str(folder)) <= _LONGEST_FOLDER:
+            yield folder
+            return
+    with tempfile.TemporaryDirectory(prefix="kbnn-ssh-", dir="/tmp") as short:
+        yield Path(short)
 
 
 def _arguments(address: str) -> list[str]:
