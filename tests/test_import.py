@@ -37,6 +37,14 @@ def test_help_loads_no_tensorflow():
     assert done.stdout.strip().endswith("False"), done.stderr
 
 
+def test_inspecting_a_file_loads_no_tensorflow():
+    done = run(
+        "import sys, kbnn; audit = kbnn.converters.inspect(kbnn.examples.get('tiny-bireal-digits').path); "
+        "print(bool(audit.binary_convolutions), 'tensorflow' in sys.modules)"
+    )
+    assert done.stdout.strip() == "True False", done.stderr
+
+
 @pytest.mark.parametrize(
     "imports",
     ["import kbnn, tensorflow as tf", "import tensorflow as tf, kbnn", "import tensorflow as tf, keras, kbnn"],
