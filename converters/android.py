@@ -98,8 +98,8 @@ def export_android(
     test = data.inputs(data.test, _VERIFICATION_IMAGES)
     described = Description.of(data, recipe, name)
     writers: dict[str, Callable[[Path], Any]] = {
-        # The released Android library has only the default kernel, which refuses grouped convolutions.
-        name: lambda path: convert(model, path, test, kernel="portable", description=described),
+        # The Android library has only the default kernel, which refuses grouped convolutions; `device` splits them.
+        name: lambda path: convert(model, path, test, device="android", description=described),
         f"{name}_float32": lambda path: export_float(model, path, described),
         f"{name}_int8": lambda path: export_int8(model, path, calibration, described),
     }

@@ -1,7 +1,8 @@
 """Pass for int8: a PReLU as a multiplication and a maximum.
 
-max(x, slope·x) = PReLU(x) for slopes from 0 to 1. In int8 TensorFlow Lite has only a reference kernel for PRELU: 16.9 M
-instructions at 56x56x64 on a Cortex-A72, where MUL and MAXIMUM count 4.0 (results/arm_costs.csv). Float PRELU is fast.
+max(x, slope·x) = PReLU(x) for slopes from 0 to 1. In int8 TensorFlow Lite has only slow kernels for PRELU and
+LEAKY_RELU: 16.9 M and 10.7 M instructions at 56x56x64 on a Cortex-A72, where MUL and MAXIMUM count 3.8
+(results/arm_costs.csv). Float PRELU is fast.
 """
 
 from dataclasses import replace
@@ -17,8 +18,7 @@ def prelu_as_maximum(graph: Graph) -> Graph:
     for name in list(graph.nodes):
         node = graph[name]
         prelu = node.operation
-        # A leaky ReLU has a fast kernel in int8.
-        if isinstance(prelu, PReLU) and not prelu.is_leaky and np.all((prelu.slope >= 0) & (prelu.slope <= 1)):
+        if isinstance(prelu, PReLU) and np.all((prelu.slope >= 0) & (prelu.slope <= 1)):
             graph = _as_maximum(graph, node, prelu.slope)
     return graph
 

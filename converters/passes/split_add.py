@@ -1,8 +1,8 @@
 """Pass: a value that is added to half of the channels is added to that half alone.
 
 PresB-Net's grouped convolutions have half of the stream's channels; Keras pads their output with zeros and adds. PAD
-and ADD move and add all channels: with XNNPACK 1.45 M instructions at 56x56x128 on a Cortex-A72, where SPLIT, ADD and
-CONCATENATION count 0.59. Without XNNPACK it is 0.88 against 1.30 (results/arm_costs.csv), so only devices take it whose
+and ADD move and add all channels: with XNNPACK 1.6 M instructions at 56x56x128 on a Cortex-A72, where SPLIT, ADD and
+CONCATENATION count 1.1. Without XNNPACK it is 1.1 against 1.2 (results/arm_costs.csv), so only devices take it whose
 runtime has XNNPACK.
 """
 
