@@ -1,4 +1,4 @@
-"""What a network costs once deployed: storage, multiplications and FLOPs, layer by layer, as the papers count them.
+"""The cost of a deployed network: storage, multiplications and FLOPs, layer by layer, counted as in the papers.
 
 >>> cost = kbnn.accounting.count(kbnn.models.build("bireal18", input_shape=(224, 224, 3), classes=1000))
 >>> cost.storage_bits / 1e6, cost.flops
@@ -21,13 +21,13 @@ from kbnn.structure import REAL_BITS, bits
 # A call of a layer in a functional model: its `layer`, `input_shapes`, `output_shapes` and `parent_nodes`.
 Node = Any
 
-# Bi-Real Net, section 4.4: a processor multiplies and adds 64 signs in the time of one real multiplication.
+# Bi-Real Net, section 4.4: a processor multiplies 64 signs in the time of one real multiplication.
 SIGNS_PER_MULTIPLICATION = 64
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One call of one layer: its share of the deployed network, `output_shape` without the batch."""
+    """The cost of one call of one layer; `output_shape` is without the batch."""
 
     name: str
     kind: str
@@ -43,10 +43,10 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """A deployed network's cost. All totals are sums over `layers`.
+    """The cost of a deployed network. All totals are sums over `layers`.
 
-    `real_parameters` contains `thresholds`, the per-channel shifts before a sign (RSign, batch median). `real_macs`
-    contains every real multiplication that the rule counts, `flops = real_macs + binary_macs / 64`.
+    `real_parameters` includes `thresholds`, the per-channel shifts before a sign (RSign, batch median). `real_macs`
+    includes every real multiplication that the rule counts; `flops = real_macs + binary_macs / 64`.
     """
 
     model: str
@@ -95,7 +95,7 @@ def _row(name: str, shape: str, cost: LayerCost | Cost, flops: float) -> tuple[s
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel in use: its weights, the multiply-accumulates of one inference, and the bits on either side of them."""
+    """A kernel in use: number of weights, MACs of one inference, and bits of weights and inputs."""
 
     weights: int
     macs: int
@@ -109,7 +109,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What is left of a layer at inference: kernels, other real parameters, other counted multiplications."""
+    """A layer at inference: kernels, other real parameters, and other multiplications that count."""
 
     kernels: tuple[Kernel, ...] = ()
     parameters: int = 0
@@ -118,26 +118,26 @@ class Deployed:
 
 
 def count(model: tf.keras.Model, rule: str = "bireal", input_shape: tuple[int, int, int] | None = None) -> Cost:
-    """Counts the deployed form of a model of our layers, Larq's and Keras's.
+    """Counts the deployed form of a model of kbnn's, Larq's and Keras's layers.
 
     Storage is 32 bit per real parameter and 1 bit per binarized weight. FLOPs are real multiplications plus binary
     multiplications / 64. Batch normalization stores two values per channel and no moving statistics. It, pooling,
     bias and the scale of a binary convolution (which folds into either) multiply nothing. A threshold before a sign
     (RSign, batch median) is one value per channel. XNOR-Net's kernels are counted as that paper deploys them: the
-    scale α of each filter is stored, and multiplied with each output, as is K, the scale of the activations.
+    scale α of each filter is stored and multiplies each output, as does K, the scale of the activations.
 
-    `rule="presb"` is how PresB-Net's paper comes to its 36.8: one more multiplication per output value of the
-    stem's batch normalization and of a half block's scale, biased PReLU, layer normalization, biased PReLU and batch
-    normalization. The block's 1x1 shortcut and RPReLU are left out, as they are there.
+    `rule="presb"` reproduces the 36.8 of PresB-Net's paper: one more multiplication per output value of the stem's
+    batch normalization and of a half block's scale, biased PReLU, layer normalization, biased PReLU and batch
+    normalization. It does not count the block's 1x1 shortcut and RPReLU.
 
     Args:
         model: functional, sequential, or (with `input_shape`) subclassed.
         rule: `bireal` or `presb`.
-        input_shape: `(H, W, C)` to count at, where the model leaves it open.
+        input_shape: `(H, W, C)` to count at, if the model does not fix it.
 
     Raises:
-        UsageError: the rule is unknown, or the size of an image is open.
-        KbnnError: a layer that multiplies in a way not known here; the message says how to make it known.
+        UsageError: an unknown rule, or an image size that is not known.
+        KbnnError: a layer whose multiplications are not known; the message says how to register it.
 
     Source: Bi-Real Net, section 4.4 and table 3; PresB-Net, section "Experimental results".
     """
@@ -152,7 +152,7 @@ _TOTALS = ("binary_weights", "real_parameters", "thresholds", "binary_macs", "re
 
 
 def _functional(model: tf.keras.Model, input_shape: tuple[int, int, int] | None) -> tf.keras.Model:
-    """The model as a graph of layers, at the given input shape."""
+    """The model as a graph of layers at the given input shape."""
     if input_shape is not None:
         inputs = tf.keras.Input(input_shape)
         if model.outputs:
@@ -167,7 +167,7 @@ def _functional(model: tf.keras.Model, input_shape: tuple[int, int, int] | None)
 
 
 def _layers(model: tf.keras.Model, rule: str, prefix: str) -> Iterator[LayerCost]:
-    """Rows in the order of execution; a layer that is called again stores nothing again."""
+    """Rows in the order of execution. A layer that is called again stores nothing more."""
     stored: set[int] = set()
     for node in _nodes(model):
         if isinstance(node.layer, tf.keras.Model):
@@ -178,7 +178,7 @@ def _layers(model: tf.keras.Model, rule: str, prefix: str) -> Iterator[LayerCost
 
 
 def _nodes(model: tf.keras.Model) -> list[Node]:
-    """The calls of layers that lead from a model's inputs to its outputs, in the order of execution."""
+    """The calls of layers between a model's inputs and outputs, in the order of execution."""
     order: list[Node] = []
     done = {id(tensor.node) for tensor in model.inputs}
     pending = [tensor.node for tensor in reversed(tf.nest.flatten(model.outputs))]
@@ -219,13 +219,13 @@ def _cost(node: Node, rule: str, prefix: str, stores: bool) -> LayerCost:
 
 @functools.singledispatch
 def deployed(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """What a call of a layer leaves at inference; `deployed.register(YourLayer)` makes a new class known.
+    """The form of a call of a layer at inference; `deployed.register(YourLayer)` adds a class.
 
-    A layer that is not registered keeps its trainable parameters and multiplies nothing that counts.
+    A layer that is not registered keeps its trainable parameters and has no multiplications that count.
 
     Raises:
-        KbnnError: such a layer has a kernel (a parameter of rank 2 or more), or calls a TensorFlow function that
-            multiplies matrices.
+        KbnnError: an unregistered layer has a kernel (a parameter of rank 2 or more), or calls a TensorFlow function
+            that multiplies matrices.
     """
     parameters = [weight for weight in layer.weights if weight.trainable]
     function = getattr(layer, "symbol", "")
@@ -234,7 +234,7 @@ def deployed(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
     return Deployed(parameters=sum(_size(weight) for weight in parameters))
 
 
-# Parts of the names of the TensorFlow functions that multiply and that a functional model may call directly.
+# Parts of the names of TensorFlow functions that multiply, which a functional model may call directly.
 _MULTIPLYING = ("matmul", "conv", "einsum", "tensordot")
 
 
@@ -257,7 +257,7 @@ def _unknown_multiplications(layer: tf.keras.layers.Layer, function: str = "") -
 @deployed.register(tf.keras.layers.Conv2D)
 @deployed.register(tf.keras.layers.Conv3D)
 def _convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """Each weight multiplies once per output position, also where the position overlaps the border."""
+    """Each weight multiplies once per output position, including those at the border."""
     kernel = _kernel(layer, node, "kernel", macs=_size(layer.kernel) * _positions(layer, node.output_shapes))
     return Deployed((kernel,), parameters=_bias(layer))
 
@@ -305,7 +305,7 @@ def _dense(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
 
 @deployed.register(tf.keras.layers.BatchNormalization)
 def _batch_normalization(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """A factor and a summand per channel, whatever of gamma and beta is trained."""
+    """A factor and a summand per channel, whether or not gamma and beta are trained."""
     return Deployed(parameters=2 * _size(layer.moving_mean))
 
 
@@ -319,7 +319,7 @@ def _parameters(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
 @deployed.register(layers.ChannelShift)
 @deployed.register(layers.BatchMedian)
 def _threshold(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """One constant per channel before the sign, whatever the batch median trains; two in a row make one."""
+    """One constant per channel before the sign, whatever the layer trains; two in a row become one."""
     follows = isinstance(node.parent_nodes[0].layer, layers.ChannelShift | layers.BatchMedian)
     channels = _product(layer, _shape(node.output_shapes)[-1:])
     return Deployed(thresholds=0 if follows else channels)
@@ -332,14 +332,14 @@ def _group_aware_normalization(layer: tf.keras.layers.Layer, node: Node) -> Depl
 
 @deployed.register(lq.quantizers.Quantizer)
 def _quantizer(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """What a quantizer trains shapes its gradient and is gone at inference."""
+    """A quantizer's parameters shape its gradient only."""
     return Deployed()
 
 
 @deployed.register(layers.BinaryConv2D)
 @deployed.register(layers.BinaryDense)
 def _binary(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """Its scale folds into what follows; XNOR-Net stores α and multiplies each output with α and with K."""
+    """The scale folds into the next layer; XNOR-Net stores α and multiplies each output by α and by K."""
     form = deployed.dispatch(
         tf.keras.layers.Conv2D if isinstance(layer, layers.BinaryConv2D) else tf.keras.layers.Dense
     )(layer, node)
@@ -350,7 +350,7 @@ def _binary(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
 
 
 def _kernel(layer: tf.keras.layers.Layer, node: Node, name: str, macs: int) -> Kernel:
-    """A layer's first kernel, under the quantizers that Larq's layers have."""
+    """A layer's first kernel with the bits of its quantizers."""
     weights = layer.depthwise_kernel if name == "depthwise" else layer.kernel
     return Kernel(
         _size(weights),
@@ -361,7 +361,7 @@ def _kernel(layer: tf.keras.layers.Layer, node: Node, name: str, macs: int) -> K
 
 
 def _output_bits(nodes: list[Node]) -> int:
-    """1 when the tensor comes from a quantizer that stands as a layer or as an activation of its own."""
+    """The bits of a quantizer that is a layer or an activation of its own, in front of the layer."""
     producers = [source for node in nodes for source in (node.layer, getattr(node.layer, "activation", None))]
     return min((bits(source) for source in producers if isinstance(source, lq.quantizers.Quantizer)), default=REAL_BITS)
 
@@ -375,7 +375,7 @@ def _size(weight: tf.Variable) -> int:
 
 
 def _positions(layer: tf.keras.layers.Layer, shapes: Any) -> int:
-    """Height times width, whichever axes they are."""
+    """Height times width."""
     shape = _shape(shapes)
     return _product(layer, shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
 
@@ -391,7 +391,7 @@ def _product(layer: tf.keras.layers.Layer, sizes: tuple[int | None, ...]) -> int
 
 
 def _shape(shapes: Any) -> tuple[int | None, ...]:
-    """The first shape, when there are several."""
+    """The first of several shapes."""
     return tuple(shapes[0] if isinstance(shapes, list) else shapes)
 
 
@@ -400,7 +400,7 @@ def _nothing_more(node: Node) -> int:
 
 
 def _presb(node: Node) -> int:
-    """One multiplication per value for each of the layers that scale it, in the stem and in a half block's 3x3 path."""
+    """One multiplication per value for each layer that scales it, in the stem and in the 3x3 path of a half block."""
     layer = node.layer
     values = _product(layer, _shape(node.output_shapes)[1:])
     if isinstance(layer, layers.GroupAwareNormalization):
@@ -418,5 +418,5 @@ _SCALING = (
 )
 
 
-# What a rule counts beyond kernels' multiplications.
+# The multiplications that a rule counts beyond those of kernels.
 RULES: dict[str, Callable[[Node], int]] = {"bireal": _nothing_more, "presb": _presb}

@@ -1,4 +1,4 @@
-"""The activation function that stands beside and in the place of the sign."""
+"""The activation function of IR-Net, and of real-valued twins instead of the sign."""
 
 import tensorflow as tf
 
@@ -22,6 +22,6 @@ def _hard_tanh(x: tf.Tensor) -> tf.Tensor:
 def hard_tanh(x: tf.Tensor) -> tf.Tensor:
     """clip(x, -1, 1); its gradient is 1 on abs(x) <= 1, else 0.
 
-    The same as Larq's and Keras's, in two passes over memory of a training step where they take eight.
+    The same function as Larq's and Keras's, in two passes over memory per training step instead of eight.
     """
     return _hard_tanh(x)

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-# "0" in the environment leaves XLA out: slower, the same numbers, nothing to compile at the start.
+# "0" in the environment turns XLA off: slower steps, the same numbers, no compilation at the start.
 VARIABLE = "KBNN_XLA"
 
 # A tensor, or several in a tuple.
@@ -19,7 +19,7 @@ _PARTS = 8
 
 @functools.cache
 def available() -> bool:
-    """Whether this TensorFlow compiles with XLA for the device it computes on, and the environment lets it."""
+    """Whether this TensorFlow compiles with XLA for its device, and the environment does not turn it off."""
     if os.environ.get(VARIABLE) == "0":
         return False
     with tf.init_scope():
@@ -31,12 +31,12 @@ def available() -> bool:
 
 
 def compiling() -> bool:
-    """Whether what is computed now is compiled, or will be; at export for instance it is not."""
+    """Whether functions are compiled now; at export, for instance, they are not."""
     return available() and not tf.config.functions_run_eagerly()
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of tensors, compiled with XLA where there is one and run as it is elsewhere."""
+    """`function` of tensors, compiled with XLA where it is available and run as it is elsewhere."""
     jitted = tf.function(function, jit_compile=True, autograph=False)
 
     @tf.autograph.experimental.do_not_convert
@@ -48,7 +48,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def widen(x: tf.Tensor) -> tf.Tensor:
-    """`x` in float32. bfloat16 is its upper half: shifting it there vectorises where XLA's own conversion does not."""
+    """`x` in float32. bfloat16 is its upper half: a shift vectorizes, where XLA's own conversion does not."""
     if x.dtype != tf.bfloat16:
         return tf.cast(x, tf.float32)
     bits = tf.cast(tf.bitcast(x, tf.uint16), tf.uint32)
@@ -56,7 +56,7 @@ def widen(x: tf.Tensor) -> tf.Tensor:
 
 
 def narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """float32 `x` in `dtype`; to bfloat16 by rounding the bits to nearest even, as the conversion does."""
+    """float32 `x` in `dtype`; to bfloat16 by rounding the bits to nearest even, like the conversion."""
     if dtype != tf.bfloat16:
         return tf.cast(x, dtype)
     bits = tf.bitcast(x, tf.uint32)
@@ -69,13 +69,13 @@ def narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 def partial_sums(
     function: Callable[..., Sums], *activations: tf.Tensor, add: Callable[..., tf.Tensor] = tf.add
 ) -> tf.Tensor:
-    """Σ over positions of function(*activations), in part: `(B, ..., C)` to `(rows, C)`, to be used when compiled.
+    """Partial sums over positions of function(*activations), for compiled functions: `(B, ..., C)` to `(rows, C)`.
 
-    Where the function gives several float32 tensors in a tuple, their sums are stacked: `(number, rows, C)`.
+    If the function returns a tuple of float32 tensors, their sums are stacked: `(number, rows, C)`.
 
-    XLA's own reductions on a CPU are up to ten times slower than an elementwise pass over the same data. So the
-    positions are split in eight, and the eighths are added up element by element: one pass, and nothing of the
-    size of the activations is written. `total` does the rest. With `tf.maximum` to `add` it is a maximum.
+    On a CPU, XLA's own reductions are up to ten times slower than an elementwise pass over the same data. So the
+    positions are split into eighths, which are added element by element: one pass that writes nothing of the size of
+    the activations. `total` adds up the remaining rows. With `add=tf.maximum` the result is a maximum.
     """
     flat = [tf.reshape(x, [-1, x.shape[-1]]) for x in activations]
     if not compiling():
@@ -91,14 +91,14 @@ def partial_sums(
 
 
 def _reduced(values: Sums, reduce: Callable[..., tf.Tensor]) -> tf.Tensor:
-    """In one row each."""
+    """Each value reduced to one row."""
     if isinstance(values, tuple):
         return tf.stack([reduce(value, 0, keepdims=True) for value in values])
     return reduce(values, 0, keepdims=True)
 
 
 def _by_eighths(function: Callable[..., tuple[tf.Tensor, ...]], flat: list[tf.Tensor]) -> list[tf.Tensor]:
-    """The sums of the eighths of the rows, and the rows that are left."""
+    """The sum of the eighths of the rows, and the remaining rows."""
     size = tf.shape(flat[0])[0] // _PARTS
     values = function(*(tf.reshape(x[: _PARTS * size], [_PARTS, size, x.shape[-1]]) for x in flat))
     rest = function(*(x[_PARTS * size :] for x in flat))
@@ -106,14 +106,14 @@ def _by_eighths(function: Callable[..., tuple[tf.Tensor, ...]], flat: list[tf.Te
 
 
 def _added_up(values: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
-    """The sum of each over its first axis, in one loop, where each would have one of its own otherwise."""
+    """The sum of each tensor over its first axis, in one loop for all of them."""
     zeros = [tf.zeros((), tf.float32)] * len(values)
     return xla.variadic_reduce(list(values), zeros, dimensions_to_reduce=[0], reducer=_adder(len(values)))
 
 
 @functools.cache
 def _adder(number: int) -> Any:
-    """The sums of `number` pairs of scalars, as XLA takes what it reduces by."""
+    """The reducer that XLA needs: the sums of `number` pairs of scalars."""
     scalars = [tf.TensorSpec((), tf.float32)] * number
     with tf.init_scope():
         function = tf.function(lambda *both: tuple(map(tf.add, both[:number], both[number:])), autograph=False)
@@ -121,7 +121,7 @@ def _adder(number: int) -> Any:
 
 
 def total(sums: tf.Tensor) -> tf.Tensor:
-    """`(..., rows, C)` to `(..., C)`, not to be compiled: TensorFlow's reduction is faster than XLA's."""
+    """The sum `(..., C)` of partial sums `(..., rows, C)`; not compiled, as TensorFlow's reduction is faster."""
     return tf.reduce_sum(sums, -2)
 
 

@@ -1,11 +1,11 @@
-"""Constraints on trainable parameters. Keras knows them through the layers and quantizers that use them."""
+"""Constraints on trainable parameters."""
 
 import tensorflow as tf
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class Positive(tf.keras.constraints.Constraint):
-    """Holds a parameter at or above `minimum` > 0: max(x, minimum)."""
+    """Keeps a parameter at or above `minimum` > 0: max(x, minimum)."""
 
     def __init__(self, minimum: float = 1e-6) -> None:
         self.minimum = minimum

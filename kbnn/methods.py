@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import larq as lq
 import tensorflow as tf
@@ -83,7 +83,7 @@ ACTIVATIONS: dict[str, Step | None] = {
 
 
 # A quantizer's registered name, a class or function that makes one, or a quantizer, which every layer gets a copy of.
-QuantizerSource = str | Callable[[], lq.quantizers.Quantizer] | lq.quantizers.Quantizer
+QuantizerSource: TypeAlias = str | Callable[[], lq.quantizers.Quantizer] | lq.quantizers.Quantizer
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Mixed precision belongs to training: what is deployed, and judged, computes in float32."""
+"""Mixed precision is for training: networks are evaluated and deployed in float32."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from kbnn.errors import KbnnError
 
 
 def in_float32(model: tf.keras.Model) -> tf.keras.Model:
-    """The model itself when all its layers compute in float32, else a copy that does, with the same weights.
+    """The model itself if all its layers compute in float32, otherwise a copy that does, with the same weights.
 
     Raises:
         KbnnError: a subclassed model computes in another type, so that it cannot be rebuilt.
@@ -34,7 +34,7 @@ def _float32_layer(layer: Any) -> Any:
 
 
 def _float32_config(config: Any) -> Any:
-    """The configuration with every policy replaced, those of a layer's quantizers too."""
+    """The configuration with every policy replaced, including those of a layer's quantizers."""
     if isinstance(config, dict):
         return {
             key: "float32" if key == "dtype" and not _is_integer(value) else _float32_config(value)

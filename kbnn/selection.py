@@ -1,8 +1,8 @@
-"""Order statistics without sorting: the bits of a floating-point number, read as an integer, are in its order.
+"""Order statistics without sorting, by the bits of floating-point numbers, whose order as integers is the same.
 
-A threshold is found bit by bit, from the highest, by counting what lies above it: 31 or 32 passes over the data, exact.
-For kernels the passes are compiled a few at a time, which is the same code for all; for activations they are a loop.
-Where nothing is compiled, as at export, they are sorted: hundreds of operations would take longer to build and to call.
+A threshold is found bit by bit from the highest, by counting the values above it: exact, in 31 or 32 passes over the
+data. For kernels a few passes are compiled at a time, with the same code for all; for activations they are a loop.
+Without XLA, as at export, the data is sorted: hundreds of operations would take longer to build and to call.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ _BITS_AT_ONCE = 4
 
 
 def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
-    """Marks exactly the k largest of each column of float32 magnitudes; among equal ones the first come first.
+    """Marks exactly the k largest of each column of float32 magnitudes; among equal ones, the first.
 
-    k is one number, or a tensor with one, at least 1, for each column.
+    k is one number, or a tensor with a number >= 1 for each column.
     """
     if isinstance(k, int) and k == 0:
         return tf.zeros_like(magnitude, tf.bool)
@@ -46,7 +46,7 @@ def _first_marked(magnitude: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor) -> t
 def _with_next_bits(magnitude: tf.Tensor, threshold: tf.Tensor, bit: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     key = _magnitude_key(magnitude)
     for offset in range(_BITS_AT_ONCE):
-        # Below the lowest bit nothing is added.
+        # There is no bit below the lowest one.
         by = tf.where(bit >= offset, tf.bitwise.left_shift(1, tf.maximum(bit - offset, 0)), 0)
         threshold = _raised(key, threshold, by, k)
     return threshold
@@ -57,7 +57,7 @@ def _marked(magnitude: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor) -> tf.Tens
     key = _magnitude_key(magnitude)
     rows = key.shape[0]
     row = tf.range(rows)[:, tf.newaxis]
-    # What is above the threshold comes before all of what equals it, and that in the order of its rows.
+    # Values above the threshold come first, then those equal to it in the order of their rows.
     place = tf.where(key > threshold, -1, tf.where(tf.equal(key, threshold), row, rows))
     end = tf.zeros_like(threshold)
     for bit in range(rows.bit_length() - 1, -1, -1):
@@ -67,7 +67,7 @@ def _marked(magnitude: tf.Tensor, threshold: tf.Tensor, k: tf.Tensor) -> tf.Tens
 
 
 def _magnitude_key(magnitude: tf.Tensor) -> tf.Tensor:
-    # -0.0 would be below every threshold as an integer.
+    # As an integer, -0.0 would be below every threshold.
     return tf.maximum(tf.bitcast(magnitude, tf.int32), 0)
 
 
@@ -90,7 +90,7 @@ def median(x: tf.Tensor) -> tf.Tensor:
     column = tf.reshape(x, [-1, 1])
     n = tf.shape(column)[0]
     upper = kth_largest(column, (n + 1) // 2)
-    # The next smaller one is the same value, or the largest below it.
+    # The other middle value is equal to it, or the largest value below it.
     below = partial_sums(lambda column: tf.where(column < upper, column, x.dtype.min), column, add=tf.maximum)
     reached = _count(lambda column: column >= upper, column) >= n // 2 + 1
     lower = tf.where(reached, upper, tf.reduce_max(below))
@@ -116,6 +116,6 @@ def _count_below(end: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
 
 
 def _raised(key: tf.Tensor, threshold: tf.Tensor, by: tf.Tensor | int, k: tf.Tensor | int) -> tf.Tensor:
-    """`threshold` plus `by` where k values still reach that, else `threshold`."""
+    """`threshold` + `by` where at least k values reach it, else `threshold`."""
     higher = threshold + by
     return tf.where(_count(lambda key: key >= higher, key) >= k, higher, threshold)

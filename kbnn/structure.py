@@ -13,7 +13,6 @@ import tensorflow as tf
 from kbnn.errors import UsageError
 from kbnn.quantizers.registry import levels_of
 
-Layer = tf.keras.layers.Layer
 Quantizer = Callable[[tf.Tensor], tf.Tensor]
 Kind = TypeVar("Kind")
 
@@ -26,7 +25,7 @@ _KERNELS = (
 )
 
 
-def layers(model: tf.keras.Model) -> list[Layer]:
+def layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """All layers of a model in its order: nested models with their layers, wrapped layers, and layers within layers.
 
     Quantizers are layers of the layer that uses them.
@@ -47,28 +46,28 @@ def bits(quantizer: object) -> int:
     return int(getattr(quantizer, "precision", 1) or REAL_BITS)
 
 
-def binarizes_input(layer: Layer) -> bool:
+def binarizes_input(layer: tf.keras.layers.Layer) -> bool:
     """Whether a layer binarizes its input."""
     return bits(getattr(layer, "input_quantizer", None)) == 1
 
 
-def has_binary_kernel(layer: Layer) -> bool:
+def has_binary_kernel(layer: tf.keras.layers.Layer) -> bool:
     """Whether a layer binarizes its kernel, or both if it has two."""
     quantizers = [getattr(layer, name) for _, name in _KERNELS if getattr(layer, name, None) is not None]
     return bool(quantizers) and all(bits(quantizer) == 1 for quantizer in quantizers)
 
 
-def is_binary(layer: Layer) -> bool:
+def is_binary(layer: tf.keras.layers.Layer) -> bool:
     """Whether a layer is 1-bit: it binarizes its input and its kernel."""
     return binarizes_input(layer) and has_binary_kernel(layer)
 
 
-def binary_layers(model: tf.keras.Model) -> list[Layer]:
+def binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """The 1-bit layers of a model, ours and Larq's, in its order."""
     return [layer for layer in layers(model) if is_binary(layer)]
 
 
-def require_binary_layers(model: tf.keras.Model) -> list[Layer]:
+def require_binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """`binary_layers`.
 
     Raises:
@@ -83,7 +82,7 @@ def require_binary_layers(model: tf.keras.Model) -> list[Layer]:
     return found
 
 
-def kernels(layer: Layer) -> list[tuple[tf.Variable, Quantizer | None]]:
+def kernels(layer: tf.keras.layers.Layer) -> list[tuple[tf.Variable, Quantizer | None]]:
     """The latent kernels of a layer, in float32, each with its quantizer; None for a real-valued kernel."""
     found = [(getattr(layer, kernel, None), getattr(layer, quantizer, None)) for kernel, quantizer in _KERNELS]
     return [(latent(kernel), quantizer) for kernel, quantizer in found if kernel is not None]
@@ -94,32 +93,32 @@ def latent(kernel: tf.Variable) -> tf.Variable:
     return getattr(kernel, "latent_variable", kernel)
 
 
-def binary_kernels(layer: Layer) -> list[tuple[tf.Variable, Quantizer]]:
+def binary_kernels(layer: tf.keras.layers.Layer) -> list[tuple[tf.Variable, Quantizer]]:
     """The latent kernels that a layer binarizes to 1 bit, each with its quantizer."""
     return [
         (kernel, quantizer) for kernel, quantizer in kernels(layer) if quantizer is not None and bits(quantizer) == 1
     ]
 
 
-def latent_kernel(layer: Layer) -> np.ndarray:
+def latent_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
     """The latent kernel `(..., Cin, Cout)` of a layer, in float32; the larger one if it has two."""
     return _filters_last(layer, _main_kernel(layer)[0].numpy())
 
 
-def binary_kernel(layer: Layer) -> np.ndarray:
+def binary_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
     """What the quantizer makes of `latent_kernel`, in float32; a kernel without a quantizer is returned as it is."""
     kernel, quantizer = _main_kernel(layer)
     return _filters_last(layer, quantize(quantizer, tf.convert_to_tensor(kernel)).numpy())
 
 
-def _main_kernel(layer: Layer) -> tuple[tf.Variable, Quantizer | None]:
+def _main_kernel(layer: tf.keras.layers.Layer) -> tuple[tf.Variable, Quantizer | None]:
     return max(kernels(layer), key=lambda found: found[0].shape.num_elements())
 
 
-def _filters_last(layer: Layer, kernel: np.ndarray) -> np.ndarray:
+def _filters_last(layer: tf.keras.layers.Layer, kernel: np.ndarray) -> np.ndarray:
     """A depthwise kernel `(h, w, C, multiplier)` as `(h, w, 1, C·multiplier)`, any other as it is."""
     is_depthwise = isinstance(layer, tf.keras.layers.DepthwiseConv2D)
-    return np.float32(kernel.reshape(*kernel.shape[:2], 1, -1) if is_depthwise else kernel)
+    return np.asarray(kernel.reshape(*kernel.shape[:2], 1, -1) if is_depthwise else kernel, np.float32)
 
 
 def signs(values: npt.ArrayLike, quantizer: object) -> np.ndarray:
@@ -144,12 +143,12 @@ def quantize(quantizer: Quantizer | None, x: tf.Tensor) -> tf.Tensor:
     return quantizer.call(x) if isinstance(quantizer, tf.keras.layers.Layer) else quantizer(x)
 
 
-def binary_signs(layer: Layer) -> np.ndarray:
+def binary_signs(layer: tf.keras.layers.Layer) -> np.ndarray:
     """Which weights of `latent_kernel` become the upper one of the two binary values, as bool."""
     return signs(binary_kernel(layer), _main_kernel(layer)[1])
 
 
-def learned_scale(layer: Layer) -> np.ndarray | None:
+def learned_scale(layer: tf.keras.layers.Layer) -> np.ndarray | None:
     """A layer's learned scale α, one value per output channel or one for the layer; None if it has none."""
     alpha = getattr(layer, "alpha", None)
     return None if alpha is None else np.asarray(alpha, np.float32)

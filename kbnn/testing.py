@@ -308,7 +308,9 @@ def _check_finite(make: Make, what: str, x: np.ndarray) -> None:
     _require(bool(np.isfinite(gradient).all()), f"the gradient of {_name(make)} is not finite ({what})")
 
 
-_ACTIVATIONS = np.float32([0.0, -0.0, 1, -1, 0.5, -0.5, 2, -2, 1e-30, -1e-30, 100, -100, 1e30, -1e30, 3e38, -3e38])
+_ACTIVATIONS = np.array(
+    [0.0, -0.0, 1, -1, 0.5, -0.5, 2, -2, 1e-30, -1e-30, 100, -100, 1e30, -1e30, 3e38, -3e38], np.float32
+)
 
 
 def _edges() -> dict[str, np.ndarray]:

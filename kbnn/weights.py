@@ -1,4 +1,4 @@
-"""Files of weights: named by their sha256, checked layer by layer when they are loaded, handed from stage to stage.
+"""Weight files: named by their sha256, checked layer by layer on loading, and passed on from stage to stage.
 
 >>> path = kbnn.weights.save(model, "weights")          # weights/bireal18-<sha256>.h5
 >>> kbnn.weights.load(model, path)                      # the same network with the same method
@@ -24,14 +24,14 @@ from kbnn.errors import KbnnError, UsageError
 from kbnn.layers.binarized import Binarized
 from kbnn.loading import open_hdf5
 
-# Which of a layer's settings a method decides.
+# The settings of a layer that a method decides.
 _SETTINGS = ("input_quantizer", "kernel_quantizer", "scale")
 _ATTRIBUTE = "kbnn"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Arrays by `layer/weight`, and the settings of each layer that a method decides."""
+    """Arrays by `layer/weight`, and the method's settings of each layer."""
 
     what: str
     arrays: Mapping[str, np.ndarray]
@@ -39,7 +39,7 @@ class Source:
 
 
 def save(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
-    """Writes `folder/NAME-<sha256>.h5`, in Keras's own format for weights, and returns its path.
+    """Writes `folder/NAME-<sha256>.h5` in Keras's own format for weights and returns its path.
 
     Raises:
         KbnnError: the folder cannot be written.
@@ -56,12 +56,12 @@ def save(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
 
 
 def load(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
-    """Loads weights into the network that they were saved from, or one built in the same way.
+    """Loads weights into the network that they were saved from, or one that was built in the same way.
 
     Raises:
-        UsageError: the file belongs to a network of another shape, class count or method; the first layer that
-            differs is named.
-        KbnnError: the file is absent, damaged, or not a file of weights.
+        UsageError: the file belongs to a network of another shape, class count or method; the message names the first
+            layer that differs.
+        KbnnError: the file is missing, damaged, or not a weight file.
     """
     source = _read(Path(path))
     weights = _weights(model)
@@ -78,22 +78,22 @@ def load(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
 def transfer(
     source: tf.keras.Model | str | os.PathLike[str], target: tf.keras.Model, skip: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Starts a network from the weights of another one with the same layers, whatever its method.
+    """Initializes a network from another one with the same layers and any method.
 
-    So a binary network starts from its real-valued twin (staged training). Weights are matched by the names of
-    layers and weights. What only the target has keeps its value, but for learned scales, which start from the kernels
-    that came.
+    In staged training, a binary network starts from its real-valued twin. Weights are matched by the names of layers
+    and weights. Weights that only the target has keep their values, except for learned scales, which are initialized
+    from the new kernels.
 
     Args:
-        source: a model or a file of weights.
-        target: what to load into.
-        skip: layers to leave alone, such as `("logits",)` for another number of classes.
+        source: a model or a weight file.
+        target: the network to initialize.
+        skip: layers to leave as they are, such as `("logits",)` for another number of classes.
 
     Returns:
         The names of the target's weights that the source does not have.
 
     Raises:
-        UsageError: a kernel of the target is not in the source, or a shape differs.
+        UsageError: the source lacks a kernel of the target, or a shape differs.
         KbnnError: as `load`.
     """
     known = _of_model(source) if isinstance(source, tf.keras.Model) else _read(Path(source))
@@ -127,9 +127,9 @@ def _weights(model: tf.keras.Model) -> dict[str, tf.Variable]:
 
 
 def _names(layer: str, variables: list[str]) -> list[str]:
-    """`layer/kernel` for a variable `.../kernel:0`; a second one of that name is `layer/kernel_2`.
+    """`layer/kernel` for a variable `.../kernel:0`; a second one of the same name is `layer/kernel_2`.
 
-    The scopes between are left out: Keras numbers nested layers (a quantizer's) across the whole process.
+    Scopes in between are dropped, because Keras numbers nested layers, such as quantizers, across the whole process.
     """
     leaves = [re.sub(r":\d+$", "", variable).rpartition("/")[2] for variable in variables]
     counts = [leaves[:k].count(leaf) + 1 for k, leaf in enumerate(leaves)]
@@ -151,7 +151,7 @@ def _of_model(model: tf.keras.Model) -> Source:
 
 
 def _read(path: Path) -> Source:
-    """The content of a file of weights; one whose name holds a sha256 must have it."""
+    """The content of a weight file; if its name contains a sha256, the file must match it."""
     if not path.is_file():
         raise KbnnError(f"no file of weights at '{path}': check the path")
     stated = re.search(r"-([0-9a-f]{64})\.h5$", path.name)

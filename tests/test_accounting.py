@@ -1,4 +1,4 @@
-"""Counts against hand-worked numbers and the papers' tables."""
+"""Counts against numbers worked by hand and the tables of the papers."""
 
 import larq as lq
 import pytest
@@ -70,7 +70,7 @@ def test_thresholds_are_one_value_per_channel_and_merge():
         assert (cost.thresholds, cost.real_parameters, cost.storage_bits, cost.flops) == (4, 4, 32 * 4, 0)
 
 
-def test_learned_scales_and_trained_estimators_are_gone():
+def test_learned_scales_and_trained_estimators_cost_nothing():
     kernel = {"kernel_quantizer": quantizers.SignSwish(trainable_beta=True), "scale": "learned"}
     layer = layers.BinaryConv2D(8, 3, input_quantizer=quantizers.SignSwish(trainable_beta=True), **kernel)
     cost = count(sequential(layer))

@@ -1,4 +1,4 @@
-"""Sums over positions, in parts."""
+"""Partial sums over positions."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from kbnn import compiled
 
-# Fewer rows than parts, whole parts, parts of parts, and rows left over by either.
+# Fewer rows than parts, whole parts, parts of parts, and remaining rows.
 ROWS = (1, 7, 8, 64, 75, 1000)
 
 

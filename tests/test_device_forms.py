@@ -1,4 +1,4 @@
-"""Every quantizer, layer and method alone: which operators it becomes, by Larq's converter without ours, and parity."""
+"""The operators of every quantizer, layer and method alone in LCE's converter without kbnn's passes, and parity."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ KERNELS = {
     "HalfHalf magnitude": lambda: quantizers.HalfHalf("magnitude"),
     "OptimalMagnitude": quantizers.OptimalMagnitude,
 }
-# What is in front of the convolution's own two operators, or behind them.
+# The operators around the two of the convolution itself.
 LAYERS = {
     "BatchMedian": (layers.BatchMedian, ["SUB", "MUL", "PRELU"], []),
     "ChannelShift": (layers.ChannelShift, ["ADD"], []),
@@ -67,7 +67,7 @@ def converted(*chain: tf.keras.layers.Layer, shape=SHAPE) -> tuple[tf.keras.Mode
 
 
 def settled(model: tf.keras.Model) -> tuple[tf.keras.Model, bytes, list[str]]:
-    """The model with parameters that do not vanish, its file, and the file's operators."""
+    """The model with random parameters, its file, and the file's operators."""
     rng = np.random.default_rng(1)
     for weight in model.weights:
         if len(weight.shape) == 1 or "moving" in weight.name:

@@ -1,4 +1,4 @@
-"""Methods by name: what each puts where, how they compose, what they refuse."""
+"""Methods by name: the parts of each, composition, and errors."""
 
 import pytest
 import tensorflow as tf
@@ -6,7 +6,7 @@ import tensorflow as tf
 from kbnn import layers, methods, quantizers, regularizers
 from kbnn.errors import UsageError
 
-# Method -> input quantizer, kernel quantizer, scale, where the scale starts, the scale's penalty.
+# Method -> input quantizer, kernel quantizer, scale, scale initializer, scale penalty.
 TABLE = {
     "bnn": ("SteSign", "SteSign", None, "mean", None),
     "xnor": ("SteSign", "XNORSign", None, "mean", None),

@@ -71,7 +71,7 @@ plugin_data = kbnn_plugin:data
 
 
 def install(folder: Path, source: str = SOURCE, entries: str = ENTRIES) -> None:
-    """What pip leaves of a package in a folder of sys.path."""
+    """Writes what pip installs of a package into a folder of sys.path."""
     (folder / "kbnn_plugin.py").write_text(source)
     info = folder / "kbnn_plugin-1.0.dist-info"
     info.mkdir()
@@ -81,7 +81,7 @@ def install(folder: Path, source: str = SOURCE, entries: str = ENTRIES) -> None:
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
+    """Forgets after each test what it registered."""
     for registry in REGISTRIES:
         for name in ("_values", "_aliases", "_sources", "_loaded"):
             monkeypatch.setattr(registry, name, type(getattr(registry, name))(getattr(registry, name)))

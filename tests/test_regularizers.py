@@ -1,4 +1,4 @@
-"""Penalties against values worked by hand, and how a model comes to have them."""
+"""Penalties against values worked by hand, alone and in models."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_median_loss_gradient():
     variable = tf.Variable(w)
     with tf.GradientTape() as tape:
         loss = regularizers.median_loss(variable)
-    # 1 - (5/2 - 1)/2 is positive: 1/n less half of each side's share, and no side for the zero.
+    # 1 - (5/2 - 1)/2 is positive: each gradient is 1/n minus half of the share of its side; zero has no side.
     np.testing.assert_allclose(tape.gradient(loss, variable), [0, 0, 1 / 4 - 1 / 2, 1 / 4], atol=1e-7)
 
 
@@ -56,7 +56,7 @@ def test_gradients_flow_to_alpha_and_to_the_weights(per_filter):
 
 
 def expected_median_loss(model, strength=1e-4):
-    """λ/L·Σ over what the model has of 1-bit layers, by NumPy."""
+    """λ/L·Σ over the 1-bit layers of the model, by NumPy."""
     losses = [
         float(regularizers.median_loss(tf.constant(layer.latent_kernel.numpy())))
         for layer in model._flatten_layers()
@@ -66,7 +66,7 @@ def expected_median_loss(model, strength=1e-4):
 
 
 def mixed_model(penalty):
-    """Real layers, 1-bit convolutions, one of them used twice, and a 1-bit dense layer."""
+    """Real layers, 1-bit convolutions, one of which is used twice, and a 1-bit dense layer."""
     binary = {"kernel_quantizer": "ste_sign", "input_quantizer": "ste_sign", "kernel_regularizer": penalty}
     inputs = tf.keras.Input((8, 8, 4))
     x = tf.keras.layers.Conv2D(8, 3)(inputs)
@@ -90,7 +90,7 @@ class Subclassed(tf.keras.Model):
         return self.real(self.second(self.first(x)))
 
 
-def test_median_loss_averages_over_whatever_binarized_layers_there_are():
+def test_median_loss_averages_over_all_binarized_layers():
     model = mixed_model(regularizers.MedianLoss(1e-4))
     expected, count = expected_median_loss(model)
     assert count == 3
@@ -218,7 +218,7 @@ def test_l2_skips_what_it_is_told_to():
         np.testing.assert_allclose(gradient, 0.5 * weight.numpy(), 1e-6)
 
 
-def test_l2_takes_everything_when_told_so():
+def test_l2_takes_everything_if_nothing_is_excluded():
     model = decay_model()
     regularizers.add_weight_decay(model, 0.5, exclude=())
     with tf.GradientTape() as tape:

@@ -1,4 +1,4 @@
-"""Files of weights: round trips, and what is said when they do not fit."""
+"""Weight files: round trips, and the errors for files that do not fit."""
 
 import hashlib
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_keras_itself_loads_the_file(model: tf.keras.Model, path: Path):
     ],
     ids=str,
 )
-def test_what_does_not_fit_names_the_layer_and_what_to_do(path: Path, options: dict, message: str):
+def test_errors_name_the_layer_and_the_fix(path: Path, options: dict, message: str):
     other = build(**{"name": "tiny", **options})
     before = other.get_weights()
     with pytest.raises(UsageError, match=message):
@@ -130,6 +130,6 @@ def test_other_files_are_refused(path: Path, tmp_path: Path, content: bytes):
         weights.load(build("tiny"), tmp_path / "renamed.h5")
 
 
-def test_absent_files_are_named(tmp_path: Path):
+def test_missing_files_are_named(tmp_path: Path):
     with pytest.raises(KbnnError, match=r"no file of weights at '.*gone.h5'"):
         weights.load(build("tiny"), tmp_path / "gone.h5")

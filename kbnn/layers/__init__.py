@@ -1,6 +1,6 @@
-"""Keras layers of binary networks, on Larq's: one a file.
+"""Keras layers of binary networks, based on Larq's.
 
->>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="ste_sign")
+>>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="magnitude_aware")
 """
 
 from kbnn.layers.activation_scale import ActivationScale

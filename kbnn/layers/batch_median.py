@@ -14,19 +14,19 @@ from kbnn.layers.channels import known_channels, parametric_relu
 from kbnn.layers.rematerialization import attach
 from kbnn.quantizers.base import power_of_two
 
-# The median of a layer's activations is that of about this many of them: every s-th position of the batch with all its
-# channels, s of the row strides below. But for 3 and 9, none shares a factor with the usual widths of feature maps, so
-# that the sample runs through all columns.
+# The median of a layer's activations is estimated from about this many of them: every s-th position of the batch with
+# all its channels, where s is one of the strides below. Except for 3 and 9, none shares a factor with the usual widths
+# of feature maps, so that the sample covers all columns.
 SAMPLE = 81920
-# Positions of one image are alike, so that few of them tell little, however many channels they have.
+# Positions of one image are similar, so a few of them are not representative, however many channels they have.
 LEAST_ROWS = 512
 STRIDES = np.array([1, 3, 9, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
 
 
 def sample_rows(x: tf.Tensor) -> tf.Tensor:
-    """Evenly spaced positions of `(B, ..., C)` activations, all of their channels: `(rows, C)`, at least one row.
+    """Evenly spaced positions of `(B, ..., C)` activations with all channels: `(rows, C)`, at least one row.
 
-    Replicas share in the sample that one device would take of the whole batch.
+    Replicas share the sample that one device would take of the whole batch.
     """
     rows = _rows(x, max(max(SAMPLE // x.shape[-1], LEAST_ROWS) // _replicas(), 1))
     return tf.ensure_shape(rows, [None, x.shape[-1]])
@@ -35,7 +35,7 @@ def sample_rows(x: tf.Tensor) -> tf.Tensor:
 @compiled
 def _rows(x: tf.Tensor, wanted: int) -> tf.Tensor:
     rows = tf.reshape(x, [-1, x.shape[-1]])
-    # Between two strides, the larger one where it takes no less than two thirds of what is wanted.
+    # The larger of two strides if it takes at least two thirds of the wanted rows.
     longest = 3 * (tf.shape(rows)[0] // wanted) // 2
     nearest = tf.searchsorted(STRIDES, [longest], side="right")[0] - 1
     return rows[:: tf.gather(STRIDES, tf.maximum(nearest, 0))]
@@ -43,7 +43,7 @@ def _rows(x: tf.Tensor, wanted: int) -> tf.Tensor:
 
 @compiled
 def _median_and_unit(sample: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """The median, and a power of two near the largest magnitude, by which nothing overflows when squared."""
+    """The median, and a power of two near the largest magnitude: in this unit, no square overflows."""
     values = widen(sample)
     by_column = partial_sums(tf.abs, values, add=tf.maximum)
     largest = tf.maximum(tf.reduce_max(by_column), tf.reduce_max(tf.abs(beta)))
@@ -51,7 +51,7 @@ def _median_and_unit(sample: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
 
 
 def median_of(x: tf.Tensor) -> tf.Tensor:
-    """ω: the median of all activations of the batch, estimated from a sample, float32 and constant for the gradient."""
+    """ω: the median of all activations of the batch, estimated from a sample, in float32; passes no gradient."""
     sample = _gathered_over_replicas(tf.stop_gradient(sample_rows(x)))
     return _median_and_unit(sample, tf.zeros(1))[0]
 
@@ -100,7 +100,7 @@ def _normalized(
 def _gradient_sums(
     x: tf.Tensor, dy: tf.Tensor, beta: tf.Tensor, median: tf.Tensor, unit: tf.Tensor, sums: tf.Tensor
 ) -> tf.Tensor:
-    """Partial sums of dy·m/s and of dy, each of the positive and of the negative entries."""
+    """Partial sums of dy·m/s and of dy, each over the positive and over the negative entries."""
     positive, negative = _scales(sums, unit)
 
     def terms(x: tf.Tensor, dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -129,9 +129,9 @@ def _gradients(
     entries: tf.Tensor,
     dy_sums: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """dL/dx, and its sums over positions, dL/dβ_c: of the sums of m (`entries`) and of dy of either side."""
+    """dL/dx and its sums over positions, dL/dβ_c; `entries` and `dy_sums` are the sums of m and dy of each side."""
     scales = _scales(sums, unit)
-    # What the scales' own gradient takes away, m/s·(Σ γ·dy·m/s)/n of the side.
+    # The gradient through the scale subtracts m/s·(Σ γ·dy·m/s)/n of the same side.
     shares = tf.unstack(tf.where(sums[::2] > 0, through_scales / tf.maximum(sums[1::2], 1.0), 0.0))
 
     def through(side: int, m: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
@@ -157,14 +157,14 @@ def _summed_over_replicas(x: tf.Tensor) -> tf.Tensor:
 def _gathered_over_replicas(x: tf.Tensor) -> tf.Tensor:
     if _replicas() == 1:
         return x
-    # Gathering loses what is known of the shape.
+    # Gathering loses the static shape.
     return tf.ensure_shape(tf.distribute.get_replica_context().all_gather(x, axis=0), [None, *x.shape[1:]])
 
 
 def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """γ_c·m/s₊ where m >= 0, γ_c·m/s₋ else, m = A - ω + β_c; with it ω, s₊ and s₋ of the batch, all replicas' together.
+    """γ_c·m/s₊ where m >= 0, else γ_c·m/s₋, with m = A - ω + β_c; and ω, s₊ and s₋ of the batch over all replicas.
 
-    ω is a constant for the gradient, s₊ and s₋ are not: with y' = m/s and n entries on the side of an entry,
+    ω passes no gradient, s₊ and s₋ do: with y' = m/s and n entries on the side of an entry,
     dL/dA = (γ_c·dy - y'·(Σ γ·dy·y' of the side)/n)/s, dL/dβ_c = Σ dL/dA, dL/dγ_c = Σ dy·y' of the channel.
     """
     sample = _gathered_over_replicas(tf.stop_gradient(sample_rows(x)))
@@ -195,18 +195,18 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class BatchMedian(tf.keras.layers.Layer):
-    """Centres a layer's activations on their median before the sign, and scales either side: `(B, ..., C)` to the same.
+    """Centres activations on their median before the sign and scales each side: `(B, ..., C)` to the same.
 
-    m = A - ω + β_c, ω the median of all of the layer's batch activations, one scalar;
+    m = A - ω + β_c, ω the median of all activations of the batch, one scalar;
     y = γ_c·m/s₊ where m > 0, γ_c·m/s₋ where m < 0, s± = √(Σ m±²/n±), 1 for a side without entries.
-    Gradient: ω is a constant; s₊ and s₋ are not. β_c starts at 0, γ_c > 0 at 1.
+    Gradient: ω passes none; s₊ and s₋ do. β_c starts at 0, γ_c > 0 at 1.
 
-    In training the statistics are the batch's, over all replicas; else moving averages, which start at 0, 1, 1, as in a
-    frozen layer (`trainable = False`). Neither scale changes a sign: followed by one, the layer is the threshold
-    A >= ω - β_c, exactly, and `threshold()` is that constant.
+    In training, the statistics are those of the batch over all replicas. At inference, and in a frozen layer
+    (`trainable = False`), they are moving averages, which start at 0, 1 and 1. The scales do not change a sign: with a
+    sign behind it, the layer is exactly the threshold A >= ω - β_c, which `threshold()` returns.
 
     Args:
-        momentum: of the moving averages.
+        momentum: momentum of the moving averages.
 
     Raises:
         UsageError: an unknown number of channels, or a momentum outside 0..1.
@@ -214,14 +214,14 @@ class BatchMedian(tf.keras.layers.Layer):
     Example:
         >>> kbnn.layers.BatchMedian()(tf.random.normal((8, 16, 16, 64)), training=True)
 
-    The scales, and that the gradient flows through them, are the paper's: on held-out CIFAR-10 images three seeds of
-    it, of constant scales, of none and of the mean in the median's place all come to 34.6 to 36.4 %, within the seeds'
-    spread (`results/variants.csv`; `benchmarks/variants.py`).
+    The scales and their gradient follow the paper. On held-out CIFAR-10 images, three seeds each of this layer, of
+    scales without a gradient, of no scales, and of the mean instead of the median all reach 34.6 to 36.4 %, within the
+    spread of the seeds (`results/variants.csv`; `benchmarks/variants.py`).
 
     Source: ML+BMA, equations 11 and 12.
-    Deviates from the paper: the median is that of an evenly spaced sample, since sorting all activations costs more
-    than the convolution they go to. On the activations of CIFAR-10 images in ResNet-20 and Bi-Real-18, 272 medians, its
-    rank error is 0.11 % on average and 0.49 % at most (`results/median_rank.csv`; `benchmarks/median_rank.py`).
+    Deviates from the paper: the median is estimated from an evenly spaced sample; sorting all activations would cost
+    more than the convolution behind it. Over 272 medians of activations of CIFAR-10 images in ResNet-20 and Bi-Real-18,
+    its rank error is 0.11 % on average and at most 0.49 % (`results/median_rank.csv`; `benchmarks/median_rank.py`).
     """
 
     def __init__(self, momentum: float = 0.99, **kwargs: Any) -> None:
@@ -272,13 +272,13 @@ class BatchMedian(tf.keras.layers.Layer):
         average.assign_sub((average - value) * (1 - self.momentum))
 
     def _by_averages(self, inputs: tf.Tensor) -> tf.Tensor:
-        # One constant per channel, and a PReLU: what the device's converter knows.
+        # One constant per channel and a PReLU, which the converter supports.
         m = tf.cast(inputs, tf.float32) - self.threshold()
         slope = self.moving_positive_rms / self.moving_negative_rms
         return _cast_with_sign(parametric_relu(m * (self.gamma / self.moving_positive_rms), slope), inputs.dtype)
 
     def threshold(self) -> tf.Tensor:
-        """ω - β_c per channel, `(C,)` float32: at inference, sign(y) is +1 exactly where A is not below it."""
+        """ω - β_c per channel, `(C,)` float32: at inference, sign(y) is +1 exactly where A >= ω - β_c."""
         return self.moving_median - self.beta
 
     def get_config(self) -> dict[str, Any]:
@@ -286,7 +286,7 @@ class BatchMedian(tf.keras.layers.Layer):
 
 
 def _cast_with_sign(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """`x` in `dtype`; what would vanish in float16 stays as its smallest number, for a sign is to follow."""
+    """`x` in `dtype`. In float16, negative values that would underflow stay negative, because a sign follows."""
     if dtype != tf.float16:
         return tf.cast(x, dtype)
     least = tf.constant(2.0**-14, tf.float16)

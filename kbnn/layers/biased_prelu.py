@@ -27,7 +27,7 @@ def _prelu_gradients(x: tf.Tensor, dy: tf.Tensor, bias: tf.Tensor, slope: tf.Ten
 
 @tf.custom_gradient
 def biased_prelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-    """u where u > 0, else slope_c·u, u = x - bias_c; both in float32 per channel.
+    """u where u > 0, else slope_c·u, with u = x - bias_c; bias and slope are float32 per channel.
 
     dL/dx = dy·(1 where u > 0, else slope_c), dL/dbias_c = -Σ dL/dx, dL/dslope_c = Σ dy·min(u, 0) of the channel.
     """
@@ -54,15 +54,15 @@ def rprelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor) -
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class BiasedPReLU(tf.keras.layers.Layer):
-    """PReLU(x - γ): a parametric ReLU whose knee is learned too, `(B, ..., C)` to the same.
+    """PReLU(x - γ), a parametric ReLU with a learned shift: `(B, ..., C)` to the same.
 
-    y = u where u > 0, else slope·u, u = x - γ; γ starts at 0, the slope at 0.25.
+    y = u where u > 0, else slope·u, with u = x - γ; γ starts at 0, the slope at 0.25.
 
     Args:
-        groups: channels that lie side by side share γ and slope in so many groups; None: each has its own.
+        groups: number of groups of neighbouring channels that share γ and slope; None for one per channel.
 
     Raises:
-        UsageError: the channels cannot be split into so many groups.
+        UsageError: the channels cannot be split into this number of groups.
 
     Example:
         >>> kbnn.layers.BiasedPReLU(groups=2)(tf.zeros((1, 8, 8, 64)))

@@ -14,15 +14,15 @@ def _shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def channel_shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """x + b_c, `bias` in float32; dL/dx = dy, dL/db_c = Σ dy of the channel."""
+    """x + b_c, with a float32 bias; dL/dx = dy, dL/db_c = Σ dy over the channel."""
     return _shift(x, bias), lambda dy: (dy, channel_sums(dy))
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class ChannelShift(tf.keras.layers.Layer):
-    """Adds a learned constant to each channel; with the sign after it, ReActNet's RSign: `(B, ..., C)` to the same.
+    """Adds a learned constant to each channel: `(B, ..., C)` to the same. With a sign behind it, ReActNet's RSign.
 
-    y = x + b_c, so that sign(y) is the threshold x >= -b_c.
+    y = x + b_c, so that sign(y) is the threshold x >= -b_c; b starts at 0.
 
     Raises:
         UsageError: an unknown number of channels.

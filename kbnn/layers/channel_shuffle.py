@@ -1,4 +1,4 @@
-"""Mixes the channels of the groups of a grouped convolution."""
+"""Mixes the channels of different groups between grouped convolutions."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from kbnn.layers.channels import check_divides, known_channels
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class ChannelShuffle(tf.keras.layers.Layer):
-    """Deals the channels out like cards, group by group: `(B, H, W, C)` to the same.
+    """Interleaves the channels of groups: `(B, H, W, C)` to the same.
 
     Channel i·groups + g of the output is channel g·C/groups + i of the input.
 
     Args:
-        groups: number of groups the channels come in.
+        groups: number of groups of the input's channels.
 
     Raises:
-        UsageError: the channels cannot be split into so many groups.
+        UsageError: the channels cannot be split into this number of groups.
 
     Example:
         >>> kbnn.layers.ChannelShuffle(2)(tf.reshape(tf.range(4.0), (1, 1, 1, 4)))  # 0, 2, 1, 3

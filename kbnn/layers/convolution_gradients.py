@@ -1,4 +1,4 @@
-"""The two gradients of a convolution, each in the way that is fast on a CPU, and that exists for groups."""
+"""The two gradients of a convolution, computed in the way that is fastest on a CPU and exists for groups."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from kbnn.layers import grouped_convolution
 
 Strides = tuple[int, int]
 
-# On a CPU, one matrix product per position of the kernel takes 0.3 to 0.8 of the time of TensorFlow's own gradient for
-# maps of up to this many pixels and kernels of at least this many input channels and filters; else it takes longer.
+# On a CPU, for maps of at most this many pixels and kernels of at least this many input channels and filters, one
+# matrix product per kernel position takes 0.3 to 0.8 of the time of TensorFlow's own gradient; otherwise more.
 SMALL_MAP = 64
 MANY_CHANNELS = 128
 
 
 def input_gradient(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor, strides: Strides, padding: str) -> tf.Tensor:
-    """dL/dx of conv(x, kernel), zero-padded or not. Of `x` only its shape is used."""
+    """dL/dx of conv(x, kernel), zero-padded or not. Only the shape of `x` is used."""
     groups = _groups(x, kernel.shape)
     if groups > 1 and not grouped_convolution.has_gradients(dy.dtype):
         return _by_group(groups, lambda x, kernel, dy: input_gradient(x, kernel, dy, strides, padding), x, kernel, dy)
@@ -25,7 +25,7 @@ def input_gradient(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor, strides: Stri
 
 
 def kernel_gradient(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor, strides: Strides) -> tf.Tensor:
-    """dL/dkernel of conv(x, kernel) without padding. Of `kernel` only its shape is used."""
+    """dL/dkernel of conv(x, kernel) without padding. Only the shape of `kernel` is used."""
     groups = _groups(x, kernel.shape)
     by_position = strides == (1, 1) and _multiplies_faster([*kernel.shape[:3], kernel.shape[3] // groups], dy)
     if groups > 1 and (by_position or not grouped_convolution.has_gradients(dy.dtype)):
@@ -42,7 +42,7 @@ def _groups(x: tf.Tensor, kernel: tf.TensorShape) -> int:
 
 
 def _by_group(groups: int, gradient: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
-    """The gradient of each group on its own, side by side."""
+    """The gradients of all groups, computed separately and concatenated."""
     parts = zip(*(tf.split(tensor, groups, axis=-1) for tensor in tensors), strict=True)
     return tf.concat([gradient(*part) for part in parts], axis=-1)
 

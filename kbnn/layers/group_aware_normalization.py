@@ -1,4 +1,4 @@
-"""PresB-Net's normalization: each sample across its groups, then each channel across the batch."""
+"""PresB-Net's normalization: each sample over its groups, then each channel over the batch."""
 
 from typing import Any
 
@@ -16,19 +16,19 @@ SCOPES = ("layer", "group")
 class GroupAwareNormalization(tf.keras.layers.Layer):
     """Layer normalization, an activation, then batch normalization: `(B, H, W, C)` to the same.
 
-    y = BN(activation(LN(x))), LN over (H, W, C) of each sample, so that the groups of a grouped convolution keep their
-    differences but share one scale.
+    y = BN(activation(LN(x))). LN is over (H, W, C) of each sample, so that the groups of a grouped convolution keep
+    their differences but share one scale.
 
     Args:
-        groups: number of groups of the convolution before.
-        scope: "layer" normalizes all groups together without affine parameters (the paper's method section); "group"
-            each on its own, with them (the authors' code).
-        activation: the layer between the two; a biased PReLU per group by default, None for none.
-        momentum: of the batch normalization's moving averages.
-        epsilon: under both roots.
+        groups: number of groups of the preceding convolution.
+        scope: "layer" normalizes all groups together, without affine parameters (the paper's method section); "group"
+            normalizes each group separately, with them (the authors' code).
+        activation: the layer between the two normalizations; a biased PReLU per group by default, None for none.
+        momentum: momentum of the moving averages of the batch normalization.
+        epsilon: ε of both normalizations.
 
     Raises:
-        UsageError: an unknown scope, or channels that cannot be split into so many groups.
+        UsageError: an unknown scope, or channels that cannot be split into this number of groups.
 
     Example:
         >>> kbnn.layers.GroupAwareNormalization(groups=2)(tf.zeros((1, 8, 8, 64)))
@@ -63,7 +63,7 @@ class GroupAwareNormalization(tf.keras.layers.Layer):
         self.batch_normalization = tf.keras.layers.BatchNormalization(
             momentum=momentum,
             epsilon=epsilon,
-            # Slower, and the same, where there is one replica.
+            # With one replica it would be slower, with the same result.
             synchronized=tf.distribute.get_strategy().num_replicas_in_sync > 1,
             name="batch_normalization",
             dtype=self.dtype_policy,

@@ -1,4 +1,4 @@
-"""Convolutions in groups, by the fastest way that has gradients here."""
+"""Grouped convolutions, by the fastest operator that has gradients on this machine."""
 
 import functools
 
@@ -8,10 +8,10 @@ import tensorflow as tf
 def conv2d(
     x: tf.Tensor, kernel: tf.Tensor, strides: tuple[int, int], padding: str, dilations: tuple[int, int]
 ) -> tf.Tensor:
-    """`tf.nn.conv2d`; a kernel for fewer channels than `x` has is one for so many groups of them.
+    """`tf.nn.conv2d`, grouped where the kernel has fewer input channels than `x`.
 
-    TensorFlow's own operator takes such kernels, in half the time of an ungrouped convolution, but not every
-    processor has its gradient in every precision. There the groups are convolved one by one.
+    TensorFlow's operator takes such kernels, in half the time of an ungrouped convolution, but its gradient is not
+    implemented for every processor and precision. Elsewhere the groups are convolved one by one.
     """
     groups = x.shape[-1] // kernel.shape[2]
     if groups == 1 or has_gradients(x.dtype):
@@ -22,7 +22,7 @@ def conv2d(
 
 @functools.cache
 def has_gradients(dtype: tf.DType) -> bool:
-    """Whether TensorFlow differentiates grouped convolutions of a dtype here, with respect to input and kernel."""
+    """Whether TensorFlow can differentiate grouped convolutions of a dtype on this machine."""
 
     @tf.function
     def gradients() -> list[tf.Tensor]:

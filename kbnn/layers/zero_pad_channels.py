@@ -12,13 +12,13 @@ SIDES = ("both", "after")
 class ZeroPadChannels(tf.keras.layers.Layer):
     """Adds channels of zeros: `(B, H, W, C)` to `(B, H, W, filters)`.
 
-    With half of them on either side, the parameterless shortcut (type A) of a residual network to more channels. With
-    all of them after, and then added to a tensor of `filters` channels, PresB-Net's joint: the first channels are
-    added to, the others put beside.
+    With half of them on each side, it is the parameter-free shortcut (type A) of a residual network. With all of them
+    after the input's channels and an addition behind it, it is PresB-Net's shortcut, which adds to the first channels
+    and concatenates the others.
 
     Args:
-        filters: the number of output channels.
-        side: "both", or "after" the input's channels.
+        filters: number of output channels.
+        side: "both" for zeros on both sides, "after" for zeros after the input's channels.
 
     Raises:
         UsageError: an input that is not `(B, H, W, C)` or has more than `filters` channels, or an unknown side.

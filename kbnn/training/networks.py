@@ -43,7 +43,7 @@ def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Mode
     return model
 
 
-def build(name: str, method: Method, **kwargs: Any) -> tf.keras.Model:
+def build(name: str, method: str | Method | None, **kwargs: Any) -> tf.keras.Model:
     """A network by name."""
     return _package().build(name, method, **kwargs)
 

@@ -1,10 +1,10 @@
-"""What the tests of layers share."""
+"""Helpers for the tests of layers."""
 
 import tensorflow as tf
 
 
 def output_and_gradients(layer, x, dy, training=None):
-    """A layer's output, and the gradients of its input and of its trainable weights by name."""
+    """A layer's output and the gradients of its input and, by name, of its trainable weights."""
     x = tf.convert_to_tensor(x)
     kwargs = {} if training is None else {"training": training}
     with tf.GradientTape() as tape:

@@ -151,7 +151,7 @@ def test_statistics_in_float32_under_mixed_precision(policy):
 )
 def test_sample_keeps_the_rank(shape):
     rng = np.random.default_rng(3)
-    # Channels of different centres, images of different brightness, a gradient across the columns.
+    # Channels with different centres, images of different brightness, a gradient across the columns.
     a = rng.normal(size=shape) * rng.uniform(0.5, 2, shape[-1]) + rng.normal(size=shape[-1])
     a += rng.normal(size=(shape[0],) + (1,) * (len(shape) - 1))
     if len(shape) == 4:
@@ -162,7 +162,7 @@ def test_sample_keeps_the_rank(shape):
     assert abs((a < median).mean() - 0.5) < 0.005
 
 
-def test_sample_is_everything_when_that_is_little():
+def test_small_batches_are_sampled_completely():
     a = tf.random.normal((5, 4, 4, 8))
     np.testing.assert_array_equal(batch_median.sample_rows(a), tf.reshape(a, (-1, 8)))
 

@@ -15,7 +15,7 @@ X = np.random.default_rng(0).normal(size=(2, 7, 6, 8)).astype(np.float32)
 
 
 def convolved(x, kernel, strides=1, padding="same", groups=1, pad=1.0):
-    """A convolution by its definition, padded with `pad` as TensorFlow pads with zeros."""
+    """A convolution by its definition, padded with the value `pad` where TensorFlow pads with zeros."""
     kh, kw, per_group, filters = kernel.shape
     if padding == "same":
         sizes = [(-(-n // strides) - 1) * strides + k - n for n, k in zip(x.shape[1:3], (kh, kw), strict=True)]
@@ -60,7 +60,7 @@ def test_groups(groups, strides):
         y, convolved(reference.sign(X), layer.binarized_kernel().numpy(), strides, "same", groups), 1e-5, 1e-5
     )
 
-    # The same as convolutions of their own, put side by side.
+    # Equal to separate convolutions, concatenated.
     single = []
     for part, weights in zip(np.split(X, groups, -1), np.split(kernel, groups, -1), strict=True):
         alone = BinaryConv2D(
@@ -251,3 +251,25 @@ def test_inputs_of_another_rank_are_refused():
         BinaryConv2D(8, 3, name="conv")(tf.zeros((2, 8)))
     with pytest.raises(UsageError, match=r"dense takes \(batch, channels\): received"):
         BinaryDense(8, name="dense")(tf.zeros((8,)))
+
+
+def test_one_scale_for_the_layer_by_hand():
+    kernel = np.float32([[[[1, -3], [0.5, 2], [-0.5, 1]]]])
+    x = np.float32([[[[1, -1, 2]]]])
+    # The signs of x are 1, -1, 1: (1 - 1 - 1, -1 - 1 + 1) = (-1, -1); mean(abs(W)) = 8/6, and 2/3 and 2 per filter.
+    expected = {("mean_abs", "layer"): [-8 / 6, -8 / 6], ("mean_abs", "filter"): [-2 / 3, -2]}
+    expected |= {("learned", scope): value for (_, scope), value in expected.items()}
+    for (scale, scope), value in expected.items():
+        layer = BinaryConv2D(2, 1, input_quantizer="ste", kernel_quantizer="ste", scale=scale, scale_scope=scope)
+        layer.build(x.shape)
+        layer.latent_kernel.assign(kernel)
+        layer.restart_scale()
+        for training in (False, True):
+            np.testing.assert_allclose(layer(x, training=training)[0, 0, 0], value, rtol=1e-6)
+        assert layer.output_scale().shape == (2 if scope == "filter" else 1,)
+        assert BinaryConv2D.from_config(layer.get_config()).scale_scope == scope
+
+
+def test_an_unknown_scope_offers_near_ones():
+    with pytest.raises(UsageError, match="unknown scale_scope of conv: received 'filters'; did you mean filter"):
+        BinaryConv2D(2, 1, scale="learned", scale_scope="filters", name="conv")

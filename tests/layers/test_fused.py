@@ -1,4 +1,4 @@
-"""The training step's convolution against the plain call: values, all gradients, and where it must not be used."""
+"""The fused convolution of the training step against the plain call: values, gradients, and cases it must refuse."""
 
 import contextlib
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def binary_layer(shape: tuple[int, ...], **arguments: object) -> BinaryConv2D:
 
 
 def activations(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Normal values, some exactly zero and some exactly at the estimators' edges."""
+    """Normal values, with some zeros and some values at the edges of the estimators."""
     rng = np.random.default_rng(seed)
     x = rng.normal(0, 1, shape).astype(np.float32)
     edges = np.float32([0.0, -0.0, 1.0, -1.0])
@@ -90,7 +90,7 @@ def xla(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 @contextlib.contextmanager
 def counted_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The input quantizers of the layers that took the fused form."""
+    """The input quantizers of the layers that take the fused form."""
     calls: list[str] = []
     original = fused.convolution
 
@@ -224,7 +224,7 @@ def test_is_the_same_in_a_function_of_unknown_batch_size():
 
 
 def operations(layer: BinaryConv2D, **arguments: object) -> list[str]:
-    """The types of operations, inside called functions too, that a call of the layer consists of."""
+    """The types of the operations in a call of the layer, including those inside functions."""
     traced = tf.function(lambda x: layer(x, **arguments)).get_concrete_function(tf.TensorSpec((1, 8, 8, 4)))
     definition = traced.graph.as_graph_def()
     functions = [node for function in definition.library.function for node in function.node_def]
@@ -265,7 +265,7 @@ class Doubled(lq.quantizers.SteSign):
     ],
     ids=["function", "two bits", "subclass", "real input", "observed", "zeros", "minus ones", "dilated", "float64"],
 )
-def test_what_it_does_not_know_takes_the_plain_call(shape, arguments, monkeypatch):
+def test_unknown_cases_take_the_plain_call(shape, arguments, monkeypatch):
     layer = binary_layer(shape, **arguments)
     x = tf.cast(activations(shape), layer.compute_dtype)
     with counted_calls(monkeypatch) as calls:
@@ -286,7 +286,7 @@ def test_unknown_height_and_width_take_the_plain_call(monkeypatch):
     np.testing.assert_array_equal(y, layer(x, training=True))
 
 
-def test_the_environment_leaves_xla_out(monkeypatch):
+def test_the_environment_turns_xla_off(monkeypatch):
     monkeypatch.setenv(compiled.VARIABLE, "0")
     assert not compiled.available.__wrapped__()
 
@@ -313,7 +313,7 @@ def _bnnplus() -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_fits_a_subclassed_model_as_the_plain_call_does(monkeypatch):
+def test_trains_a_subclassed_model_like_the_plain_call(monkeypatch):
     def losses() -> list[float]:
         tf.keras.utils.set_random_seed(0)
         model = Subclassed()
@@ -347,7 +347,7 @@ def test_all_gradients_of_a_network_equal_the_plain_ones(method, monkeypatch):
     assert len(calls) == 4
     monkeypatch.setattr(fused, "takes", lambda *_: False)
     plain = gradients()
-    # Of what batch normalization takes out again, such as a scale before it, only rounding is left.
+    # Where batch normalization cancels a gradient, such as that of a scale in front of it, only rounding remains.
     largest = max(float(tf.reduce_max(tf.abs(gradient))) for gradient in plain.values())
     for name, expected in plain.items():
         np.testing.assert_allclose(fast[name], expected, rtol=1e-3, atol=1e-5 * largest, err_msg=name)

@@ -1,4 +1,4 @@
-"""Sample normalization, and PresB-Net's group-aware normalization, against NumPy float64."""
+"""Group normalization and PresB-Net's group-aware normalization against NumPy float64."""
 
 import numpy as np
 import pytest

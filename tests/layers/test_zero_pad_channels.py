@@ -1,4 +1,4 @@
-"""Channels of zeros on either side."""
+"""Padding with channels of zeros."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from kbnn.errors import UsageError
 from kbnn.layers import ZeroPadChannels
 
 
-def test_pads_half_on_either_side_the_odd_one_behind():
+def test_pads_both_sides_with_the_odd_channel_after():
     padded = ZeroPadChannels(5)(tf.ones((1, 1, 1, 2))).numpy()
     np.testing.assert_array_equal(padded[0, 0, 0], [0, 1, 1, 0, 0])
 
@@ -28,11 +28,11 @@ def test_unknown_sides_offer_near_ones():
         ZeroPadChannels(5, side="afters", name="pad")
 
 
-def test_fewer_channels_than_it_gets_is_an_error():
+def test_more_input_than_output_channels_is_an_error():
     with pytest.raises(UsageError, match="pad cannot pad to 1 channels: received 2"):
         ZeroPadChannels(1, name="pad")(tf.ones((1, 1, 1, 2)))
 
 
-def test_what_is_no_map_is_refused():
+def test_inputs_of_another_rank_are_refused():
     with pytest.raises(UsageError, match=r"takes \(batch, height, width, channels\): received"):
         ZeroPadChannels(12)(tf.zeros((3, 8)))

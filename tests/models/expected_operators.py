@@ -1,6 +1,6 @@
-"""What the smallest form of every network becomes on the device: its operators, and how often each is there."""
+"""The operators of the smallest form of every network on the device, with their counts."""
 
-# With any method whose quantizers and scales leave nothing behind but the binary convolutions.
+# With a method whose quantizers and scales fold into the binary convolutions.
 OWN = {
     "alexnet": "ADD:1 CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:6 LceQuantize:2 MAX_POOL_2D:1 RESHAPE:1",
     "aresb10": (
@@ -21,7 +21,7 @@ OWN = {
     "vgg_small": "CONV_2D:1 FULLY_CONNECTED:1 LceBMaxPool2d:2 LceBconv2d:5 LceQuantize:1 MAX_POOL_2D:1",
 }
 
-# What the layers add that a method puts around a binary convolution, or what they keep from being fused.
+# Operators of the layers that a method adds around binary convolutions, and operators that these prevent from fusing.
 ADDED = {
     "alexnet": {
         "irnet": "ADD:1 LceQuantize:1",

@@ -91,7 +91,7 @@ def test_grouped_networks_run_on_every_kernel_in_their_portable_form(name: str, 
 
 
 def check_file(model: tf.keras.Model, artifact: converters.Artifact) -> None:
-    """`convert` has compared every layer and every kernel bit with Keras, on every kernel that runs the file."""
+    """`convert` has compared every layer and every kernel bit with Keras on every kernel."""
     assert artifact.parity.passed
     assert artifact.parity.kernel_bits_equal
     assert artifact.audit.silent_fallbacks == []

@@ -1,4 +1,4 @@
-"""Networks by name, and what is said when they cannot be built."""
+"""Networks by name, and the errors for those that cannot be built."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_networks_built_from_one_method_have_penalties_of_their_own():
     assert first.kernel_regularizer.layers == 4
 
 
-def test_lists_and_text_become_what_the_option_takes():
+def test_lists_and_text_are_converted_to_the_type_of_the_option():
     assert models.build("bireal18", input_shape=[32, 32, 3], blocks=[1, 1, 1, 1], width="0.125").get_layer("stem_bn")
 
 
@@ -60,7 +60,7 @@ def test_lists_and_text_become_what_the_option_takes():
     ],
     ids=str,
 )
-def test_what_cannot_be_built_is_one_clear_error(arguments: dict, message: str):
+def test_clear_errors(arguments: dict, message: str):
     with pytest.raises(UsageError, match=message) as caught:
         models.build(**{"name": "bireal18", "method": "bireal", **arguments})
     assert "\n" not in str(caught.value)

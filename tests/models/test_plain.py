@@ -57,7 +57,7 @@ def test_dorefa_svhn():
     assert "bn1" not in [layer.name for layer in model.layers]
 
 
-def test_max_pooling_comes_after_batch_normalization_so_that_it_can_run_on_bits():
+def test_max_pooling_comes_after_batch_normalization():
     for name in ("vgg_small", "alexnet", "dorefa_svhn"):
         for layer in build(name, "bnn").layers:
             if isinstance(layer, tf.keras.layers.MaxPooling2D) and layer.name != "pool1":

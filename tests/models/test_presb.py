@@ -145,7 +145,7 @@ def test_rows_of_table_5(options: dict, row: list[str]):
 
 
 def parts_of(layer: tf.keras.layers.Layer) -> list[str]:
-    """The class of a layer, or of the layers within it."""
+    """The class of a layer, or the classes of the layers within it."""
     found = [layer]
     if isinstance(layer, layers.GroupAwareNormalization):
         found = [layer.layer_normalization, layer.activation, layer.batch_normalization]

@@ -1,4 +1,4 @@
-"""The residual networks: depth, stems, shortcut designs, and names that weights load by."""
+"""The residual networks: depth, stems, shortcut designs, and the names by which weights load."""
 
 import itertools
 

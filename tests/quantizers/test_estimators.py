@@ -1,4 +1,4 @@
-"""Surrogate gradients against NumPy float64, on grids that hold every edge."""
+"""Surrogate gradients against NumPy float64, on grids with every edge case."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ CASES = {
 
 
 def applied(quantizer, x):
-    """The quantizer on `x` in the dtype of `x`, which Keras would cast to its policy's."""
+    """The quantizer applied to `x` in its own dtype; Keras would cast it to the policy's."""
     quantizer.build(x.shape)
     return quantizer.call(x)
 
@@ -46,7 +46,7 @@ def test_equals_the_formula(make, derivative):
 
 
 @pytest.mark.parametrize(("make", "derivative"), CASES.values(), ids=CASES)
-def test_gradient_function_is_what_the_tape_gives(make, derivative):
+def test_gradient_function_equals_the_tape(make, derivative):
     quantizer = make()
     x, dy = tf.constant(reference.activations()), tf.ones(len(reference.activations()))
     _, dx = forward_and_gradient(quantizer, x.numpy(), dy.numpy())

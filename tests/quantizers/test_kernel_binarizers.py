@@ -94,7 +94,7 @@ def test_equals_the_formula(make, formula, kind):
     y, dw = forward_and_gradient(make(), w, dy)
     expected, gradient = formula(w.astype(np.float64), dy.astype(np.float64))
     np.testing.assert_allclose(y, expected, reference.RTOL, 0)
-    # Relative to the largest: standardizing tiny weights has a gradient as large as their inverse.
+    # Relative to the largest value: the gradient of standardizing tiny weights grows with their inverse.
     unit = max(np.abs(gradient).max(), 1.0)
     np.testing.assert_allclose(dw / unit, gradient / unit, reference.RTOL, reference.ATOL)
 

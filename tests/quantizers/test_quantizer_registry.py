@@ -1,4 +1,4 @@
-"""The one vocabulary of quantizers: names, aliases, what is declared, and registration from outside."""
+"""The registry of quantizers: names, aliases, declared levels, and registration by users."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from kbnn.quantizers import registry
 
 @pytest.fixture(autouse=True)
 def registered_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is forgotten after it."""
+    """Forgets after each test what it registered."""
     for name in ("_values", "_aliases", "_sources"):
         monkeypatch.setattr(registry._QUANTIZERS, name, dict(getattr(registry._QUANTIZERS, name)))
 
@@ -90,7 +90,7 @@ def test_registering_again_replaces():
 
 
 class Surrogate(quantizers.Estimator):
-    """As the docstring of `Estimator` has it: a subclass that defines only `surrogate`."""
+    """Defines only `surrogate`, as the docstring of `Estimator` says."""
 
     @staticmethod
     def surrogate(x, dy):
@@ -145,7 +145,7 @@ class Levels(quantizers.Estimator):
 
 
 class Threshold(quantizers.SteSign):
-    """Overrides the `call` of a class that is known to be the sign."""
+    """Overrides the `call` of a class whose function is known."""
 
     def call(self, inputs):
         return super().call(inputs - 0.5)
