@@ -171,7 +171,14 @@ def _measured(
         for each in ([kernel] if kernel else _kernels(path, default_kernel(tool)))
     ]
     runs = [(path, dataclasses.replace(settings, kernel=each)) for _, path, each in wanted]
-    comparison = compare_runs(runs, target, tool, progress=progress)
+    # The files are temporary: people know them by their forms.
+    names = {str(path): form.name for form, path in paths}
+
+    def told(line: str) -> None:
+        path, colon, rest = line.partition(": ")
+        progress(f"{names.get(path, path)}{colon}{rest}")
+
+    comparison = compare_runs(runs, target, tool, progress=told)
     agreement = {path: _agreement(path, images, expected) for _, path in paths}
     found = [
         MeasuredForm(form.name, form.command, each, path.stat().st_size, agreement[path], report)
