@@ -15,6 +15,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,6 +40,11 @@ MARKS = ("<!-- soak: written by benchmarks/soak.py -->", "<!-- end of soak -->")
 LONGEST = 10.0
 _LONGEST_ATTACK = 3600.0
 _MOST_MEMORY = 10 * 2**30
+# Mutants of one process; each process has the next seed.
+_PART = 2000
+# A command that starts the processes, for machines that queue work.
+_THROUGH = shlex.split(os.environ.get("KBNN_SOAK_THROUGH", ""))
+_GOALS = ("losses", "hangs", "tracebacks", "code_runs", "wrong_accepts")
 _KBNN = (sys.executable, "-c", "import sys; from kbnn.cli import main; sys.exit(main())")
 _EXAMPLE = "resnet20-xnor+ml+bma-cifar10-14e777dc7648.tflite"
 
@@ -57,6 +63,13 @@ class Outcome:
     wrong_accepts: int = 0
     slowest_seconds: float = 0.0
     first_failure: str = ""
+
+    def add(self, other: "Outcome") -> None:
+        """Adds the counts of another process."""
+        for name in ("cases", "refused", *_GOALS):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.slowest_seconds = max(self.slowest_seconds, other.slowest_seconds)
+        self.first_failure = self.first_failure or other.first_failure
 
     def fails(self, kind: str, case: object) -> None:
         """Counts a failure of a kind and keeps the first one."""
@@ -558,7 +571,6 @@ _WHAT = {
     "kills": "kills of a training that is resumed",
     "cuts": "tests that cut the power during a training",
 }
-_GOALS = ("losses", "hangs", "tracebacks", "code_runs", "wrong_accepts")
 
 
 def _child(name: str, seed: int, count: int) -> None:
@@ -573,9 +585,17 @@ def _child(name: str, seed: int, count: int) -> None:
 
 
 def _run(name: str, seed: int, count: int) -> tuple[Outcome, float]:
-    """One attack in a process of its own, and how long it took."""
-    command = [sys.executable, __file__, "--child", name, "--seed", str(seed), "--mutants", str(count)]
+    """One attack in a process of its own, many mutants in several, and how long it took."""
     started = time.monotonic()
+    total = Outcome(name)
+    parts = range(0, count, _PART) if name == "mutants" else [0]
+    for k, first in enumerate(parts):
+        total.add(_part(name, seed + k, min(_PART, count - first) if name == "mutants" else count))
+    return total, time.monotonic() - started
+
+
+def _part(name: str, seed: int, count: int) -> Outcome:
+    command = [*_THROUGH, sys.executable, __file__, "--child", name, "--seed", str(seed), "--mutants", str(count)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_ATTACK, check=False)
         outcome = Outcome(**json.loads(done.stdout.splitlines()[-1]))
@@ -585,7 +605,7 @@ def _run(name: str, seed: int, count: int) -> tuple[Outcome, float]:
     except (IndexError, ValueError, TypeError):
         outcome = Outcome(name)
         outcome.fails("tracebacks", f"status {done.returncode}: {done.stderr[-250:]}")
-    return outcome, time.monotonic() - started
+    return outcome
 
 
 def _table(rows: Iterable[dict[str, str]]) -> str:

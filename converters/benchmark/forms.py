@@ -192,7 +192,9 @@ def _refused(form: Form, why: str) -> MeasuredForm:
 
 
 def _is_grouped(model: "tf.keras.Model") -> bool:
-    return any(getattr(layer, "groups", 1) > 1 for layer in model._flatten_layers())
+    from kbnn import structure
+
+    return any(getattr(layer, "groups", 1) > 1 for layer in structure.layers(model))
 
 
 def _kernels(path: Path, usual: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The real adb client and server, with a device side of our own."""
 
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from adbd import Daemon
 from benchmark_tools import replay
 
 from kbnn.converters.benchmark import IncompleteError, benchmark, driver
-from kbnn.converters.benchmark.transports import ConnectionLostError
+from kbnn.converters.benchmark.transports import ConnectionLostError, shell
 from kbnn.converters.benchmark.transports.adb import AdbTransport
 from kbnn.errors import KbnnError, UsageError
 
@@ -66,6 +67,21 @@ def test_a_program_runs_on_the_device(device: Daemon, probe: Path, model: Path):
     assert report.target.before.android_thermal_status == 0
     store = device.folder / "kbnn"
     assert sorted(path.name for path in store.iterdir()) == sorted([report.tool.sha256, report.file.sha256])
+
+
+def test_what_an_ended_process_left_is_removed_by_the_next_connection(device: Daemon, probe: Path, model: Path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = device.folder / "kbnn" / f"run.{shell._HERE}-{ended.pid}.abcdef"
+    left.mkdir(parents=True)
+    with subprocess.Popen(["sleep", "60"], cwd=left) as running:
+        try:
+            (left / "pid").write_text(str(running.pid))
+            benchmark(model, f"adb:127.0.0.1:{device.port}", probe, repeats=1, runs=2)
+            assert running.wait(10) == -signal.SIGKILL
+        finally:
+            running.kill()
+    assert not left.exists()
 
 
 def test_thermal_throttling_makes_figures_invalid(device: Daemon, model: Path, tmp_path: Path):
