@@ -2,7 +2,8 @@
 
 The counts in `arm_costs.csv` come from LCE's benchmark tool for aarch64 (TensorFlow Lite 2.14, XNNPACK, one thread)
 under an emulator that counts instructions. They are not latencies: an instruction that waits for memory takes longer
-than one that does not. Each row says what it was measured on or derived from, or that it is assumed.
+than one that does not. Each row says what it was measured on or derived from, or that it is assumed;
+`results/arm_costs.csv` has counts of single operators.
 """
 
 import csv
