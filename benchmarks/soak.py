@@ -46,7 +46,7 @@ _PART = 2000
 _THROUGH = shlex.split(os.environ.get("KBNN_SOAK_THROUGH", ""))
 _GOALS = ("losses", "hangs", "tracebacks", "code_runs", "wrong_accepts")
 _KBNN = (sys.executable, "-c", "import sys; from kbnn.cli import main; sys.exit(main())")
-_EXAMPLE = "resnet20-xnor+ml+bma-cifar10-14e777dc7648.tflite"
+_EXAMPLES = ("tiny-bireal-digits-f5f0fd99456c.tflite", "resnet20-xnor+ml+bma-cifar10-14e777dc7648.tflite")
 
 
 @dataclass
@@ -208,42 +208,41 @@ def _changed_bytes(data: bytes, generator: random.Random) -> bytes:
     return bytes(changed[: generator.randrange(8, len(changed))] if generator.random() < 0.1 else changed)
 
 
-def mutant(data: bytes, generator: random.Random) -> bytes:
-    """A file changed in up to four places: tensors, operators, tables of the model, or raw bytes."""
+def mutants(data: bytes, generator: random.Random) -> Iterator[bytes]:
+    """Files without end: changed in one to five places of their structure, every fourth in its raw bytes."""
     from kbnn.converters.tflite import flatbuffer
 
-    if generator.random() < 0.3:
-        return _changed_bytes(data, generator)
-    model = flatbuffer.tree(data)
-    for _ in range(generator.randrange(1, 5)):
-        kind = generator.choice([_change_tensor, _change_operator, _change_model])
-        kind(model if kind is _change_model else model.subgraphs[0], generator)
-        if not model.subgraphs[0].operators:
-            break
-    try:
-        return flatbuffer.pack(model)
-    except KbnnError:
-        # The change cannot be written as a file.
-        return _changed_bytes(data, generator)
+    while True:
+        model = flatbuffer.tree(data)
+        for _ in range(5):
+            kind = generator.choice([_change_tensor, _change_operator, _change_model])
+            kind(model if kind is _change_model else model.subgraphs[0], generator)
+            if not model.subgraphs[0].operators:
+                break
+            try:
+                yield flatbuffer.pack(model)
+            except KbnnError:
+                # The change cannot be written as a file.
+                break
+        for _ in range(2):
+            yield _changed_bytes(data, generator)
 
 
 def attack_mutants(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """Mutants of two files are audited; every 20th is drawn, every 200th run by the interpreter."""
+    """Mutants of two files are audited; every 20th is drawn, every 400th run by the interpreter."""
     from kbnn.converters.tflite import audit, audit_page, flatbuffer, interpreter
 
     examples = record.ROOT / "kbnn" / "examples"
-    originals = [path.read_bytes() for path in sorted(examples.glob("tiny*.tflite"))] + [
-        (examples / _EXAMPLE).read_bytes()
-    ]
     generator = random.Random(seed)  # noqa: S311
+    small, large = (mutants((examples / name).read_bytes(), generator) for name in _EXAMPLES)
     for k in range(count):
-        data = mutant(originals[k % 8 == 0], generator)
+        data = next(large if k % 50 == 0 else small)
         with case(outcome, f"mutant {k} of seed {seed}"):
             file = flatbuffer.parse(data)
             str(audit.audit(file))
             if k % 20 == 0:
                 audit_page.page(file, "mutant")
-            if k % 200 == 0:
+            if k % 400 == 0:
                 inputs = [np.zeros(tensor.shape, tensor.dtype) for tensor in file.inputs.values()]
                 interpreter.run(data, inputs, timeout=2.0)
 
