@@ -81,6 +81,18 @@ class Function:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """An int8 tensor that is a function of another, channel by channel, and is computed when it is read.
+
+    `table` has a value for each level and channel, `(256, C)`.
+    """
+
+    source: Tensor
+    table: np.ndarray
+    tensor: Tensor
+
+
+@dataclass(frozen=True)
 class Reordered:
     """An int8 tensor whose values are seen in another shape and order of axes, on the way to a shuffle of channels."""
 
@@ -88,7 +100,7 @@ class Reordered:
     places: np.ndarray
 
 
-Value = Tensor | Signs | Function | Reordered
+Value = Tensor | Signs | Function | Derived | Reordered
 
 
 @dataclass
@@ -111,6 +123,8 @@ class Lowering:
         """
         operand = operator.inputs[number]
         value = None if operand is None else self.values.get(operand.index)
+        if isinstance(value, Derived) and Derived not in kinds:
+            value = self.computed(value)
         if not isinstance(value, kinds):
             name = "nothing" if operand is None else f"'{operand.name}' ({operand.dtype})"
             raise refused(operator, f"it reads {name}, which has no integer form here")
@@ -128,6 +142,17 @@ class Lowering:
         made = Tensor(item.name, height, width, channels, "int8", scale, zero_point)
         self.values[item.index] = made
         return made
+
+    def computed(self, value: Derived) -> Tensor:
+        """A derived tensor, from now on in memory."""
+        self.add(_function_step(value.source, value.table, value.tensor))
+        index = next(index for index, held in self.values.items() if held is value)
+        self.values[index] = value.tensor
+        return value.tensor
+
+    def derive(self, operator: Operator, source: Tensor, table: np.ndarray, output: Tensor) -> None:
+        """The output of an operator is a function of a tensor, by table."""
+        self.values[operator.outputs[0].index] = Derived(source, table, output)
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
@@ -188,6 +213,8 @@ def write(file: File) -> Network:
             raise refused(operator, "there is no kernel for this operator")
         _WRITERS[operator.name](lowering, operator)
     value = lowering.values.get(returned.index)
+    if isinstance(value, Derived):
+        value = lowering.computed(value)
     if isinstance(value, Function) and isinstance(value.source, Tensor):
         value = value.source
     if not isinstance(value, Tensor) or value is image:
@@ -332,6 +359,8 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
             _int8_function(lowering, operator, value, constants)
     elif operator.name == "ADD":
         _sum(lowering, operator)
+    elif operator.name == "MAXIMUM":
+        _maximum(lowering, operator)
     else:
         raise refused(operator, "it combines two values that are computed")
 
@@ -373,10 +402,30 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
     if operator.name == "ADD":
         result = _added(x, constant[None], (value.scale, scale, output.scale), (value.zero_point, zero_point))
     else:
-        multiplier = integer.quantized_multiplier(_product(value.scale, scale) / np.float64(np.float32(output.scale)))
+        multiplier = _float_multiplier((value.scale, scale), output.scale)
         result = integer.rescaled((x - value.zero_point) * (constant[None] - zero_point), *multiplier)
     table = integer.saturated(result + output.zero_point, *_clipping(operator, output))
-    _write_function(lowering, operator, Function(value, _LEVELS, table), table, output)
+    lowering.derive(operator, value, table, output)
+
+
+def _maximum(lowering: Lowering, operator: Operator) -> None:
+    """The larger of two functions of one tensor, such as a PReLU written as max(x, slope·x)."""
+    values = [lowering.of(operator, k, Tensor, Derived) for k in (0, 1)]
+    sources = [value.source if isinstance(value, Derived) else value for value in values]
+    held = [value.tensor if isinstance(value, Derived) else value for value in values]
+    output = lowering.output(operator)
+    if any((t.scale, t.zero_point) != (output.scale, output.zero_point) for t in held):
+        raise refused(operator, "its two values have different scales")
+    if sources[0] is not sources[1]:
+        raise refused(operator, "its two values are not functions of one value")
+    levels = np.repeat(_LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
+    tables = [value.table if isinstance(value, Derived) else levels for value in values]
+    lowering.derive(operator, sources[0], np.maximum(*tables), output)
+
+
+def _float_multiplier(factors: Sequence[float], divisor: float) -> tuple[int, int]:
+    """The multiplier of operators that compute it in float where others do in double."""
+    return integer.quantized_multiplier(float(np.prod(np.float32(factors), dtype=np.float32) / np.float32(divisor)))
 
 
 def _product(*scales: float) -> np.float64:
@@ -387,15 +436,17 @@ def _write_function(lowering: Lowering, operator: Operator, value: Function, tab
     if isinstance(value.source, Accumulator):
         _write_sums(lowering, value.source, table, output)
     else:
-        lowering.add(_function_step(value.source, table, output))
+        lowering.derive(operator, value.source, table, output)
 
 
 def _function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
-    """An int8 function of an int8 value, `(256, C)`: as a line per channel, or by table."""
+    """An int8 function of an int8 value, `(256, C)`: a line per channel, two that meet at zero, or by table."""
     line = integer.fit(_LEVELS, table, int(table.min()), int(table.max()))
-    if line is None:
-        return _table_step(source, table, output)
-    return _affine_step(source, output, line, line, integer.LOW, source.channels)
+    if line is not None:
+        return _affine_step(source, output, line, line, integer.LOW, source.channels)
+    has_two = integer.LOW < source.zero_point <= integer.HIGH
+    step = _two_lines(source, table, output) if has_two else None
+    return step or _table_step(source, table, output)
 
 
 def _affine_step(
@@ -444,19 +495,29 @@ def _prelu(lowering: Lowering, operator: Operator) -> None:
     scale, zero_point = _quantization(operator, slopes)
     slope = np.broadcast_to(slopes.value().reshape(-1).astype(np.int64) - zero_point, (source.channels,))
     x = (_LEVELS - source.zero_point)[:, None]
-    out_scale = np.float64(np.float32(output.scale))
-    positive = integer.quantized_multiplier(_product(source.scale) / out_scale)
-    negative = integer.quantized_multiplier(_product(source.scale, scale) / out_scale)
+    positive = _float_multiplier((source.scale,), output.scale)
+    negative = _float_multiplier((source.scale, scale), output.scale)
     results = np.where(x >= 0, integer.rescaled(x, *positive), integer.rescaled(x * slope, *negative))
     table = integer.saturated(results + output.zero_point)
-    has_two = integer.LOW < source.zero_point <= integer.HIGH
-    step = _two_lines(source, table, output) if has_two else None
-    lowering.add(step or _function_step(source, table, output))
+    lowering.derive(operator, source, table, output)
+
+
+@writes("LEAKY_RELU")
+def _leaky_relu(lowering: Lowering, operator: Operator) -> None:
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    x = (_LEVELS - source.zero_point)[:, None]
+    positive = _float_multiplier((source.scale,), output.scale)
+    negative = _float_multiplier((source.scale, float(operator.options["alpha"])), output.scale)
+    results = np.where(x >= 0, integer.rescaled(x, *positive), integer.rescaled(x, *negative))
+    table = integer.saturated(results + output.zero_point)
+    lowering.derive(operator, source, np.repeat(table, source.channels, axis=1), output)
 
 
 def _two_lines(source: Tensor, table: np.ndarray, output: Tensor) -> Step | None:
     """A line below zero per channel, and one above for all."""
     split = source.zero_point - integer.LOW
+    if np.any(table[split:] != table[split:, :1]):
+        return None
     below, above = integer.fit(_LEVELS[:split], table[:split]), integer.fit(_LEVELS[split:], table[split:, :1])
     if below is None or above is None:
         return None

@@ -247,14 +247,35 @@ def _add(operator, a, b):
     return _clip(operator, rescale(total, twice / (2.0**20 * _scale(output))))
 
 
+def _single(factors, output):
+    """A multiplier that TensorFlow Lite computes in float32."""
+    return float(np.prod(np.float32(factors), dtype=np.float32) / f32(output.scales[0]))
+
+
 def _prelu(operator, x, slope):
     source, slopes, output = operator.inputs[0], operator.inputs[1], operator.outputs[0]
     moved = x.astype(np.int64) - source.zero_points[0]
-    positive = rescale(moved, _scale(source) / _scale(output))
+    positive = rescale(moved, _single(source.scales, output))
     negative = rescale(
-        moved * (slope.astype(np.int64) - slopes.zero_points[0]), _scale(source) * _scale(slopes) / _scale(output)
+        moved * (slope.astype(np.int64) - slopes.zero_points[0]), _single([*source.scales, *slopes.scales], output)
     )
     return _clip(operator, np.where(moved >= 0, positive, negative))
+
+
+def _leaky(operator, x):
+    source, output = operator.inputs[0], operator.outputs[0]
+    moved = x.astype(np.int64) - source.zero_points[0]
+    positive = rescale(moved, _single(source.scales, output))
+    negative = rescale(moved, _single([*source.scales, operator.options["alpha"]], output))
+    return _clip(operator, np.where(moved >= 0, positive, negative))
+
+
+def _multiply(operator, x, y):
+    if operator.outputs[0].dtype == "float32":
+        return x * y
+    left, right, output = (*operator.inputs, operator.outputs[0])
+    product = (x.astype(np.int64) - left.zero_points[0]) * (y.astype(np.int64) - right.zero_points[0])
+    return _clip(operator, rescale(product, _single([*left.scales, *right.scales], output)))
 
 
 def _average(operator, x):
@@ -318,7 +339,9 @@ _COMPUTE = {
     "LceBconv2d": _binary,
     "LceBMaxPool2d": _maximum_sign,
     "ADD": _add,
-    "MUL": lambda operator, x, y: x * y,
+    "LEAKY_RELU": _leaky,
+    "MAXIMUM": lambda operator, x, y: np.maximum(x, y),
+    "MUL": _multiply,
     "RELU_N1_TO_1": lambda operator, x: np.clip(x, f32(-1), f32(1)),
     "PRELU": _prelu,
     "AVERAGE_POOL_2D": _average,

@@ -120,6 +120,16 @@ def test_prelu(slopes, compiler):
     assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
 
 
+def test_prelu_as_a_maximum_and_leaky_relu(compiler):
+    builder = Builder(8, 8, 6)
+    same = {"scale": 0.02, "zero_point": 3}
+    slope = builder.constant(np.arange(20, 140, 20).astype(np.int8), (1 / 127,), (0,))
+    scaled = builder.add("MUL", [builder.image, slope], (1, 8, 8, 6), **same)
+    builder.add("MAXIMUM", [builder.image, scaled], (1, 8, 8, 6), **same)
+    builder.add("LEAKY_RELU", [builder.last], (1, 8, 8, 6), scale=0.017, zero_point=-60, alpha=0.1)
+    assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
+
+
 def test_constants_per_channel_in_int8_and_in_float(compiler):
     builder = Builder(8, 8, 6)
     shift = builder.constant(np.arange(-60, 60, 20).astype(np.int8), (0.01,), (5,))
