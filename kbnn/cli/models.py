@@ -1,6 +1,7 @@
 """`kbnn models`."""
 
 import dataclasses
+import fnmatch
 import inspect
 import re
 import sys
@@ -20,13 +21,57 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A network in the list."""
+    """A network in the list; `published` are the papers' accuracies by data set."""
 
     name: str
     input_shape: tuple[int, int, int]
     classes: int
     method: str
     summary: str
+    published: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A network with its costs for an input: weights in kB (1-bit kernels packed, the rest in float32), and MACs."""
+
+    name: str
+    method: str
+    kilobytes: float
+    binary_macs: int
+    real_macs: int
+    published: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fits:
+    """The networks that fit, the smallest first, and why the others do not."""
+
+    input_shape: tuple[int, int, int]
+    classes: int | None
+    models: tuple[Fit, ...]
+    refused: dict[str, str]
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                fit.name,
+                fit.method,
+                f"{fit.kilobytes:.1f}",
+                _millions(fit.binary_macs),
+                _millions(fit.real_macs),
+                ", ".join(f"{data} {top1}" for data, top1 in fit.published.items()),
+            )
+            for fit in self.models
+        ]
+        columns = ("name", "method", ">kB", ">binary MACs (M)", ">real MACs (M)", "published top-1 (%)")
+        title = f"input {_size(self.input_shape)}: {len(rows)} of {len(rows) + len(self.refused)} networks fit"
+        reasons = "\n".join(f"not {name}: {reason}" for name, reason in self.refused.items())
+        return "\n\n".join(part for part in (tables.render(columns, rows, title), reasons) if part)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.1f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +87,7 @@ class Listing:
 
 @dataclasses.dataclass(frozen=True)
 class Details:
-    """One network: what it takes, and what its docstring says."""
+    """One network: its methods, options and docstring."""
 
     name: str
     summary: str
@@ -76,7 +121,11 @@ class Details:
 @click.option("--classes", type=int, help="Number of classes.")
 @click.option("--method", help="What makes it binary.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the network; repeatable.")
-@click.option("--rule", default="bireal", show_default=True, help="Which paper's way to count: bireal or presb.")
+@click.option(
+    "--max-kb", type=click.FloatRange(min=0, min_open=True), help="List networks whose weights fit into this."
+)
+@click.option("--max-macs", metavar="COUNT", help="List networks with at most so many MACs, such as 50M.")
+@click.option("--rule", default="bireal", show_default=True, help="Whose way of counting: bireal or presb.")
 @json_option
 def command(
     name: str,
@@ -85,14 +134,17 @@ def command(
     classes: int | None,
     method: str | None,
     options: tuple[str, ...],
+    max_kb: float | None,
+    max_macs: str | None,
     rule: str,
     as_json: bool,
 ) -> None:
-    """List the networks whose names match NAME, tell about one, or count what it costs.
+    """List the networks whose names match NAME, describe one, count its costs, or list those that fit a budget.
 
     \b
     Example:
       kbnn models
+      kbnn models --input 96x96x3 --classes 5 --max-kb 100 --max-macs 50M
       kbnn models "presb*"
       kbnn models resnet20
       kbnn models --cost bireal18 --input 224x224x3
@@ -100,26 +152,112 @@ def command(
     """
     shape = _parse_shape(input_shape)
     settings = dict(_parse_option(option) for option in options)
+    budget = _Budget(max_kb, None if max_macs is None else _count(max_macs))
     if cost and _is_pattern(name):
         raise UsageError("what to count is not clear: give one NAME, see 'kbnn models'")
-    if not cost and (shape or classes or method or settings):
-        raise UsageError("--input, --classes, --method and --option say what to count: give --cost too")
+    if not cost and not budget.is_given and (shape or classes or method or settings):
+        raise UsageError("--input, --classes, --method and --option need --cost, --max-kb or --max-macs")
+    if _is_pattern(name) and not budget.is_given:
+        show(_listing(name), as_json)
+        return
     import_tensorflow()
     from kbnn import accounting
-    from kbnn.models import architectures, build, get
+    from kbnn.models import build, get
 
-    if cost:
+    if budget.is_given:
+        show(_fits(name, budget, shape, classes, method, settings, rule), as_json)
+    elif cost:
         show(accounting.count(build(name, method, shape, classes, **settings), rule), as_json)
-    elif _is_pattern(name):
-        show(_listing(name, list(architectures(name))), as_json)
     else:
         show(_details(get(name)), as_json)
 
 
-def _listing(pattern: str, found: list[Any]) -> Listing:
+@dataclasses.dataclass(frozen=True)
+class _Budget:
+    kilobytes: float | None
+    macs: float | None
+
+    @property
+    def is_given(self) -> bool:
+        return self.kilobytes is not None or self.macs is not None
+
+    def refusal(self, fit: Fit) -> str | None:
+        """Why a network does not fit; None if it does."""
+        if self.kilobytes is not None and fit.kilobytes > self.kilobytes:
+            return f"{fit.kilobytes:.1f} kB"
+        macs = fit.binary_macs + fit.real_macs
+        return f"{_millions(macs)} M MACs" if self.macs is not None and macs > self.macs else None
+
+
+def _fits(
+    pattern: str,
+    budget: _Budget,
+    shape: tuple[int, int, int] | None,
+    classes: int | None,
+    method: str | None,
+    settings: dict[str, Any],
+    rule: str,
+) -> Fits:
+    from kbnn import accounting
+    from kbnn.models import architectures, build
+
+    fits, refused = [], {}
+    found = list(architectures(pattern))
+    for number, each in enumerate(found):
+        click.echo(f"{number + 1}/{len(found)} {each.name}", err=True)
+        try:
+            cost = accounting.count(build(each.name, method, shape, classes, **settings), rule)
+        except (UsageError, ValueError) as error:
+            refused[each.name] = " ".join(str(error).split())[:120]
+            continue
+        kilobytes = cost.storage_bits / 8000
+        fit = Fit(
+            each.name, method or each.method, kilobytes, int(cost.binary_macs), int(cost.real_macs), each.published
+        )
+        reason = budget.refusal(fit)
+        if reason:
+            refused[each.name] = reason
+        else:
+            fits.append(fit)
     if not found:
-        raise UsageError(f"no model's name matches: received '{pattern}', see 'kbnn models'")
-    return Listing(tuple(Row(a.name, a.input_shape, a.classes, a.method, a.summary) for a in found))
+        raise _no_match(pattern)
+    return Fits(shape or found[0].input_shape, classes, tuple(sorted(fits, key=lambda fit: fit.kilobytes)), refused)
+
+
+def _listing(pattern: str) -> Listing:
+    from kbnn.cli.cache import cached
+
+    rows = cached("models", ["kbnn.models"], ["kbnn.architectures"], _all_rows)
+    found = [
+        Row(**{**row, "input_shape": tuple(row["input_shape"])})
+        for row in rows
+        if fnmatch.fnmatchcase(row["name"], pattern)
+    ]
+    if not found:
+        raise _no_match(pattern)
+    return Listing(tuple(found))
+
+
+def _all_rows() -> list[dict[str, Any]]:
+    import_tensorflow()
+    from kbnn.models import architectures
+
+    return [
+        dataclasses.asdict(Row(a.name, a.input_shape, a.classes, a.method, a.summary, a.published))
+        for a in architectures("*")
+    ]
+
+
+def _no_match(pattern: str) -> UsageError:
+    return UsageError(f"no model's name matches: received '{pattern}', see 'kbnn models'")
+
+
+def _count(text: str) -> float:
+    """`50M` as a number."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?)", text)
+    if not match:
+        raise UsageError(f"--max-macs is a number with k, M or G, such as 50M: received '{text}'")
+    return float(match[1]) * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]]
 
 
 def _details(architecture: Any) -> Details:

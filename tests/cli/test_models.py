@@ -1,6 +1,10 @@
 """`kbnn models`, in this process."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -24,10 +28,40 @@ def test_lists_what_matches_a_pattern():
     assert [row["name"] for row in rows] == ["bireal18", "bireal34"]
 
 
-def test_tells_about_one_network():
+def test_describes_one_network():
     told = run("resnet20").stdout
     assert "shortcut_type='B'" in told
     assert "Three stages" in told
+
+
+def test_lists_what_fits_a_budget():
+    asked = ["tiny", "--input", "16x16x3", "--classes", "5", "--json"]
+    expected = accounting.count(models.build("tiny", input_shape=(16, 16, 3), classes=5))
+    kilobytes, macs = expected.storage_bits / 8000, expected.binary_macs + expected.real_macs
+    (fit,) = json.loads(run(*asked, "--max-kb", str(kilobytes + 0.01), "--max-macs", str(macs)).stdout)["models"]
+    assert (fit["name"], fit["binary_macs"], fit["real_macs"]) == ("tiny", expected.binary_macs, expected.real_macs)
+    assert fit["kilobytes"] == pytest.approx(kilobytes)
+    too_large = json.loads(run(*asked, "--max-kb", str(kilobytes - 0.01)).stdout)
+    assert (too_large["models"], too_large["refused"]) == ([], {"tiny": f"{kilobytes:.1f} kB"})
+    too_slow = json.loads(run(*asked, "--max-macs", f"{(macs - 1) / 1e6:.6f}M").stdout)
+    assert list(too_slow["refused"]) == ["tiny"]
+
+
+def test_the_list_is_cached_and_needs_no_tensorflow(tmp_path: Path):
+    code = (
+        "import sys\nfrom kbnn.cli import main\n"
+        "try: main(['models', '--json'])\nexcept SystemExit: print('tensorflow' in sys.modules, file=sys.stderr)"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True) for _ in range(2)
+    )
+    assert first.stdout == second.stdout
+    assert second.stderr == "False\n"
+    (cached,) = (tmp_path / "kbnn").iterdir()
+    cached.write_text("damaged")
+    again = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert again.stdout == first.stdout
 
 
 def test_counts_what_a_network_costs():
@@ -50,10 +84,11 @@ def test_options_are_toml_values_or_plain_text():
         (["tniy"], "unknown model: received 'tniy'; did you mean tiny?"),
         (["nothing*"], "no model's name matches: received 'nothing*'"),
         (["--cost"], "give one NAME"),
-        (["tiny", "--classes", "3"], "give --cost too"),
+        (["tiny", "--classes", "3"], "need --cost, --max-kb or --max-macs"),
         (["--cost", "tiny", "--input", "8x8"], "--input is HEIGHTxWIDTHxCHANNELS, such as 32x32x3: received '8x8'"),
         (["--cost", "tiny", "--option", "width"], "--option is KEY=VALUE, such as width=0.5: received 'width'"),
         (["--cost", "tiny", "--option", "width=wide"], "tiny: width: input should be a valid number"),
+        (["tiny", "--max-macs", "50 m"], "--max-macs is a number with k, M or G, such as 50M: received '50 m'"),
         (["--cost", "tiny", "--rule", "prseb"], "unknown accounting rule: received 'prseb'; did you mean presb?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
