@@ -82,7 +82,7 @@ def deserialize(config: Mapping[str, Any]) -> Any:
     import tensorflow as tf
 
     registered = tf.keras.utils.get_custom_objects().get(config.get("registered_name"))
-    if isinstance(registered, type):
+    if registered is not None and hasattr(registered, "from_config"):
         return registered.from_config(config["config"])
     return tf.keras.utils.deserialize_keras_object(config)
 

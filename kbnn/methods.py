@@ -220,8 +220,8 @@ class Method:
         They do not include the method's layers in front of the sign and behind the addition.
         """
         return {
-            "input_quantizer": self.input_quantizer and self.input_quantizer(),
-            "kernel_quantizer": self.kernel_quantizer and self.kernel_quantizer(),
+            "input_quantizer": _made(self.input_quantizer),
+            "kernel_quantizer": _made(self.kernel_quantizer),
             "kernel_constraint": self.kernel_constraint and self.kernel_constraint(),
             "kernel_regularizer": self.kernel_regularizer,
             "scale": self.scale,
@@ -246,6 +246,10 @@ def _maker(source: QuantizerSource | None, what: str) -> Callable[[], lq.quantiz
 def _copy(quantizer: lq.quantizers.Quantizer) -> lq.quantizers.Quantizer:
     config = {key: value for key, value in quantizer.get_config().items() if key != "name"}
     return type(quantizer).from_config(config)
+
+
+def _made(source: QuantizerSource | None) -> lq.quantizers.Quantizer | None:
+    return source() if callable(source) else None
 
 
 def _copied(regularizer: Any) -> Any:

@@ -141,9 +141,8 @@ def compare_forms(
                 refused.append(_refused(form, "needs images to calibrate on"))
                 continue
             path = folder / f"{form.name.replace(' ', '-')}.tflite"
-            extra = {"calibration": calibration} if form.is_calibrated else {}
             try:
-                convert(model, path, images, **form.arguments, **extra)
+                convert(model, path, images, calibration=calibration if form.is_calibrated else None, **form.arguments)
             except KbnnError as error:
                 refused.append(_refused(form, str(error)))
                 continue

@@ -39,7 +39,7 @@ def _operation(layer: Any, given: list[Any], inputs: int, channels: int) -> op.O
     called = _public(layer.symbol)
     if called is tf.nn.leaky_relu and len(given) == 2:
         return leaky(given[1], channels)
-    if is_known(called) and len(given) == 1:
+    if called is not None and is_known(called) and len(given) == 1:
         return function(called, channels)
     arithmetic = _ARITHMETIC.get(layer.symbol)
     return arithmetic(given, channels) if arithmetic is not None and len(given) == 2 and inputs in (1, 2) else None

@@ -43,7 +43,8 @@ def _rescaling(call: Call, context: Context) -> list[Step] | None:
 def _zero_padding(call: Call, context: Context) -> list[Step] | None:
     if call.layer.data_format != "channels_last":
         return None
-    return [("pad", op.Pad(tuple(map(tuple, call.layer.padding)), 0.0), None)]
+    rows, columns = call.layer.padding
+    return [("pad", op.Pad((tuple(rows), tuple(columns)), 0.0), None)]
 
 
 @rule(layers.BatchNormalization)

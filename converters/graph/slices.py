@@ -90,7 +90,8 @@ def sign_source(reference: Reference, tensor: str) -> str | None:
 
     It is found by trying: the operations before the tensor, one more at a time, must turn numbers into their signs.
     """
-    frontier, made = [reference.tensor(tensor)], []
+    frontier = [reference.tensor(tensor)]
+    made: list[tf.Operation] = []
     while len(made) < _LARGEST_SIGN:
         frontier.sort(key=lambda value: reference.order[value.op.name])
         operation = frontier.pop().op

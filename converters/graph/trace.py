@@ -143,7 +143,8 @@ class Reference:
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         """A named tensor's shape without the batch."""
-        return tuple(self._shapes[tensor][1:])
+        # A size that is not static is 0, which no operation accepts.
+        return tuple(size or 0 for size in self._shapes[tensor][1:])
 
     def is_per_sample(self, tensor: str) -> bool:
         """Whether a named tensor's first axis is the batch."""

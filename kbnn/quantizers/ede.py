@@ -42,8 +42,10 @@ class EDESign(Estimator):
         super().__init__(**kwargs)
         if not (t > 0 and k > 0):
             raise UsageError(f"EDESign: t and k must be positive, received t={t}, k={k}")
-        self.t = self._initial_t = t
-        self.k = self._initial_k = k
+        # Variables once the layer is built.
+        self.t: Any = t
+        self.k: Any = k
+        self._initial_t, self._initial_k = t, k
 
     def build(self, input_shape: tf.TensorShape) -> None:
         self.t = self._add_parameter("t", self._initial_t)

@@ -74,7 +74,9 @@ class HalfHalf(MagnitudeCode):
         super().__init__(gradient, unbiased, **kwargs)
         if not 0 <= percentile < 50:
             raise UsageError(f"HalfHalf: percentile must be in 0..50, received {percentile}")
-        self.percentile = self._initial_percentile = percentile
+        # A variable once the layer is built.
+        self.percentile: Any = percentile
+        self._initial_percentile = percentile
 
     def build(self, input_shape: tf.TensorShape) -> None:
         if self._initial_percentile:

@@ -83,8 +83,8 @@ def register(
                 f"kbnn.quantizers.Estimator, kbnn.quantizers.KernelQuantizer or larq.quantizers.Quantizer"
             )
         declared = None if levels is None else tuple(map(float, levels))
-        quantizer.kind = kind
-        quantizer.levels = declared
+        setattr(quantizer, "kind", kind)  # noqa: B010, a class of any type
+        setattr(quantizer, "levels", declared)  # noqa: B010
         names = {name: {}, **(presets or {})}
         for known, arguments in names.items():
             extra = (*aliases, quantizer.__name__) if known == name else ()

@@ -74,7 +74,9 @@ class SignSwish(Estimator):
         super().__init__(**kwargs)
         if not beta > 0:
             raise UsageError(f"SignSwish: beta must be positive, received {beta}")
-        self.beta = self._initial_beta = beta
+        # A variable once the layer is built.
+        self.beta: Any = beta
+        self._initial_beta = beta
         self.trainable_beta = trainable_beta
 
     def build(self, input_shape: tf.TensorShape) -> None:

@@ -44,12 +44,15 @@ class Plan:
     @staticmethod
     def of(recipe: Recipe, data: Dataset, network: tf.keras.Model, batch: int) -> "Plan":
         """The plan of a recipe that is about to train a network."""
+        binary: int | None
+        real: int | None
+        seconds: float | None
         try:
             cost = accounting.count(network)
             binary, real = int(cost.binary_macs), int(cost.real_macs)
-            seconds = _TRAINING_FACTOR * data.train.size * (binary + real) / macs_per_second()
+            seconds = _TRAINING_FACTOR * data.train.size * (cost.binary_macs + cost.real_macs) / macs_per_second()
         except KbnnError:
-            binary = real = seconds = None
+            binary, real, seconds = None, None, None
         return Plan(
             recipe.name,
             data.name,

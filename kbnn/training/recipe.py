@@ -261,7 +261,7 @@ class Recipe(Table):
     seed: int = Field(0, ge=0, lt=2**31)
     policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
     steps_per_execution: int = Field(8, ge=1)
-    data: DataSettings = Field(default_factory=DataSettings)
+    data: DataSettings = Field(default_factory=lambda: DataSettings.model_validate({}))
     model: ModelSettings
     stage: tuple[Stage, ...] = Field(min_length=1, strict=False)
 
@@ -310,7 +310,7 @@ class Recipe(Table):
         known = _method_name(method)
         return Recipe.parse(
             {
-                "name": "-".join(filter(None, (model, known, dataset or (folder and Path(folder).resolve().name)))),
+                "name": "-".join(part for part in (model, known, dataset or _last_part(folder)) if part),
                 "seed": seed,
                 "data": {
                     **_source(dataset, folder),
@@ -428,6 +428,10 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _last_part(folder: str | os.PathLike[str] | None) -> str | None:
+    return Path(folder).resolve().name if folder else None
 
 
 def _source(dataset: str | None, folder: str | os.PathLike[str] | None) -> dict[str, str]:

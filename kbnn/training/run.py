@@ -10,10 +10,9 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -146,7 +145,7 @@ class Run:
         if not path.is_file():
             return None
         try:
-            values = json.loads(path.read_text())
+            values: dict[str, Any] = json.loads(path.read_text())
             return Fingerprint(**{key: _tuple(value) for key, value in values.items()})
         except (ValueError, TypeError, AttributeError) as error:
             raise KbnnError(f"'{path}' is damaged ({error}): restore it, or start a new run") from error
@@ -203,7 +202,7 @@ def _figures(row: dict[str, str]) -> dict[str, float]:
     return {**counts, **{key: float(value) for key, value in row.items() if value and key not in _COUNTS}}
 
 
-def _tuple(value: object) -> object:
+def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -231,6 +230,5 @@ def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = 
 
 def given_data(data: object, settings: DataSettings) -> datasets.Dataset:
     """Data that is passed in Python, split and augmented as a recipe says; a `Dataset` is taken as it is."""
-    augmentation: Mapping[str, object] = settings.augmentation()
-    transform = datasets.Transform(**augmentation)
+    transform = datasets.Transform(**settings.augmentation())
     return datasets.of(data, validation=settings.validation, transform=transform)

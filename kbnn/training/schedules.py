@@ -6,7 +6,7 @@ like an uninterrupted one.
 
 import inspect
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -73,10 +73,9 @@ class QuantizerSchedule(Schedule):
 
     def set(self, progress: float, epochs: int) -> None:
         given = {**self.settings, "epochs": epochs}
-        for quantizer in scheduled(self.model):
-            if isinstance(quantizer, self.kind):
-                taken = inspect.signature(quantizer.schedule).parameters
-                quantizer.schedule(progress, **{key: value for key, value in given.items() if key in taken})
+        for quantizer in scheduled(self.model, self.kind):
+            taken = inspect.signature(quantizer.schedule).parameters
+            quantizer.schedule(progress, **{key: value for key, value in given.items() if key in taken})
 
     def check(self, model: tf.keras.Model) -> None:
         """Makes sure that a quantizer of the model takes each setting.
@@ -194,9 +193,10 @@ class RegularizationWarmup(Schedule):
             penalty.strength.assign(strength * min(progress + 1 / epochs, 1.0))
 
 
-def scheduled(model: tf.keras.Model) -> Iterator[Any]:
-    """The quantizers of a model that have a schedule, however deep."""
-    return (module for module in model.submodules if callable(getattr(module, "schedule", None)))
+def scheduled(model: tf.keras.Model, kind: type = object) -> Iterator[Any]:
+    """The quantizers of a kind that have a schedule, however deep in the model."""
+    found: Iterable[Any] = model.submodules
+    return (part for part in found if callable(getattr(part, "schedule", None)) and isinstance(part, kind))
 
 
 def penalties(model: tf.keras.Model) -> list[AdjustablePenalty]:
