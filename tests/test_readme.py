@@ -1,5 +1,6 @@
 """What the README says runs as it stands there."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -35,3 +36,24 @@ def test_it_names_the_two_commands():
     for command in ("demo", "test"):
         assert f"make {command}" in text
         assert f"\n{command}:" in makefile
+
+
+def test_no_line_is_too_long_to_read():
+    # Tables and links cannot be broken.
+    lines = [line for line in README.read_text().splitlines() if not line.startswith(("|", "!["))]
+    assert max(map(len, lines)) <= 120
+
+
+def test_its_accuracies_are_measured_rows():
+    with (README.parent / "results" / "trained.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = re.findall(
+        r"^\| `(\w+)` \| `([\w+]+)` \| .*? \| (\d+) \| ([\d.]+) % \| ([\d.]+) kB", README.read_text(), re.M
+    )
+    assert len(table) >= 4
+    measured = {
+        (row["network"], row["method"], row["epochs"], f"{100 * float(row['tflite_top1']):.1f}"): row for row in rows
+    }
+    for network, method, epochs, top1, size in table:
+        row = measured[network, method, epochs, top1]
+        assert abs(int(row["tflite_bytes"]) / 1000 - float(size)) <= 0.5
