@@ -1,21 +1,27 @@
-"""The same network as a stock TensorFlow Lite file, in float32 or int8: what a bitpacked file is measured against.
+"""A network as a stock TensorFlow Lite file, in float32 or int8: what a bitpacked file is measured against.
 
-Binary convolutions become ordinary convolutions of ±1 with ±1, their results unchanged, so the three files have the
-same layers and MACs; the runtime is TensorFlow Lite's own. What it takes to make float values signs is in these files
-too: for a float network without any, give the real-valued twin (method "float").
+There are two kinds of twins. By default binary convolutions become ordinary convolutions of ±1 with ±1, so the file
+computes what the binary network computes. An `ordinary` twin is what an engineer would deploy without binarization: with
+ReLU instead of the sign, zero padding, and batch normalization and ReLU fused. It has the same layers and MACs, and its
+size and time are a fair comparison; its weights were not trained for it, so its outputs mean nothing.
 """
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn import files
+from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.lowering import serving
+from kbnn.converters.graph.operations import Affine, BinaryConvolution, Clip, Convolution, Operation, Sign
 from kbnn.converters.graph.trace import Reference
+from kbnn.converters.passes.affine import merge_affine
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.converter import with_names
 from kbnn.converters.tflite.metadata import Description, with_metadata
@@ -24,22 +30,39 @@ from kbnn.native_output import held_stderr
 from kbnn.precision import in_float32
 
 
-def export_float(model: tf.keras.Model, path: str | os.PathLike[str], description: Description | None = None) -> None:
-    """Writes the network in float32; `description` becomes the file's metadata, as in `convert`.
+def export_float(
+    model: tf.keras.Model,
+    path: str | os.PathLike[str],
+    description: Description | None = None,
+    *,
+    ordinary: bool = False,
+) -> None:
+    """Writes the network in float32.
+
+    Args:
+        model: the Keras model.
+        path: where to write the file.
+        description: what an app has to know; it becomes the file's metadata, as in `convert`.
+        ordinary: with ReLU and zero padding instead of signs, to compare size and time only.
 
     Raises:
         ConversionError: the input has an unknown size.
         KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
     """
-    _export(model, path, description, lambda converter: None)
+    _export(model, path, description, ordinary, lambda converter: None)
 
 
 def export_int8(
-    model: tf.keras.Model, path: str | os.PathLike[str], images: np.ndarray, description: Description | None = None
+    model: tf.keras.Model,
+    path: str | os.PathLike[str],
+    images: np.ndarray,
+    description: Description | None = None,
+    *,
+    ordinary: bool = False,
 ) -> None:
     """Writes the network in int8 throughout, input and output too, with ranges from calibration images `(B, ...)`.
 
-    `description` becomes the file's metadata, as in `convert`.
+    The other arguments are those of `export_float`.
 
     Raises:
         ConversionError: the input has an unknown size.
@@ -60,16 +83,52 @@ def export_int8(
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
 
-    _export(model, path, description, in_int8)
+    _export(model, path, description, ordinary, in_int8)
+
+
+def as_ordinary(graph: Graph) -> Graph:
+    """The network without binarization: every signed value is rectified, for all that read it, as in a ResNet."""
+    for name in list(graph.nodes):
+        node = graph.nodes.get(name)
+        if node is not None and isinstance(node.operation, Sign):
+            source = _before_threshold(graph, graph[node.inputs[0]])
+            rectified = replace(node, operation=Clip(0.0, math.inf), inputs=(source.name,))
+            graph = graph.with_nodes(rectified).redirected(source.name, name)
+    return merge_affine(graph.with_nodes(*(replace(node, operation=_real(node.operation)) for node in graph)))
+
+
+def _before_threshold(graph: Graph, node: Node) -> Node:
+    """The value behind a shift that only a sign needs."""
+    while isinstance(node.operation, Affine) and node.operation.is_shift and graph.sole_consumer(node.name) is not None:
+        node = graph[node.inputs[0]]
+    return node
+
+
+def _real(operation: Operation) -> Operation:
+    """A binary convolution as a real-valued one with zero padding, its magnitudes as various as trained ones."""
+    if not isinstance(operation, BinaryConvolution):
+        return operation
+    kernel = operation.kernel * np.random.default_rng(0).uniform(0.5, 1.5, operation.kernel.shape)
+    padding = "same" if any(any(sides) for sides in operation.padding) else "valid"
+    return Convolution(
+        kernel / np.sqrt(kernel[..., 0].size),
+        np.zeros(kernel.shape[-1]),
+        operation.strides,
+        operation.dilations,
+        padding,
+        operation.groups,
+    )
 
 
 def _export(
     model: tf.keras.Model,
     path: str | os.PathLike[str],
     description: Description | None,
+    ordinary: bool,
     set_up: Callable[[tf.lite.TFLiteConverter], None],
 ) -> None:
     graph = lift(Reference(in_float32(model)))
+    graph = as_ordinary(graph) if ordinary else graph
     trace = serving(graph)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([trace.module.serve], trace.module)
     set_up(converter)
