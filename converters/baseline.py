@@ -1,9 +1,9 @@
 """A network as a stock TensorFlow Lite file, in float32 or int8: what a bitpacked file is measured against.
 
 There are two kinds of twins. By default binary convolutions become ordinary convolutions of ±1 with ±1, so the file
-computes what the binary network computes. An `ordinary` twin is what an engineer would deploy without binarization: with
-ReLU instead of the sign, zero padding, and batch normalization and ReLU fused. It has the same layers and MACs, and its
-size and time are a fair comparison; its weights were not trained for it, so its outputs mean nothing.
+computes what the binary network computes. An `ordinary` twin is what an engineer would deploy without binarization,
+with ReLU instead of the sign, zero padding, and batch normalization and ReLU fused. It has the same layers and MACs,
+so its size and time are a fair comparison; its weights were not trained for it, so its outputs mean nothing.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The intermediate form of a network: a list of simple operations, which passes rewrite and the converter reads."""
+"""The intermediate form of a network: simple operations, which passes rewrite and the converter reads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,7 +54,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes by name, each after those it reads; `outputs` map the network's output names to nodes."""
+    """Nodes by name, in an order in which each can be computed; `outputs` maps the network's output names to nodes."""
 
     nodes: Mapping[str, Node]
     outputs: Mapping[str, str]
@@ -73,17 +73,17 @@ class Graph:
         return name in self.outputs.values()
 
     def sole_consumer(self, name: str) -> Node | None:
-        """The one node that reads a value, and once, if nothing else does and the network does not return it."""
+        """The only node that reads a value, if it reads it once and the network does not return the value."""
         found = self.consumers(name)
         alone = len(found) == 1 and found[0].inputs.count(name) == 1 and not self.is_output(name)
         return found[0] if alone else None
 
     def with_nodes(self, *nodes: Node) -> "Graph":
-        """The graph with nodes replaced or added, in order again, without those that nothing reads any more."""
+        """The graph with nodes replaced or added, without nodes that nothing reads any more."""
         return _ordered({**self.nodes, **{node.name: node for node in nodes}}, self.outputs)
 
     def redirected(self, old: str, new: str) -> "Graph":
-        """The graph in which all that read `old` read `new`, which takes its place as an output too."""
+        """The graph in which `new` replaces `old` as an input of every other node, and as an output."""
         readers = [
             replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
             for node in self.consumers(old)
@@ -93,13 +93,13 @@ class Graph:
         return _ordered({**self.nodes, **{node.name: node for node in readers}}, outputs)
 
     def without(self, node: Node, origin: Origin | None) -> "Graph":
-        """The graph without a node, whose place its one input takes; `origin` is for an input that has none itself."""
+        """The graph without a node, replaced by its only input; `origin` is for an input that has none of its own."""
         source = self[node.inputs[0]]
         graph = self.with_nodes(replace(source, origin=source.origin or origin))
         return graph.redirected(node.name, source.name)
 
     def unused(self, name: str) -> str:
-        """`name`, or the first of `name_2`, `name_3` … that no node bears."""
+        """`name`, or the first of `name_2`, `name_3`, ... that is not taken."""
         candidates = (name if k == 1 else f"{name}_{k}" for k in range(1, len(self.nodes) + 2))
         return next(candidate for candidate in candidates if candidate not in self.nodes)
 

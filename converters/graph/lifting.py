@@ -1,4 +1,4 @@
-"""Keras -> intermediate form: each layer call by its rule, and as it is where there is none."""
+"""Keras -> intermediate form: each layer call by its rule; a layer without a rule stays as it is."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ from kbnn.structure import has_binary_kernel
 
 
 def lift(reference: Reference) -> Graph:
-    """The graph of a traced model: what no rule knows stays a part of Keras's graph."""
+    """The graph of a traced model; layers without a rule stay a part of Keras's graph."""
     lifted = _Lifted(reference)
     lifted.walk(reference.root)
     return lifted.graph()
@@ -76,12 +76,12 @@ class _Lifted:
             self._opaque(outputs, call.layer.name)
 
     def _mixes_constants(self, call: Call) -> bool:
-        """Whether a layer is given constants as well, which rules do not know of."""
+        """Whether a layer also reads constants, which rules do not expect."""
         knows_constants = isinstance(call.layer, TFOpLambda)
         return (call.has_constants and not knows_constants) or any(map(self._reference.is_constant, call.inputs))
 
     def _chain(self, call: Call, steps: Sequence[Step]) -> None:
-        """A layer as operations one after the other; the last one bears its name, and its value is Keras's."""
+        """A layer as consecutive operations; the last one has the layer's name, and its value is Keras's."""
         inputs = tuple(self._value(tensor) for tensor in call.inputs)
         shape = self._reference.shape(call.outputs[0])
         for k, (suffix, operation, step_shape) in enumerate(steps):
@@ -94,12 +94,12 @@ class _Lifted:
         self._values[call.outputs[0]] = inputs[0]
 
     def _presign(self, call: Call, shape: Shape) -> Origin | None:
-        """What Keras takes the sign of: the layer's input, unless it is padded before."""
+        """The value that Keras takes the sign of: the layer's input, unless it is padded first."""
         keras = self._reference.shape(call.inputs[0])
         return Origin.of(call.inputs[0], shape[-1]) if math.prod(keras) == math.prod(shape) else None
 
     def _opaque(self, tensors: Sequence[str], layer: str) -> None:
-        """What computes some tensors from those that are nodes already, as it is."""
+        """The part of Keras's graph that computes some tensors from existing nodes, unchanged."""
         if len(tensors) == 1 and self._is_sign(tensors[0], layer):
             return
         part = slice_of(self._reference, tensors, self._values.keys())
@@ -117,7 +117,7 @@ class _Lifted:
             self._values[tensor] = self._add(Node(f"{layer}/{k}", Part(k), (whole,), shape, layer, origin))
 
     def _is_sign(self, tensor: str, layer: str) -> bool:
-        """Makes a sign of what computes one, however it is written."""
+        """Replaces operations that compute a sign, however it is written, by `Sign`."""
         source = sign_source(self._reference, tensor)
         if source is None:
             return False
@@ -126,7 +126,7 @@ class _Lifted:
         return True
 
     def _holds_signs(self, tensor: str) -> bool:
-        """Whether a tensor holds -1 and +1 alone; pooling and the like keep them."""
+        """Whether a tensor holds only -1 and +1; pooling and the like keep them."""
         node = self._nodes[self._value(tensor)]
         while isinstance(node.operation, Reshape | Shuffle) or _is_max_pool(node.operation):
             node = self._nodes[node.inputs[0]]
@@ -152,7 +152,7 @@ class _Lifted:
         return name
 
     def _value(self, tensor: str, layer: str = "") -> str:
-        """The node of a tensor; what is computed outside any layer becomes one."""
+        """The node of a tensor; a tensor that is computed outside any layer gets one."""
         if tensor not in self._values:
             place = self._reference.order[tensor.split(":")[0]]
             self._opaque([tensor], layer or self._reference.layer_name(place))

@@ -11,10 +11,11 @@ from kbnn.converters.graph.operations import IMPORT, Input, Opaque, Part
 
 @dataclass(frozen=True)
 class Trace:
-    """The converter's input: a function of fixed shapes, which node made each operation, and whose value each is.
+    """The converter's input: a function of fixed shapes, and which nodes its operations and their outputs belong to.
 
-    `order` numbers the operations by name; `nodes` are the nodes that made them; `values` those that their outputs,
-    by number, are the values of; `keras` are the names that operations of opaque nodes have in Keras's own graph.
+    `order` numbers the operations by name; `nodes` maps these numbers to the nodes that made the operations; `values`
+    maps a number and an output to the node whose value that output is; `keras` has the names that the operations of
+    opaque nodes have in Keras's own graph.
     """
 
     module: tf.Module
@@ -39,14 +40,14 @@ def serving(graph: Graph) -> Trace:
         if isinstance(node.operation, Input)
     }
     module.serve = tf.function(serve, autograph=False).get_concrete_function(**specs)
-    # The variables alone: a Keras layer as an attribute would be traced once more.
+    # Only the variables: a Keras layer as an attribute would be traced again.
     module.captured = module.serve.graph.variables
     order = {operation.name: k for k, operation in enumerate(module.serve.graph.get_operations())}
     scopes = {f"n{k}": node for k, node in enumerate(graph)}
     made = {index: scopes[name.split("/")[0]] for name, index in order.items() if name.split("/")[0] in scopes}
     tensors = {name: value for name, value in values.items() if tf.is_tensor(value)}
     held = {(order[value.op.name], value.value_index): graph[name] for name, value in tensors.items()}
-    # A tensor in int8 is named after the value before it is rounded; the parts of a split one all after the split.
+    # An int8 tensor is named after the value before rounding; all parts of a split tensor are named after the split.
     rounded = [node for node in graph if node.limits is not None and not isinstance(node.operation, Part)]
     before = {node.name: tensors[node.name].op.inputs[0] for node in rounded}
     held |= {(order[value.op.name], value.value_index): graph[name] for name, value in before.items()}
@@ -54,7 +55,7 @@ def serving(graph: Graph) -> Trace:
 
 
 def _keras_names(order: Mapping[str, int], made: Mapping[int, Node]) -> dict[int, str]:
-    """What the operations of opaque nodes are called in Keras's graph."""
+    """The names of the operations of opaque nodes in Keras's graph."""
     names: dict[int, str] = {}
     for name, place in order.items():
         node = made.get(place)

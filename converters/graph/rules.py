@@ -90,7 +90,7 @@ def function(called: Callable[[tf.Tensor], tf.Tensor], channels: int) -> Operati
 
 
 def is_known(called: Callable[[tf.Tensor], tf.Tensor] | None) -> bool:
-    """Whether passes know something of an elementwise function."""
+    """Whether an elementwise function has an operation that passes can use."""
     return called in _CLIPS or called in _KEEP_SIGNS or called is tf.nn.leaky_relu
 
 

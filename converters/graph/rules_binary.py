@@ -149,7 +149,7 @@ def _quantizes_input(layer: Any) -> bool:
 
 
 def _scale_and_bias(layer: Any, filters: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a layer multiplies its products with and adds to them."""
+    """The factors and the bias that a layer applies to its products."""
     scale = layer.output_scale() if isinstance(layer, BinaryConv2D | BinaryDense) else None
     ones = np.ones(filters)
     return (
@@ -159,19 +159,19 @@ def _scale_and_bias(layer: Any, filters: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _magnitudes(kernel: np.ndarray) -> np.ndarray | None:
-    """The s of a kernel that is ±s with one s per filter; None for others."""
+    """The magnitude s per filter of a kernel that is ±s; None for other kernels."""
     magnitudes = np.abs(kernel.astype(np.float64)).reshape(-1, kernel.shape[-1])
     largest, smallest = magnitudes.max(0), magnitudes.min(0)
     return largest if np.all(largest - smallest <= 1e-6 * largest) else None
 
 
 def _reads_signs(call: Call, context: Context) -> bool:
-    """Whether a 1-bit kernel convolves signs that something else has taken."""
+    """Whether a layer with a 1-bit kernel reads signs that an earlier layer computes."""
     return id(call) in context.numbers and not _quantizes_input(call.layer) and context.holds_signs(call.inputs[0])
 
 
 def _takes_signs(call: Call, context: Context) -> bool:
-    """Whether a layer convolves signs, its own or those of something before it."""
+    """Whether a layer convolves signs, its own or those of an earlier layer."""
     return _reads_signs(call, context) or _is_sign(call.layer.input_quantizer)
 
 

@@ -66,9 +66,10 @@ def _files(demo: Demo) -> Section:
         for c in [*demo.audit.binary_convolutions, *demo.audit.float_convolutions]
     ]
     sizes_text = (
-        "The network bitpacked for Larq Compute Engine, and what one would deploy without binarization: the same layers "
-        "with ReLU, zero padding and everything fused, as TensorFlow Lite files in float32 and int8, whose size and time "
-        f"count here and whose weights were not trained. {demo.audit.share} of the binary file's multiplications are of one bit."
+        "The network bitpacked for Larq Compute Engine, and what one would deploy without binarization: the same "
+        "layers with ReLU, zero padding and everything fused, as TensorFlow Lite files in float32 and int8. Their size "
+        f"and time count here; their weights were not trained. {demo.audit.share} of the binary file's "
+        "multiplications are of one bit."
     )
     latency_text = (
         "The latencies are this machine's. They say nothing about an ARM device, where binary convolutions are fast "
