@@ -70,7 +70,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(install, check=True, timeout=300)
     # A path file makes the dependencies importable; path files of that folder, the editable install's, are not read.
     packages = sysconfig.get_path("purelib", vars={"base": str(environment)})
-    Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    dependencies = [path for path in sys.path if path.endswith("site-packages")]
+    Path(packages, "dependencies.pth").write_text("\n".join(dependencies) + "\n")
     return environment / "bin"
 
 

@@ -13,6 +13,11 @@ from kbnn import accounting, models
 from kbnn.cli import main
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["models", *arguments])
 
