@@ -43,7 +43,8 @@ def command(
       kbnn export-c model.keras -o firmware/ --name net --calibrate photos/ --check
       kbnn export-c int8.tflite -o firmware/ --max-ram 24000
     """
-    import_tensorflow()
+    if calibrate or source.suffix != ".tflite":
+        import_tensorflow()
     from kbnn.converters.c.export import check as run_check
     from kbnn.converters.c.export import export_c
 
@@ -66,11 +67,11 @@ def _stem(source: Path) -> str:
 
 def _load(source: Path, calibrate: str | None, data_dir: Path | None) -> tuple[Any, Any, Any]:
     """The model or the file's path, images to calibrate and test on, and what the code has to know about the data."""
-    from kbnn.converters import Description
-
     if source.suffix == ".tflite":
         data = load_dataset(source, calibrate, data_dir) if calibrate else None
         return source, None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES), None
+    from kbnn.converters import Description
+
     model = load_model(source)
     if not calibrate and not source.is_dir():
         raise UsageError(f"C code is int8 throughout: received '{source}' without data, give --calibrate DATA")
