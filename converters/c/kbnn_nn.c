@@ -954,31 +954,81 @@ typedef struct {
     NEXT_EIGHT(two)
 #endif
 
-/* All filters on four patches. A filter is its bias, its weights, its multiplier and its shift. Where fewer than four
- * pixels are left, the others are the last one again. */
-KBNN_INLINE void filter_four(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out, int int16, int any) {
-    const int32_t filters = p->count;
+/* Four sums as results: by multiplier, shift and offset, which are the next words. */
+#if KBNN_DSP
+#define RESULTS()                                                                                              \
+    __asm__ volatile("ldmia %[w]!, {r4, r5, r6}\n\t"                                                           \
+                     "smmlar %[a], %[a], r4, r6\n\tasr %[a], %[a], r5\n\tssat %[a], #8, %[a]\n\t"             \
+                     "smmlar %[b], %[b], r4, r6\n\tasr %[b], %[b], r5\n\tssat %[b], #8, %[b]\n\t"             \
+                     "smmlar %[c], %[c], r4, r6\n\tasr %[c], %[c], r5\n\tssat %[c], #8, %[c]\n\t"             \
+                     "smmlar %[d], %[d], r4, r6\n\tasr %[d], %[d], r5\n\tssat %[d], #8, %[d]"                  \
+                     : [a] "+r"(s.a), [b] "+r"(s.b), [c] "+r"(s.c), [d] "+r"(s.d), [w] "+r"(w)                 \
+                     :                                                                                         \
+                     : "r4", "r5", "r6", "cc")
+#else
+#define RESULTS()                                                                          \
+    do {                                                                                   \
+        const int32_t multiplier_ = (int32_t)w[0];                                         \
+        const int32_t shift_ = (int32_t)w[1];                                              \
+        const int32_t offset_ = (int32_t)w[2];                                             \
+        w += 3;                                                                            \
+        s.a = saturated(add_high_word(s.a, multiplier_, offset_) >> shift_);               \
+        s.b = saturated(add_high_word(s.b, multiplier_, offset_) >> shift_);               \
+        s.c = saturated(add_high_word(s.c, multiplier_, offset_) >> shift_);               \
+        s.d = saturated(add_high_word(s.d, multiplier_, offset_) >> shift_);               \
+    } while (0)
+#endif
+
+typedef struct {
+    int32_t filters;
+    int32_t more; /* words of a patch after the first eight, by eight */
+    int32_t to1;  /* from the first pixel's results to the others'; where there is no other, to the last one's */
+    int32_t to2;
+    int32_t to3;
+} block;
+
+static block block_of(const kbnn_conv_params *p, int32_t left) {
+    block b;
+    b.filters = p->count;
+    b.more = p->patch_words / 8 - 1;
+    b.to1 = left > 1 ? b.filters : 0;
+    b.to2 = b.to1 + (left > 2 ? b.filters : 0);
+    b.to3 = b.to2 + (left > 3 ? b.filters : 0);
+    return b;
+}
+
+/* Filters as expand_filters leaves them, on four patches. */
+static void filter_expanded(const kbnn_conv_params *p, const uint32_t *w, const uint32_t *patches, int32_t left, int8_t *out) {
+    const block b = block_of(p, left);
+    BARRIER();
+    for (const int8_t *const end = out + b.filters; out != end; ++out) {
+        const uint32_t *x = patches;
+        four_sums s;
+        FIRST_EIGHT(TWO_OF_INT16);
+        for (int32_t k = b.more; k != 0; --k) {
+            NEXT_EIGHT(TWO_OF_INT16);
+        }
+        RESULTS();
+        STORE_BYTE(out, b.to3, s.d);
+        STORE_BYTE(out, b.to2, s.c);
+        STORE_BYTE(out, b.to1, s.b);
+        out[0] = (int8_t)s.a;
+    }
+}
+
+/* Filters as they are stored, on four patches; `any` as TensorFlow Lite scales them. */
+KBNN_INLINE void filter_stored(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out, int any) {
+    const block b = block_of(p, left);
     const int32_t twice_zero = 2 * p->out_zero + 1;
-    const int32_t more = p->patch_words / 8 - 1;
-    const int32_t to1 = left > 1 ? filters : 0;
-    const int32_t to2 = to1 + (left > 2 ? filters : 0);
-    const int32_t to3 = to2 + (left > 3 ? filters : 0);
     const uint32_t *w = p->weights;
     BARRIER();
-    for (const int8_t *const end = out + filters; out != end; ++out) {
+    for (const int8_t *const end = out + b.filters; out != end; ++out) {
         const uint32_t *x = patches;
         int32_t multiplier, shift;
         four_sums s;
-        if (int16) {
-            FIRST_EIGHT(TWO_OF_INT16);
-            for (int32_t k = more; k != 0; --k) {
-                NEXT_EIGHT(TWO_OF_INT16);
-            }
-        } else {
-            FIRST_EIGHT(TWO_OF_INT8);
-            for (int32_t k = more; k != 0; --k) {
-                NEXT_EIGHT(TWO_OF_INT8);
-            }
+        FIRST_EIGHT(TWO_OF_INT8);
+        for (int32_t k = b.more; k != 0; --k) {
+            NEXT_EIGHT(TWO_OF_INT8);
         }
         multiplier = (int32_t)*w++;
         shift = (int32_t)*w++;
@@ -994,50 +1044,63 @@ KBNN_INLINE void filter_four(const kbnn_conv_params *p, const uint32_t *patches,
             s.c = saturated(add_high_word(s.c, multiplier, offset) >> shift);
             s.d = saturated(add_high_word(s.d, multiplier, offset) >> shift);
         }
-        STORE_BYTE(out, to3, s.d);
-        STORE_BYTE(out, to2, s.c);
-        STORE_BYTE(out, to1, s.b);
+        STORE_BYTE(out, b.to3, s.d);
+        STORE_BYTE(out, b.to2, s.c);
+        STORE_BYTE(out, b.to1, s.b);
         out[0] = (int8_t)s.a;
     }
 }
 
-static void filter_int8(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out) {
-    filter_four(p, patches, left, out, 0, 0);
+/* Weights in int16 and doubled, and the offset that multiplier and shift go with. */
+static void expand_filters(const kbnn_conv_params *p, uint32_t *out) {
+    const uint32_t *w = p->weights;
+    for (int32_t f = p->count; f > 0; --f) {
+        *out++ = *w++;
+        for (int32_t k = p->patch_words; k > 0; k -= 2) {
+            const uint32_t four = *w++;
+            *out++ = doubled_pair(even_bytes(four));
+            *out++ = doubled_pair(odd_bytes(four));
+        }
+        out[0] = *w++;
+        out[1] = *w++;
+        out[2] = (uint32_t)(((2 * p->out_zero + 1) * (int32_t)(UINT32_C(1) << out[1])) >> 1);
+        out += 3;
+    }
 }
 
-static void filter_int16(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out) {
-    filter_four(p, patches, left, out, 1, 0);
-}
-
-static void filter_any(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out) {
-    filter_four(p, patches, left, out, 0, 1);
-}
+enum { EXPANDED, STORED, ANY };
 
 /* A row of output, four pixels at a time. */
-KBNN_INLINE void convolve(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int any) {
+KBNN_INLINE void convolve(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int kind) {
     const kbnn_conv_params *p = (const kbnn_conv_params *)step->params;
     uint32_t *ring = scratch_of(step, memory);
     uint32_t *patches = ring + (int32_t)p->kernel_height * p->ring_words * p->phases;
+    uint32_t *filters = patches + 4 * p->patch_words;
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    expand_rows(step, y, memory, !any && !p->int16);
+    if (kind == EXPANDED && y == 0) {
+        expand_filters(p, filters);
+    }
+    expand_rows(step, y, memory, kind == STORED);
     for (int32_t left = p->out_width; left > 0; left -= 4, out += 4 * (int32_t)p->count) {
         gather_four(p, ring, y, (int32_t)p->out_width - left, left, patches);
-        if (any) {
-            filter_any(p, patches, left, out);
-        } else if (p->int16) {
-            filter_int16(p, patches, left, out);
+        if (kind == EXPANDED) {
+            filter_expanded(p, filters, patches, left, out);
         } else {
-            filter_int8(p, patches, left, out);
+            filter_stored(p, patches, left, out, kind == ANY);
         }
     }
 }
 
 void kbnn_conv(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    convolve(step, y, memory, 0);
+    convolve(step, y, memory, EXPANDED);
+}
+
+void kbnn_conv_large(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve(step, y, memory, STORED);
 }
 
 void kbnn_conv_any(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    convolve(step, y, memory, 1);
+    convolve(step, y, memory, ANY);
 }
 
 void kbnn_dense(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {

@@ -154,10 +154,10 @@ kbnn_kernel kbnn_bconv_of_bits; /* in0 bits */
 
 /* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
 
-/* A filter's sum, its bias included, is multiplied by multiplier * 2^(shift - 31). In kbnn_conv sums are
- * doubled, by the bias and by values or weights in int16, and shift is a shift to the right. */
+/* A filter's sum, its bias included, is multiplied by multiplier * 2^(shift - 31). In kbnn_conv and kbnn_conv_large sums
+ * are doubled, by the bias and by weights or values, and shift is a shift to the right. */
 typedef struct {
-    const uint32_t *weights; /* of each filter: bias, patch_words / 2 words of 4 int8 or patch_words of 2 int16, multiplier, shift */
+    const uint32_t *weights; /* of each filter: bias, patch_words / 2 words of 4 int8, multiplier, shift */
     uint16_t height;
     uint16_t width;
     uint16_t channels;
@@ -176,11 +176,11 @@ typedef struct {
     uint8_t pad_top;
     uint8_t pad_left;
     uint8_t phases; /* 2 where a patch may begin at an odd value, else 1 */
-    uint8_t int16;  /* whether weights are in int16 */
 } kbnn_conv_params;
 
-kbnn_kernel kbnn_conv;
-kbnn_kernel kbnn_conv_any; /* any multiplier and range; weights in int8 */
+kbnn_kernel kbnn_conv;       /* expands its weights to int16 in scratch, once */
+kbnn_kernel kbnn_conv_large; /* expands them each time */
+kbnn_kernel kbnn_conv_any;   /* any multiplier and range */
 
 typedef struct {
     int32_t bias;

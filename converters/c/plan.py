@@ -127,12 +127,26 @@ def passes_of(steps: Sequence[Step]) -> list[Pass]:
 
 @dataclass(eq=False)
 class _Block:
-    """Memory that is needed from one pass to another, by one tensor or by several that succeed each other."""
+    """Memory of one tensor, or of several that succeed each other at one offset: `(size, first pass, last pass)` each."""
 
-    size: int
-    first: int
-    last: int
+    parts: list[tuple[int, int, int]]
     offset: int = 0
+
+    @property
+    def size(self) -> int:
+        return max(size for size, _, _ in self.parts)
+
+    @property
+    def last(self) -> int:
+        return self.parts[-1][2]
+
+    def meets(self, other: "_Block", offset: int) -> bool:
+        """Whether the two share memory at a time, this one at an offset."""
+        return any(
+            a_first <= b_last and b_first <= a_last and offset < other.offset + b and other.offset < offset + a
+            for a, a_first, a_last in self.parts
+            for b, b_first, b_last in other.parts
+        )
 
 
 def plan(steps: Sequence[Step]) -> Plan:
@@ -145,7 +159,7 @@ def plan(steps: Sequence[Step]) -> Plan:
     for p, each in enumerate(passes):
         for k, step in enumerate(each.steps):
             if step.scratch:
-                scratch[id(step)] = _Block(_aligned(step.scratch), p, p)
+                scratch[id(step)] = _Block([(_aligned(step.scratch), p, p)])
             tensor = step.output
             local = tensor.memory == "arena" and _is_local(each, tensor, last_use.get(id(tensor), p) == p)
             rows[id(tensor)] = 1 if local else tensor.height
@@ -155,10 +169,10 @@ def plan(steps: Sequence[Step]) -> Plan:
             size = _aligned(rows[id(tensor)] * tensor.row_bytes)
             under = None if local else _overwritable(each, k, p, last_use, blocks, rows)
             if under is not None:
-                under.size, under.last = max(under.size, size), end
+                under.parts.append((size, p, end))
                 blocks[id(tensor)] = under
             else:
-                blocks[id(tensor)] = _Block(size, p, end)
+                blocks[id(tensor)] = _Block([(size, p, end)])
     arena = _assign(list(dict.fromkeys([*blocks.values(), *scratch.values()])))
     tensors = {id(t): t for step in steps for t in (*step.inputs, step.output)}
     places = {
@@ -218,13 +232,9 @@ def _next_row(window: Window, y: int, reader: int, writer: int, same_size: bool)
 def _assign(blocks: list[_Block]) -> int:
     """Gives offsets, the largest block first, each the lowest where it meets none of its time; returns the size."""
     placed: list[_Block] = []
-    for block in sorted(blocks, key=lambda block: (-block.size, block.first)):
-        meets = [other for other in placed if other.first <= block.last and block.first <= other.last]
-        ends = sorted(other.offset + other.size for other in meets)
-        candidates = [0, *ends]
-        block.offset = next(
-            at for at in candidates if all(at + block.size <= o.offset or at >= o.offset + o.size for o in meets)
-        )
+    for block in sorted(blocks, key=lambda block: (-block.size, block.parts[0][1])):
+        ends = sorted({other.offset + size for other in placed for size, _, _ in other.parts})
+        block.offset = next(at for at in [0, *ends] if not any(block.meets(other, at) for other in placed))
         placed.append(block)
     return max((block.offset + block.size for block in placed), default=_ALIGNMENT)
 

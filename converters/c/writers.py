@@ -21,9 +21,8 @@ from kbnn.converters.tflite.flatbuffer import File, Operator
 _LEVELS = np.arange(integer.LOW, integer.HIGH + 1)
 _ELEMENTWISE = Window(in_place=True)
 _LARGEST_SIZE = 2**16 - 1
-# Convolutions of no more weights, in all and per filter, keep them in 16 bits, which spares expanding them.
-_MOST_INT16_WEIGHTS = 1024
-_LONGEST_INT16_FILTER = 32
+# Convolutions of no more words expand their weights in RAM, which spares doing it again and again.
+_MOST_EXPANDED_WORDS = 1280
 # The second of two pixels may lie so far behind its row, where the patch is.
 _LONGEST_PAIR_STRIDE = 8
 # Of a filter: more, and its results are no line at all.
@@ -754,13 +753,11 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
     if in_groups:
         ring_words, phases = ring_values // 2, 1
     patch = _in_pairs(kernel.reshape(count, height, row_values), row_words, in_groups)
-    int16 = patch.shape[1] <= _LONGEST_INT16_FILTER and patch.size <= _MOST_INT16_WEIGHTS
     low, high = _clipping(operator, output)
     filters = _filters(operator, source, output, kernel, bias, scales)
     fast = (low, high) == (integer.LOW, integer.HIGH) and _fits_doubled(filters, source, kernel)
-    int16 = int16 and fast
     patch = np.pad(patch, ((0, 0), (0, -patch.shape[1] % 16)))
-    words = _int16_words(2 * patch) if int16 else _int8_words(patch)
+    words = _int8_words(patch)
     patch_words = patch.shape[1] // 2
     if fast:
         filters = filters * [2, 1, -1]
@@ -786,12 +783,13 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         "pad_top": geometry.padding[0],
         "pad_left": geometry.padding[1],
         "phases": phases,
-        "int16": int(int16),
     }
-    scratch = height * ring_words * phases + 4 * patch_words
+    expanded = count * (patch_words + 4)
+    small = fast and expanded <= _MOST_EXPANDED_WORDS
+    scratch = height * ring_words * phases + 4 * patch_words + (expanded if small else 0)
     lowering.add(
         Step(
-            "kbnn_conv" if fast else "kbnn_conv_any",
+            "kbnn_conv" if small else "kbnn_conv_large" if fast else "kbnn_conv_any",
             Struct("kbnn_conv_params", fields, output.name),
             (source,),
             (geometry.window(buffered=True),),
