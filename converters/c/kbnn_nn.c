@@ -75,7 +75,13 @@ static int32_t high_half(uint32_t pair) {
 #endif
 
 static uint32_t pair_of(int32_t low, int32_t high) {
+#if KBNN_DSP
+    uint32_t pair;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(low), "r"(high));
+    return pair;
+#else
     return ((uint32_t)low & 0xFFFFu) | ((uint32_t)high << 16);
+#endif
 }
 
 /* Bytes 0 and 2, or 1 and 3, of a word as two int16. */
@@ -798,15 +804,23 @@ static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t
             }
         }
     } else {
-        const int32_t shift = doubled ? 1 : 0;
+        const int32_t scale = doubled ? 2 : 1;
+        const int8_t *value = values;
+        const int8_t *const last = values + inside - 1;
         if (before & 1) {
-            *words++ = pair_of(0, (values[k++] - zero) * (1 << shift));
+            *words++ = pair_of(0, (*value++ - zero) * scale);
         }
-        for (; k + 1 < inside; k += 2) {
-            *words++ = pair_of((values[k] - zero) * (1 << shift), (values[k + 1] - zero) * (1 << shift));
+        if (doubled) {
+            for (; value < last; value += 2) {
+                *words++ = pair_of(2 * (value[0] - zero), 2 * (value[1] - zero));
+            }
+        } else {
+            for (; value < last; value += 2) {
+                *words++ = pair_of(value[0] - zero, value[1] - zero);
+            }
         }
-        if (k < inside) {
-            *words++ = pair_of((values[k] - zero) * (1 << shift), 0);
+        if (value == last) {
+            *words++ = pair_of((*value - zero) * scale, 0);
         }
     }
     while (words != end) {
@@ -864,7 +878,8 @@ static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *mem
     } while (0)
 #endif
 
-/* The patches of four pixels, word by word: four words of the first, one of each, and so on. */
+/* The patches of four pixels, word by word: the first of each, the second, and so on. What is left of their length has
+ * weights of zero and may hold anything. */
 static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
     const int32_t rows = p->kernel_height;
     const int32_t values = p->stride_x * p->channels;
@@ -887,15 +902,11 @@ static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t
         int32_t k = row_words;
         do {
             FOUR_WORDS(out, a, b, c, d);
-        } while (--k > 0);
+        } while (--k != 0);
         a += jump;
         b += jump;
         c += jump;
         d += jump;
-    }
-    for (int32_t k = 4 * (p->patch_words - rows * row_words); k > 0; --k) {
-        *out++ = 0;
-        KEEP_LOOP();
     }
 }
 
@@ -997,22 +1008,33 @@ static block block_of(const kbnn_conv_params *p, int32_t left) {
     return b;
 }
 
-/* Filters as expand_filters leaves them, on four patches. */
-static void filter_expanded(const kbnn_conv_params *p, const uint32_t *w, const uint32_t *patches, int32_t left, int8_t *out) {
-    const block b = block_of(p, left);
-    BARRIER();
-    for (const int8_t *const end = out + b.filters; out != end; ++out) {
+/* Filters as expand_filters leaves them, on four patches of eight words or more. */
+KBNN_INLINE void filter_words(const block *b, const uint32_t *w, const uint32_t *patches, int8_t *out, int eight) {
+    for (const int8_t *const end = out + b->filters; out != end; ++out) {
         const uint32_t *x = patches;
         four_sums s;
         FIRST_EIGHT(TWO_OF_INT16);
-        for (int32_t k = b.more; k != 0; --k) {
-            NEXT_EIGHT(TWO_OF_INT16);
+        if (!eight) {
+            int32_t k = b->more;
+            do {
+                NEXT_EIGHT(TWO_OF_INT16);
+            } while (--k != 0);
         }
         RESULTS();
-        STORE_BYTE(out, b.to3, s.d);
-        STORE_BYTE(out, b.to2, s.c);
-        STORE_BYTE(out, b.to1, s.b);
+        STORE_BYTE(out, b->to3, s.d);
+        STORE_BYTE(out, b->to2, s.c);
+        STORE_BYTE(out, b->to1, s.b);
         out[0] = (int8_t)s.a;
+    }
+}
+
+static void filter_expanded(const kbnn_conv_params *p, const uint32_t *w, const uint32_t *patches, int32_t left, int8_t *out) {
+    const block b = block_of(p, left);
+    BARRIER();
+    if (b.more == 0) {
+        filter_words(&b, w, patches, out, 1);
+    } else {
+        filter_words(&b, w, patches, out, 0);
     }
 }
 

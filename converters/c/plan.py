@@ -127,7 +127,7 @@ def passes_of(steps: Sequence[Step]) -> list[Pass]:
 
 @dataclass(eq=False)
 class _Block:
-    """Memory of one tensor, or of several that succeed each other at one offset: `(size, first pass, last pass)` each."""
+    """Memory of one tensor, or of several in succession: `(size, first pass, last pass)` each, at one offset."""
 
     parts: list[tuple[int, int, int]]
     offset: int = 0

@@ -85,8 +85,8 @@ def test_a_wrong_score_fails_the_self_test(exported, tmp_path):
 def test_scores_equal_the_interpreters(int8, bireal, compiler):
     images = sample_networks.images(bireal, 40, seed=5)
     _, planned = equal_to_the_interpreter(flatbuffer.read(int8), compiler, images)
-    # 12x12x32 is all that lives whole.
-    assert 12 * 12 * 32 < planned.arena_bytes < 12 * 12 * 32 + 2500
+    # 12x12x32 is all that lives whole; the 1x1 convolution's weights are expanded to 5 kB.
+    assert 12 * 12 * 32 < planned.arena_bytes < 12 * 12 * 32 + 7500
 
 
 def test_what_the_tests_compare_kernels_with_is_what_the_interpreter_computes(int8, bireal):
