@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from kbnn import structure
 from kbnn.errors import KbnnError
 
 
@@ -13,8 +14,7 @@ def in_float32(model: tf.keras.Model) -> tf.keras.Model:
     Raises:
         KbnnError: a subclassed model computes in another type, so that it cannot be rebuilt.
     """
-    layers = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.Layer)]
-    if not any(_is_other_float(layer.compute_dtype) for layer in layers):
+    if not any(_is_other_float(layer.compute_dtype) for layer in structure.layers(model)):
         return model
     try:
         copy = tf.keras.models.clone_model(model, clone_function=_float32_layer)

@@ -39,6 +39,20 @@ def layers_of(model: tf.keras.Model, kind: type[Kind]) -> list[Kind]:
     return [layer for layer in layers(model) if isinstance(layer, kind)]
 
 
+def flat_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
+    """The layers of a model and of the models within it, without these models and without layers within layers."""
+    return [
+        inner
+        for layer in model.layers
+        for inner in (flat_layers(layer) if isinstance(layer, tf.keras.Model) else [layer])
+    ]
+
+
+def contains(layer: tf.keras.layers.Layer, kind: type) -> bool:
+    """Whether a layer is of a class, or has layers of it within it."""
+    return any(isinstance(part, kind) for part in layer._flatten_layers())
+
+
 def bits(quantizer: object) -> int:
     """How many bits a quantizer's result takes: 32 without a quantizer, 1 for one that does not say."""
     if quantizer is None:

@@ -13,6 +13,7 @@ from kbnn.converters.graph.slices import PROBE
 from kbnn.converters.graph.trace import Call
 from kbnn.layers import BinaryConv2D, BinaryDense
 from kbnn.layers.channels import Padding, same_padding
+from kbnn.quantizers.registry import SIGNS, levels_of
 from kbnn.structure import is_binary
 
 layers = tf.keras.layers
@@ -177,6 +178,8 @@ def _takes_signs(call: Call, context: Context) -> bool:
 
 def _is_sign(quantizer: Any) -> bool:
     """Whether a quantizer is sign(x) elementwise, sign(0) = +1, as the graph's operation is."""
+    if levels_of(quantizer) not in (SIGNS, None):
+        return False
     try:
         found = np.asarray(quantizer(tf.constant(PROBE.reshape(1, 1, 1, -1)))).ravel()
     except Exception:

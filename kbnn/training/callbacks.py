@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kbnn import structure
 from kbnn.analysis import WeightHistory, entropy
 from kbnn.analysis.diagnostics import FILE
 from kbnn.errors import UsageError
-from kbnn.layers.binarized import Binarized
 from kbnn.training.learner import require_built
 
 
 class BatchNormRetraining(tf.keras.callbacks.Callback):
     """Replaces binary kernels by their signs and trains only batch normalizations while `fit` runs.
 
-    Afterwards the layers are as trainable as before; the kernels stay ±1.
+    Nested models and Larq's layers are included. Afterwards the layers are as trainable as before; the kernels stay ±1.
 
     Raises:
         UsageError: when training starts, the model is not built, or a kernel quantizer maps the ±1 kernels to other
@@ -32,38 +32,31 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         require_built(self)
         _sign_kernels(self.model)
-        self._frozen = _freeze_all_but_batch_norm(self.model)
+        self._trainable = [(layer, layer.trainable) for layer in structure.layers(self.model)]
+        for layer, _ in self._trainable:
+            if not structure.contains(layer, tf.keras.layers.BatchNormalization):
+                layer.trainable = False
         # The training function has fixed what is trained.
         self.model.make_train_function(force=True)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        for layer in self._frozen:
-            layer.trainable = True
+        # In the model's order: setting an outer layer sets the layers within it, which come after it.
+        for layer, trainable in self._trainable:
+            layer.trainable = trainable
         self.model.make_train_function(force=True)
 
 
 def _sign_kernels(model: tf.keras.Model) -> None:
-    """Replaces the latent kernels of binary layers by the signs that the layers multiply with."""
-    for layer in model.submodules:
-        if not isinstance(layer, Binarized) or layer.kernel_quantizer is None:
-            continue
-        signs = tf.where(layer.binarized_kernel() >= 0, 1.0, -1.0)
-        layer.latent_kernel.assign(signs)
-        if tf.reduce_any((layer.binarized_kernel() >= 0) != (signs > 0)):
-            raise UsageError(
-                f"layer '{layer.name}' cannot keep ±1 kernels: its {type(layer.kernel_quantizer).__name__} maps them "
-                f"to other signs; retrain batch normalization with a quantizer that takes the sign"
-            )
-
-
-def _freeze_all_but_batch_norm(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    """Freezes every layer that is not a batch normalization, and returns those that were trainable."""
-    frozen = [
-        layer for layer in model.layers if layer.trainable and not isinstance(layer, tf.keras.layers.BatchNormalization)
-    ]
-    for layer in frozen:
-        layer.trainable = False
-    return frozen
+    """Replaces the latent kernels of all binary layers, nested ones and Larq's too, by their binary signs."""
+    for layer in structure.layers(model):
+        for kernel, quantizer in structure.binary_kernels(layer):
+            signs = structure.signs(structure.quantize(quantizer, tf.convert_to_tensor(kernel)), quantizer)
+            kernel.assign(np.where(signs, 1.0, -1.0))
+            if (structure.signs(structure.quantize(quantizer, tf.convert_to_tensor(kernel)), quantizer) != signs).any():
+                raise UsageError(
+                    f"layer '{layer.name}' cannot keep ±1 kernels: its {type(quantizer).__name__} maps them to other "
+                    f"signs; retrain batch normalization with a quantizer that takes the sign"
+                )
 
 
 class FlipRatio(tf.keras.callbacks.Callback):

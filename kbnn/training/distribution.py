@@ -4,6 +4,7 @@ import os
 
 import tensorflow as tf
 
+from kbnn import structure
 from kbnn.datasets import Dataset
 from kbnn.errors import UsageError
 
@@ -58,11 +59,10 @@ def synchronize(model: tf.keras.Model, strategy: tf.distribute.Strategy) -> None
     """Batch normalizations take the statistics of the whole batch, not of a replica's part of it."""
     if strategy.num_replicas_in_sync == 1:
         return
-    for layer in model.submodules:
-        if isinstance(layer, tf.keras.layers.BatchNormalization):
-            layer.synchronized = True
-            # The fused kernel knows no other replicas.
-            layer.fused = False
+    for layer in structure.layers_of(model, tf.keras.layers.BatchNormalization):
+        layer.synchronized = True
+        # The fused kernel knows no other replicas.
+        layer.fused = False
 
 
 def choose() -> tf.distribute.Strategy:

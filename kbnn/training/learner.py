@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from kbnn import structure
 from kbnn.errors import KbnnError, UsageError
 
 # Up to so many classes, top-5 accuracy says nothing.
@@ -295,7 +296,7 @@ def first_non_finite(network: tf.keras.Model, images: tf.Tensor) -> str:
 
 def _origin(network: tf.keras.Model) -> str:
     """What the weights tell after a step that was applied all the same."""
-    trained = [layer for layer in network.layers if layer.trainable_weights]
+    trained = [layer for layer in structure.flat_layers(network) if layer.trainable_weights]
     if not any(_has_finite_weights(layer) for layer in trained):
         return "the loss is not finite, and neither are the weights of any layer"
     return _last_non_finite_weights(network) or "the loss is not finite, the weights are"
@@ -303,7 +304,7 @@ def _origin(network: tf.keras.Model) -> str:
 
 def _last_non_finite_weights(network: tf.keras.Model) -> str | None:
     """Names the last layer with weights that are not finite, in words; None if there is none."""
-    for layer in reversed(network.layers):
+    for layer in reversed(structure.flat_layers(network)):
         if not _has_finite_weights(layer):
             return f"the weights of layer '{layer.name}' are not finite"
     return None

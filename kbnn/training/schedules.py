@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from kbnn import quantizers
+from kbnn import quantizers, structure
 from kbnn.errors import UsageError, unknown
 from kbnn.regularizers import AdjustablePenalty
 from kbnn.training.learner import require_built
@@ -195,15 +195,15 @@ class RegularizationWarmup(Schedule):
 
 def scheduled(model: tf.keras.Model, kind: type = object) -> Iterator[Any]:
     """The quantizers of a kind that have a schedule, however deep in the model."""
-    found: Iterable[Any] = model.submodules
+    found: Iterable[Any] = structure.layers(model)
     return (part for part in found if callable(getattr(part, "schedule", None)) and isinstance(part, kind))
 
 
 def penalties(model: tf.keras.Model) -> list[AdjustablePenalty]:
     """The penalties of a model's layers whose strength can be set, each once."""
     holders = [
-        getattr(module, name, None)
-        for module in model.submodules
+        getattr(layer, name, None)
+        for layer in structure.layers(model)
         for name in ("kernel_regularizer", "scale_regularizer")
     ]
     return list({id(penalty): penalty for penalty in holders if isinstance(penalty, AdjustablePenalty)}.values())

@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import layers, quantizers
+from kbnn import layers, quantizers, structure
 from kbnn.errors import UsageError
 from kbnn.training import BatchNormRetraining
 
@@ -50,3 +51,37 @@ def test_a_quantizer_that_cannot_keep_them():
     network.get_layer("conv").latent_kernel.assign(tf.random.stateless_normal([3, 3, 4, 4], [1, 2]))
     with pytest.raises(UsageError, match="layer 'conv' cannot keep ±1 kernels: its HalfHalf maps them to other signs"):
         network.fit(X, Y, verbose=0, callbacks=[BatchNormRetraining()])
+
+
+def nested_network() -> tf.keras.Model:
+    """kbnn's and Larq's layers in a nested model, and a composite layer with a batch normalization."""
+    inputs = tf.keras.Input((6, 6, 2))
+    x = lq.layers.QuantConv2D(
+        4, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip", use_bias=False, name="first"
+    )(inputs)
+    x = tf.keras.layers.BatchNormalization(name="bn")(x)
+    x = layers.BinaryConv2D(4, 3, input_quantizer="approx_sign", kernel_quantizer="magnitude_aware", name="conv")(x)
+    inner = tf.keras.Model(inputs, layers.GroupAwareNormalization(2, name="norm")(x), name="inner")
+    frozen = tf.keras.layers.Dense(4, trainable=False, name="frozen")
+    built = tf.keras.Sequential([inputs, inner, tf.keras.layers.GlobalAveragePooling2D(), frozen])
+    built.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return built
+
+
+def test_nested_models_and_larqs_layers():
+    network, x = nested_network(), np.random.default_rng(1).normal(size=(8, 6, 6, 2)).astype(np.float32)
+    inner = network.get_layer("inner")
+    found = {layer.name: layer for layer in structure.layers(network)}
+    trainable = {layer: layer.trainable for layer in structure.layers(network)}
+    signs = {name: np.where(structure.latent_kernel(found[name]) >= 0, 1.0, -1.0) for name in ("first", "conv")}
+    before = {weight.name: weight.numpy() for weight in inner.weights}
+
+    network.fit(x, Y, epochs=2, verbose=0, callbacks=[BatchNormRetraining()])
+
+    for name, expected in signs.items():
+        np.testing.assert_array_equal(structure.latent_kernel(found[name]), expected)
+    changed = {weight.name for weight in inner.weights if (weight.numpy() != before[weight.name]).any()}
+    normalizations = (found["bn"], found["norm"].batch_normalization)
+    kernels = {found[name].kernel.name for name in signs}
+    assert changed - kernels == {weight.name for layer in normalizations for weight in layer.weights}
+    assert {layer: layer.trainable for layer in structure.layers(network)} == trainable
