@@ -65,7 +65,7 @@ class QuantizerSchedule(Schedule):
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.QuantizerSchedule(beta=(5.0, 10.0))])
     """
 
-    kind: ClassVar[type] = tf.Module
+    kind: ClassVar[type[Any]] = tf.Module
 
     def __init__(self, epochs: int | None = None, first: int = 0, **settings: Any) -> None:
         super().__init__(epochs, first)
