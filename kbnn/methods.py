@@ -243,10 +243,6 @@ def _maker(source: QuantizerSource | None, what: str) -> Callable[[], lq.quantiz
     return functools.partial(_copy, source) if isinstance(source, lq.quantizers.Quantizer) else source
 
 
-def _made(maker: QuantizerSource | None) -> lq.quantizers.Quantizer | None:
-    return maker() if callable(maker) else None
-
-
 def _copy(quantizer: lq.quantizers.Quantizer) -> lq.quantizers.Quantizer:
     config = {key: value for key, value in quantizer.get_config().items() if key != "name"}
     return type(quantizer).from_config(config)
