@@ -35,7 +35,7 @@ def test_runs_and_models_are_compared_on_one_self_contained_page(tmp_path: Path)
     }
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in study["pictures"])
 
-    page = (run / "analysis" / "analysis.html").read_text()
+    page = (tmp_path / "comparison" / "analysis.html").read_text()
     assert "Analysis of one, other, real" in page
     assert page.count("<figure") == len(study["pictures"])
     assert "prefers-color-scheme: dark" in page
@@ -48,7 +48,7 @@ def test_a_model_without_a_binary_layer_is_refused(tmp_path: Path):
     models.build("tiny", method="float").save(tmp_path / "real.keras")
     done = analyze(tmp_path / "real.keras", "--data", "digits")
     assert done.exit_code == 2
-    assert "no binary layer to analyse" in done.output
+    assert "has no binary layer" in done.output
 
 
 def test_several_models_are_compared_only_when_asked_to():
@@ -72,4 +72,4 @@ def test_a_model_file_must_name_its_data(tmp_path: Path):
     models.build("tiny", method="bireal").save(tmp_path / "m.keras")
     done = analyze(tmp_path / "m.keras")
     assert done.exit_code == 2
-    assert "give --dataset" in done.output
+    assert "give --data" in done.output
