@@ -180,9 +180,9 @@ def test_says_what_is_wrong(make, message):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (7, "its function must return a Dataset, or"),
-        (((np.zeros((6, 4, 4, 1)), np.zeros(6)),) * 2, "images must be uint8 of one shape"),
-        (((np.zeros((6, 4, 4, 1), np.uint8), np.arange(6)),) * 2, "labels reach 5, but classes names only 2"),
+        (7, "data set 'wrong': data of 'train' is not images and labels: received int"),
+        (((np.zeros((6, 4, 4, 1)), np.zeros(6)),) * 2, "labels of type float64"),
+        (((np.zeros((30, 4, 4, 1), np.uint8), np.arange(30) % 6),) * 2, "labels up to 5: received 2 names of classes"),
     ],
 )
 def test_data_sets_of_the_wrong_form(found, message):

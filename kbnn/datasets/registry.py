@@ -60,9 +60,8 @@ def register(name: str, *, classes: Sequence[str] | None = None) -> Callable[[So
     """Registers a function that returns a data set, under a name that `load`, recipes and the command line take.
 
     The function may have any of the parameters `validation`, `data_dir` and `transform`, which it is passed as `load`
-    receives them. It returns a `Dataset`, or `(train_images, train_labels), (test_images, test_labels)` as the
-    functions of `tf.keras.datasets` do: uint8 images `(N, H, W, C)` and integer labels `(N,)` that count from 0. Then
-    `load` holds out images for validation, normalizes and transforms.
+    receives them. It returns `(train_images, train_labels), (test_images, test_labels)` as the functions of
+    `tf.keras.datasets` do, or anything else that `kbnn.datasets.of` takes, such as a `Dataset`.
 
     Args:
         name: of the data set.
@@ -83,9 +82,7 @@ def register(name: str, *, classes: Sequence[str] | None = None) -> Callable[[So
             settings = {"validation": validation, "data_dir": data_dir, "transform": transform}
             wanted = [key for key in inspect.signature(source).parameters if key in settings]
             found = source(**{key: settings[key] for key in wanted})
-            if isinstance(found, Dataset):
-                return found
-            return _of_arrays(name, found, classes, validation, transform)
+            return _given(name, found, classes, validation, transform)
 
         _DATASETS.add(name, loader, source)
         return source
@@ -93,26 +90,18 @@ def register(name: str, *, classes: Sequence[str] | None = None) -> Callable[[So
     return decorator
 
 
-def _of_arrays(
+def _given(
     name: str, found: Any, classes: Sequence[str] | None, validation: float, transform: Transform | None
 ) -> Dataset:
-    import numpy as np
+    # Not imported above, for it needs this module.
+    from kbnn.datasets.given import of
 
+    if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(part, tuple | list) for part in found):
+        found = dict(zip(("train", "test"), found, strict=True))
     try:
-        train, test = (Arrays(np.asarray(x), np.asarray(y, np.int32).reshape(-1)) for x, y in found)
-        shapes = {(split.images.dtype.name, *split.shape) for split in (train, test)}
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"data set '{name}': its function must return a Dataset, or (images, labels), (images, labels) of training "
-            f"and test ({error})"
-        ) from error
-    if len(shapes) > 1 or train.images.dtype != np.uint8:
-        raise UsageError(f"data set '{name}': images must be uint8 of one shape (H, W, C), received {sorted(shapes)}")
-    count = 1 + max(int(split.labels.max(initial=0)) for split in (train, test))
-    known = tuple(classes or map(str, range(count)))
-    if len(known) < count:
-        raise UsageError(f"data set '{name}': labels reach {count - 1}, but classes names only {len(known)}")
-    return assemble(name, known, train, test, validation=validation, seed=SEED, transform=transform or Transform())
+        return of(found, name=name, classes=classes, validation=validation, transform=transform)
+    except UsageError as error:
+        raise UsageError(f"data set '{name}': {error}") from error
 
 
 def _adopt(name: str, found: object) -> None:
