@@ -393,6 +393,7 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
         "steps": made.steps,
         "passes": made.passes,
         "pass_count": made.pass_count,
+        "uses_float": any(step.kernel == "kbnn_normalize" for step in network.steps),
     }
 
 

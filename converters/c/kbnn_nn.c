@@ -1346,3 +1346,115 @@ void kbnn_mean(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
         out[c] = (int8_t)saturated(rescaled(sum, p->multiplier, p->shift) + p->out_zero);
     }
 }
+
+/* ---- Layer normalization ---------------------------------------------------------------------------------------- */
+
+/* Products and sums must not be contracted, which rounds once where the file's interpreter rounds twice. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#define UNCONTRACTED
+#elif defined(__GNUC__)
+#define UNCONTRACTED __attribute__((optimize("fp-contract=off")))
+#else
+#define UNCONTRACTED
+#endif
+
+typedef union {
+    float value;
+    uint32_t bits;
+} single;
+
+static uint32_t bits_of_float(float value) {
+    single s;
+    s.value = value;
+    return s.bits;
+}
+
+static float float_of_bits(uint32_t bits) {
+    single s;
+    s.bits = bits;
+    return s.value;
+}
+
+/* The square root of a positive normal number, rounded to nearest. */
+static float square_root(float x) {
+    const uint32_t bits = bits_of_float(x);
+    int32_t exponent = (int32_t)(bits >> 23) - 150;
+    uint64_t mantissa = (uint64_t)((bits & 0x7FFFFFu) | 0x800000u) << 26;
+    uint64_t root = 0;
+    if (exponent & 1) {
+        mantissa <<= 1;
+        exponent -= 1;
+    }
+    for (uint64_t bit = UINT64_C(1) << 26; bit != 0; bit >>= 1) {
+        const uint64_t candidate = root | bit;
+        if (candidate * candidate <= mantissa) {
+            root = candidate;
+        }
+    }
+    /* A last bit that says whether something is left makes the conversion round correctly. */
+    root = (root << 1) | (root * root != mantissa ? 1u : 0u);
+    return (float)(uint32_t)root * float_of_bits((uint32_t)(127 + (exponent - 26) / 2 - 1) << 23);
+}
+
+UNCONTRACTED void kbnn_moments(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_normalize_params *p = (const kbnn_normalize_params *)step->params;
+    uint32_t *out = WORD_AT(row_of(step->out, y, memory), 0);
+    const float pixels = (float)((int32_t)p->height * (int32_t)p->width);
+    const float channels = (float)p->channels;
+    float mean = 0.0f;
+    float square = 0.0f;
+    for (int32_t c = 0; c < (int32_t)p->channels; ++c) {
+        float sum = 0.0f;
+        float squares = 0.0f;
+        for (int32_t i = 0; i < (int32_t)p->height; ++i) {
+            const int8_t *value = (const int8_t *)row_of(step->in0, i, memory) + c;
+            for (int32_t j = 0; j < (int32_t)p->width; ++j, value += p->channels) {
+                const float product = (float)*value * p->step;
+                const float x = product - p->zero;
+                const float squared = x * x;
+                sum = sum + x;
+                squares = squares + squared;
+            }
+        }
+        sum = sum / pixels;
+        squares = squares / pixels;
+        mean = mean + sum;
+        square = square + squares;
+    }
+    mean = mean / channels;
+    square = square / channels;
+    {
+        const float squared = mean * mean;
+        const float variance = square - squared;
+        const float factor = 1.0f / square_root(variance + p->epsilon);
+        for (int32_t c = 0; c < (int32_t)p->channels; ++c) {
+            const float scale = p->scale == 0 ? factor : factor * p->scale[c];
+            const float shift = mean * scale;
+            *out++ = bits_of_float(scale);
+            *out++ = bits_of_float(p->offset == 0 ? shift : p->offset[c] - shift);
+        }
+    }
+}
+
+UNCONTRACTED void kbnn_normalize(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_normalize_params *p = (const kbnn_normalize_params *)step->params;
+    const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = p->width; x > 0; --x) {
+        const uint32_t *moment = WORD_AT(row_of(step->in1, 0, memory), 0);
+        for (int32_t c = p->channels; c > 0; --c, moment += 2) {
+            const float product = (float)*values++ * p->step;
+            const float value = product - p->zero;
+            const float scaled = value * float_of_bits(moment[0]);
+            const float shift = float_of_bits(moment[1]);
+            const float result = (p->offset == 0 ? scaled - shift : scaled + shift) / p->out_step;
+            /* To the nearest, halves away from zero; what is far out of range is saturated anyway. */
+            const float bounded = result > 512.0f ? 512.0f : result < -512.0f ? -512.0f : result;
+            const int32_t whole = (int32_t)bounded;
+            const float rest = bounded - (float)whole;
+            const int32_t rounded = whole + (rest >= 0.5f) - (rest <= -0.5f);
+            *out++ = (int8_t)saturated(rounded + p->out_zero);
+        }
+    }
+}

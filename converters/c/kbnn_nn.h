@@ -1,7 +1,7 @@
 /* Kernels for 1-bit neural networks in plain C99: the same file for every network that kbnn exports.
  *
- * No allocation, no floating point, no standard library beyond <stdint.h>, no writable globals: all memory is the
- * caller's arena. Tensors are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1; pixels of
+ * No allocation, no standard library beyond <stdint.h>, no writable globals: all memory is the caller's arena. Layer
+ * normalization alone uses floating point. Tensors are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1; pixels of
  * signs take whole 32-bit words, channel k of a word in bit k.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -290,6 +290,24 @@ typedef struct {
 } kbnn_mean_params;
 
 kbnn_kernel kbnn_mean;
+
+/* Layer normalization in float, as TensorFlow Lite computes it: every operation is rounded to single precision, and
+ * sums are taken in order. The only kernels that use floating point. */
+typedef struct {
+    const float *scale;  /* per channel, or 0 */
+    const float *offset; /* per channel, or 0 */
+    float step;          /* the input is value * step - zero */
+    float zero;
+    float epsilon;
+    float out_step;
+    uint16_t height;
+    uint16_t width;
+    uint16_t channels;
+    int16_t out_zero;
+} kbnn_normalize_params;
+
+kbnn_kernel kbnn_moments;   /* from all of in0 to two floats per channel: factor and shift */
+kbnn_kernel kbnn_normalize; /* a row of in0 with the moments in1 */
 
 /* Channel k of the output is channel source[k] of in0, then of in1; or, where it is negative, the constant. */
 typedef struct {

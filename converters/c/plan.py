@@ -16,7 +16,7 @@ _ALIGNMENT = 4
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A value in memory, row by row; `kind` is "int8" or "bits", `memory` the arena, the image or the scores."""
+    """A value in memory, row by row: "int8", "bits" or "float", in the arena, the image or the scores."""
 
     name: str
     height: int
@@ -29,7 +29,8 @@ class Tensor:
 
     @property
     def row_bytes(self) -> int:
-        return self.width * (self.channels if self.kind == "int8" else 4 * words_of(self.channels))
+        sizes = {"int8": self.channels, "bits": 4 * words_of(self.channels), "float": 4 * self.channels}
+        return self.width * sizes[self.kind]
 
 
 def words_of(channels: int) -> int:

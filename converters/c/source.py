@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kbnn.converters.c.plan import Place, Plan, Step, Tensor
-from kbnn.converters.c.writers import Array, Network, Struct
+from kbnn.converters.c.writers import Array, Network, Struct, float_literal
 
 _MEMORIES = {"arena": "KBNN_ARENA", "image": "KBNN_IMAGE", "scores": "KBNN_SCORES"}
 _COLUMNS = 118
@@ -32,7 +32,12 @@ class Definitions:
     def array(self, array: Array) -> str:
         """The name of an array, defined if it is new."""
         values = np.asarray(array.values)
-        items = [_number(v) for v in values.tolist()] if values.ndim == 1 else [_braces(row) for row in values.tolist()]
+        if array.ctype == "float":
+            items = [float_literal(value) for value in values]
+        elif values.ndim == 1:
+            items = [_number(value) for value in values.tolist()]
+        else:
+            items = [_braces(row) for row in values.tolist()]
         size = values.size * _SIZES.get(array.ctype, 4)
         return self._define(array.ctype, f"[{len(items)}]", wrapped(items), array.name, size)
 

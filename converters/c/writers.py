@@ -77,6 +77,7 @@ class Function:
     source: Tensor | Accumulator
     levels: np.ndarray
     table: np.ndarray
+    is_dequantized: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,21 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class Normalizing:
+    """A float value on the way to a layer normalization of a tensor, `stage` says which one.
+
+    mean, square (x²), mean_square, variance, factor (1/√(variance + ε)), scale (factor·scale_c), shift (mean·scale),
+    scaled (x·scale), offset (offset_c - shift), normalized.
+    """
+
+    stage: str
+    tensor: Tensor
+    epsilon: float = 0.0
+    scale: np.ndarray | None = None
+    offset: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Reordered:
     """An int8 tensor whose values are seen in another shape and order of axes, on the way to a shuffle of channels."""
 
@@ -99,7 +115,7 @@ class Reordered:
     places: np.ndarray
 
 
-Value = Tensor | Signs | Function | Derived | Reordered
+Value = Tensor | Signs | Function | Derived | Normalizing | Reordered
 
 
 @dataclass
@@ -332,15 +348,19 @@ def _option(options: Mapping[str, Any], *names: str) -> int:
 @writes("DEQUANTIZE")
 def _dequantize(lowering: Lowering, operator: Operator) -> None:
     source = lowering.tensor(operator)
+    # The interpreter's vector code subtracts after the multiplication.
     scale = np.float32(source.scale)
-    table = scale * (_LEVELS - source.zero_point).astype(np.float32)
+    table = scale * _LEVELS.astype(np.float32) - scale * np.float32(source.zero_point)
     spread = np.repeat(table[:, None], source.channels, axis=1)
-    lowering.values[operator.outputs[0].index] = Function(source, _LEVELS, spread)
+    lowering.values[operator.outputs[0].index] = Function(source, _LEVELS, spread, is_dequantized=True)
 
 
 @writes("QUANTIZE")
 def _quantize(lowering: Lowering, operator: Operator) -> None:
-    value = lowering.of(operator, 0, Function, Tensor)
+    value = lowering.of(operator, 0, Function, Normalizing, Tensor)
+    if isinstance(value, Normalizing):
+        _normalize(lowering, operator, value)
+        return
     if isinstance(value, Tensor):
         raise refused(operator, "it changes the levels of an int8 tensor")
     output = lowering.output(operator)
@@ -350,7 +370,10 @@ def _quantize(lowering: Lowering, operator: Operator) -> None:
 @writes("MUL", "ADD", "SUB", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM")
 def _elementwise(lowering: Lowering, operator: Operator) -> None:
     constants = [item for item in operator.inputs if item is not None and item.data is not None]
-    if len(operator.operands) == 1:
+    held = [lowering.values.get(item.index) for item in operator.operands]
+    if operator.outputs[0].dtype == "float32" and (len(held) == 2 or isinstance(held[0], Normalizing)):
+        lowering.values[operator.outputs[0].index] = _next_stage(operator, held, constants)
+    elif len(operator.operands) == 1:
         value = lowering.of(operator, operator.inputs.index(operator.operands[0]), Function, Tensor)
         if isinstance(value, Function):
             _float_function(lowering, operator, value, constants)
@@ -362,6 +385,110 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
         _maximum(lowering, operator)
     else:
         raise refused(operator, "it combines two values that are computed")
+
+
+# What two values on the way to a normalization become; `x` is the tensor itself in float.
+_STAGES = {
+    ("MUL", "mean", "mean"): "squared_mean",
+    ("MUL", "x", "x"): "square",
+    ("SUB", "mean_square", "squared_mean"): "variance",
+    ("MUL", "mean", "factor"): "shift",
+    ("MUL", "mean", "scale"): "shift",
+    ("MUL", "x", "factor"): "scaled",
+    ("MUL", "x", "scale"): "scaled",
+    ("SUB", "scaled", "shift"): "normalized",
+    ("ADD", "scaled", "offset"): "normalized",
+}
+
+
+def _stage(operator: Operator, value: Any) -> Normalizing:
+    """A value on the way to a normalization; the tensor that is normalized is one itself."""
+    if isinstance(value, Normalizing):
+        return value
+    if isinstance(value, Function) and isinstance(value.source, Tensor) and value.is_dequantized:
+        return Normalizing("x", value.source)
+    raise refused(operator, "it is known as a part of a layer normalization, and of constants per channel")
+
+
+def _next_stage(operator: Operator, held: Sequence[Any], constants: list[flatbuffer.Tensor]) -> Normalizing:
+    values = [_stage(operator, value) for value in held]
+    first, channels = values[0], values[0].tensor.channels
+    given = [np.asarray(item.value(), np.float32).reshape(-1) for item in constants]
+    found: Normalizing | None = None
+    if len(values) == 2 and values[1].tensor is first.tensor:
+        stage = _STAGES.get((operator.name, first.stage, values[1].stage))
+        known = [value for value in values if value.stage in ("factor", "scale", "scaled", "offset", "shift")]
+        merged = [value for value in known if value.offset is not None] or known
+        found = dataclasses.replace(merged[0] if merged else first, stage=stage) if stage else None
+    elif len(given) == 1 and operator.name == "ADD" and first.stage == "variance" and len(given[0]) == 1:
+        found = dataclasses.replace(first, stage="variance_and_epsilon", epsilon=float(given[0][0]))
+    elif len(given) == 1 and operator.name == "MUL" and first.stage == "factor" and len(given[0]) == channels:
+        found = dataclasses.replace(first, stage="scale", scale=given[0])
+    elif len(given) == 1 and operator.name == "SUB" and first.stage == "shift" and operator.inputs[0] is constants[0]:
+        found = dataclasses.replace(first, stage="offset", offset=np.broadcast_to(given[0], (channels,)))
+    if found is None or operator.options.get("fusedActivationFunction"):
+        raise refused(operator, "it is known as a part of a layer normalization over all channels")
+    return found
+
+
+@writes("RSQRT")
+def _reciprocal_root(lowering: Lowering, operator: Operator) -> None:
+    value = lowering.of(operator, 0, Normalizing)
+    if value.stage != "variance_and_epsilon":
+        raise refused(operator, "it is known as a part of a layer normalization")
+    lowering.values[operator.outputs[0].index] = dataclasses.replace(value, stage="factor")
+
+
+def _float_mean(lowering: Lowering, operator: Operator) -> None:
+    """Over height and width, then over channels."""
+    value = _stage(operator, lowering.of(operator, 0, Function, Normalizing))
+    axes = operator.inputs[1]
+    over = [] if axes is None else sorted(np.atleast_1d(axes.value()).tolist())
+    stages = {
+        ("x", (1, 2)): "mean_of_pixels",
+        ("square", (1, 2)): "mean_square_of_pixels",
+        ("mean_of_pixels", (3,)): "mean",
+        ("mean_square_of_pixels", (3,)): "mean_square",
+    }
+    stage = stages.get((value.stage, tuple(over)))
+    if stage is None or not operator.options.get("keepDims"):
+        raise refused(operator, "it is known as a part of a layer normalization over all channels")
+    lowering.values[operator.outputs[0].index] = dataclasses.replace(value, stage=stage)
+
+
+def _normalize(lowering: Lowering, operator: Operator, value: Normalizing) -> None:
+    if value.stage != "normalized":
+        raise refused(operator, "it ends a layer normalization that is not whole")
+    source, output = value.tensor, lowering.output(operator)
+    if source.height * source.width * source.channels % 16:
+        raise refused(
+            operator, "a layer normalization of a number of values that is no multiple of 16 is rounded otherwise"
+        )
+    moments = Tensor(f"{output.name}/moments", 1, 2, source.channels, "float")
+    step = np.float32(source.scale)
+    fields: dict[str, Any] = {
+        "scale": 0 if value.scale is None else Array("float", value.scale, f"{output.name}/scale"),
+        "offset": 0 if value.offset is None else Array("float", value.offset, f"{output.name}/offset"),
+        "step": float_literal(step),
+        "zero": float_literal(step * np.float32(source.zero_point)),
+        "epsilon": float_literal(value.epsilon),
+        "out_step": float_literal(output.scale),
+        "height": source.height,
+        "width": source.width,
+        "channels": source.channels,
+        "out_zero": output.zero_point,
+    }
+    params = Struct("kbnn_normalize_params", fields, output.name)
+    whole = Window(source.height, source.height, 0)
+    lowering.add(Step("kbnn_moments", params, (source,), (whole,), moments))
+    every = Window(0, 1, 0)
+    lowering.add(Step("kbnn_normalize", params, (source, moments), (_ELEMENTWISE, every), output))
+
+
+def float_literal(value: Any) -> str:
+    """A float constant of C, exactly."""
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
 
 
 def _float_function(
@@ -982,6 +1109,9 @@ def _pool_step(
 
 @writes("MEAN")
 def _mean(lowering: Lowering, operator: Operator) -> None:
+    if operator.outputs[0].dtype == "float32":
+        _float_mean(lowering, operator)
+        return
     source = lowering.tensor(operator)
     axes = operator.inputs[1]
     if axes is None or sorted(np.atleast_1d(axes.value()).tolist()) != [1, 2]:

@@ -297,7 +297,19 @@ def _maximum_sign(operator, x):
     return pack(windows(unpack(x, 32 * x.shape[3]), operator, size, 1).min((3, 4)))
 
 
+def _float_mean(operator, x, axes):
+    """Summed in order, in single precision."""
+    over = (1, 2) if len(np.atleast_1d(axes)) == 2 else (3,)
+    values = np.moveaxis(x.reshape(len(x), -1, x.shape[3]), 1, 0) if over == (1, 2) else np.moveaxis(x, 3, 0)
+    total = np.zeros_like(values[0])
+    for value in values:
+        total = total + value
+    return (total / f32(len(values))).reshape(-1, *operator.outputs[0].shape[1:])
+
+
 def _mean(operator, x, axes):
+    if operator.outputs[0].dtype == "float32":
+        return _float_mean(operator, x, axes)
     source, output = operator.inputs[0], operator.outputs[0]
     count = x.shape[1] * x.shape[2]
     quantized, exponent = multiplier(_scale(source) / _scale(output))
@@ -323,7 +335,8 @@ def _quantize(operator, x):
 
 def _dequantize(operator, x):
     source = operator.inputs[0]
-    return f32(source.scales[0]) * (x.astype(np.int64) - source.zero_points[0]).astype(f32)
+    scale = f32(source.scales[0])
+    return x.astype(f32) * scale - f32(source.zero_points[0]) * scale
 
 
 def _pad(operator, x, sides):
@@ -339,6 +352,8 @@ _COMPUTE = {
     "LceBconv2d": _binary,
     "LceBMaxPool2d": _maximum_sign,
     "ADD": _add,
+    "SUB": lambda operator, x, y: x - y,
+    "RSQRT": lambda operator, x: f32(1) / np.sqrt(x),
     "LEAKY_RELU": _leaky,
     "MAXIMUM": lambda operator, x, y: np.maximum(x, y),
     "MUL": _multiply,

@@ -142,6 +142,36 @@ def test_constants_per_channel_in_int8_and_in_float(compiler):
     assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
 
 
+@pytest.mark.parametrize(("scaled", "shifted"), [(True, False), (False, False), (True, True)])
+def test_layer_normalization_rounds_as_the_interpreter_does(scaled, shifted, compiler):
+    builder = Builder(6, 8, 16, zero_point=-20)
+    whole, pixel, one = (1, 6, 8, 16), (1, 1, 1, 16), (1, 1, 1, 1)
+    over = [builder.constant(np.array(axes, np.int32)) for axes in ([1, 2], [3])]
+
+    def add(name, inputs, shape, **options):
+        return builder.add(name, inputs, shape, "float32", **options)
+
+    def mean(value):
+        return add("MEAN", [add("MEAN", [value, over[0]], pixel, keepDims=True), over[1]], one, keepDims=True)
+
+    x = add("DEQUANTIZE", [builder.image], whole)
+    average, squares = mean(x), mean(add("MUL", [x, x], whole))
+    variance = add("SUB", [squares, add("MUL", [average, average], one)], one)
+    factor = add("RSQRT", [add("ADD", [variance, builder.constant(f32([1e-3]))], one)], one)
+    if scaled:
+        gamma = builder.constant(np.linspace(0.5, 2, 16).astype(f32))
+        factor = add("MUL", [factor, gamma], pixel)
+    shift = add("MUL", [average, factor], pixel if scaled else one)
+    y = add("MUL", [x, factor], whole)
+    if shifted:
+        beta = builder.constant(np.linspace(-1, 1, 16).astype(f32))
+        y = add("ADD", [y, add("SUB", [beta, shift], pixel)], whole)
+    else:
+        y = add("SUB", [y, shift], whole)
+    builder.add("QUANTIZE", [y], whole, scale=0.031, zero_point=11)
+    assert check(compiler, builder, batch=20) == {"kbnn_moments", "kbnn_normalize"}
+
+
 @pytest.mark.parametrize("kind", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
 @pytest.mark.parametrize(("size", "stride", "valid"), [(2, 2, True), (3, 2, False), (3, 1, False)])
 def test_pooling(kind, size, stride, valid, compiler):

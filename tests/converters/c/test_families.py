@@ -1,0 +1,56 @@
+"""One network per family of the registry: its C code equals LCE's interpreter on its int8 file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kbnn
+from kbnn.converters.c import export
+from kbnn.converters.graph.graph import batches
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.passes import Options, deploy
+from kbnn.converters.passes.int8 import calibrated, in_int8
+from kbnn.converters.tflite.converter import lower
+from kbnn.converters.verify.verification import inputs_by_name
+
+FAMILIES = {
+    "tiny": {"width": 0.25},
+    "resnet20": {"width": 0.5},
+    "react18": {"width": 0.125},
+    "bireal18": {"width": 0.125},
+    "plain18": {"width": 0.125},
+    "vgg_small": {"width": 0.125},
+    "dorefa_svhn": {"width": 0.25, "side": 40},
+    "presb10": {"width": 0.25},
+}
+
+
+@pytest.fixture(scope="module")
+def images():
+    with np.load(Path(kbnn.__file__).parent / "examples" / "cifar10.npz") as held:
+        pixels = next(held[key] for key in held.files if held[key].ndim == 4)[:64]
+    return ((pixels - 120.0) / 63.0).astype(np.float32)
+
+
+def int8_file(name, images, side=32, **options):
+    """A network with random weights and the batch statistics of real images, in int8, without comparison with Keras."""
+    images = tf.image.resize(images, (side, side)).numpy()
+    model = kbnn.models.build(name, input_shape=(side, side, 3), classes=10, **options)
+    for _ in range(10):
+        model(images, training=True)
+    reference = Reference(model)
+    graph = deploy(reference, Options())
+    limits = calibrated(graph, batches(inputs_by_name(reference, images)))
+    return lower(in_int8(graph, limits), Options(limits=limits).to_json()), images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_scores_are_the_interpreters(name, images, compiler):
+    file, images = int8_file(name, images, **FAMILIES[name])
+    network, _, program = compiler.network(file)
+    levels, scores = export.int8_values(file, network, images[:24])
+    assert len(np.unique(scores, axis=0)) > 1
+    np.testing.assert_array_equal(compiler.run(program, levels), scores)
