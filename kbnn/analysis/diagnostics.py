@@ -21,7 +21,7 @@ class Diagnostics(tf.keras.callbacks.Callback):
 
     Writes `FOLDER/weights.npz` (a `WeightHistory`, which `kbnn analyze` draws) and event files to `FOLDER/logs`:
     scalars `analysis/MEASURE/LAYER`, histograms `analysis/weights/LAYER` and `analysis/scales/LAYER`, and, when
-    training ends, pictures. A resumed run goes on in the same file.
+    training ends, pictures. A resumed run continues the file.
 
     Args:
         folder: of the run.

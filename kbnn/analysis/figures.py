@@ -280,7 +280,7 @@ def weight_histograms(networks: Networks) -> Picture:
 def histograms_over_epochs(
     epochs: np.ndarray, counts: np.ndarray, edges: np.ndarray, label: str, caption: str
 ) -> Picture:
-    """One histogram under the other as training goes on (BNN+, figures 2, 6 and 7).
+    """Histograms of successive epochs, one below the other (BNN+, figures 2, 6 and 7).
 
     Args:
         epochs: which epochs, `(E,)`.

@@ -1,4 +1,4 @@
-"""Latent weights and scales as training goes on, drawn from the record that training keeps."""
+"""Latent weights and scales over the epochs, drawn from the history that training records."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Everything that is known of trained networks, as pictures and as one page: what `kbnn analyze` makes."""
+"""Diagnostics of trained networks as pictures and one page, for `kbnn analyze`."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ class Study:
 
     def __str__(self) -> str:
         parts = [f"{name}\n{report}" if len(self.reports) > 1 else str(report) for name, report in self.reports.items()]
-        return "\n\n".join([*parts, f"page: {self.page}, and {len(self.pictures)} pictures beside it"])
+        return "\n\n".join([*parts, f"page: {self.page}, and {len(self.pictures)} pictures next to it"])
 
 
 def study(subjects: Sequence[Subject], images: Any, folder: str | os.PathLike[str]) -> Study:
@@ -124,7 +124,7 @@ def _training(subjects: Sequence[Subject]) -> Iterator[_Part]:
     for name, weights in recorded.items():
         pictures |= over_epochs(weights, name if len(subjects) > 1 else "")
     if pictures:
-        yield _Part("Training", "How the network came to this.", _with_origins(pictures, subjects))
+        yield _Part("Training", "Accuracy, loss and weights over the epochs.", _with_origins(pictures, subjects))
 
 
 def _with_origins(pictures: Mapping[str, Picture], subjects: Sequence[Subject]) -> dict[str, Picture]:
@@ -140,7 +140,8 @@ def _table(name: str, report: Report) -> Table:
     columns, rows = report.cells()
     caption = (
         f"{name}: share of +1 and entropy in bits of weights and of binary inputs; the inputs' relative quantization "
-        f"error as the network binarizes, by the plain sign and by a batch median; share of +1 in the optimal code"
+        f"error with the network's threshold, the plain sign's and a batch median's, each with its best levels, then "
+        f"the sign's and the median's with the levels that ML+BMA gives them; share of +1 in the optimal code"
     )
     return Table(columns, rows, caption)
 

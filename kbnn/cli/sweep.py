@@ -44,7 +44,7 @@ def command(
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Train every recipe of a grid, and tabulate them beside the paper's figures.
+    """Train every recipe of a grid, and tabulate the results with the paper's figures.
 
     GRID is one of `kbnn recipes`, a TOML file, or with --over a recipe. Called again, it resumes where it stopped;
     finished runs are not trained again. A variant that fails is reported, the others are trained; the status is 1 then.

@@ -1,4 +1,4 @@
-"""Accuracy tables: recipes trained for as many epochs as one has time for, beside the paper's figures."""
+"""Accuracy tables: recipes trained for a chosen number of epochs, compared with the paper's figures."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -80,7 +80,7 @@ def _area(quantizer: Any) -> float:
 
 
 def mlbma_table_6(build: Build) -> list[Cell]:
-    """Storage and FLOPs of ResNets with Bi-Real shortcuts under ML and BMA, at 224x224, beside the other modes'."""
+    """Storage and FLOPs of ResNets with Bi-Real shortcuts under ML and BMA and under the other methods, at 224x224."""
     printed = {
         18: {
             "full-precision ResNet": (374.1, 1.81e9),

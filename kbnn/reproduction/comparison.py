@@ -1,4 +1,4 @@
-"""A table of a paper beside ours, cell by cell."""
+"""A table of a paper compared with ours, cell by cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -8,17 +8,17 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from kbnn.errors import UsageError, unknown
-from kbnn.training.recipe import Recipe, Table, parse, read_toml
+from kbnn.training.recipe import Recipe, TomlTable, parse, read_toml
 
 
-class Axis(Table):
+class Axis(TomlTable):
     """`[[axis]]`: its values by label, each a set of settings by their dotted keys."""
 
     name: str
     values: dict[str, dict[str, Any]] = Field(min_length=1)
 
 
-class Grid(Table):
+class Grid(TomlTable):
     """A recipe, and axes whose values are combined into variants.
 
     A variant is named by the labels of its values: "r1/tanh". `paper` and `paper_top5` are the accuracies that the

@@ -65,7 +65,7 @@ def _package() -> Any:
 
 
 def method(settings: ModelSettings, stage: Stage) -> Method:
-    """The method of a stage: the recipe's, with what the recipe and the stage put in the place of its parts.
+    """The method of a stage: the recipe's, with the parts that the recipe or the stage replaces.
 
     Raises:
         UsageError: an unknown method or quantizer; near names are offered.

@@ -51,7 +51,7 @@ BATCH = 128
 STEPS = 8
 
 
-class Table(BaseModel):
+class TomlTable(BaseModel):
     """One table of a recipe; unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -61,7 +61,7 @@ class Table(BaseModel):
 _FEEDING = {"unreadable", "max_bytes", "max_pixels", "validation", "batch"}
 
 
-class DataSettings(Table):
+class DataSettings(TomlTable):
     """`[data]`: which images, and how they are fed.
 
     `pad` and what follows are fields of `kbnn.datasets.Transform`.
@@ -112,7 +112,7 @@ class DataSettings(Table):
         return min(BATCH, 2 ** (fitting.bit_length() - 1))
 
 
-class ModelSettings(Table):
+class ModelSettings(TomlTable):
     """`[model]`: the architecture, the method, the architecture's options, and weights to start from.
 
     Args:
@@ -141,7 +141,7 @@ class ModelSettings(Table):
     weights: str | None = None
 
 
-class Distillation(Table):
+class Distillation(TomlTable):
     """`[stage.distillation]`: a teacher's softened outputs as a second target, see `kbnn.training.Learner`."""
 
     teacher: str
@@ -149,7 +149,7 @@ class Distillation(Table):
     temperature: Positive = 1.0
 
 
-class Stage(Table):
+class Stage(TomlTable):
     """`[[stage]]`: epochs under one optimizer and one schedule.
 
     Args:
@@ -235,7 +235,7 @@ def _scaled(epochs: Any, share: float) -> Any:
     return round(share * epochs)
 
 
-class Recipe(Table):
+class Recipe(TomlTable):
     """A whole recipe.
 
     Args:
@@ -307,7 +307,7 @@ class Recipe(Table):
         Raises:
             UsageError: a value is out of range, or the method is not registered.
         """
-        known = _method_name(method)
+        known: str = _method_name(method)
         return Recipe.parse(
             {
                 "name": "-".join(part for part in (model, known, dataset or _last_part(folder)) if part),
@@ -392,6 +392,10 @@ class Recipe(Table):
             stages.append(stage.shortened(count))
             left, planned = left - count, planned - stage.epochs
         return self.model_copy(update={"stage": tuple(stages)})
+
+    def without_figures(self) -> "Recipe":
+        """The recipe without what decides nothing: the paper's figures, and where they are printed."""
+        return self.model_copy(update={"source": None, "table": (), "paper": None, "paper_top5": None})
 
     def settings(self) -> dict[str, Any]:
         """Every setting by its dotted key; stages count from 1."""
@@ -489,7 +493,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield from _flat(item, f"{prefix}.{key}" if prefix else key)
 
 
-Kind = TypeVar("Kind", bound=Table)
+Kind = TypeVar("Kind", bound=TomlTable)
 
 
 def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
@@ -504,7 +508,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
         raise UsageError(_explain(kind, error)) from error
 
 
-def _explain(kind: type[Table], error: ValidationError) -> str:
+def _explain(kind: type[TomlTable], error: ValidationError) -> str:
     # A misspelt key is also reported as missing; the misspelling is the better message.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place, wrong, reason = first["loc"], first["type"], first["msg"].removeprefix("Value error, ")
@@ -521,15 +525,15 @@ def _explain(kind: type[Table], error: ValidationError) -> str:
     return f"{of_key}{reason[:1].lower()}{reason[1:]}"
 
 
-def _table(kind: type[Table], path: list[str]) -> type[Table]:
+def _table(kind: type[TomlTable], path: list[str]) -> type[TomlTable]:
     """The type of a nested table."""
     for key in path:
         kind = next(_tables_in(kind.model_fields[key].annotation))
     return kind
 
 
-def _tables_in(annotation: Any) -> Iterator[type[Table]]:
-    if isinstance(annotation, type) and issubclass(annotation, Table):
+def _tables_in(annotation: Any) -> Iterator[type[TomlTable]]:
+    if isinstance(annotation, type) and issubclass(annotation, TomlTable):
         yield annotation
     for argument in typing.get_args(annotation):
         yield from _tables_in(argument)

@@ -1,4 +1,4 @@
-"""Accuracy on the held-out test set, and how a run ended beside the paper's figures."""
+"""Accuracy on the held-out test set, and how a run ended, compared with the paper."""
 
 import dataclasses
 import json

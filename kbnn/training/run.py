@@ -12,7 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -145,9 +145,9 @@ class Run:
         if not path.is_file():
             return None
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            return Fingerprint(**{key: _tuple(value) for key, value in values.items()})
-        except (ValueError, TypeError, AttributeError) as error:
+            values = json.loads(path.read_text())
+            return Fingerprint(values["name"], tuple(values["classes"]), tuple(values["counts"]), values["digest"])
+        except (ValueError, TypeError, KeyError) as error:
             raise KbnnError(f"'{path}' is damaged ({error}): restore it, or start a new run") from error
 
     def check_data(self, data: datasets.Dataset) -> None:
@@ -200,10 +200,6 @@ def _figures(row: dict[str, str]) -> dict[str, float]:
     """A row's numbers; every row has a stage and an epoch."""
     counts: dict[str, float] = {key: int(row[key]) for key in _COUNTS}
     return {**counts, **{key: float(value) for key, value in row.items() if value and key not in _COUNTS}}
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:

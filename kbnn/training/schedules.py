@@ -50,7 +50,7 @@ class Schedule(tf.keras.callbacks.Callback):
 class QuantizerSchedule(Schedule):
     """Runs the schedules of all quantizers in a model.
 
-    A quantizer that changes while training goes on has a method `schedule(progress, ...)`, which sets its variables
+    A quantizer that changes during training has a method `schedule(progress, ...)`, which sets its variables
     for progress e/E. It may take `epochs`, E, and settings of its own, such as `ede` of `EDESign`.
 
     Args:

@@ -328,7 +328,7 @@ def _run(recipe: Recipe, output: Path, resume: bool) -> Run:
     if not resume or not Run.exists(output):
         return Run.new(output, recipe)
     run = Run.open(output)
-    changed = run.recipe.differences(recipe)
+    changed = run.recipe.without_figures().differences(recipe.without_figures())
     if changed:
         raise UsageError(
             f"run '{run.folder}' was started with other settings ({'; '.join(changed)}): "

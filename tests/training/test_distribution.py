@@ -24,6 +24,7 @@ replicas, config, output = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 tf.config.threading.set_intra_op_parallelism_threads(1)
 if replicas > 1:
     sys.path.insert(0, sys.argv[4])
+    import kbnn.training.networks
     import sample_runs
 
     kbnn.training.networks.build = sample_runs.network

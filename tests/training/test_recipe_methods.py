@@ -1,4 +1,4 @@
-"""What a recipe and its stages put in the place of a method's parts."""
+"""Recipes and stages replace parts of a method."""
 
 from typing import Any
 

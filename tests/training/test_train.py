@@ -1,4 +1,4 @@
-"""Runs: what they leave, how they go on after an interruption, what stops them."""
+"""Runs: the files they write, how they resume after an interruption, what stops them."""
 
 import resource
 import shutil
@@ -110,6 +110,10 @@ def test_resuming_with_other_settings_says_which(finished: Run, recipe: Recipe):
         train(changed, finished.folder, resume=True)
 
 
+def test_a_figure_of_the_paper_is_no_setting(finished: Run, recipe: Recipe):
+    train(recipe.changed({"paper": 50.0, "paper_top5": 90.0, "source": "a paper"}), finished.folder, resume=True)
+
+
 def test_a_run_is_not_overwritten(finished: Run, recipe: Recipe):
     with pytest.raises(UsageError, match="exists already: resume it"):
         train(recipe, finished.folder)
@@ -196,7 +200,7 @@ def test_a_damaged_history_is_an_error(copy: Run, content: str, line: int):
         ("model.keras", r"has no model\.keras"),
     ],
 )
-def test_a_run_that_lacks_a_part_is_left_as_it_is(copy: Run, name: str, message: str):
+def test_an_incomplete_run_is_not_changed(copy: Run, name: str, message: str):
     removed = copy.folder / name
     shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
     left = sorted(path.name for path in copy.folder.iterdir())
@@ -254,14 +258,14 @@ def filling(at_step: int, limit: int) -> AtStep:
 
 
 @pytest.fixture
-def room() -> Iterator[None]:
-    """Makes room again, whatever a test has done."""
+def unlimited() -> Iterator[None]:
+    """Lifts the limit on file sizes again, whatever a test has done."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path, room: None):
+def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path, unlimited: None):
     output, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(KbnnError, match=r"step 5 is safe there, free space and resume it|File too large"):
         train(recipe, output, callbacks=[filling(7, 1000)])
@@ -272,7 +276,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe,
     assert_equal(train(recipe, output, resume=True), finished)
 
 
-def test_a_disk_that_is_full_at_once_is_left_as_it_was(recipe: Recipe, tmp_path: Path, room: None):
+def test_a_disk_that_is_full_at_once_is_left_as_it_was(recipe: Recipe, tmp_path: Path, unlimited: None):
     with pytest.raises(KbnnError, match=r"cannot save run .* after step 5 .*: there was no checkpoint yet"):
         train(recipe, tmp_path / "run", callbacks=[filling(1, 20_000)])
     assert not (tmp_path / "run").exists()
