@@ -289,8 +289,9 @@ def _clipping(operator: Operator, output: Tensor) -> tuple[int, int]:
     if number not in _ACTIVATIONS:
         raise refused(operator, f"it has the fused activation {number}")
     low, high = _ACTIVATIONS[number]
+    scale = np.float32(output.scale)
     levels = [
-        limit if math.isinf(limit) else float(integer.rounded(np.float32([limit]) / np.float32(output.scale))[0])
+        limit if math.isinf(limit) else float(integer.rounded(np.array([limit], np.float32) / scale)[0])
         for limit in (low, high)
     ]
     bounds = [level + output.zero_point for level in levels]
@@ -551,7 +552,9 @@ def _maximum(lowering: Lowering, operator: Operator) -> None:
 
 def _float_multiplier(factors: Sequence[float], divisor: float) -> tuple[int, int]:
     """The multiplier of operators that compute it in float where others do in double."""
-    return integer.quantized_multiplier(float(np.prod(np.float32(factors), dtype=np.float32) / np.float32(divisor)))
+    return integer.quantized_multiplier(
+        float(np.prod(np.array(factors, np.float32), dtype=np.float32) / np.float32(divisor))
+    )
 
 
 def _product(*scales: float) -> np.float64:
@@ -937,7 +940,7 @@ def _weights(operator: Operator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     values = np.zeros(filters, np.int64) if bias is None else bias.value().astype(np.int64)
     if bias is not None and bias.dtype != "int32":
         raise refused(operator, "its bias is not int32")
-    return kernel.value().astype(np.int64), values, np.broadcast_to(np.float32(kernel.scales), (filters,))
+    return kernel.value().astype(np.int64), values, np.broadcast_to(np.array(kernel.scales, np.float32), (filters,))
 
 
 def _in_pairs(rows: np.ndarray, row_words: int, in_groups: bool) -> np.ndarray:
@@ -1248,9 +1251,7 @@ def _flatten(lowering: Lowering, operator: Operator, tensor: Tensor) -> None:
 
 def _reshape_function(lowering: Lowering, operator: Operator, value: Function) -> None:
     """A pixel that becomes a vector, or the reverse."""
-    shapes = [
-        tuple(size for size in shape if size != 1) for shape in (operator.inputs[0].shape, operator.outputs[0].shape)
-    ]  # type: ignore[union-attr]
-    if shapes[0] != shapes[1]:
+    shapes = [tensor.shape for tensor in (operator.inputs[0], operator.outputs[0]) if tensor is not None]
+    if len({tuple(size for size in shape if size != 1) for shape in shapes}) != 1:
         raise refused(operator, "it reshapes a float value")
     lowering.values[operator.outputs[0].index] = value
