@@ -30,6 +30,7 @@ MAX_BYTES = 4_000_000_000
 _MAX_CONFIG_BYTES = 64_000_000
 # What a model's variables may take besides the file's own weights: counters, and state that is not saved.
 _SLACK_BYTES = 64_000_000
+_MAX_LAYERS = 20_000
 _SAVED_MODEL = "saved_model.pb"
 _WEIGHTS = "model.weights.h5"
 _ZIP_MEMBERS = ("config.json", "metadata.json", _WEIGHTS)
@@ -469,11 +470,54 @@ def check_config(path: Path, config: Json) -> None:
             reason = _refusal(value)
             if reason:
                 raise _untrusted(path, f"layer '{layer}' {reason}" if layer else f"it {reason}")
+            _check_order(path, value)
             waiting.extend((each, layer) for each in value.values())
         elif isinstance(value, list):
             waiting.extend((each, layer) for each in value)
         elif value == "_COMPOSITE_TYPE":
             raise _untrusted(path, f"layer '{layer}' has a constant of a composite type")
+
+
+def _check_order(path: Path, config: dict[str, Any]) -> None:
+    """Refuses a functional model whose layers wait for each other: Keras would try to build it for ever."""
+    layers = config.get("layers")
+    if not isinstance(layers, list) or "input_layers" not in config:
+        return
+    if len(layers) > _MAX_LAYERS:
+        raise KbnnError(f"'{path}' has {len(layers):,} layers, the limit is {_MAX_LAYERS:,}: split the model")
+    known = {each["name"]: each for each in layers if isinstance(each, dict) and isinstance(each.get("name"), str)}
+    # A model that is used as a layer has been called once before.
+    calls = {
+        name: int(isinstance(each.get("config"), dict) and "layers" in each["config"]) for name, each in known.items()
+    }
+    inputs = {name for name, each in known.items() if each.get("class_name") == "InputLayer"}
+    waiting = {name: list(each.get("inbound_nodes") or []) for name, each in known.items()}
+    moved = True
+    while moved:
+        moved = False
+        for name, nodes in waiting.items():
+            while nodes and all(
+                source in inputs or place < calls[source] for source, place in _references(nodes[0], known)
+            ):
+                nodes.pop(0)
+                calls[name] += 1
+                moved = True
+    stuck = [name for name, nodes in waiting.items() if nodes]
+    if stuck:
+        raise KbnnError(f"'{path}' is damaged: layer '{stuck[0]}' waits for its own output; save the model again")
+
+
+def _references(value: Json, known: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The layers whose outputs a call takes, and which of their calls: `[layer, call, output, ...]` at any depth."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            if len(value) >= 3 and isinstance(value[0], str) and value[0] in known and isinstance(value[1], int):
+                yield value[0], value[1]
+            waiting.extend(value)
 
 
 def _layer_name(value: dict[str, Any]) -> str | None:

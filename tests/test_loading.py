@@ -371,6 +371,28 @@ def test_sizes_are_bounded(tmp_path: Path):
         load_model(path, max_bytes=1000)
 
 
+def test_layers_that_wait_for_each_other(tmp_path: Path):
+    path = tmp_path / "loop.keras"
+    first = layer("Activation", {"activation": "relu"}, [[["second", 0, 0, {}]]])
+    second = layer("Activation", {"activation": "relu"}, [[["first", 0, 0, {}]]])
+    for name, described in (("first", first), ("second", second)):
+        described["name"] = described["config"]["name"] = name
+    write_zip(path, functional(first, second))
+    with pytest.raises(KbnnError, match="layer 'first' waits for its own output"):
+        load_model(path)
+
+
+def test_shared_layers_and_models_load(tmp_path: Path):
+    images = tf.keras.Input((4,))
+    dense, inner = tf.keras.layers.Dense(4), tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(4)])
+    outputs = dense(inner(dense(inner(dense(images)))))
+    model = tf.keras.Model(images, tf.keras.layers.Add()([outputs, images, inner(images)]))
+    model.save(tmp_path / "shared.keras")
+    np.testing.assert_allclose(
+        load_model(tmp_path / "shared.keras")(np.ones((1, 4))), model(np.ones((1, 4))), rtol=1e-6
+    )
+
+
 def test_a_configuration_that_is_too_deep(tmp_path: Path):
     path = tmp_path / "deep.h5"
     with h5py.File(path, "w") as file:
