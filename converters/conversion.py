@@ -15,19 +15,16 @@ from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
 from kbnn.converters.passes.forms import kernel_for, with_forms
-from kbnn.converters.passes.gathered_bias import gathered_bias
-from kbnn.converters.passes.hybrid import stored_hybrid
-from kbnn.converters.passes.int8 import calibrated, in_int8
-from kbnn.converters.tflite import audit, flatbuffer
+from kbnn.converters.passes.int8 import calibrated
+from kbnn.converters.tflite import audit
 from kbnn.converters.tflite.audit import Audit
-from kbnn.converters.tflite.converter import lower
+from kbnn.converters.tflite.building import build
 from kbnn.converters.tflite.flatbuffer import File
-from kbnn.converters.tflite.int8_weights import stored_as_int8
-from kbnn.converters.tflite.metadata import Description, with_metadata
+from kbnn.converters.tflite.metadata import Description
 from kbnn.converters.verify import verification
-from kbnn.converters.verify.diagnosis import diagnose, miscomputed
+from kbnn.converters.verify.diagnosis import diagnose, miscomputed, saved_quantized, unconvertible
 from kbnn.converters.verify.kernel_bits import find_packed
-from kbnn.converters.verify.verification import Images, Parity, inputs_by_name, reference_for
+from kbnn.converters.verify.verification import Images, Parity, inputs_by_name
 from kbnn.errors import UsageError, unknown
 from kbnn.precision import in_float32
 
@@ -45,13 +42,12 @@ class Artifact:
 
     def __str__(self) -> str:
         audit, parity = self.audit, self.parity
-        rounded = " rounded to int8" if parity.in_int8 else ""
         return (
-            f"{self.path}: {tables.size(self.size_bytes)}, {len(audit.binary_convolutions)} binary convolutions "
-            f"({audit.share} of all MACs), equal to Keras{rounded}: kernel bits all, "
+            f"{self.path}: {parity.with_trained}\n"
+            f"{tables.size(self.size_bytes)}, {len(audit.binary_convolutions)} binary convolutions "
+            f"({audit.share} of all MACs); equal to {parity.compared_with}: kernel bits all, "
             f"layers within {max((layer.difference for layer in parity.layers), default=0):.0e} of their range, "
-            f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}, "
-            f"{parity.top1_agreement:.1%} of the images in its class"
+            f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}"
         )
 
 
@@ -66,6 +62,7 @@ def convert(
     weights: str = "float32",
     calibration: Images | None = None,
     description: Description | None = None,
+    labels: np.ndarray | None = None,
 ) -> Artifact:
     """Writes a model as a .tflite file whose every 1-bit layer is bitpacked and whose values are proven to be Keras's.
 
@@ -87,6 +84,7 @@ def convert(
         calibration: network input like the images that the file will see; everything real-valued then becomes int8,
             activations too, in the ranges that these images give. The file is compared with its graph rounded so.
         description: what an app has to know, such as labels and normalization; it becomes the file's metadata.
+        labels: the classes of the images, for the accuracies of the model and of the file.
 
     Raises:
         ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (each is named with the reason
@@ -108,32 +106,17 @@ def convert(
     lifted = lift(keras)
     options = with_forms(replace(options, kernel=kernel or kernel_for(device, lifted)), lifted)
     options = with_passes(options, in_int8=calibration is not None)
-    reference = reference_for(keras, options)
-    graph = deploy(reference, options)
     if calibration is not None:
-        options = replace(options, limits=calibrated(graph, batches(inputs_by_name(reference, calibration))))
-        graph = in_int8(graph, options.limits)
-    described = (description or Description()).of_model(reference.model.name)
-    keras.rest()
-    reference.rest()
-    file = lower(graph, {**described.to_json(), **options.to_json()})
-    _check_bitpacked(reference, file, graph, options)
-    file = flatbuffer.parse(with_metadata(_in_form(file, options), described))
+        limits = calibrated(deploy(keras, options), batches(inputs_by_name(keras, calibration)))
+        options = replace(options, limits=limits)
     given = _default_images(model, keras, calibration) if images is None else images
-    parity = verification.compare(keras, file, given, os.fspath(path), graph)
+    file, graph = build(keras, options, (description or Description()).of_model(keras.model.name))
+    _check_bitpacked(keras, file, graph, options)
+    parity = verification.compare(keras, file, given, os.fspath(path), graph, labels)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
     files.write(path, file.data)
     return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity)
-
-
-def _in_form(file: File, options: Options) -> File:
-    """The file in the form that its options call for."""
-    if options.hybrid:
-        file = stored_hybrid(file, options.hybrid)
-    if options.weights == "int8":
-        file = stored_as_int8(file, options.in_16_bits)
-    return gathered_bias(file, options.gathered) if options.gathered else file
 
 
 def _default_images(model: tf.keras.Model, keras: Reference, calibration: Images | None) -> Images:
@@ -172,11 +155,14 @@ def _check_binary(reference: Reference, options: Options) -> None:
 
 
 def _check_computable(reference: Reference, options: Options) -> None:
-    """Refuses layers that LCE bitpacks and computes wrongly."""
-    found = {call.name: miscomputed(reference, call) for call in binary_calls(reference)}
-    wrong = [f"'{name}': {why}" for name, why in found.items() if why is not None and name not in options.allow_float]
+    """Refuses layers that LCE cannot convert, or bitpacks and computes wrongly."""
+    found = [*unconvertible(reference), *saved_quantized(reference.model)]
+    if found:
+        raise ConversionError("; ".join(found))
+    reasons = {call.name: miscomputed(reference, call) for call in binary_calls(reference)}
+    wrong = {name: why for name, why in reasons.items() if why is not None and name not in options.allow_float}
     if wrong:
-        raise ConversionError(f"{len(wrong)} of {len(found)} 1-bit layers would be miscomputed: {'; '.join(wrong)}")
+        raise _refusal(wrong, len(reasons), "would be miscomputed")
 
 
 def _check_bitpacked(reference: Reference, file: File, graph: Graph, options: Options) -> None:
@@ -185,5 +171,12 @@ def _check_bitpacked(reference: Reference, file: File, graph: Graph, options: Op
     found = {part.call for part in find_packed(file, reference, graph)}
     missing = [call for k, call in enumerate(calls) if k not in found and call.name not in options.allow_float]
     if missing:
-        reasons = "; ".join(f"'{call.name}': {diagnose(reference, call)}" for call in missing)
-        raise ConversionError(f"{len(missing)} of {len(calls)} 1-bit layers cannot be bitpacked: {reasons}")
+        reasons = {call.name: diagnose(reference, call) for call in missing}
+        raise _refusal(reasons, len(calls), "cannot be bitpacked")
+
+
+def _refusal(reasons: dict[str, str], layers: int, what: str) -> ConversionError:
+    named = "; ".join(f"'{name}': {reason}" for name, reason in reasons.items())
+    return ConversionError(
+        f"{len(reasons)} of {layers} 1-bit layers {what}: {named}; or let them stay float: allow_float={list(reasons)}"
+    )

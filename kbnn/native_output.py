@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import IO
 
@@ -24,9 +25,21 @@ class Log:
         return list(dict.fromkeys(found))
 
 
+# The descriptor belongs to the whole process: one thread at a time may exchange it.
+_LOCK = threading.RLock()
+
+
 @contextlib.contextmanager
 def held_stderr(show_on_error: bool = False) -> Iterator[Log]:
-    """Holds back everything written to stderr within the block; `show_on_error` prints it if the block raises."""
+    """Holds back everything written to stderr within the block; `show_on_error` prints it if the block raises.
+
+    Blocks of several threads run one after the other.
+    """
+    with _LOCK:
+        yield from _held(show_on_error)
+
+
+def _held(show_on_error: bool) -> Iterator[Log]:
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as file:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import kbnn
 from kbnn import files
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.graph import Graph, Node
@@ -36,8 +35,7 @@ def lower(graph: Graph, options: Mapping[str, Any]) -> File:
     trace = serving(graph)
     file = with_names(flatbuffer.parse(_convert(trace)), trace, graph)
     model = flatbuffer.tree(file.data)
-    made_by = {"version": kbnn.__version__, **options}
-    flatbuffer.add_metadata(model, MADE_BY, json.dumps(made_by, sort_keys=True).encode())
+    flatbuffer.add_metadata(model, MADE_BY, json.dumps(dict(options), sort_keys=True).encode())
     return flatbuffer.parse(flatbuffer.pack(model))
 
 

@@ -1,8 +1,10 @@
 """Why a layer that is meant to be 1-bit did not become a binary convolution, and what to do about it."""
 
 import numpy as np
+import tensorflow as tf
 
-from kbnn.converters.graph.binary_layers import BinaryCall
+from kbnn import structure
+from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
@@ -22,6 +24,49 @@ def diagnose(reference: Reference, binary: BinaryCall) -> str:
     return _by_values(binary, kernel, source) or (
         "LCE does not recognise how its input is binarized: use a quantizer of kbnn or Larq, right before it"
     )
+
+
+def unconvertible(reference: Reference) -> list[str]:
+    """What LCE's converter cannot read, each with the layer and the fix."""
+    loops = reference.operations(reference.root, ("While", "StatelessWhile"))
+    names = dict.fromkeys(reference.layer_name(reference.order[loop.name]) for loop in loops)
+    return [f"layer '{name}' is a loop, which LCE cannot convert: build it with unroll=True" for name in names]
+
+
+def saved_quantized(model: tf.keras.Model) -> list[str]:
+    """The layers whose latent weights are ±s and would not keep their signs, each with the cause and the fix.
+
+    Inside Larq's `quantized_scope` a layer hands out its quantized kernel, which is saved instead of the latent one.
+    """
+    found = []
+    for layer in structure.layers(model):
+        for kernel, quantizer in structure.binary_kernels(layer):
+            latent = kernel.numpy().reshape(-1, kernel.shape[-1])
+            sizes = np.abs(latent)
+            if np.any(sizes.max(0) - sizes.min(0) > 1e-6 * sizes.max(0)) or not (latent < 0).any():
+                continue
+            binary = np.asarray(structure.quantize(quantizer, tf.constant(kernel.numpy()))).reshape(latent.shape)
+            changed = np.count_nonzero((binary < 0) != (latent < 0))
+            if changed and (latent > 0).any():
+                found.append(
+                    f"layer '{layer.name}' was saved inside Larq's quantized_scope: its latent weights are ±s, and its "
+                    f"quantizer changes the sign of {changed} of {latent.size}: save the model outside of the scope"
+                )
+    return found
+
+
+def padded_with_zeros(reference: Reference) -> list[str]:
+    """The 1-bit layers that pad their input with zeros."""
+    return [
+        binary.name
+        for binary in binary_calls(reference)
+        for operation in [reference.operation(reference.order[binary.convolutions[0]])]
+        if operation.type == "Conv2D" and operation.get_attr("padding") == b"SAME" and _is_wide(operation)
+    ]
+
+
+def _is_wide(operation: tf.Operation) -> bool:
+    return any(size > 1 for size in operation.inputs[1].shape[:2])
 
 
 def miscomputed(reference: Reference, binary: BinaryCall) -> str | None:
@@ -45,8 +90,10 @@ def miscomputed(reference: Reference, binary: BinaryCall) -> str | None:
 def _values(reference: Reference, binary: BinaryCall) -> tuple[np.ndarray, np.ndarray]:
     """The layer's binarized kernel, and what it convolves, on one random image."""
     generator = np.random.default_rng(0)
-    image = {name: generator.normal(size=spec.shape) for name, spec in reference.signature.items()}
-    inputs = {name: value.astype(reference.signature[name].dtype.as_numpy_dtype) for name, value in image.items()}
+    inputs = {
+        name: np.asarray(generator.normal(size=spec.shape) * spec.dtype.is_floating, spec.dtype.as_numpy_dtype)
+        for name, spec in reference.signature.items()
+    }
     operation = reference.operation(reference.order[binary.convolutions[0]])
     kernel, source = reference.values(inputs, [binary.kernels[0], operation.inputs[0].name])
     return kernel, source
@@ -57,6 +104,8 @@ def _by_values(binary: BinaryCall, kernel: np.ndarray, source: np.ndarray) -> st
     if groups > 1 and channels % CHANNELS_PER_WORD:
         return f"it has {channels} channels per group, not a multiple of {CHANNELS_PER_WORD}: choose other groups"
     padding = getattr(binary.layer, "pad_values", 0.0)
+    if binary.layer.padding == "causal":
+        return "it pads on one side with zeros: use padding='valid' behind a padding layer, or padding='same'"
     if binary.layer.padding == "same" and padding not in (0.0, 1.0):
         return f"it pads with {padding}: use pad_values=1.0"
     magnitudes = np.abs(kernel.reshape(-1, kernel.shape[-1]))
@@ -65,6 +114,8 @@ def _by_values(binary: BinaryCall, kernel: np.ndarray, source: np.ndarray) -> st
         return f"filter {dead[0]} of its kernel is dead (all weights near 0): scale after the convolution instead"
     if np.any(magnitudes.max(0) - magnitudes.min(0) > _SCALE_SPREAD * magnitudes.max(0)):
         return "its kernel is not ±s with one s per filter: scale per output channel, or after the convolution"
+    if set(np.unique(source)) == {0.0, 1.0}:
+        return "its input is binarized to 0 and 1, and LCE computes with -1 and +1: use ste_sign or the like"
     others = np.setdiff1d(np.unique(source), (-1.0, 0.0 if padding == 0.0 else 1.0, 1.0))
     if len(others):
         return f"its input is not a sign (it holds {others[0]:.3g}): use an input quantizer that gives -1 and +1"

@@ -74,18 +74,32 @@ def command(
 
     loaded = load_model(model)
     data = _data(model, dataset, data_dir, "calibration" if calibrate else "random")
-    artifact = converters.convert(
-        loaded,
-        output,
-        None if data is None else data.inputs(data.test, _IMAGES),
-        kernel=kernel,
-        device=device,
-        allow_float=allow_float,
-        weights=weights,
-        calibration=_calibration(model, calibrate, data, data_dir) if int8 else None,
-        description=_description(model, loaded.name, data),
-    )
+    images, labels = (None, None) if data is None else test_images(data, _IMAGES)
+    try:
+        artifact = converters.convert(
+            loaded,
+            output,
+            images,
+            kernel=kernel,
+            device=device,
+            allow_float=allow_float,
+            weights=weights,
+            calibration=_calibration(model, calibrate, data, data_dir) if int8 else None,
+            description=_description(model, loaded.name, data),
+            labels=labels,
+        )
+    except converters.ConversionError as error:
+        hint = " (on the command line: --allow-float LAYER)" if "allow_float=" in str(error) else ""
+        raise converters.ConversionError(f"{error}{hint}") from error
     show(artifact, as_json)
+
+
+def test_images(data: Any, count: int) -> tuple[Any, Any]:
+    """The network's input for the first test images of a data set, and their labels."""
+    import numpy as np
+
+    labels = [labels.numpy() for _, labels in data.batches(data.test, count).take(1)]
+    return data.inputs(data.test, count), np.concatenate(labels)[:count] if labels else np.zeros(0, int)
 
 
 def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: str) -> Any:

@@ -6,6 +6,7 @@ import click
 
 from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.cli.convert import test_images
 from kbnn.errors import KbnnError
 
 
@@ -19,7 +20,8 @@ from kbnn.errors import KbnnError
 def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None, images: int, as_json: bool) -> None:
     """Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.
 
-    Exit status 1 when a kernel bit or a layer departs, or the outputs of the median image do by more than rounding may.
+    A file that this version of kbnn made must be what a new conversion gives, byte for byte. Exit status 1 when it is
+    not, when a kernel bit or a layer departs, or the outputs of the median image do by more than rounding may.
 
     \b
     Example:
@@ -34,7 +36,9 @@ def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None,
 
     loaded = load_model(model)
     data = load_dataset(model, dataset, data_dir)
-    parity = converters.verify(loaded, file, data.inputs(data.test, images))
+    inputs, labels = test_images(data, images)
+    described = converters.Description.of(data)
+    parity = converters.verify(loaded, file, inputs, labels=labels, description=described)
     show(parity, as_json)
     if not parity.passed:
         raise KbnnError(f"'{file}' does not compute what Keras computes: {'; '.join(parity.failures)}")

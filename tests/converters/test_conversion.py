@@ -89,7 +89,7 @@ def half(x):
     ("changes", "reason"),
     [
         ({"input_quantizer": half}, r"its input is not a sign \(it holds -0.5\)"),
-        ({"input_quantizer": lq.quantizers.DoReFa(k_bit=1)}, r"its input is not a sign \(it holds 0\)"),
+        ({"input_quantizer": lq.quantizers.DoReFa(k_bit=1)}, "its input is binarized to 0 and 1"),
         ({"input_quantizer": tf.sign}, "does not recognise how its input is binarized"),
         ({"kernel_quantizer": per_input_channel}, "not ±s with one s per filter"),
         ({"pad_values": 0.5}, "it pads with 0.5: use pad_values=1.0"),

@@ -1,6 +1,7 @@
 """`verify`: a file that departs from Keras is caught, and what departs is named."""
 
 import json
+from dataclasses import replace
 
 import larq as lq
 import numpy as np
@@ -9,10 +10,10 @@ import sample_networks
 import tensorflow as tf
 
 from kbnn.cli.command import to_json
-from kbnn.converters import verify
+from kbnn.converters import Description, convert, verify
 from kbnn.converters.baseline import export_float
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.verify import verification
+from kbnn.converters.verify import agreement, verification
 from kbnn.errors import KbnnError, UsageError
 
 layers = tf.keras.layers
@@ -192,3 +193,126 @@ def test_how_far_keras_departs_from_itself_is_measured_only_where_a_file_departs
     parity = sample_networks.parity(bireal, bireal_file)
     assert parity.sensitivity is None
     assert "when the images change" not in str(parity)
+
+
+def test_a_new_conversion_gives_the_same_file(bireal, bireal_path):
+    parity = verify(bireal, bireal_path, sample_networks.images(bireal))
+    assert parity.rebuilt is True
+    assert "byte for byte" in str(parity)
+
+
+def described(bireal, path, **changes):
+    description = Description(dataset="letters", labels=tuple("abcdefghij"), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    convert(bireal, path, sample_networks.images(bireal), description=replace(description, **changes))
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def labelled(bireal, tmp_path_factory):
+    """The bytes of a file with labels, and of one whose labels are swapped."""
+    folder = tmp_path_factory.mktemp("labelled")
+    return described(bireal, folder / "a.tflite"), described(bireal, folder / "b.tflite", labels=tuple("bacdefghij"))
+
+
+def test_swapped_labels_are_found(bireal, labelled):
+    right, _ = labelled
+    swapped = right.replace(b"a\nb\nc", b"b\na\nc")
+    assert swapped != right
+    parity = sample_networks.parity(bireal, flatbuffer.parse(swapped))
+    assert parity.rebuilt is False
+    assert not parity.passed
+
+
+def test_labels_of_another_record_are_found_with_the_data_set(bireal, labelled, tmp_path):
+    """The record and the labels say the same; only the data set tells."""
+    _, swapped = labelled
+    (tmp_path / "swapped.tflite").write_bytes(swapped)
+    images = sample_networks.images(bireal)
+    expected = Description(dataset="letters", labels=tuple("abcdefghij"), mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0))
+    assert verify(bireal, tmp_path / "swapped.tflite", images).passed
+    parity = verify(bireal, tmp_path / "swapped.tflite", images, description=expected)
+    assert parity.failures == ["its labels are not those of data set 'letters'"]
+
+
+def test_changed_normalization_is_found(bireal, labelled):
+    model = flatbuffer.tree(labelled[0])
+    entry = next(entry for entry in model.metadata if entry.name == b"TFLITE_METADATA")
+    data = bytes(model.buffers[entry.buffer].data)
+    mean = np.array([1, 2, 3], np.float32).tobytes()
+    assert data.count(mean) == 1
+    changed = data.replace(mean, np.array([3, 2, 1], np.float32).tobytes())
+    model.buffers[entry.buffer].data = np.frombuffer(changed, np.uint8)
+    parity = sample_networks.parity(bireal, flatbuffer.parse(flatbuffer.pack(model)))
+    assert "its metadata entry TFLITE_METADATA differs" in parity.failures
+
+
+def test_appended_bytes_are_found(bireal, bireal_file):
+    parity = sample_networks.parity(bireal, flatbuffer.parse(bireal_file.data + b"more"))
+    assert parity.failures == ["4 bytes are appended to it"]
+
+
+@pytest.mark.parametrize("change", [1, -1, 3])
+def test_a_threshold_that_is_off_by_a_little_is_found(change, tmp_path):
+    model = sample_networks.plain()
+    convert(model, tmp_path / "model.tflite")
+    file = flatbuffer.read(tmp_path / "model.tflite")
+    thresholds = next(operator for operator in file.operators if operator.name == "LceBconv2d").inputs[4]
+    values = thresholds.value().copy()
+    values[7] += change
+    parity = sample_networks.parity(model, with_constant(file, thresholds, values))
+    assert any(failure.startswith(f"constant '{thresholds.name}' differs in") for failure in parity.failures)
+
+
+def test_a_file_of_other_versions_is_compared_by_running_it_only(bireal, bireal_file):
+    model = flatbuffer.tree(bireal_file.data)
+    record = {**json.loads(bireal_file.metadata["KBNN"]), "tools": "tensorflow 1.0"}
+    flatbuffer.add_metadata(model, "KBNN", json.dumps(record).encode())
+    parity = sample_networks.parity(bireal, flatbuffer.parse(flatbuffer.pack(model)))
+    assert parity.passed
+    assert parity.rebuilt is None
+    assert "compared by running it only: it was made by kbnn" in str(parity)
+    assert "tensorflow 1.0" in parity.not_rebuilt
+
+
+def test_a_file_that_does_not_fit_the_model_is_one_error(bireal, bireal_path):
+    """A stem of another padding makes values of other sizes."""
+    image = tf.keras.Input((12, 12, 3), name="image")
+    x = layers.Conv2D(32, 3, use_bias=False, name="stem")(image)
+    x = layers.BatchNormalization(name="stem_bn")(x)
+    x = layers.Add(name="add1")([x, sample_networks.convolution(x, 32, "conv1")])
+    x = sample_networks.convolution(x, 64, "conv2", strides=2)
+    x = layers.Dense(10, name="logits")(layers.GlobalAveragePooling2D(name="pool")(x))
+    other = tf.keras.Model(image, x, name="bireal")
+    with pytest.raises(KbnnError, match="cannot be compared with the model: its operators do not fit"):
+        verify(other, bireal_path, sample_networks.images(other))
+
+
+def test_the_agreement_of_each_output(tmp_path):
+    """A head of classes, and a map whose pixels are classified."""
+    image = tf.keras.Input((6, 6, 32), name="image")
+    x = sample_networks.convolution(image, 32, "conv")
+    pixels = layers.Conv2D(4, 1, activation="softmax", name="pixels")(x)
+    classes = layers.Dense(3, name="classes")(layers.GlobalAveragePooling2D()(x))
+    model = sample_networks.randomized(tf.keras.Model(image, [classes, pixels]))
+    parity = convert(model, tmp_path / "model.tflite").parity
+    assert [(output.name, output.is_map) for output in parity.outputs] == [("classes", False), ("pixels", True)]
+    assert parity.top1_agreement == min(output.top1_agreement for output in parity.outputs) == 1.0
+    assert "'pixels' 100.0% of the pixels" in str(parity)
+
+
+def test_agreement_and_accuracy_by_hand():
+    expected = {"map": np.eye(2)[[[0, 1], [1, 1]]], "head": np.eye(3)[[0, 2]], "number": np.ones((2, 1))}
+    found = {"map": np.eye(2)[[[0, 1], [1, 0]]], "head": np.eye(3)[[0, 1]], "number": np.zeros((2, 1))}
+    assert {o.name: o.top1_agreement for o in agreement.agreements(expected, found)} == {"map": 0.75, "head": 0.5}
+    right = agreement.accuracy({"head": np.eye(2)[[0] * 80 + [1] * 20]}, np.zeros(100, int))
+    # Wilson's score interval for 80 of 100, from the published formula.
+    assert (right.top1, round(right.low, 4), round(right.high, 4)) == (0.8, 0.7112, 0.8666)
+
+
+def test_what_is_read_first_is_the_trained_network(bireal, bireal_path):
+    images = sample_networks.images(bireal)
+    labels = bireal.predict(images, verbose=0).argmax(1)
+    parity = verify(bireal, bireal_path, images, labels=labels)
+    first, second, *_ = str(parity).splitlines()
+    assert "100.0% of the images (of 32 images) in the trained network's class; accuracy 100.0% (89.3% to" in first
+    assert second == "equal to Keras on 32 images"

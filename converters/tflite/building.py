@@ -1,0 +1,53 @@
+"""From a traced model and options to the bytes of its file; the same ones every time."""
+
+from importlib.metadata import version
+
+import tensorflow as tf
+
+import kbnn
+from kbnn.converters.graph.graph import Graph
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.passes import Options, deploy
+from kbnn.converters.passes.gathered_bias import gathered_bias
+from kbnn.converters.passes.hybrid import stored_hybrid
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.converter import lower
+from kbnn.converters.tflite.flatbuffer import File
+from kbnn.converters.tflite.int8_weights import rounded, stored_as_int8
+from kbnn.converters.tflite.metadata import Description, with_metadata
+
+
+def reference_for(keras: Reference, options: Options) -> Reference:
+    """What a file of these options has to compute."""
+    return rounded(keras, options.in_16_bits) if options.weights == "int8" else keras
+
+
+def made_with() -> dict[str, str]:
+    """The versions that decide a file's bytes."""
+    tools = f"tensorflow {tf.__version__}, larq-compute-engine {version('larq-compute-engine')}"
+    return {"version": kbnn.__version__, "tools": tools}
+
+
+def build(keras: Reference, options: Options, description: Description) -> tuple[File, Graph]:
+    """The file of a model, unchecked, and the graph that it was made of.
+
+    Raises:
+        ConversionError: LCE cannot convert the graph.
+        KbnnError: the options name a pass that this version of kbnn does not have.
+    """
+    reference = reference_for(keras, options)
+    graph = deploy(reference, options)
+    # Both hold several times the weights' memory, which the converter needs.
+    keras.rest()
+    reference.rest()
+    file = lower(graph, {**description.to_json(), **options.to_json(), **made_with()})
+    return flatbuffer.parse(with_metadata(_in_form(file, options), description)), graph
+
+
+def _in_form(file: File, options: Options) -> File:
+    """The file in the form that its options call for."""
+    if options.hybrid:
+        file = stored_hybrid(file, options.hybrid)
+    if options.weights == "int8":
+        file = stored_as_int8(file, options.in_16_bits)
+    return gathered_bias(file, options.gathered) if options.gathered else file

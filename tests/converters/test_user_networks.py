@@ -1,0 +1,39 @@
+"""Networks as users build them: each kind is converted to the right values, or refused with the true reason."""
+
+import re
+
+import pytest
+from user_networks import KINDS, result
+
+pytestmark = pytest.mark.slow
+
+REFUSED = {
+    "`QuantConv1D(padding='causal')`": "'first': it pads on one side with zeros: use padding=",
+    "`QuantLocallyConnected2D`": "layer 'local' is a QuantLocallyConnected2D, which LCE has no 1-bit operator for: use",
+    "activations of 0 and 1 (`ste_heaviside`)": "'first': its input is binarized to 0 and 1, .*: use ste_sign",
+    "activations of 0 and 1 (`DoReFa(k_bit=1)`)": "'first': its input is binarized to 0 and 1, .*: use ste_sign",
+    "GRU": "layer 'gru' is a loop, which LCE cannot convert: build it with unroll=True",
+    "LSTM": "layer 'lstm' is a loop, which LCE cannot convert: build it with unroll=True",
+    "integer input (`Embedding`), no images given": "input 'tokens' holds int32 values, .*: give images=",
+    "saved inside Larq's `quantized_scope`, half-half kernels": "layer 'first' was saved inside .*: save the model out",
+}
+CONVOLUTIONS = {"arithmetic with constants between layers": 3, "Larq's tutorial network as it is built, untrained": 3}
+TWO = (
+    *("`tf.einsum` with a constant", "one layer used twice", "siamese branches", "layers with equal kernels"),
+    *("names over 50 characters", "real-valued `Conv1D(dilation_rate=2)`", "`QuantConv1D`"),
+    "`MultiHeadAttention` among binary layers",
+)
+
+
+@pytest.mark.parametrize("title", KINDS)
+def test_each_kind(title, tmp_path):
+    found = result(KINDS[title], tmp_path)
+    if title in REFUSED:
+        assert found.startswith("refused: ")
+        assert re.search(REFUSED[title], found), found
+        assert "\n" not in found
+        assert list(tmp_path.iterdir()) == []
+    else:
+        # `result` checks that the file is equal to Keras.
+        count = CONVOLUTIONS.get(title, 2 if title in TWO else 1)
+        assert found == f"accepted, {count} binary convolution{'s' * (count > 1)}"
