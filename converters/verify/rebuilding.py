@@ -16,6 +16,7 @@ from kbnn.converters.tflite.building import build, made_with, reference_for
 from kbnn.converters.tflite.converter import MADE_BY
 from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
 from kbnn.converters.tflite.metadata import Description
+from kbnn.errors import KbnnError
 
 _MOST_LISTED = 6
 
@@ -52,10 +53,14 @@ def rebuild(keras: Reference, file: File, options: Options) -> Rebuilt:
         reason = f"it was made by kbnn {theirs['version']} with {theirs['tools']}, this is {_named(ours)}"
         return Rebuilt(deploy(reference_for(keras, options), options), None, reason)
     described = description_of(file)
+    try:
+        again, graph = build(keras, options, described or Description())
+    except KbnnError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        described, graph = None, deploy(reference_for(keras, options), options)
     if described is None:
-        graph = deploy(reference_for(keras, options), options)
-        return Rebuilt(graph, ["its record of labels and normalization is damaged"])
-    again, graph = build(keras, options, described)
+        return Rebuilt(graph, ["its record of how it was made is damaged"])
     return Rebuilt(graph, differences(file, again))
 
 

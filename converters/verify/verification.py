@@ -238,9 +238,9 @@ def compare(
     """`verify` for a file at hand; `graph` is what it was just made of, if it was."""
     options = options_of(file)
     reference = keras if options is None else reference_for(keras, options)
+    inputs = _inputs(reference, file, images)
     rebuilt = _rebuilt(keras, file, options, graph)
     graph = rebuilt.graph if rebuilt is not None else graph
-    inputs = _inputs(reference, file, images)
     rounds = _rounding_graph(graph, options)
     exact = reference.logits(inputs)
     logits = _side_by_side(exact)
