@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import copy
 import functools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,8 @@ from kbnn.layer_calls import layers_of, watched
 _BATCH = 16
 # A batch that no axis of a network has by chance: it tells which values have one sample per entry of their first axis.
 _SAMPLES = 100003
+# Larq changes a layer's padding while the layer is called, so a model is traced by one thread at a time.
+_TRACING = threading.Lock()
 _FUNCTION_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -81,7 +84,8 @@ class Reference:
             with watched(layers_of(model), recorder):
                 return call(model, inputs)
 
-        traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
+        with _TRACING:
+            traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
         outputs = {name: tensor.name for name, tensor in output_names(model, traced.outputs).items()}
         self.graph_def = _frozen(traced)
         places = {operation.name: k for k, operation in enumerate(traced.graph.get_operations())}
