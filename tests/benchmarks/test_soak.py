@@ -57,11 +57,11 @@ def test_the_table_has_the_newest_row_of_each_attack():
 
 def test_only_the_marked_part_of_the_page_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     page = tmp_path / "security.md"
-    page.write_text(f"before\n{soak.MARKS[0]}\nold\n{soak.MARKS[1]}\nafter\n")
+    page.write_text(f"before\n{soak.MARKS[0]}\nstale figures\n{soak.MARKS[1]}\nafter\n")
     monkeypatch.setattr(soak, "PAGE", page)
     soak._write_page()
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
-    assert "old" not in text
+    assert "stale figures" not in text
     assert "| attack | cases |" in text
