@@ -13,55 +13,22 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph.graph import Graph, Limits, Node
-from kbnn.converters.graph.operations import Affine, BinaryConvolution, Input, Operation, Pool, Sign, Split
-
-# How many values of each batch the ranges are chosen by, and which parts of the extremes are tried, the whole first.
-_SAMPLES = 2000
-_PARTS = np.linspace(1.0, 0.2, 33)
+from kbnn.converters.graph.operations import Affine, BinaryConvolution, Operation, Pool, Sign, Split
 
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
-    """The range of each value that is to be rounded, zero included, over batches of inputs by name.
-
-    Inputs and outputs keep their extremes. Elsewhere a few large values would make the levels of all others coarse, so
-    the range is the one with the smallest mean squared error of rounding and clipping.
-    """
+    """The smallest and the largest of each value that is to be rounded, and zero, over batches of inputs by name."""
     names = [node.name for node in graph if _is_stored(graph, node)]
     found: dict[str, Limits] = {}
-    samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for batch in batches:
         values = graph.run({name: tf.constant(array) for name, array in batch.items()})
         for name in names:
             if tf.is_tensor(values[name]) and values[name].dtype == tf.float32:
                 low, high = found.get(name, (0.0, 0.0))
-                value = values[name].numpy().ravel()
+                value = values[name].numpy()
                 found[name] = (min(low, float(value.min())), max(high, float(value.max())))
-                samples[name].append(value[:: -(-value.size // _SAMPLES)])
-    for name, limits in found.items():
-        if isinstance(graph[name].operation, Input) or graph.is_output(name):
-            continue
-        found[name] = _of_least_error(np.concatenate(samples[name]), limits)
     # A value that is always zero still needs two levels.
     return {name: limits if limits[0] < limits[1] else (0.0, 1.0) for name, limits in found.items()}
-
-
-def _of_least_error(values: np.ndarray, extremes: Limits) -> Limits:
-    """The part of a range in which 256 levels stand for the values best; either end may be moved, or both."""
-    candidates = [
-        (extremes[0] * low, extremes[1] * high)
-        for part in _PARTS
-        for low, high in ((part, part), (part, 1.0), (1.0, part))
-    ]
-    return min(candidates, key=lambda limits: _error(values, limits))
-
-
-def _error(values: np.ndarray, limits: Limits) -> float:
-    step = (limits[1] - limits[0]) / 255
-    if step <= 0:
-        return float(np.mean(np.square(values)))
-    zero = np.round(-limits[0] / step)
-    rounded = (np.clip(np.round(values / step) + zero, 0, 255) - zero) * step
-    return float(np.mean(np.square(rounded - values)))
 
 
 def in_int8(graph: Graph, limits: Mapping[str, Limits]) -> Graph:

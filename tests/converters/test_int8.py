@@ -79,7 +79,7 @@ def test_limits_of_a_damaged_file_are_none(limits):
 def test_images_of_another_kind_are_no_calibration(bireal, tmp_path):
     images = sample_networks.images(bireal)
     with pytest.raises(ConversionError, match=r"rounding to int8 leaves .*% of the images in Keras's class"):
-        convert(bireal, tmp_path / "model.tflite", images, calibration=1e5 * images)
+        convert(bireal, tmp_path / "model.tflite", images, calibration=1000 * images)
     assert list(tmp_path.iterdir()) == []
 
 
