@@ -339,13 +339,22 @@ def _quantizer(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
 @deployed.register(layers.BinaryConv2D)
 @deployed.register(layers.BinaryDense)
 def _binary(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """The scale folds into the next layer; XNOR-Net stores α and multiplies each output by α and by K."""
+    """The scale folds into the next layer.
+
+    XNOR-Net stores α and multiplies each output by α and by K. AdaBin's kernels need a filter of ones per group, and
+    multiply each output by their centre.
+    """
     form = deployed.dispatch(
         tf.keras.layers.Conv2D if isinstance(layer, layers.BinaryConv2D) else tf.keras.layers.Dense
     )(layer, node)
+    outputs = _product(layer, _shape(node.output_shapes)[1:])
+    if isinstance(layer.kernel_quantizer, quantizers.EqualizedSign):
+        (kernel,), filters = form.kernels, layer.kernel.shape[-1]
+        groups = getattr(layer, "groups", 1)
+        ones = replace(kernel, weights=groups * kernel.weights // filters, macs=groups * kernel.macs // filters)
+        return replace(form, kernels=(kernel, ones), parameters=form.parameters + filters, multiplications=outputs)
     if not isinstance(layer.kernel_quantizer, quantizers.XNORSign):
         return form
-    outputs = _product(layer, _shape(node.output_shapes)[1:])
     return replace(form, parameters=form.parameters + layer.kernel.shape[-1], multiplications=2 * outputs)
 
 

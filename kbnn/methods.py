@@ -365,6 +365,16 @@ def _react() -> Method:
     return Method(input_quantizer="approx_sign", kernel_quantizer="magnitude_aware", before=(_shift,), after=_rprelu)
 
 
+@register("adabin")
+def _adabin() -> Method:
+    """AdaBin: two learned values for activations, two per filter for kernels, two-slope PReLU after the addition."""
+    return Method(
+        input_quantizer="adaptive",
+        kernel_quantizer=lambda: quantizers.EqualizedSign(gradient="ede"),
+        after=_maxout,
+    )
+
+
 @register("presb")
 def _presb() -> Method:
     """PresB-Net's leaky signs (code) and magnitude-aware kernels; the networks presb* have the rest."""

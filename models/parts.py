@@ -8,7 +8,7 @@ import tensorflow as tf
 from kbnn import quantizers
 from kbnn.activations import hard_tanh
 from kbnn.errors import UsageError
-from kbnn.layers import ZeroPadChannels
+from kbnn.layers import Maxout, ZeroPadChannels
 from kbnn.methods import Method
 
 # Multiplies every channel count.
@@ -23,7 +23,7 @@ Shortcuts = Literal["bireal", "res", "none"]
 # pool and a real 1x1 convolution, or average pool and the same channels again.
 ShortcutType = Literal["A", "A_subsample", "B", "duplicate"]
 # What follows the batch normalization of the first convolution.
-StemActivation = Literal["none", "relu"]
+StemActivation = Literal["none", "relu", "maxout"]
 # What follows each addition; the method's own activation when not given.
 Activation = Literal["none", "hard_tanh", "prelu", "rprelu", "maxout"]
 
@@ -102,11 +102,13 @@ def clip(x: tf.Tensor, *, name: str) -> tf.Tensor:
 def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation: StemActivation = "none") -> tf.Tensor:
     """The real first convolution of a residual network, with batch normalization.
 
-    `cifar`: 3x3, then a ReLU if asked for. `imagenet`: 7x7 at stride 2, then 3x3 max pooling at stride 2 (He et al.
-    2016, table 1).
+    `cifar`: 3x3, then a ReLU or AdaBin's two-slope PReLU if asked for. `imagenet`: 7x7 at stride 2, then 3x3 max
+    pooling at stride 2 (He et al. 2016, table 1).
     """
     if stem_for(inputs, stem) == "cifar":
         x = batch_normalization(real_convolution(inputs, filters, 3, name="stem_conv"), name="stem_bn")
+        if activation == "maxout":
+            return Maxout(name="stem_maxout")(x)
         return tf.keras.layers.ReLU(name="stem_relu")(x) if activation == "relu" else x
     x = real_convolution(inputs, filters, 7, strides=2, name="stem_conv")
     x = batch_normalization(x, name="stem_bn")

@@ -180,6 +180,8 @@ def _method(method: Method, estimator: parts.Estimator | None, twin_activation: 
 
 # Methods that do not fit PresB-Net and AresB-Net.
 REFUSES = {
+    "adabin": "an RPReLU follows each addition instead of its two-slope PReLU; use its quantizers alone: "
+    "activations='adaptive' and kernels='equalized' with method 'presb'",
     "irnet": "an RPReLU follows each addition instead of its hard tanh; use its quantizers alone: activations='ede' "
     "and kernels='libra' with method 'presb'",
     "react": "its shifts and RPReLUs are part of the network already, choose method 'presb'",

@@ -40,7 +40,8 @@ def resnet_cifar(
             zeros; the code of SiMaN and IR-Net), `B` (average pool, real 1x1 convolution, batch normalization) or
             `duplicate` (average pool, the channels again).
         features_norm: batch normalization before the classifier, as in SiMaN's code, not its paper.
-        stem_activation: `relu` after the stem's batch normalization, as in SiMaN's code, not its paper.
+        stem_activation: what follows the stem's batch normalization: `relu`, as in SiMaN's code, not its paper, or
+            `maxout`, as in AdaBin's code.
         activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); by default the
             method's own.
 

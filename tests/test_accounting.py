@@ -121,6 +121,13 @@ def test_channels_first_counts_the_same_positions():
     assert count(sequential(layer, input_shape=(4, 8, 8))).real_macs == 3 * 3 * 4 * 6 * 36
 
 
+def test_adabin_s_kernels_add_a_filter_of_ones_and_a_product_per_output():
+    layer = layers.BinaryConv2D(8, 3, input_quantizer="ste_sign", kernel_quantizer=quantizers.EqualizedSign())
+    cost = count(sequential(layer))
+    assert (cost.binary_weights, cost.binary_macs) == (288 + 36, (288 + 36) * 64)
+    assert (cost.real_parameters, cost.real_macs) == (8, 8 * 64)
+
+
 def test_a_kernel_is_binary_only_when_both_sides_are():
     weights_only = count(sequential(binary(input_quantizer=None)))
     assert (weights_only.binary_weights, weights_only.binary_macs, weights_only.real_macs) == (288, 0, 288 * 64)

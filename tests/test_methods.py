@@ -17,6 +17,7 @@ TABLE = {
     "bnnplus_r1": ("SignSwish", "SignSwish", "learned", "median", "Manhattan"),
     "bnnplus_r2": ("SignSwish", "SignSwish", "learned", "mean", "Euclidean"),
     "react": ("ApproxSign", "MagnitudeAwareSign", None, "mean", None),
+    "adabin": ("AdaptiveSign", "EqualizedSign", None, "mean", None),
     "presb": ("LeakySteSign", "MagnitudeAwareSign", None, "mean", None),
     "float": ("NoneType", "NoneType", None, "mean", None),
 }
@@ -59,6 +60,7 @@ def test_base_methods(name):
     ("name", "expected"),
     [
         ("bireal", ["conv", "dense"]),
+        ("adabin", ["conv", "act", "dense"]),
         ("irnet", ["conv", "act", "dense"]),
         ("react", ["conv_shift", "conv", "act", "dense_shift", "dense"]),
         ("xnor+bma", ["conv_median", "conv", "dense_median", "dense"]),

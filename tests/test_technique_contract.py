@@ -14,7 +14,9 @@ X = np.random.default_rng(0).normal(size=(4, 6, 6, 8)).astype(np.float32)
 
 # Arguments other than the defaults, which must come back from a configuration.
 ARGUMENTS = {
+    "AdaptiveSign": lambda: quantizers.AdaptiveSign(0.5, -0.1),
     "EDESign": lambda: quantizers.EDESign(0.5, 2.0),
+    "EqualizedSign": lambda: quantizers.EqualizedSign(gradient=quantizers.EDESign(0.5, 2.0)),
     "HalfHalf": lambda: quantizers.HalfHalf(percentile=10.0, unbiased=True),
     "LeakySteSign": lambda: quantizers.LeakySteSign(0.1),
     "LibraSign": lambda: quantizers.LibraSign(gradient=quantizers.EDESign(0.5, 2.0)),

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.slices import sign_source
 from kbnn.converters.graph.trace import Call, Reference
+from kbnn.quantizers import AdaptiveSign
 from kbnn.structure import has_binary_kernel, is_binary
 
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul", "BatchMatMulV2", "Conv3D")
@@ -23,6 +26,32 @@ class BinaryCall:
     @property
     def name(self) -> str:
         return str(self.layer.name)
+
+
+def has_threshold(layer: Any) -> bool:
+    """Whether a layer takes the sign of its input less a learned threshold."""
+    return isinstance(getattr(layer, "input_quantizer", None), AdaptiveSign)
+
+
+def levels(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """A kernel of two values per filter as centre + distance·signs; None for others.
+
+    Kernels of ±s have centre 0, and so has a filter of equal weights.
+
+    Returns:
+        centre and distance per filter in float64, and the signs in the shape of the kernel.
+    """
+    weights = kernel.astype(np.float64).reshape(-1, kernel.shape[-1])
+    highest, lowest = weights.max(0), weights.min(0)
+    is_one = highest == lowest
+    centre = np.where(is_one, 0.0, (highest + lowest) / 2)
+    distance = np.where(is_one, np.abs(highest), (highest - lowest) / 2)
+    # The two values of kernels that only scale their signs are opposite, but for rounding.
+    centre = np.where(np.abs(centre) <= 1e-6 * distance, 0.0, centre)
+    signs = np.where(weights < centre, -1.0, 1.0)
+    if np.any(np.abs(weights - (centre + distance * signs)) > 1e-6 * np.maximum(highest, -lowest)):
+        return None
+    return centre, distance, signs.astype(np.float32).reshape(kernel.shape)
 
 
 def binary_calls(reference: Reference) -> list[BinaryCall]:

@@ -8,9 +8,10 @@ import tensorflow as tf
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from kbnn.converters.graph import rules_binary, rules_functions, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
-from kbnn.converters.graph.binary_layers import binary_calls
+from kbnn.converters.graph.binary_layers import binary_calls, has_threshold
 from kbnn.converters.graph.graph import Graph, Node, Origin, build
 from kbnn.converters.graph.operations import (
+    Add,
     Affine,
     BinaryConvolution,
     Input,
@@ -24,7 +25,7 @@ from kbnn.converters.graph.operations import (
     Shuffle,
     Sign,
 )
-from kbnn.converters.graph.rules import Context, Step, rule_for
+from kbnn.converters.graph.rules import Context, Step, Sum, rule_for
 from kbnn.converters.graph.slices import sign_source, slice_of
 from kbnn.converters.graph.trace import Call, Reference
 from kbnn.structure import has_binary_kernel
@@ -90,13 +91,26 @@ class _Lifted:
             origin = Origin.of(call.outputs[0], shape[-1]) if is_last else None
             if isinstance(operation, Sign):
                 origin = self._presign(call, step_shape or shape)
+            if isinstance(operation, Sum):
+                inputs, operation = tuple(self._branch(call, chain, inputs) for chain in operation.chains), Add()
             inputs = (self._add(Node(name, operation, inputs, step_shape or shape, call.layer.name, origin)),)
         self._values[call.outputs[0]] = inputs[0]
 
+    def _branch(self, call: Call, steps: Sequence[Step], inputs: tuple[str, ...]) -> str:
+        """One of several chains within a layer, whose values Keras does not have."""
+        shape = self._reference.shape(call.outputs[0])
+        for suffix, operation, step_shape in steps:
+            name = f"{call.layer.name}/{suffix}"
+            inputs = (self._add(Node(name, operation, inputs, step_shape or shape, call.layer.name)),)
+        return inputs[0]
+
     def _presign(self, call: Call, shape: Shape) -> Origin | None:
-        """The value that Keras takes the sign of: the layer's input, unless it is padded first."""
-        keras = self._reference.shape(call.inputs[0])
-        return Origin.of(call.inputs[0], shape[-1]) if math.prod(keras) == math.prod(shape) else None
+        """The value that Keras takes the sign of: the layer's input, minus its threshold, unless it is padded first."""
+        value = call.inputs[0]
+        if has_threshold(call.layer):
+            value = str(self._reference.operations(call, ("Sub",))[0].outputs[0].name)
+        keras = self._reference.shape(value)
+        return Origin.of(value, shape[-1]) if math.prod(keras) == math.prod(shape) else None
 
     def _opaque(self, tensors: Sequence[str], layer: str) -> None:
         """The part of Keras's graph that computes some tensors from existing nodes, unchanged."""

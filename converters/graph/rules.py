@@ -1,7 +1,7 @@
 """Which operations each layer is at inference: one rule per layer class."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,14 @@ from kbnn.converters.graph.operations import Clip, Function, Operation, PReLU, S
 from kbnn.converters.graph.trace import Call, Reference
 
 # A suffix for the name, the operation, and the shape of its value where it differs from that of the layer's output.
-Step = tuple[str, Operation, Shape | None]
+Step = tuple[str, "Operation | Sum", Shape | None]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Chains of steps that read the same value; what they return is added."""
+
+    chains: Sequence[Sequence[Step]]
 
 
 @dataclass(frozen=True)

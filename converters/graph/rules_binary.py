@@ -1,5 +1,6 @@
 """Convolutions and dense layers, binary and real."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph import operations as op
-from kbnn.converters.graph.rules import Context, Step, activation, numbers, rule
+from kbnn.converters.graph.binary_layers import has_threshold, levels
+from kbnn.converters.graph.rules import Context, Step, Sum, activation, numbers, rule
 from kbnn.converters.graph.slices import PROBE
 from kbnn.converters.graph.trace import Call
 from kbnn.layers import BinaryConv2D, BinaryDense
@@ -17,6 +19,9 @@ from kbnn.quantizers.registry import SIGNS, levels_of
 from kbnn.structure import is_binary
 
 layers = tf.keras.layers
+
+# Centre and distance per filter, and signs, of a kernel of two values per filter.
+Levels = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @rule(layers.Conv2D, lq.layers.QuantConv2D, BinaryConv2D)
@@ -81,9 +86,9 @@ def _dense(call: Call, context: Context) -> list[Step] | None:
 
 
 def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
-    layer, kernel = call.layer, context.kernel(call)
-    magnitudes = _magnitudes(kernel)
-    if magnitudes is None or not _takes_signs(call, context):
+    layer = call.layer
+    found = levels(context.kernel(call))
+    if found is None or not _takes_signs(call, context):
         return None
     given, returned = context.input_shape(call), context.reference.shape(call.outputs[0])
     is_row = len(given) == 2
@@ -91,6 +96,7 @@ def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
     padding = _padding(layer, shape)
     pad_value = float(getattr(layer, "pad_values", 0.0))
     steps: list[Step] = [("row", op.Reshape(shape), shape)] if is_row else []
+    steps += _threshold(layer, shape)
     if _pads(padding) and pad_value not in (0.0, 1.0):
         if pad_value != -1.0:
             return None
@@ -98,35 +104,33 @@ def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
         shape = tuple(np.add(shape[:2], [sum(sides) for sides in padding])) + shape[2:]
         steps.append(("pad", op.Pad(padding, -1.0), shape))
         padding = ((0, 0), (0, 0))
-    groups, filters = layer.groups, kernel.shape[-1]
+    groups = layer.groups
     convolution = op.BinaryConvolution(
         call=context.numbers[id(call)],
-        signs=np.where(kernel < 0, -1.0, 1.0).astype(np.float32),
-        rows=np.tile(np.arange(kernel.shape[2]), (groups, 1)),
-        filters=np.arange(filters),
+        signs=found[2],
+        rows=np.tile(np.arange(found[2].shape[2]), (groups, 1)),
+        filters=np.arange(found[2].shape[-1]),
         strides=_pair(layer.strides),
         dilations=_pair(layer.dilation_rate),
         padding=padding,
         pad_value=pad_value,
     )
-    scale, bias = _scale_and_bias(layer, filters)
     if steps or not _reads_signs(call, context):
         steps.append(("sign", op.Sign(), shape))
-    steps += [("conv", convolution, output), ("scale", op.Affine(magnitudes * scale, bias), output)]
-    return [*steps, *([("flat", op.Reshape(returned), None)] if is_row else []), *activation(layer, filters)]
+    steps += _products(layer, convolution, found, output)
+    return [*steps, *([("flat", op.Reshape(returned), None)] if is_row else []), *activation(layer, output[-1])]
 
 
 def _binary_dense(call: Call, context: Context) -> list[Step] | None:
     """A 1x1 convolution over one pixel: the operator that LCE has."""
     layer, inputs = call.layer, context.input_shape(call)[0]
-    kernel = context.kernel(call).reshape(1, 1, inputs, -1)
-    magnitudes = _magnitudes(kernel)
-    if magnitudes is None or not _takes_signs(call, context):
+    found = levels(context.kernel(call).reshape(1, 1, inputs, -1))
+    if found is None or not _takes_signs(call, context):
         return None
-    units = kernel.shape[-1]
+    units, pixel = found[2].shape[-1], (1, 1, inputs)
     convolution = op.BinaryConvolution(
         call=context.numbers[id(call)],
-        signs=np.where(kernel < 0, -1.0, 1.0).astype(np.float32),
+        signs=found[2],
         rows=np.arange(inputs)[np.newaxis],
         filters=np.arange(units),
         strides=(1, 1),
@@ -134,15 +138,42 @@ def _binary_dense(call: Call, context: Context) -> list[Step] | None:
         padding=((0, 0), (0, 0)),
         pad_value=1.0,
     )
-    scale, bias = _scale_and_bias(layer, units)
     return [
-        ("pixel", op.Reshape((1, 1, inputs)), (1, 1, inputs)),
-        ("sign", op.Sign(), (1, 1, inputs)),
-        ("conv", convolution, (1, 1, units)),
-        ("scale", op.Affine(magnitudes * scale, bias), (1, 1, units)),
+        ("pixel", op.Reshape(pixel), pixel),
+        *_threshold(layer, pixel),
+        ("sign", op.Sign(), pixel),
+        *_products(layer, convolution, found, (1, 1, units)),
         ("flat", op.Reshape((units,)), None),
         *activation(layer, units),
     ]
+
+
+def _threshold(layer: Any, shape: op.Shape) -> list[Step]:
+    """What is subtracted before the sign."""
+    if not has_threshold(layer):
+        return []
+    ones = np.ones(shape[-1])
+    return [("threshold", op.Affine(ones, -float(layer.input_quantizer.beta) * ones), shape)]
+
+
+def _products(layer: Any, convolution: op.BinaryConvolution, kernel: Levels, output: op.Shape) -> list[Step]:
+    """Signs ∗ (centre + distance·signs), scaled and shifted as the layer does it.
+
+    = distance·(signs ∗ signs) + centre·(signs ∗ ones): a filter of ones counts what the centres multiply.
+    """
+    centre, distance, _ = kernel
+    scale, bias = _scale_and_bias(layer, len(centre))
+    chain: list[Step] = [("conv", convolution, output), ("scale", op.Affine(distance * scale, bias), output)]
+    if not np.any(centre):
+        return chain
+    groups, filters = convolution.groups, len(centre)
+    sums = (*output[:-1], groups)
+    # Kernel of group g's sum: the centres of that group's filters.
+    of_group = np.repeat(np.eye(groups), filters // groups, axis=1) * centre * scale
+    ones = np.ones((*convolution.signs.shape[:3], groups), np.float32)
+    counted = dataclasses.replace(convolution, call=op.NO_LAYER, signs=ones, filters=np.arange(groups))
+    spread = op.Convolution(of_group[np.newaxis, np.newaxis], np.zeros(filters), (1, 1), (1, 1), "valid")
+    return [("sum", Sum((chain, (("ones/conv", counted, sums), ("centre", spread, output)))), output)]
 
 
 def _quantizes_input(layer: Any) -> bool:
@@ -150,20 +181,12 @@ def _quantizes_input(layer: Any) -> bool:
 
 
 def _scale_and_bias(layer: Any, filters: int) -> tuple[np.ndarray, np.ndarray]:
-    """The factors and the bias that a layer applies to its products."""
-    scale = layer.output_scale() if isinstance(layer, BinaryConv2D | BinaryDense) else None
-    ones = np.ones(filters)
-    return (
-        ones if scale is None else ones * numbers(scale),
-        numbers(layer.bias) if layer.use_bias else np.zeros(filters),
-    )
-
-
-def _magnitudes(kernel: np.ndarray) -> np.ndarray | None:
-    """The magnitude s per filter of a kernel that is ±s; None for other kernels."""
-    magnitudes = np.abs(kernel.astype(np.float64)).reshape(-1, kernel.shape[-1])
-    largest, smallest = magnitudes.max(0), magnitudes.min(0)
-    return largest if np.all(largest - smallest <= 1e-6 * largest) else None
+    """The factors and the offsets that a layer applies to its products."""
+    scale, bias = np.ones(filters), np.zeros(filters)
+    if isinstance(layer, BinaryConv2D | BinaryDense):
+        scale = scale if layer.output_scale() is None else scale * numbers(layer.output_scale())
+        bias = bias if layer.output_offset() is None else bias + numbers(layer.output_offset())
+    return scale, bias + numbers(layer.bias) if layer.use_bias else bias
 
 
 def _reads_signs(call: Call, context: Context) -> bool:
@@ -173,7 +196,7 @@ def _reads_signs(call: Call, context: Context) -> bool:
 
 def _takes_signs(call: Call, context: Context) -> bool:
     """Whether a layer convolves signs, its own or those of an earlier layer."""
-    return _reads_signs(call, context) or _is_sign(call.layer.input_quantizer)
+    return _reads_signs(call, context) or has_threshold(call.layer) or _is_sign(call.layer.input_quantizer)
 
 
 def _is_sign(quantizer: Any) -> bool:

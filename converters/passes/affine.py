@@ -1,9 +1,11 @@
-"""Pass: an affine map becomes a part of the operation before it, and one that does nothing is removed."""
+"""Passes: an affine map becomes a part of the operation before it, and one that does nothing is removed."""
 
 from dataclasses import replace
 
+import numpy as np
+
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import Affine
+from kbnn.converters.graph.operations import Add, Affine
 
 
 def merge_affine(graph: Graph) -> Graph:
@@ -30,3 +32,24 @@ def _merged(graph: Graph, node: Node, affine: Affine) -> Graph:
     graph = graph.with_nodes(replace(node, operation=merged, inputs=source.inputs, layer=layer))
     done = isinstance(merged, Affine) and merged.is_identity
     return graph.without(graph[node.name], node.origin) if done else graph
+
+
+def affine_into_sums(graph: Graph) -> Graph:
+    """(x + y)·a + b = (x·a + b) + y·a, where one layer made both x and y, so that its parts can take the map in."""
+    for name in list(graph.nodes):
+        node = graph.nodes.get(name)
+        if node is not None and isinstance(node.operation, Affine):
+            graph = _in_sum(graph, node, node.operation)
+    return graph
+
+
+def _in_sum(graph: Graph, node: Node, affine: Affine) -> Graph:
+    total = graph[node.inputs[0]]
+    within = all(graph[name].layer == total.layer for name in total.inputs)
+    if not isinstance(total.operation, Add) or not within or graph.sole_consumer(total.name) is None:
+        return graph
+    parts = []
+    for k, name in enumerate(total.inputs):
+        scaled = Affine(affine.scale, affine.offset if k == 0 else np.zeros_like(affine.offset))
+        parts.append(Node(f"{name}/scaled", scaled, (name,), node.shape, total.layer))
+    return graph.with_nodes(*parts, replace(node, operation=Add(), inputs=tuple(part.name for part in parts)))

@@ -39,7 +39,7 @@ def _split(graph: Graph, node: Node, convolution: BinaryConvolution) -> Graph:
     sign = graph[node.inputs[0]]
     after = graph.sole_consumer(node.name)
     affine = after.operation if after is not None and isinstance(after.operation, Affine) else None
-    parts = Node(graph.unused(f"{node.layer}/groups"), Split(convolution.groups), sign.inputs, (), node.layer)
+    parts = Node(graph.unused(f"{_prefix(node)}/groups"), Split(convolution.groups), sign.inputs, (), node.layer)
     added, ends = [parts], []
     for k in range(convolution.groups):
         chain = _group(parts, sign, node, convolution, affine, k)
@@ -53,7 +53,7 @@ def _group(
     parts: Node, sign: Node, node: Node, whole: BinaryConvolution, affine: Affine | None, index: int
 ) -> list[Node]:
     """One group by itself: its channels, their signs, the convolution, and the affine map that follows."""
-    name, layer = f"{node.layer}/group{index}", node.layer
+    name, layer = f"{_prefix(node)}/group{index}", node.layer
 
     def share(values: np.ndarray) -> np.ndarray:
         return np.split(values, whole.groups)[index]
@@ -68,3 +68,8 @@ def _group(
         return [part, bits, products]
     scaled = Affine(share(affine.scale), share(affine.offset))
     return [part, bits, products, Node(f"{name}/scaled", scaled, (products.name,), products.shape, layer)]
+
+
+def _prefix(node: Node) -> str:
+    """What names begin with: one layer may have more than one binary convolution."""
+    return node.name.removesuffix("/conv")

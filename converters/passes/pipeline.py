@@ -8,7 +8,7 @@ from dataclasses import replace
 from kbnn.converters.graph.graph import Graph, Pass
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.passes.affine import merge_affine
+from kbnn.converters.passes.affine import affine_into_sums, merge_affine
 from kbnn.converters.passes.groups import split_groups, split_unpackable_groups
 from kbnn.converters.passes.int8 import in_int8
 from kbnn.converters.passes.max_pool import affine_before_max_pool
@@ -25,6 +25,7 @@ PASSES: dict[str, Pass] = {
     function.__name__: function
     for function in (
         affine_before_max_pool,
+        affine_into_sums,
         merge_affine,
         prelu_as_maximum,
         remove_shuffles,
@@ -78,6 +79,9 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         # First: an order of channels is easiest to change while every constant still belongs to its own layer.
         "remove_shuffles",
         # A PReLU is followed by at most one affine map then, and real-valued layers have taken theirs.
+        "merge_affine",
+        # The parts of a binary convolution whose kernel is not ±s then take in batch normalization.
+        "affine_into_sums",
         "merge_affine",
         # Leaves a scale before each PReLU and a shift after it ...
         "scale_before_prelu",

@@ -108,7 +108,10 @@ def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) ->
     read = last_operation(data_input(operator).name, trace.order)
     sign = trace.values.get((read, 0)) if read is not None else None
     readers = [node for node in trace.nodes.values() if sign is not None and sign.name in node.inputs]
-    binary = [node for node in [*written, *readers] if isinstance(node.operation, BinaryConvolution)]
+    # Two convolutions of one sign share its padding, which bears the name of either: what convolves comes first.
+    convolves = {place for name, place in trace.order.items() if "Conv2D" in name.rsplit("/")[-1]}
+    own = [trace.nodes[place] for place in places if place in trace.nodes and place in convolves]
+    binary = [node for node in [*own, *written, *readers] if isinstance(node.operation, BinaryConvolution)]
     # Where the layer stayed a Keras layer, it is that; but what it writes may also bear the name of one that reads it.
     return next(iter(binary), None) or next((node for node in written if isinstance(node.operation, Opaque)), None)
 

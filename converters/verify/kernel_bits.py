@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls
+from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls, levels
 from kbnn.converters.graph.graph import Graph
 from kbnn.converters.graph.operations import BinaryConvolution
 from kbnn.converters.graph.trace import Reference
@@ -76,7 +76,7 @@ def compare_bits(reference: Reference, packed: Sequence[Packed], allow_float: Se
     calls = binary_calls(reference)
     kernels = reference.constants([call.kernels[0] for call in calls])
     return [
-        _compare(call.name, kernel < 0, [part for part in packed if part.call == k])
+        _compare(call.name, _negative(kernel), [part for part in packed if part.call == k])
         for k, (call, kernel) in enumerate(zip(calls, kernels, strict=True))
         if call.name not in allow_float
     ]
@@ -99,6 +99,11 @@ def _candidates(operator: Operator, calls: list[BinaryCall], reference: Referenc
 def _shape(reference: Reference, call: BinaryCall) -> tuple[int, ...]:
     name, _, output = call.kernels[0].partition(":")
     return tuple(reference.operation(reference.order[name]).outputs[int(output)].shape)
+
+
+def _negative(kernel: np.ndarray) -> np.ndarray:
+    found = levels(kernel)
+    return kernel < 0 if found is None else found[2] < 0
 
 
 def _compare(name: str, negative: np.ndarray, parts: list[Packed]) -> KernelBits:

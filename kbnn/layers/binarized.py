@@ -9,7 +9,7 @@ import tensorflow as tf
 from kbnn import quantizers, regularizers
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError, unknown
-from kbnn.quantizers.base import Constraint, mean_magnitude
+from kbnn.quantizers.base import Constraint, Estimator, mean_magnitude
 from kbnn.structure import latent, quantize
 
 SCALES = ("mean_abs", "learned")
@@ -127,7 +127,32 @@ class Binarized(tf.keras.layers.Layer):
         return quantize(self.kernel_quantizer, tf.convert_to_tensor(self.latent_kernel))
 
     def output_scale(self) -> tf.Tensor | None:
-        """The factor of the output, `(filters,)` or `(1,)`, in float32; None without a scale."""
+        """The factor of the products of signs and kernel, `(filters,)` or one number, in float32; None without one."""
+        scale, values = self._scale(), self._values()
+        if values is None:
+            return scale
+        return values[0] if scale is None else values[0] * scale
+
+    def output_offset(self, kernel: tf.Tensor | None = None) -> tf.Tensor | None:
+        """What is added to the scaled products, per channel, in float32: β·s·ΣW where signs stand for β ± α, or None.
+
+        Args:
+            kernel: what `binarized_kernel` returns, if it is known already.
+        """
+        values = self._values()
+        if values is None:
+            return None
+        kernel = self.binarized_kernel() if kernel is None else kernel
+        total = values[1] * tf.reduce_sum(kernel, list(range(len(kernel.shape) - 1)))
+        scale = self._scale()
+        return total if scale is None else total * scale
+
+    def _values(self) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """(α, β) where the signs of the input stand for β ± α."""
+        return self.input_quantizer.values() if isinstance(self.input_quantizer, Estimator) else None
+
+    def _scale(self) -> tf.Tensor | None:
+        """The layer's own scale."""
         if self.scale == "learned":
             return tf.convert_to_tensor(self.alpha)
         if self.scale == "mean_abs":
@@ -137,10 +162,12 @@ class Binarized(tf.keras.layers.Layer):
     def _binarized_input(self, inputs: tf.Tensor) -> tf.Tensor:
         return quantize(self.input_quantizer, inputs)
 
-    def _finish(self, outputs: tf.Tensor, scale: tf.Tensor | None) -> tf.Tensor:
-        """The accumulated products with scale, bias and activation."""
+    def _finish(self, outputs: tf.Tensor, scale: tf.Tensor | None, offset: tf.Tensor | None) -> tf.Tensor:
+        """Scale, offset, bias and activation of the accumulated products."""
         if scale is not None:
             outputs = outputs * tf.cast(scale, outputs.dtype)
+        if offset is not None:
+            outputs = tf.nn.bias_add(outputs, tf.cast(offset, outputs.dtype))
         if self.use_bias:
             outputs = tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))
         return outputs if self.activation is None else self.activation(outputs)

@@ -100,8 +100,9 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         if training is True and self._is_fusible(inputs):
             return self._train(inputs)
         x = self._binarized_input(inputs)
-        kernel = tf.cast(self.binarized_kernel(), x.dtype)
-        return self._finish(self._convolve(x, kernel), self.output_scale())
+        kernel = self.binarized_kernel()
+        products = self._convolve(x, tf.cast(kernel, x.dtype))
+        return self._finish(products, self.output_scale(), self.output_offset(kernel))
 
     def _is_fusible(self, inputs: tf.Tensor) -> bool:
         pads_ones = self.padding == "valid" or self.pad_values == 1.0
@@ -109,11 +110,13 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
 
     def _train(self, x: tf.Tensor) -> tf.Tensor:
         kernel, scale = self.binarized_kernel(), self.output_scale()
+        offset = self.output_offset(kernel)
         if scale is not None:
             # One pass over the kernel instead of several over the output and its gradients.
             kernel = kernel * scale
         kernel = tf.cast(kernel, x.dtype)
-        return self._finish(fused.convolution(x, kernel, self.input_quantizer, self.strides, self._ones(x)), None)
+        products = fused.convolution(x, kernel, self.input_quantizer, self.strides, self._ones(x))
+        return self._finish(products, None, offset)
 
     def _ones(self, x: tf.Tensor) -> Padding | None:
         """How many rows and columns of ones "same" padding adds; None for none."""

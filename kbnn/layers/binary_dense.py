@@ -40,5 +40,6 @@ class BinaryDense(Binarized, lq.layers.QuantDense):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         x = self._binarized_input(tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]]))
-        kernel = tf.reshape(tf.cast(self.binarized_kernel(), x.dtype), [1, 1, -1, self.units])
-        return tf.reshape(self._finish(tf.nn.conv2d(x, kernel, 1, "VALID"), self.output_scale()), [-1, self.units])
+        kernel = self.binarized_kernel()
+        products = tf.nn.conv2d(x, tf.reshape(tf.cast(kernel, x.dtype), [1, 1, -1, self.units]), 1, "VALID")
+        return tf.reshape(self._finish(products, self.output_scale(), self.output_offset(kernel)), [-1, self.units])

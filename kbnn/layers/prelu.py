@@ -99,7 +99,7 @@ class Maxout(tf.keras.layers.Layer):
     Example:
         >>> kbnn.layers.Maxout()(tf.zeros((1, 8, 8, 64)))
 
-    Source: Tu et al., AdaBin, 2022, section 3.4, equation 20.
+    Source: Tu et al., AdaBin, 2022, "Non-linearity", and the authors' code.
     """
 
     def build(self, input_shape: tf.TensorShape) -> None:

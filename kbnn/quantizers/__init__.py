@@ -9,6 +9,7 @@ re-exported where they are exactly right. Layers, methods and recipes take any o
 
 from larq.quantizers import ApproxSign, SteSign
 
+from kbnn.quantizers.adabin import AdaptiveSign, EqualizedSign
 from kbnn.quantizers.base import Estimator, KernelQuantizer
 from kbnn.quantizers.dorefa import DoReFaSign
 from kbnn.quantizers.ede import EDESign
@@ -25,9 +26,11 @@ from kbnn.quantizers.tanh import TanhSign
 from kbnn.quantizers.xnor import XNORSign
 
 __all__ = [
+    "AdaptiveSign",
     "ApproxSign",
     "DoReFaSign",
     "EDESign",
+    "EqualizedSign",
     "Estimator",
     "HalfHalf",
     "KernelQuantizer",

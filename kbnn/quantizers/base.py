@@ -150,15 +150,15 @@ class Estimator(lq.quantizers.Quantizer):
     kind: Kind = "activation"
     levels: tuple[float, ...] | None = SIGNS
 
-    def _add_parameter(self, name: str, value: float, trainable: bool = False) -> tf.Variable:
-        """A positive scalar, in float32 under every policy."""
+    def _add_parameter(self, name: str, value: float, trainable: bool = False, positive: bool = True) -> tf.Variable:
+        """A scalar in float32 under every policy; if trained, it stays positive unless `positive` is False."""
         return self.add_weight(
             name=name,
             shape=(),
             dtype=tf.float32,
             initializer=tf.keras.initializers.Constant(value),
             trainable=trainable,
-            constraint=Positive(1e-3) if trainable else None,
+            constraint=Positive(1e-3) if trainable and positive else None,
             experimental_autocast=False,
         )
 
@@ -171,6 +171,10 @@ class Estimator(lq.quantizers.Quantizer):
     def surrogate(x: tf.Tensor, dy: tf.Tensor, *parameters: Any) -> tf.Tensor:
         """dL/dx, given dL/dq(x): a function of x, dy and `parameters` only."""
         raise NotImplementedError("an Estimator defines surrogate(x, dy, *parameters)")
+
+    def values(self) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """(α, β) if the signs s stand for the values β + α·s, which layers then multiply with; None for ±1."""
+        return None
 
     def parameters(self) -> tuple[Any, ...]:
         """The further arguments of `binarize` and `surrogate`: numbers, or the values of variables."""

@@ -330,7 +330,7 @@ def test_trains_a_subclassed_model_like_the_plain_call(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["bireal", "bnnplus_r1", "irnet+bma", "siman", "react+ml", "xnor+std"])
+@pytest.mark.parametrize("method", ["adabin", "bireal", "bnnplus_r1", "irnet+bma", "siman", "react+ml", "xnor+std"])
 def test_all_gradients_of_a_network_equal_the_plain_ones(method, monkeypatch):
     monkeypatch.setattr(compiled, "available", lambda: False)
     model = models.build("tiny", method=method)

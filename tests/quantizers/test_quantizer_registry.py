@@ -25,6 +25,10 @@ def test_every_activation_quantizer_is_a_sign(name):
 @pytest.mark.parametrize("name", quantizers.names("kernel"))
 def test_every_kernel_has_two_levels_per_filter(name):
     kernel = quantizers.get(name)(tf.random.stateless_normal([3, 3, 4, 2], [1, 2])).numpy()
+    assert all(len(np.unique(kernel[..., k])) == 2 for k in range(2))
+    if name == "equalized":
+        assert quantizers.levels_of(quantizers.get(name)) is None
+        return
     assert all(len(np.unique(np.abs(kernel[..., k]))) == 1 for k in range(2))
     assert quantizers.levels_of(quantizers.get(name)) == (-1.0, 1.0)
 
@@ -186,7 +190,10 @@ def test_levels_belong_to_the_class_that_computes_them():
         (lambda: quantizers.get("kernel"), "unknown quantizer: received 'kernel'"),
         (lambda: quantizers.find("xnor", "activation"), "'xnor' binarizes kernels"),
         (lambda: layers.BinaryConv2D(8, 3, input_quantizer="xnor"), "received input_quantizer=XNORSign, which"),
-        (lambda: quantizers.find("xno", "activation"), "unknown quantizer: received 'xno'; choose one of approx_sign"),
+        (
+            lambda: quantizers.find("xno", "activation"),
+            "unknown quantizer: received 'xno'; choose one of adaptive, approx_sign",
+        ),
     ],
 )
 def test_says_what_is_wrong(make, message):

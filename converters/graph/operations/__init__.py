@@ -1,6 +1,7 @@
 """The operations of the intermediate form, by family: one class each, with everything that the passes ask of it."""
 
 from kbnn.converters.graph.operations.convolutions import (
+    NO_LAYER,
     BinaryConvolution,
     Convolution,
     Dense,
@@ -31,6 +32,7 @@ from kbnn.converters.graph.operations.statistics import Centre, GlobalMean, Norm
 
 __all__ = [
     "IMPORT",
+    "NO_LAYER",
     "Add",
     "Affine",
     "BinaryConvolution",

@@ -8,6 +8,9 @@ import tensorflow as tf
 from kbnn.converters.graph.operations.operation import Operation
 from kbnn.converters.graph.rounding import rounded_kernel, rounded_tensor
 
+# The `call` of a binary convolution whose kernel is no layer's.
+NO_LAYER = -1
+
 Sides = tuple[tuple[int, int], tuple[int, int]]
 
 
