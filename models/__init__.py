@@ -7,6 +7,7 @@
 from kbnn.models import (  # noqa: F401  (importing registers them)
     alexnet,
     aresb,
+    compact,
     dorefa_svhn,
     presb,
     react,

@@ -10,6 +10,7 @@ from kbnn import methods, models
 # Builder -> the size of its images and a width; a builder that is not listed is tested at its own.
 SMALL: dict[str, dict[str, Any]] = {
     "alexnet": {"input_shape": (31, 31, 3), "width": 1 / 16},
+    "compact": {"input_shape": (16, 16, 3), "filters": (32, 64)},
     "dorefa_svhn": {"input_shape": (40, 40, 3), "width": 1 / 4},
     "aresb": {"input_shape": (8, 8, 3), "width": 1 / 2},
     "presb": {"input_shape": (8, 8, 3), "width": 1 / 2},
@@ -52,7 +53,7 @@ def distinct() -> list[Network]:
         blocks = architecture.options().get("blocks")
         if blocks is not None:
             arguments["blocks"] = 1 if isinstance(blocks, int) else (1, 1)
-        preset = {key: value for key, value in architecture.preset.items() if key != "blocks"}
+        preset = {key: value for key, value in architecture.preset.items() if key not in ("blocks", "filters")}
         found.setdefault(f"{architecture.builder.__name__} {preset}", Network(architecture.name, arguments))
     return list(found.values())
 
