@@ -20,6 +20,7 @@ from kbnn.analysis.over_epochs import over_epochs
 from kbnn.analysis.pictures import Picture
 from kbnn.analysis.weight_history import WeightHistory
 from kbnn.reproduction.ours import EPOCHS, LARGER, METHODS
+from kbnn.training import Recipe
 
 DOCS = record.ROOT / "docs"
 Row = Mapping[str, str]
@@ -45,18 +46,47 @@ LONG = 60
 
 def main() -> None:
     trained = record.read("trained")
-    rows = [row for row in trained if row["network"] == "resnet20"]
+    # Methods are compared under the common schedule; recipes of our own have a section to themselves.
+    rows = [row for row in trained if row["network"] == "resnet20" and not _is_best(row)]
     template = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701, it makes Markdown
     page = template.from_string(Path(__file__).with_name("results.md.j2").read_text()).render(
         precisions=sorted({row["trained_by"].split()[-1] for row in rows}),
         budgets=[_budget(epochs, rows) for epochs in sorted({int(row["epochs"]) for row in rows}, reverse=True)],
         larger=_larger(trained),
+        long_runs=_long_runs(record.RESULTS / "histories"),
         precision=_precision(record.read("precision")),
         files=_files(trained),
         tested=_tested_claims(record.read("claims")),
         remaining=_remaining(trained),
     )
     files.write(DOCS / "results.md", page.rstrip() + "\n")
+
+
+def _is_best(row: Row) -> bool:
+    return row["trained_by"].startswith("kbnn train best-")
+
+
+def _long_runs(histories: Path) -> list[dict[str, str]]:
+    """The runs of our own recipes, finished or not: how far each has come, and what it validates at."""
+    found = []
+    for folder in sorted(histories.glob("best-*")):
+        recipe = Recipe.read(folder / "config.toml")
+        with (folder / "history.csv").open(newline="") as file:
+            epochs = list(csv.DictReader(file))
+        last = [100 * float(row["val_accuracy"]) for row in epochs[-3:]]
+        found.append(
+            {
+                "recipe": recipe.name,
+                "seed": str(recipe.seed),
+                "done": str(len(epochs)),
+                "epochs": str(recipe.epochs),
+                "best": f"{max(100 * float(row['val_accuracy']) for row in epochs):.1f}",
+                "mean": f"{statistics.mean(last):.1f}",
+                "training": f"{100 * float(epochs[-1]['accuracy']):.1f}",
+                "rate": f"{float(epochs[-1]['learning_rate']):.1e}",
+            }
+        )
+    return found
 
 
 def _remaining(trained: Sequence[Row]) -> dict[str, Sequence[str]]:

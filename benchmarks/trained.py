@@ -22,7 +22,7 @@ from kbnn.converters import Description, convert, export_float
 from kbnn.converters.tflite.interpreter import run as run_file
 from kbnn.precision import in_float32
 from kbnn.reproduction import get, ours
-from kbnn.training import Run, evaluate
+from kbnn.training import Run, catalog, evaluate
 
 TABLE = "trained"
 KEPT = ("config.toml", "history.csv", WEIGHTS)
@@ -109,6 +109,8 @@ _MEANS = ("quantization_error", "quantization_error_sign", "quantization_error_m
 
 def _training_command(run: Run, precision: str) -> str:
     recipe, model = run.recipe, run.recipe.model
+    if recipe.name in catalog.names() and catalog.find(recipe.name).model == model:
+        return f"kbnn train {recipe.name} --epochs {recipe.epochs} --seed {recipe.seed}"
     if recipe.stage == ours.recipe(model.name, model.method, recipe.epochs).stage:
         table = "cifar10-resnet20" if model.name == "resnet20" else "cifar10-larger"
         row = next(row.label for row in get(table).rows() if row.recipe.model == model)
