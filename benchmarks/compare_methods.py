@@ -41,7 +41,7 @@ def _row(method: str, options: argparse.Namespace) -> bool:
     begun = time.monotonic()
     print(f"{time.strftime('%H:%M:%S')} {method}", flush=True)
     train = [
-        *(_beside(sys.executable, "kbnn"), "reproduce", TABLE, "--rows", method, "--epochs", str(options.epochs)),
+        *(_beside(sys.executable, "kbnn"), "reproduce", TABLE, "--only", method, "--epochs", str(options.epochs)),
         *("--seeds", str(options.seeds), "--precision", options.precision, "--output", str(options.output)),
     ]
     runs = [str(options.output / f"{method}-seed{seed}") for seed in range(options.seeds)]

@@ -41,7 +41,7 @@ def _is_measured(policy: str, epochs: int, seed: int) -> bool:
 
 def _measure(policy: str, epochs: int, seed: int, output: Path) -> None:
     kbnn = Path(sys.executable).with_name("kbnn")
-    table = ("cifar10-resnet20", "--rows", METHOD, "--epochs", str(epochs), "--seeds", str(seed + 1))
+    table = ("cifar10-resnet20", "--only", METHOD, "--epochs", str(epochs), "--seeds", str(seed + 1))
     subprocess.run([kbnn, "reproduce", *table, "--precision", policy, "--output", output], check=True)
     run = Run.open(output / f"{METHOD}-seed{seed}")
     data, model = run.dataset(), run.model()

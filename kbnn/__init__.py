@@ -11,7 +11,7 @@ from typing import Any
 
 from kbnn import _keras
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PACKAGES = (
     "accounting",

@@ -15,7 +15,7 @@ android {
         minSdk = 26
         targetSdk = 35
         versionCode = 1
-        versionName = "0.1.0"
+        versionName = "0.2.0"
         // The architecture that Larq Compute Engine has fast kernels for.
         ndk { abiFilters += "arm64-v8a" }
     }

@@ -22,8 +22,8 @@ def test_each_row_is_trained_and_then_measured(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(sys, "argv", ["", "runs/r", "--epochs", "3", "--seeds", "2", "--methods", "irnet", "xnor"])
     assert compare_methods.main() == 1
     failed, trained, measured = commands
-    assert failed[:4] == ["reproduce", "cifar10-resnet20", "--rows", "irnet"]
-    assert trained[:6] == ["reproduce", "cifar10-resnet20", "--rows", "xnor", "--epochs", "3"]
+    assert failed[:4] == ["reproduce", "cifar10-resnet20", "--only", "irnet"]
+    assert trained[:6] == ["reproduce", "cifar10-resnet20", "--only", "xnor", "--epochs", "3"]
     assert measured[0].endswith("trained.py")
     assert measured[1:] == ["runs/r/xnor-seed0", "runs/r/xnor-seed1"]
     assert "failed: irnet" in capsys.readouterr().out
