@@ -100,6 +100,8 @@ class _Lifted:
         """One of several chains within a layer, whose values Keras does not have."""
         shape = self._reference.shape(call.outputs[0])
         for suffix, operation, step_shape in steps:
+            if isinstance(operation, Sum):
+                raise TypeError(f"the rule of layer '{call.layer.name}' nests a sum in a sum")
             name = f"{call.layer.name}/{suffix}"
             inputs = (self._add(Node(name, operation, inputs, step_shape or shape, call.layer.name)),)
         return inputs[0]

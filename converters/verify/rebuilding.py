@@ -69,7 +69,7 @@ def description_of(file: File) -> Description | None:
     record = _record(file)
     if record is None:
         return None
-    known = {field.name: record[field.name] for field in fields(Description) if field.name in record}
+    known: dict[str, Any] = {field.name: record[field.name] for field in fields(Description) if field.name in record}
     lists = [value for value in known.values() if isinstance(value, list)]
     texts = [value for value in known.values() if not isinstance(value, list)]
     if not all(isinstance(value, str) for value in texts):

@@ -78,7 +78,7 @@ def test_what_an_ended_process_left_is_removed_by_the_next_connection(device: Da
         try:
             (left / "pid").write_text(str(running.pid))
             benchmark(model, f"adb:127.0.0.1:{device.port}", probe, repeats=1, runs=2)
-            assert running.wait(10) == -signal.SIGKILL
+            assert running.wait(60) == -signal.SIGKILL
         finally:
             running.kill()
     assert not left.exists()

@@ -157,7 +157,7 @@ def test_the_local_folder_is_removed_when_the_process_is_ended(
         assert time.monotonic() < end
         time.sleep(0.05)
     running.send_signal(number)
-    assert running.wait(30) == 128 + number
+    assert running.wait(120) == 128 + number
     assert list(temporary.iterdir()) == []
 
 

@@ -147,7 +147,7 @@ def test_whatever_ends_the_benchmark_nothing_is_left_on_the_device(
     pid = tmp_path / "pid"
     wait_until(lambda: pid.exists() and pid.read_text().strip(), 60)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors
     wait_until(lambda: gone(int(pid.read_text())))
     wait_until(lambda: sshd.private_folders == [])
@@ -166,7 +166,7 @@ def test_what_an_ended_process_left_is_removed_by_the_next_connection(sshd: Serv
             # This number has been reused by another program.
             (others / "pid").write_text(str(foreign.pid))
             benchmark(model, sshd.address, probe, repeats=1, runs=2)
-            assert running.wait(10) == -signal.SIGKILL
+            assert running.wait(60) == -signal.SIGKILL
             assert foreign.poll() is None
         finally:
             running.kill()
