@@ -27,50 +27,50 @@ OWN = {
 # Operators of the layers that a method adds around binary convolutions, and operators that these prevent from fusing.
 ADDED = {
     "alexnet": {
-        "adabin": "ADD:9 CONV_2D:6 LceBconv2d:6 LceQuantize:4 MUL:4 NEG:2 RELU:4 RESHAPE:3",
+        "adabin": "ADD:11 CONV_2D:6 LceBconv2d:6 LceQuantize:4 MUL:5 NEG:2 RELU:4 RESHAPE:3",
         "irnet": "ADD:1 LceQuantize:1",
         "react": "ADD:5 LceQuantize:1 MUL:2 NEG:2 RELU:4 RESHAPE:3",
         "irnet+ml+bma": "ADD:5 LceQuantize:1 MUL:4 NEG:2 RELU:4 RESHAPE:3",
         "xnor+std+ml+bma": "ADD:3 LceQuantize:1 MUL:3 NEG:2 RELU:4 RESHAPE:3",
     },
     "bireal18": {
-        "adabin": "ADD:4 CONV_2D:4 LceBconv2d:4 PRELU:4",
+        "adabin": "ADD:7 CONV_2D:4 LceBconv2d:4 MUL:4 PRELU:4",
         "react": "ADD:3 PRELU:4",
         "irnet+ml+bma": "ADD:3",
         "siman+code": "MEAN:8 PRELU:4 SUB:4",
     },
     "compact32": {
-        "adabin": "ADD:4 CONV_2D:4 LceBconv2d:4",
+        "adabin": "ADD:7 CONV_2D:4 LceBconv2d:4 MUL:4",
         "irnet": "PRELU:-4",
         "irnet+ml+bma": "PRELU:-4",
     },
     "dorefa_svhn": {
-        "adabin": "ADD:6 CONV_2D:6 LceBconv2d:6 LceQuantize:5",
+        "adabin": "ADD:6 CONV_2D:6 LceBconv2d:6 LceQuantize:5 RELU_N1_TO_1:-1",
     },
     "plain18": {
-        "adabin": "ADD:4 CONV_2D:4 LceBconv2d:4 LceQuantize:3 PRELU:1",
+        "adabin": "ADD:4 CONV_2D:4 LceBconv2d:4 LceQuantize:3 MUL:1 PRELU:1",
         "irnet": "RELU_N1_TO_1:1",
         "react": "PRELU:1",
         "irnet+ml+bma": "RELU_N1_TO_1:1",
     },
     "react10": {
-        "adabin": "ADD:4 CONV_2D:4 LceBconv2d:4 PRELU:4",
+        "adabin": "ADD:7 CONV_2D:4 LceBconv2d:4 MUL:4 PRELU:4",
         "react": "ADD:3 PRELU:4",
         "irnet+ml+bma": "ADD:3",
     },
     "resnet18": {
-        "adabin": "ADD:4 CONV_2D:4 LceBconv2d:4 LceQuantize:2 PRELU:2",
+        "adabin": "ADD:5 CONV_2D:4 LceBconv2d:4 LceQuantize:2 MUL:2 PRELU:2",
         "react": "ADD:1 PRELU:2",
         "irnet+ml+bma": "ADD:1",
     },
     "resnet20": {
-        "adabin": "ADD:6 CONV_2D:6 LceBconv2d:6 PRELU:6",
+        "adabin": "ADD:11 CONV_2D:6 LceBconv2d:6 MUL:6 PRELU:6",
         "react": "ADD:5 PRELU:6",
         "irnet+ml+bma": "ADD:5",
         "siman+code": "MEAN:12 PRELU:6 SUB:6",
     },
     "tiny": {
-        "adabin": "ADD:4 CONV_2D:4 LceBconv2d:4 PRELU:4",
+        "adabin": "ADD:7 CONV_2D:4 LceBconv2d:4 MUL:4 PRELU:4",
         "react": "ADD:3 PRELU:4",
         "irnet+ml+bma": "ADD:3",
     },

@@ -10,7 +10,7 @@ import tensorflow as tf
 from expected_operators import expected
 from small_networks import CLASSES, Network
 
-from kbnn import accounting, compiled, converters, methods, models, structure, testing
+from kbnn import accounting, compiled, converters, methods, models, quantizers, structure, testing
 
 PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
 
@@ -95,9 +95,11 @@ def check_file(model: tf.keras.Model, artifact: converters.Artifact) -> None:
     assert artifact.parity.passed
     assert artifact.parity.kernel_bits_equal
     assert artifact.audit.silent_fallbacks == []
-    operators = artifact.audit.operators
-    assert operators["LceBconv2d"] == len(structure.binary_layers(model))
-    assert operators["CONV_2D"] == sum(type(layer) is tf.keras.layers.Conv2D for layer in model.layers)
-    grouped = any(getattr(layer, "groups", 1) > 1 for layer in structure.binary_layers(model))
+    operators, binary = artifact.audit.operators, structure.binary_layers(model)
+    # Kernels with a centre have a filter of ones and a real 1x1 convolution besides the signs' convolution.
+    centred = sum(isinstance(layer.kernel_quantizer, quantizers.EqualizedSign) for layer in binary)
+    assert operators["LceBconv2d"] == len(binary) + centred
+    assert operators["CONV_2D"] == centred + sum(type(layer) is tf.keras.layers.Conv2D for layer in model.layers)
+    grouped = any(getattr(layer, "groups", 1) > 1 for layer in binary)
     ran = [run.kernel for run in artifact.parity.runs if run.refused is None]
     assert ran == (["indirect", "reference"] if grouped else ["default", "indirect", "reference"])
