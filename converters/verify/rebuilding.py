@@ -69,14 +69,15 @@ def description_of(file: File) -> Description | None:
     record = _record(file)
     if record is None:
         return None
-    known: dict[str, Any] = {field.name: record[field.name] for field in fields(Description) if field.name in record}
+    known = {field.name: record[field.name] for field in fields(Description) if field.name in record}
     lists = [value for value in known.values() if isinstance(value, list)]
     texts = [value for value in known.values() if not isinstance(value, list)]
     if not all(isinstance(value, str) for value in texts):
         return None
     if not all(isinstance(value, str | int | float) for values in lists for value in values):
         return None
-    return Description(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
+    return Description(**values)
 
 
 def differences(file: File, again: File) -> list[str]:
