@@ -1,9 +1,9 @@
-"""How long the largest networks take to build and to convert at 224x224, and how large their files are.
+"""Measures how long the largest networks take to build and convert at 224x224, and their file sizes.
 
     taskset -c 0,1 .venv/bin/python benchmarks/build_and_convert.py [NAME...]
 
-Each network is built and converted in a process of its own; the time of the imports is not counted. The processor's
-seconds, over all cores and child processes, are what a busy machine cannot stretch as far.
+Each network is built and converted in its own process; the time of imports is not counted. Processor seconds, summed
+over all cores and child processes, depend less on other load than wall-clock time does.
 """
 
 import concurrent.futures

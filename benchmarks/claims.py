@@ -1,9 +1,9 @@
-"""The papers' claims, tested: pairs of runs that differ in one technique, three seeds each, on digits.
+"""Tests the papers' claims on digits: pairs of runs that differ in one technique, three seeds each.
 
     python benchmarks/claims.py [NAME...]
 
-Network `tiny` (4 binary layers), 1,293 training images; small enough to see the spread over seeds. Rows of
-`results/claims.csv`; `docs/results.md` is written from them.
+Network `tiny` (4 binary layers), 1,293 training images; small enough to see the spread over seeds. Writes
+`results/claims.csv`, from which `docs/results.md` is generated.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ MEASURES = ("quantization_error", "optimal_proportion")
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to train: a method, and an optimizer for so many epochs."""
+    """One way to train: a method, an optimizer and a number of epochs."""
 
     method: Callable[[], Method]
     optimizer: str = "adam"
@@ -44,7 +44,7 @@ def _fixed_beta() -> Method:
 
 
 class WeightDecay(AdjustablePenalty):
-    """Adds `strength·w` to a gradient: the weight decay that the papers switch off for binarized kernels."""
+    """Adds `strength·w` to a gradient: weight decay, which the papers switch off for binarized kernels."""
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         return self.strength * tf.nn.l2_loss(w)

@@ -1,11 +1,11 @@
-"""Trains, converts and measures our comparison of methods row by row, and goes on where it stopped.
+"""Trains, converts and measures our comparison of methods row by row; run it again to continue.
 
     python benchmarks/compare_methods.py runs/resnet20-20 --epochs 20
     python benchmarks/compare_methods.py runs/resnet20-60 --epochs 60 --methods xnor xnor+ml+bma
 
-Each row is `kbnn reproduce cifar10-resnet20` and then `benchmarks/trained.py`, in processes of their own: a row that
-fails is reported and the next one begins. Started again, finished rows cost seconds and an interrupted one goes on from
-its last step. Ctrl-C or SIGTERM ends the queue with everything saved.
+Each row runs `kbnn reproduce cifar10-resnet20` and then `benchmarks/trained.py` in child processes. A row that fails
+is reported, and the next one begins. When started again, finished rows take seconds and an interrupted row resumes
+from its last step. Ctrl-C and SIGTERM end the queue with everything saved.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from kbnn.reproduction.ours import EPOCHS, METHODS
 
 TABLE = "cifar10-resnet20"
-# How a process ends that SIGINT or SIGTERM stopped, with and without its own last word.
+# Exit statuses of a process that SIGINT or SIGTERM ended, with and without its own handler.
 INTERRUPTED = (-2, -15, 130, 143)
 
 
@@ -55,7 +55,7 @@ def _beside(path: str, name: str) -> str:
 
 
 def _succeeds(command: list[str]) -> bool:
-    """Whether it ended well. Asked to stop, it saves first: SIGTERM is passed on to it, Ctrl-C came to it as well."""
+    """Whether a command succeeded. SIGTERM is passed on to it so that it can save; Ctrl-C reaches it anyway."""
     with subprocess.Popen(command) as process:
         handlers = {signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -1,10 +1,10 @@
-"""What a grouped binary convolution's training step costs against the ungrouped one, in alternating runs.
+"""Compares the training step of a grouped binary convolution with the ungrouped one, in alternating runs.
 
     taskset -c 0,1 .venv/bin/python benchmarks/grouped_convolution.py [--groups 2] [--policy float32]
 
 Forward pass and all gradients of one 3x3 `BinaryConv2D`, at the sizes of PresB-Net-18's stages for CIFAR, and all
-four together. The ratio is of the fastest runs; the one of processor times, which a busy machine disturbs less, stands
-beside it. Rows of results/grouped_convolution.csv.
+four together. The ratio compares the fastest runs; the ratio of processor times, which depends less on
+other load, is reported next to it. Writes results/grouped_convolution.csv.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def step_of(size: int, channels: int, groups: int) -> Callable[[], tf.Tensor]:
 
 
 class Times(NamedTuple):
-    """Milliseconds of a step: the fastest by the clock, and the median of the processors."""
+    """Milliseconds per step: the fastest wall-clock time and the median processor time."""
 
     clock: float
     processor: float

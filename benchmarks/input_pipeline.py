@@ -1,8 +1,8 @@
-"""What the input pipeline takes of a CIFAR-10 epoch of resnet20, on two cores.
+"""Measures the share of a CIFAR-10 epoch of resnet20 that the input pipeline takes, on two cores.
 
 Alternates, in one process: training on batches from the pipeline, and the pipeline alone. Its share of the time is an
-upper bound, since it runs beside the training step; its share of the work is that of processor seconds, which other
-processes on the machine change less.
+upper bound, because the pipeline runs in parallel with the training step; its share of the work is that of processor
+seconds, which depend less on other load.
 
     taskset -c 0,1 python benchmarks/input_pipeline.py --steps 48 --rounds 5
 """
@@ -73,7 +73,7 @@ def trainer_of(data: Dataset) -> Learner:
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds on the clock, and of all processors together."""
+    """Wall-clock seconds, and processor seconds of all cores."""
 
     seconds: float
     work: float
@@ -86,7 +86,7 @@ class Taken:
 
 
 def share(taken: dict[str, list[Taken]], amount: Callable[[Taken], float]) -> float:
-    """The pipeline's, the median over rounds."""
+    """The pipeline's share, the median over rounds."""
     pairs = zip(taken["pipeline"], taken["training"], strict=True)
     return round(statistics.median(amount(pipeline) / amount(training) for pipeline, training in pairs), 4)
 

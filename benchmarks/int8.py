@@ -1,4 +1,4 @@
-"""What 8 bits cost trained networks: top-1 and agreement with Keras of four files, on every test image.
+"""Measures what 8 bits cost trained networks: top-1 and agreement with Keras of four files, on all test images.
 
 The files are float32; int8 weights (16 bits where signs depend on them); all weights in 8 bits; and int8 throughout.
 `noise_agreement` says how often Keras agrees with itself when each pixel moves by up to half a grey level: a binary

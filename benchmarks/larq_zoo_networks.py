@@ -1,12 +1,12 @@
-"""Every 1-bit network of larq-zoo, converted and verified: rows of `results/larq_zoo.csv`.
+"""Converts and verifies every 1-bit network of larq-zoo; writes `results/larq_zoo.csv`.
 
     pip install --no-deps larq-zoo==2.4.0 zookeeper==1.4.0 typeguard
     python benchmarks/larq_zoo_networks.py [NETWORK...]
 
-With random weights, and the statistics of batch normalization that a batch of random images has: weights that were
-trained are a download. Layer by layer, each fed with Keras's own input, is what tells whether a conversion is right:
-end to end (`median_image_KERNEL`, of the range of the outputs) one turned sign spreads, as it does in Keras when the
-image changes by a millionth (`keras_moves_by`).
+Weights are random, and batch normalization has the statistics of a batch of random images, because trained weights
+would have to be downloaded. A conversion is judged layer by layer, each fed with Keras's own input. End to end
+(`median_image_KERNEL`, relative to the range of the outputs), a single flipped sign spreads, as it does in Keras when
+the image changes by a millionth (`keras_moves_by`).
 """
 
 import argparse
@@ -59,7 +59,7 @@ def settled(model):
 
 
 def converted(model) -> dict[str, object]:
-    """What `convert` does, and what it finds, whether it would refuse the file or not."""
+    """Does what `convert` does, and returns the findings even if it would refuse the file."""
     from kbnn.converters import conversion
     from kbnn.converters.graph.trace import Reference
     from kbnn.converters.passes import Options, deploy

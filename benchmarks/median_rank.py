@@ -1,9 +1,9 @@
-"""How far the batch median's estimate is from the median, in ranks, on activations of real images.
+"""Measures the rank error of the batch median's estimate on activations of real images.
 
     .venv/bin/python benchmarks/median_rank.py [--steps 20] [--batches 5]
 
 Networks with a batch median before each sign train a few steps on CIFAR-10, and then see further batches. The rank
-error of a layer's estimate is how far the share of activations below it is from one half. Rows of
+error of a layer's estimate is how far the share of activations below it is from one half. Writes
 results/median_rank.csv.
 """
 

@@ -1,11 +1,11 @@
-"""What each method adds to the training step over the plain sign method (bnn), as ratios of alternating steps.
+"""Compares each method's training step with the plain sign method's (bnn), as ratios of alternating steps.
 
     taskset -c 0,1 .venv/bin/python benchmarks/methods.py [--network resnet20] [--policy float32] [METHOD...]
     taskset -c 0,1 .venv/bin/python benchmarks/methods.py --network resnet20 react react-with-relu
 
-The two networks step in turns in one process, on the same constant batch; the ratio is of their fastest steps, and the
-one of CPU time, which a busy machine disturbs less, stands beside it. Rows of results/methods.csv. `react-with-relu` is
-react with TensorFlow's ReLU, without parameters, in the place of RPReLU: what any activation there takes.
+The two networks take turns in one process, on the same constant batch. The ratio compares their fastest steps; the
+ratio of processor times, which depends less on other load, is reported next to it. Writes results/methods.csv.
+`react-with-relu` replaces RPReLU by TensorFlow's parameter-free ReLU, which shows the cost of any activation there.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Networks in other layers than kbnn's, for comparison: methods that the zoo's builders take."""
+"""Methods with other layers than kbnn's, for comparison: the zoo's builders accept them."""
 
 import larq as lq
 import tensorflow as tf
@@ -26,7 +26,7 @@ class Larq(Method):
 
 
 class Linear(Method):
-    """Real-valued convolutions with nothing in the place of the sign: the least that a float network does."""
+    """Real-valued convolutions without an activation: the least that a float network does."""
 
     def convolution(
         self, x: tf.Tensor, filters: int, kernel_size: int, strides: int = 1, *, name: str, **_: object

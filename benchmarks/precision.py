@@ -1,10 +1,9 @@
-"""Whether half precision costs accuracy: the same training under mixed_bfloat16 and in float32, seed by seed.
+"""Compares accuracy after the same training under mixed_bfloat16 and in float32, seed by seed.
 
     python benchmarks/precision.py runs/precision [--epochs 10] [--seeds 3]
 
-Each run is a row of `kbnn reproduce cifar10-resnet20`, in a process of its own, and is then tested on all test images,
-in the type that it trained in and in float32. Rows of `results/precision.csv`. Started again, it goes on where it
-stopped.
+Each run is a row of `kbnn reproduce cifar10-resnet20` in a child process, tested on all test images in the precision
+that it trained in and in float32. Writes `results/precision.csv`. Run it again to continue.
 """
 
 import argparse

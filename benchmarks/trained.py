@@ -1,9 +1,9 @@
-"""Trained runs on the full test set, by Keras and by their converted file: rows of `results/trained.csv`.
+"""Evaluates trained runs on the full test set, in Keras and as converted files; writes `results/trained.csv`.
 
     python benchmarks/trained.py runs/cifar10-resnet20/*
 
-A run that has a row already is measured again only when its model has changed. The converted file is left in the run as
-`model.tflite`; `results/histories/NAME/` receives what is small: recipe, history and record of the weights.
+A run that has a row is measured again only if its model has changed. The converted file stays in the run as
+`model.tflite`; recipe, history and the record of the weights are copied to `results/histories/NAME/`.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""How much memory training takes: the peak of a process over what it takes to import everything.
+"""Measures the memory that training takes: a process's peak minus what importing everything takes.
 
     .venv/bin/python benchmarks/training_memory.py bireal18
 
-Each variant (see training_step.py) trains in a process of its own, on one constant batch. Peak resident memory, and
+Each variant (see training_step.py) trains in its own process, on one constant batch. Peak resident memory, and
 the ratio to plain Larq layers in float32, go to results/training_memory.csv.
 """
 
@@ -24,7 +24,7 @@ def peak() -> float:
 
 
 def train(network: str, variant: Variant, cores: Sequence[int], steps: int) -> float:
-    """MB by which training raises the peak of this process."""
+    """Megabytes by which training raises this process's peak."""
     training_variants.use_cores(cores)
     import plain_layers  # noqa: F401
 
@@ -38,7 +38,7 @@ def train(network: str, variant: Variant, cores: Sequence[int], steps: int) -> f
 
 
 def in_process(network: str, variant: Variant, cores: Sequence[int], steps: int) -> float:
-    """The same in a process of its own."""
+    """The same, in a child process."""
     command = [sys.executable, __file__, network, "--only", str(VARIANTS.index(variant)), "--steps", str(steps)]
     done = subprocess.run([*command, "--cores", *map(str, cores)], check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.splitlines()[-1])
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=[], help="parts of variants' names, such as kbnn or float32")
     parser.add_argument("--cores", type=int, nargs="*", default=[0, 1], help="which cores to use")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--runs", type=int, default=3, help="processes per variant; their median is told")
+    parser.add_argument("--runs", type=int, default=3, help="processes per variant; their median is reported")
     parser.add_argument("--dry", action="store_true", help="do not add to results/training_memory.csv")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

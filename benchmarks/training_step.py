@@ -1,13 +1,13 @@
-"""How fast 1-bit networks train on a CPU: ratios of whole `model.fit` calls, in alternating runs.
+"""Measures how fast 1-bit networks train on a CPU: ratios of whole `model.fit` calls, in alternating runs.
 
     .venv/bin/python benchmarks/training_step.py resnet20
     .venv/bin/python benchmarks/training_step.py bireal18 --steps 4 --variants kbnn linear
 
-The same architecture in plain Larq layers (float32), which everything is compared with; in kbnn's; and real-valued
-("linear": nothing in the place of the sign, "relu", "clip": kbnn's real-valued twin). All have the same optimizer, and
-see one constant batch. A round runs each variant once, beginning with another one each time, and gives one ratio per
-variant; the median over the rounds and the quartiles are told, and added to results/training_speed.csv. Beside the
-ratio of wall-clock times stands that of processor times, which other processes on the machine disturb less.
+Compares one architecture in plain Larq layers (float32, the reference), in kbnn's layers, and real-valued ("linear":
+no activation; "relu"; "clip": kbnn's real-valued twin). All have the same optimizer and see one constant batch. A
+round runs each variant once, starting with a different one each time, and gives one ratio per variant. The median and
+the quartiles over rounds are added to results/training_speed.csv, with the ratio of processor times, which depends
+less on other load.
 """
 
 import argparse
@@ -25,7 +25,7 @@ Times = dict[Variant, list[float]]
 
 
 def measure(models: dict[Variant, Any], data: Any, steps: int, rounds: int) -> tuple[Times, Times]:
-    """Seconds per step of each variant in each round: of the clock, and of the processors."""
+    """Wall-clock and processor seconds per step, for each variant and round."""
     order = list(models)
     wall, processor = ({variant: [] for variant in order} for _ in range(2))
     for turn in range(rounds):
@@ -40,7 +40,7 @@ def measure(models: dict[Variant, Any], data: Any, steps: int, rounds: int) -> t
 
 
 def ratios(times: Times, reference: Variant) -> dict[Variant, tuple[float, float, float]]:
-    """How many times faster than the reference: the quartiles over the rounds, the median in the middle."""
+    """Speed relative to the reference: the quartiles over rounds."""
     quartiles = {}
     for variant, seconds in times.items():
         pairs = [theirs / mine for theirs, mine in zip(times[reference], seconds, strict=True)]
@@ -50,7 +50,7 @@ def ratios(times: Times, reference: Variant) -> dict[Variant, tuple[float, float
 
 
 def rows(times: Times, processor: Times, reference: Variant, **settings: object) -> list[dict[str, object]]:
-    """What is kept of a run."""
+    """The row that a run adds."""
     processor_ratios = ratios(processor, reference)
     return [
         {

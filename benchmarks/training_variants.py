@@ -1,4 +1,4 @@
-"""The networks that training is measured on: one architecture in kbnn's layers, in Larq's, and real-valued."""
+"""The networks that training benchmarks use: one architecture in kbnn's layers, in Larq's, and real-valued."""
 
 import dataclasses
 import logging
@@ -76,7 +76,7 @@ def compiled_model(network: str, variant: Variant, steps_per_execution: int) -> 
 
 
 def constant_data(batch: int) -> Any:
-    """One batch of noise, again and again.
+    """One batch of noise, repeated.
 
     Without tf.data's autotuning, whose thread holds up the end of every `fit` by as long as the fit took, at worst.
     """

@@ -1,11 +1,11 @@
-"""What the papers leave open, decided on CIFAR-10: SiMaN's gradient rules and the batch median's variants.
+"""Compares on CIFAR-10 what the papers leave open: SiMaN's gradient rules and variants of the batch median.
 
     nice .venv/bin/python benchmarks/variants.py [--epochs 1] [--width 0.5] [--size 16] [--threads 2]
 
 Short equal runs of ResNet-20, half as wide (8-16-32), on images of half the size: the same initial weights, order of
 images and schedule for all variants of a seed. The last 5000 training images are held out and measured; the test set
-is not touched. A finished run has its row in results/variants.csv and is not run again, so that an interrupted series
-goes on where it stopped.
+is not touched. Finished runs have rows in results/variants.csv and are not repeated, so an interrupted series can be
+continued.
 """
 
 import argparse
@@ -121,7 +121,7 @@ def network(method: Method, shape: tuple[int, ...], width: float, seed: int) -> 
 
 
 class Trained:
-    """A network of a method that is traced once, and trained anew for each seed."""
+    """A network that is traced once and trained again for each seed."""
 
     def __init__(self, method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, width: float) -> None:
         self.method, self.data, self.epochs, self.width = method, data, epochs, width

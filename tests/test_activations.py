@@ -1,4 +1,4 @@
-"""The clip in the place of the sign, and beside it."""
+"""The clip that replaces the sign, and the one next to it."""
 
 import numpy as np
 import pytest

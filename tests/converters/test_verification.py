@@ -48,7 +48,7 @@ def test_prints_as_a_table_and_dumps_as_json(bireal, bireal_path):
 
 
 def with_constant(file, tensor, value):
-    """The file with another constant in the place of a tensor's."""
+    """The file with a tensor's constant replaced."""
     model = flatbuffer.tree(file.data)
     buffer = model.buffers[model.subgraphs[0].tensors[tensor.index].buffer]
     buffer.data = np.frombuffer(value.tobytes(), np.uint8)

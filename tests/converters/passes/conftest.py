@@ -1,4 +1,4 @@
-"""The networks of the room above are used here too."""
+"""The sample networks of tests/converters are used here, too."""
 
 import sys
 from pathlib import Path
