@@ -42,7 +42,8 @@ ADDED = {
     "compact32": {
         "adabin": "ADD:7 CONV_2D:4 LceBconv2d:4 MUL:4",
         "irnet": "PRELU:-4",
-        "irnet+ml+bma": "PRELU:-4",
+        "irnet+ml+bma": "ADD:3 PRELU:-4",
+        "react": "ADD:3",
     },
     "dorefa_svhn": {
         "adabin": "ADD:6 CONV_2D:6 LceBconv2d:6 LceQuantize:5 RELU_N1_TO_1:-1",
