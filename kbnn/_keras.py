@@ -1,12 +1,13 @@
 """Larq is a tf.keras 2 library: this module makes `tf.keras` mean tf-keras, and Keras know our classes."""
 
+import contextlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import wrapt
@@ -98,3 +99,36 @@ def register_with_keras(*modules: str) -> None:
     # TensorFlow would import tf_keras while it resolves `tf.keras`, which our modules need resolved.
     if "tensorflow" in sys.modules:
         importlib.import_module("tf_keras")
+
+
+def forget_scratch_gradients() -> None:
+    """Frees the graphs in which Keras infers the shapes of a functional model's layers.
+
+    TensorFlow keeps every custom gradient that is traced into a graph, and with it the graph. Nothing differentiates
+    Keras's scratch graphs, so their gradients can go: over a megabyte for each small network that is built.
+    """
+    from tensorflow.python.framework import ops
+
+    registry = ops.gradient_registry._registry
+    for name, entry in list(registry.items()):
+        if name.startswith("CustomGradient-") and any(_is_scratch(graph) for graph in _graphs_in(entry["type"])):
+            registry.pop(name, None)
+
+
+def _is_scratch(graph: object) -> bool:
+    return str(getattr(graph, "name", "")).endswith("_scratch_graph")
+
+
+def _graphs_in(value: object, depth: int = 0) -> Iterator[object]:
+    """The graphs of the tensors that a function has in its closures, or that a list holds."""
+    if depth > 4:
+        return
+    if isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # the cell is empty
+                yield from _graphs_in(cell.cell_contents, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _graphs_in(item, depth + 1)
+    else:
+        yield getattr(value, "graph", None)

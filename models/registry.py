@@ -11,6 +11,7 @@ import pydantic
 import tensorflow as tf
 
 from kbnn import methods
+from kbnn._keras import forget_scratch_gradients
 from kbnn.errors import UsageError, unknown
 from kbnn.methods import Method
 from kbnn.registry import Registry
@@ -158,7 +159,9 @@ def build(
         logits = architecture.builder(inputs, chosen, count, **settings)
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
-    return tf.keras.Model(inputs, logits, name=name)
+    model = tf.keras.Model(inputs, logits, name=name)
+    forget_scratch_gradients()
+    return model
 
 
 def _checked_options(architecture: Architecture, options: dict[str, Any]) -> dict[str, Any]:
