@@ -150,7 +150,9 @@ def test_the_local_folder_is_removed_when_the_process_is_ended(
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
     slow = tool(tmp_path, f"touch '{tmp_path}/started'; exec sleep 60")
-    script = f"from kbnn.converters.benchmark import benchmark; benchmark({str(model)!r}, tool={str(slow)!r})"
+    # Under nohup, SIGHUP would be ignored.
+    script = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    script += f"from kbnn.converters.benchmark import benchmark; benchmark({str(model)!r}, tool={str(slow)!r})"
     running = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60
     while not (tmp_path / "started").exists():

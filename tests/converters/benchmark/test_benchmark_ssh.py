@@ -141,7 +141,9 @@ def test_whatever_ends_the_benchmark_nothing_is_left_on_the_device(
 ):
     tool = replay(tmp_path, "out-arm.default", before=f"echo $$ >{tmp_path}/pid; exec sleep 60")
     arguments = [str(model), "--target", sshd.address, "--tool", str(tool)]
-    script = "import sys; from kbnn.cli import main; sys.exit(main())"
+    # Under nohup, SIGHUP would be ignored.
+    script = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    script += "from kbnn.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", script, "benchmark", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     pid = tmp_path / "pid"
