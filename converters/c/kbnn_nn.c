@@ -491,6 +491,19 @@ void kbnn_count_any(const uint32_t *patch, const uint32_t *weights, int32_t filt
     BARRIER();
 }
 
+void kbnn_count_plain(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
+    for (int32_t f = 0; f < filters; ++f) {
+        uint32_t sum = 0;
+        for (int32_t k = 0; k < words; ++k) {
+            uint32_t word = patch[k] ^ *weights++;
+            word -= (word >> 1) & 0x55555555u;
+            word = (word & 0x33333333u) + ((word >> 2) & 0x33333333u);
+            sum += sum_of_bytes((word + (word >> 4)) & 0x0F0F0F0Fu);
+        }
+        sums[f] = sum;
+    }
+}
+
 /* ---- What becomes of the sums ----------------------------------------------------------------------------------- */
 
 /* By a multiplier in the lower half of a word and an offset in the upper one. */
@@ -575,6 +588,22 @@ static uint32_t signs_of_32(const int8_t *values, int32_t zero) {
         word |= (uint32_t)(values[k + 3] - zero) & 0x80000000u;
     }
     return word;
+}
+
+void kbnn_signs_of_int8(const int8_t *values, int32_t count, int32_t zero, uint32_t *words) {
+    for (; count > 0; count -= 32, values += 32) {
+        *words++ = signs_of(values, count < 32 ? count : 32, zero);
+    }
+}
+
+void kbnn_signs_of_float(const float *values, int32_t count, uint32_t *words) {
+    for (; count > 0; count -= 32, values += 32) {
+        uint32_t word = 0;
+        for (int32_t k = 0; k < (count < 32 ? count : 32); ++k) {
+            word |= (uint32_t)(values[k] < 0.0f) << k;
+        }
+        *words++ = word;
+    }
 }
 
 static void signs_of_row(const kbnn_bconv_params *p, const int8_t *values, uint32_t *words) {
@@ -665,7 +694,7 @@ static void gather_patch(const kbnn_bconv_params *p, const uint32_t *ring, int32
     int32_t halves = 0;
     for (int32_t i = 0; i < (int32_t)p->kernel_height; ++i) {
         const uint32_t *pixel = ring + (row * (int32_t)p->ring_width + x * p->stride_x) * words + group * own;
-        if (p->channels <= 16 && p->kernel_width > 1) {
+        if (p->channels <= 16 && !p->plain) {
             for (int32_t j = 0; j < (int32_t)p->kernel_width; ++j, pixel += next) {
                 if (halves) {
                     *patch++ = half | (*pixel << 16);
@@ -694,7 +723,9 @@ static void gather_patch(const kbnn_bconv_params *p, const uint32_t *ring, int32
         *patch++ = 0;
         KEEP_LOOP();
     }
-    in_triples(begin, p->patch_words);
+    if (!p->plain) {
+        in_triples(begin, p->patch_words);
+    }
 }
 
 static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
@@ -1397,6 +1428,33 @@ static float square_root(float x) {
     return (float)(uint32_t)root * float_of_bits((uint32_t)(127 + (exponent - 26) / 2 - 1) << 23);
 }
 
+/* To the nearest, halves away from zero; what is far out of int8's range may be anything out of it. */
+static int32_t nearest(float value) {
+    const float bounded = value > 512.0f ? 512.0f : value < -512.0f ? -512.0f : value;
+    const int32_t whole = (int32_t)bounded;
+    const float rest = bounded - (float)whole;
+    return whole + (rest >= 0.5f) - (rest <= -0.5f);
+}
+
+UNCONTRACTED static float scaled_sum(const kbnn_float_scaled *scaled, uint32_t sum, int32_t filter) {
+    const float product = (float)clamped(2 * (int32_t)sum, scaled->low, scaled->high) * scaled->multiplier[filter];
+    return product + scaled->offset[filter];
+}
+
+UNCONTRACTED void kbnn_write_float(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+    float *out = (float *)pixel;
+    for (int32_t f = 0; f < filters; ++f) {
+        out[f] = scaled_sum((const kbnn_float_scaled *)params, sums[f], f);
+    }
+}
+
+UNCONTRACTED void kbnn_write_rounded(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+    int8_t *out = (int8_t *)pixel;
+    for (int32_t f = 0; f < filters; ++f) {
+        out[f] = (int8_t)saturated(nearest(scaled_sum((const kbnn_float_scaled *)params, sums[f], f)));
+    }
+}
+
 UNCONTRACTED void kbnn_moments(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_normalize_params *p = (const kbnn_normalize_params *)step->params;
     uint32_t *out = WORD_AT(row_of(step->out, y, memory), 0);
@@ -1449,12 +1507,7 @@ UNCONTRACTED void kbnn_normalize(const kbnn_step *step, int32_t y, const kbnn_me
             const float scaled = value * float_of_bits(moment[0]);
             const float shift = float_of_bits(moment[1]);
             const float result = (p->offset == 0 ? scaled - shift : scaled + shift) / p->out_step;
-            /* To the nearest, halves away from zero; what is far out of range is saturated anyway. */
-            const float bounded = result > 512.0f ? 512.0f : result < -512.0f ? -512.0f : result;
-            const int32_t whole = (int32_t)bounded;
-            const float rest = bounded - (float)whole;
-            const int32_t rounded = whole + (rest >= 0.5f) - (rest <= -0.5f);
-            *out++ = (int8_t)saturated(rounded + p->out_zero);
+            *out++ = (int8_t)saturated(nearest(result) + p->out_zero);
         }
     }
 }

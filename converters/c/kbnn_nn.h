@@ -1,7 +1,7 @@
 /* Kernels for 1-bit neural networks in plain C99: the same file for every network that kbnn exports.
  *
  * No allocation, no standard library beyond <stdint.h>, no writable globals: all memory is the caller's arena. Layer
- * normalization alone uses floating point. Tensors are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1; pixels of
+ * normalization and LCE's own scaling, which exported networks do not use, are in floating point. Tensors are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1; pixels of
  * signs take whole 32-bit words, channel k of a word in bit k.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -84,6 +84,7 @@ kbnn_count kbnn_count_6;
 kbnn_count kbnn_count_9;
 kbnn_count kbnn_count_18;
 kbnn_count kbnn_count_pairs; /* 9 words of two pixels with 9 halves a filter: sums of the one, then of the other */
+kbnn_count kbnn_count_plain; /* patch and filters as they are, not in triples; any number of words */
 kbnn_count kbnn_count_any; /* any multiple of 3 words */
 
 /* Writes one pixel of output from its sums. */
@@ -122,6 +123,21 @@ kbnn_write kbnn_write_int8; /* kbnn_scaled, int8: (sum * multiplier + offset) >>
 kbnn_write kbnn_write_wide; /* kbnn_wide, int8: (high word of (sum << left) * multiplier, + offset) >> shift */
 kbnn_write kbnn_write_bits; /* bits: sum >= limit; params are the limits, a uint16_t per filter */
 
+/* LCE's own form, in float: the sum is doubled, clipped, scaled and shifted. */
+typedef struct {
+    const float *multiplier;
+    const float *offset;
+    int32_t low;
+    int32_t high;
+} kbnn_float_scaled;
+
+kbnn_write kbnn_write_float;   /* kbnn_float_scaled, float */
+kbnn_write kbnn_write_rounded; /* kbnn_float_scaled, int8: to nearest, halves away from zero */
+
+/* The signs of one pixel's values, as words. */
+void kbnn_signs_of_int8(const int8_t *values, int32_t count, int32_t zero, uint32_t *words);
+void kbnn_signs_of_float(const float *values, int32_t count, uint32_t *words);
+
 typedef struct {
     const uint32_t *weights; /* filters x patch_words, in triples */
     kbnn_count *count;
@@ -147,6 +163,7 @@ typedef struct {
     uint8_t pad_top;
     uint8_t pad_left;
     uint8_t pixels; /* 2 with kbnn_count_pairs, else 1 */
+    uint8_t plain;  /* with kbnn_count_plain */
 } kbnn_bconv_params;
 
 kbnn_kernel kbnn_bconv_of_int8; /* in0 int8, of which the signs are taken */

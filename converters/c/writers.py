@@ -774,7 +774,7 @@ def _bconv_step(
 ) -> None:
     operator, bits = accumulator.operator, accumulator.bits
     source = bits.tensor if isinstance(bits, Signs) else bits
-    kernel = operator.inputs[1].value()  # type: ignore[union-attr]
+    kernel = operator.inputs[1].value() if operator.inputs[1] is not None else np.zeros((0, 0, 0, 0), np.int32)
     filters, height, width, own = kernel.shape
     channels = operator.options.get("channels_in", source.channels)
     if accumulator.largest >= _LARGEST_SIZE:
@@ -813,6 +813,7 @@ def _bconv_step(
         "pad_top": geometry.padding[0],
         "pad_left": geometry.padding[1],
         "pixels": 1 + in_pairs,
+        "plain": 0,
     }
     lowering.add(
         Step(
@@ -1204,13 +1205,16 @@ def _split(lowering: Lowering, operator: Operator) -> None:
 def _reorder(lowering: Lowering, operator: Operator) -> None:
     """A shuffle of channels is a reshape, a transposition and a reshape; together they are followed by index."""
     value = lowering.of(operator, 0, Tensor, Reordered, Function)
-    item, operand = operator.outputs[0], operator.inputs[0]
+    item = operator.outputs[0]
     if isinstance(value, Function):
         _reshape_function(lowering, operator, value)
         return
     tensor = value if isinstance(value, Tensor) else value.tensor
-    shape = (1, tensor.height, tensor.width, tensor.channels)
-    places = np.arange(math.prod(shape)).reshape(operand.shape) if isinstance(value, Tensor) else value.places  # type: ignore[union-attr]
+    if isinstance(value, Tensor):
+        (operand,) = operator.operands
+        places = np.arange(math.prod(operand.shape)).reshape(operand.shape)
+    else:
+        places = value.places
     axes = operator.inputs[1] if len(operator.inputs) > 1 else None
     if operator.name == "TRANSPOSE":
         if axes is None:
