@@ -24,6 +24,8 @@ from kbnn.converters.tflite.flatbuffer import File
 from kbnn.errors import KbnnError, UsageError
 
 KERNELS = ("kbnn_nn.h", "kbnn_nn.c")
+# LCE's operators for TensorFlow Lite Micro, over the same kernels.
+TFLM = ("kbnn_tflm.h", "kbnn_tflm.cc")
 _HERE = Path(__file__).parent
 _TEST_IMAGES = 4
 _MADE_BY = "KBNN"
@@ -157,6 +159,7 @@ def export_c(
     *,
     description: "metadata.Description | None" = None,
     max_ram: int | None = None,
+    tflm: bool = False,
     fallback_name: str = "",
 ) -> CExport:
     """Writes a network as C99 for microcontrollers, with a self-test, and files for common build systems.
@@ -171,6 +174,8 @@ def export_c(
             first images are those of the self-test. A `.tflite` file without it is tested on random images.
         description: labels and normalization; a file has its own.
         max_ram: refuse a network whose arena is larger, in bytes.
+        tflm: write LCE's operators for TensorFlow Lite Micro as well, `kbnn_tflm.h` and `kbnn_tflm.cc`: with them its
+            MicroInterpreter runs any LCE file.
         fallback_name: what a network without a name of its own is called, as far as it is an identifier.
 
     Raises:
@@ -191,6 +196,8 @@ def export_c(
     planned = plan(network.steps)
     check_fits(planned, max_ram, chosen)
     texts, exported = _texts(file, network, planned, chosen, calibration)
+    if tflm:
+        texts |= {name: (_HERE / "tflm" / name).read_text(encoding="utf-8") for name in TFLM}
     _write_folder(target, texts)
     return CExport(folder=os.fspath(folder), **exported)
 
@@ -293,7 +300,7 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 def _names(name: str) -> list[str]:
-    return [f"{name}.h", f"{name}.c", f"{name}_test.c", *KERNELS, *_PACKAGING]
+    return [f"{name}.h", f"{name}.c", f"{name}_test.c", *KERNELS, *TFLM, *_PACKAGING]
 
 
 def _write_folder(folder: Path, texts: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ _CALIBRATION_IMAGES = 256
     "--calibrate", metavar="DATA", help="Data set or folder of images to calibrate on; a run's own by default."
 )
 @click.option("--max-ram", type=click.IntRange(min=0), metavar="BYTES", help="Refuse a network with a larger arena.")
+@click.option("--tflm", is_flag=True, help="Add LCE's operators for TensorFlow Lite Micro, over the same kernels.")
 @click.option("--check", is_flag=True, help="Compile with this machine's compiler and run the self-test.")
 @data_dir_option
 @json_option
@@ -29,6 +30,7 @@ def command(
     name: str | None,
     calibrate: str | None,
     max_ram: int | None,
+    tflm: bool,
     check: bool,
     data_dir: Path | None,
     as_json: bool,
@@ -50,7 +52,14 @@ def command(
 
     loaded, images, description = _load(source, calibrate, data_dir)
     exported = export_c(
-        loaded, output, name, images, description=description, max_ram=max_ram, fallback_name=_stem(source)
+        loaded,
+        output,
+        name,
+        images,
+        description=description,
+        max_ram=max_ram,
+        tflm=tflm,
+        fallback_name=source.resolve().stem,
     )
     checked = run_check(output, exported.name) if check else None
     show({"export": exported, "check": checked} if as_json and checked else exported, as_json)
@@ -59,10 +68,6 @@ def command(
             click.echo(str(checked))
         if not checked.passed:
             raise KbnnError(f"the self-test in '{output}' failed: {checked.output}")
-
-
-def _stem(source: Path) -> str:
-    return source.resolve().stem
 
 
 def _load(source: Path, calibrate: str | None, data_dir: Path | None) -> tuple[Any, Any, Any]:

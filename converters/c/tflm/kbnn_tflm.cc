@@ -4,8 +4,10 @@
  */
 #include "kbnn_tflm.h"
 
-#include <limits>
-
+/* The locale's functions would need a library. */
+#ifndef FLATBUFFERS_LOCALE_INDEPENDENT
+#define FLATBUFFERS_LOCALE_INDEPENDENT 0
+#endif
 #include "flatbuffers/flexbuffers.h"
 #include "kbnn_nn.h"
 #include "tensorflow/lite/kernels/kernel_util.h"
@@ -55,6 +57,19 @@ void* Allocate(TfLiteContext* context, size_t bytes) {
     return context->AllocatePersistentBuffer(context, bytes);
 }
 
+/* Working memory of an operator: shared with others, by number. */
+struct Working {
+    int number;
+};
+
+TfLiteStatus RequestWorking(TfLiteContext* context, size_t bytes, Working* working) {
+    return context->RequestScratchBufferInArena(context, bytes, &working->number);
+}
+
+unsigned char* WorkingMemory(TfLiteContext* context, const Working& working) {
+    return static_cast<unsigned char*>(context->GetScratchBuffer(context, working.number));
+}
+
 #else
 
 class Prepared {
@@ -81,12 +96,22 @@ void* Allocate(TfLiteContext* context, size_t bytes) {
     return context->AllocatePersistentBuffer(context, bytes, &memory) == kTfLiteOk ? memory : nullptr;
 }
 
-#endif
+/* Working memory of an operator: its own, for other operators allocate memory between the requests, which this version
+ * cannot take. */
+struct Working {
+    void* memory;
+};
 
-template <typename T>
-T* AllocateArray(TfLiteContext* context, size_t count) {
-    return static_cast<T*>(Allocate(context, sizeof(T) * count));
+TfLiteStatus RequestWorking(TfLiteContext* context, size_t bytes, Working* working) {
+    working->memory = Allocate(context, bytes);
+    return working->memory == nullptr ? kTfLiteError : kTfLiteOk;
 }
+
+unsigned char* WorkingMemory(TfLiteContext*, const Working& working) {
+    return static_cast<unsigned char*>(working.memory);
+}
+
+#endif
 
 int Words(int channels) { return (channels + 31) / 32; }
 
@@ -188,10 +213,14 @@ struct ConvolutionData {
     int out_height;
     int input_bytes;
     int output_bytes;
-    int scratch;
+    Working scratch;
     bool pads_with_zeros;
     bool same;
     int activation;
+    int largest; /* count of differing bits */
+    int working; /* offset of the scaling in scratch */
+    double scale;
+    double zero;
 };
 
 struct ConvolutionOptions {
@@ -221,52 +250,48 @@ void* InitConvolution(TfLiteContext* context, const char* buffer, size_t length)
 /* LCE folds count -> ±1 sum, the output's scale and its zero point into multiplier and offset. */
 TfLiteStatus PrepareScaled(
     TfLiteContext* context, ConvolutionData* data, const TfLiteTensor* multiplier, const TfLiteTensor* bias,
-    const TfLiteTensor* output, int largest) {
-    const int filters = data->params.filters;
-    const double scale = output->type == kTfLiteInt8 ? static_cast<double>(output->params.scale) : 1.0;
-    const double zero = output->type == kTfLiteInt8 ? output->params.zero_point : 0.0;
+    const TfLiteTensor* output) {
+    const bool is_int8 = output->type == kTfLiteInt8;
+    const int largest = data->largest;
+    TF_LITE_ENSURE(context, is_int8 || output->type == kTfLiteFloat32);
     TF_LITE_ENSURE(context, multiplier != nullptr && bias != nullptr);
     TF_LITE_ENSURE_EQ(context, multiplier->type, kTfLiteFloat32);
     TF_LITE_ENSURE_EQ(context, bias->type, kTfLiteFloat32);
-    auto* factors = AllocateArray<float>(context, filters);
-    auto* offsets = AllocateArray<float>(context, filters);
-    TF_LITE_ENSURE(context, factors != nullptr && offsets != nullptr);
-    for (int k = 0; k < filters; ++k) {
-        const double factor = multiplier->data.f[k];
-        factors[k] = static_cast<float>(-factor / scale);
-        offsets[k] = static_cast<float>((bias->data.f[k] + largest * factor) / scale + zero);
-    }
     int low = -largest, high = largest;
     if (data->activation != kNone) {
         low = data->activation == kReluN1To1 ? -1 : 0;
         high = data->activation == kReluN1To1 ? 1 : data->activation == kRelu6 ? 6 : largest;
     }
-    data->scaled.multiplier = factors;
-    data->scaled.offset = offsets;
+    data->scale = is_int8 ? static_cast<double>(output->params.scale) : 1.0;
+    data->zero = is_int8 ? output->params.zero_point : 0.0;
     data->scaled.low = largest - (high > largest ? largest : high);
     data->scaled.high = largest - (low < -largest ? -largest : low);
-    data->params.output = &data->scaled;
-    data->params.write = output->type == kTfLiteInt8 ? kbnn_write_rounded : kbnn_write_float;
-    data->params.pixel_bytes = static_cast<uint16_t>(filters * (output->type == kTfLiteInt8 ? 1 : 4));
+    data->params.write = is_int8 ? kbnn_write_rounded : kbnn_write_float;
+    data->params.pixel_bytes = static_cast<uint16_t>(data->params.filters * (is_int8 ? 1 : 4));
     return kTfLiteOk;
 }
 
-/* -1 where a count is above its threshold; kbnn_write_bits wants where it reaches a limit. */
-TfLiteStatus PrepareThresholds(
-    TfLiteContext* context, ConvolutionData* data, const TfLiteTensor* thresholds, int largest) {
+/* Multipliers and offsets, in working memory: the file's are in flash and in another form. */
+void Scale(ConvolutionData* data, const float* multiplier, const float* bias, float* working) {
     const int filters = data->params.filters;
-    TF_LITE_ENSURE(context, thresholds != nullptr);
-    TF_LITE_ENSURE_EQ(context, thresholds->type, kTfLiteInt32);
-    auto* limits = AllocateArray<uint16_t>(context, filters);
-    TF_LITE_ENSURE(context, limits != nullptr);
     for (int k = 0; k < filters; ++k) {
-        const int32_t threshold = thresholds->data.i32[k];
+        const double factor = multiplier[k];
+        working[k] = static_cast<float>(-factor / data->scale);
+        working[filters + k] = static_cast<float>((bias[k] + data->largest * factor) / data->scale + data->zero);
+    }
+    data->scaled.multiplier = working;
+    data->scaled.offset = working + filters;
+    data->params.output = &data->scaled;
+}
+
+/* -1 where a count is above its threshold; kbnn_write_bits wants where it reaches a limit. */
+void Limit(ConvolutionData* data, const int32_t* thresholds, uint16_t* limits) {
+    const int largest = data->largest;
+    for (int k = 0; k < data->params.filters; ++k) {
+        const int32_t threshold = thresholds[k];
         limits[k] = static_cast<uint16_t>(threshold < 0 ? 0 : threshold >= largest ? largest + 1 : threshold + 1);
     }
     data->params.output = limits;
-    data->params.write = kbnn_write_bits;
-    data->params.pixel_bytes = static_cast<uint16_t>(4 * Words(filters));
-    return kTfLiteOk;
 }
 
 TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
@@ -309,11 +334,14 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     data->batches = in[0];
     data->out_height = out[1];
     data->input_bytes = 4 * in[1] * in[2] * words;
+    data->largest = largest;
     if (output.get()->type == kTfLiteInt32) {
-        TF_LITE_ENSURE_OK(context, PrepareThresholds(context, data, thresholds.get(), largest));
+        TF_LITE_ENSURE(context, thresholds.get() != nullptr);
+        TF_LITE_ENSURE_EQ(context, thresholds.get()->type, kTfLiteInt32);
+        p.write = kbnn_write_bits;
+        p.pixel_bytes = static_cast<uint16_t>(4 * Words(k[0]));
     } else {
-        TF_LITE_ENSURE_OK(
-            context, PrepareScaled(context, data, multiplier.get(), bias.get(), output.get(), largest));
+        TF_LITE_ENSURE_OK(context, PrepareScaled(context, data, multiplier.get(), bias.get(), output.get()));
     }
     TF_LITE_ENSURE(context, !data->pads_with_zeros || output.get()->type == kTfLiteFloat32);
     data->output_bytes = out[1] * out[2] * p.pixel_bytes;
@@ -324,8 +352,8 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     data->rows[1] = made;
     data->rows[2] = scratch;
     const int ring = ((k[1] - 1) * p.dilation_y + 1) * p.ring_width * words;
-    return context->RequestScratchBufferInArena(
-        context, static_cast<size_t>(4 * (ring + p.patch_words + p.filters)), &data->scratch);
+    data->working = 4 * (ring + p.patch_words + p.filters);
+    return RequestWorking(context, static_cast<size_t>(data->working + 8 * p.filters), &data->scratch);
 }
 
 /* Where the padding is zero and not +1, what the padded taps added is taken back. */
@@ -358,13 +386,20 @@ void RemovePadding(const ConvolutionData& data, const float* multiplier, int y, 
 }
 
 TfLiteStatus Convolve(TfLiteContext* context, TfLiteNode* node) {
-    const ConvolutionData& data = static_cast<const ConvolutionOptions*>(node->user_data)->data;
+    ConvolutionData& data = static_cast<ConvolutionOptions*>(node->user_data)->data;
     const auto* input = static_cast<const unsigned char*>(InputData(context, node, 0));
     auto* output = static_cast<unsigned char*>(OutputData(context, node, 0));
     const kbnn_step step = {kbnn_bconv_of_bits, &data.params, 0, 0, 1, 2};
     kbnn_memory memory;
     memory.rows = data.rows;
-    memory.base[KBNN_ARENA] = static_cast<unsigned char*>(context->GetScratchBuffer(context, data.scratch));
+    memory.base[KBNN_ARENA] = WorkingMemory(context, data.scratch);
+    void* working = memory.base[KBNN_ARENA] + data.working;
+    if (data.params.write == kbnn_write_bits) {
+        Limit(&data, static_cast<const int32_t*>(InputData(context, node, 4)), static_cast<uint16_t*>(working));
+    } else {
+        const auto* multiplier = static_cast<const float*>(InputData(context, node, 2));
+        Scale(&data, multiplier, static_cast<const float*>(InputData(context, node, 3)), static_cast<float*>(working));
+    }
     for (int batch = 0; batch < data.batches; ++batch) {
         memory.base[KBNN_IMAGE] = const_cast<unsigned char*>(input) + batch * data.input_bytes;
         memory.base[KBNN_SCORES] = output + batch * data.output_bytes;
