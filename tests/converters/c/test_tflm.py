@@ -113,6 +113,9 @@ def test_on_a_cortex_m3(crate, networks, tmp_path):
     core = next(core for core in cores.CORES if core.name == "cortex-m3")
     if core.missing is not None:
         pytest.skip(f"{core.missing} is not installed")
+    probe = ["arm-none-eabi-g++", *core.flags, "-x", "c++", "-fsyntax-only", "-include", "cstddef", os.devnull]
+    if subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("libstdc++-arm-none-eabi-newlib is not installed")
     objects = build("arm-none-eabi-g++", core.flags, CRATE.parent / "tfmicro-cortex-m3")
     startup = tmp_path / "startup.o"
     folder = Path(cores.__file__).parent / "cores"
