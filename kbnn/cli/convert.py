@@ -104,8 +104,12 @@ def test_images(data: Any, count: int) -> tuple[Any, Any]:
 
 def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: str) -> Any:
     """The data set that is named or that a run was trained on; None where neither is at hand."""
+    from kbnn.training.run import ChangedDataError
+
     try:
         return load_dataset(model, dataset, data_dir)
+    except ChangedDataError:
+        raise
     except KbnnError as error:
         if dataset:
             raise

@@ -30,6 +30,10 @@ _HISTORY = "history.csv"
 _COUNTS = ("stage", "epoch")
 
 
+class ChangedDataError(UsageError):
+    """The images at hand are not those that a run was trained on."""
+
+
 @dataclass(frozen=True)
 class Run:
     """The folder of a training run, and what is in it."""
@@ -159,7 +163,7 @@ class Run:
         known = self.fingerprint()
         difference = None if known is None else known.difference(data.fingerprint())
         if difference:
-            raise UsageError(
+            raise ChangedDataError(
                 f"data set '{data.name}' is not the one that run '{self.folder}' was trained on: {difference}; restore "
                 f"it, or start a new run"
             )
