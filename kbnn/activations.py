@@ -1,5 +1,7 @@
 """The activation function of IR-Net, and of real-valued twins instead of the sign."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from kbnn.compiled import compiled
@@ -25,3 +27,14 @@ def hard_tanh(x: tf.Tensor) -> tf.Tensor:
     The same function as Larq's and Keras's, in two passes over memory per training step instead of eight.
     """
     return _hard_tanh(x)
+
+
+@tf.keras.utils.register_keras_serializable(package="kbnn")
+class HardTanh(tf.keras.layers.Activation):
+    """`hard_tanh` as a layer. Unlike an `Activation` of that function, it also loads from `.h5` files."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(hard_tanh, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {key: value for key, value in super().get_config().items() if key != "activation"}

@@ -14,7 +14,7 @@ import larq as lq
 import tensorflow as tf
 
 from kbnn import quantizers
-from kbnn.activations import hard_tanh
+from kbnn.activations import HardTanh
 from kbnn.errors import UsageError, unknown
 from kbnn.layers import (
     ActivationScale,
@@ -49,7 +49,7 @@ def _standardized_sample(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def _clip(x: tf.Tensor, name: str) -> tf.Tensor:
-    return tf.keras.layers.Activation(hard_tanh, name=f"{name}_clip")(x)
+    return HardTanh(name=f"{name}_clip")(x)
 
 
 def _relu(x: tf.Tensor, name: str) -> tf.Tensor:
@@ -57,7 +57,7 @@ def _relu(x: tf.Tensor, name: str) -> tf.Tensor:
 
 
 def _hard_tanh(x: tf.Tensor, name: str) -> tf.Tensor:
-    return tf.keras.layers.Activation(hard_tanh, name=name)(x)
+    return HardTanh(name=name)(x)
 
 
 def _prelu(x: tf.Tensor, name: str) -> tf.Tensor:

@@ -6,7 +6,7 @@ import pydantic
 import tensorflow as tf
 
 from kbnn import quantizers
-from kbnn.activations import hard_tanh
+from kbnn.activations import HardTanh
 from kbnn.errors import UsageError
 from kbnn.layers import Maxout, ZeroPadChannels
 from kbnn.methods import Method
@@ -96,7 +96,7 @@ def batch_normalization(x: tf.Tensor, *, name: str) -> tf.Tensor:
 
 def clip(x: tf.Tensor, *, name: str) -> tf.Tensor:
     """clip(-1, x, 1), the real-valued stand-in for a sign."""
-    return tf.keras.layers.Activation(hard_tanh, name=name)(x)
+    return HardTanh(name=name)(x)
 
 
 def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation: StemActivation = "none") -> tf.Tensor:

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from kbnn.activations import HardTanh
 from kbnn.converters.graph import operations as op
 from kbnn.converters.graph.rules import Context, Step, activation, leaky, numbers, rule
 from kbnn.converters.graph.trace import Call
@@ -84,7 +85,7 @@ def _prelu(call: Call, context: Context) -> list[Step] | None:
     return [("prelu", op.PReLU(numbers(call.layer.alpha).ravel()), None)]
 
 
-@rule(layers.Activation)
+@rule(layers.Activation, HardTanh)
 def _activation_layer(call: Call, context: Context) -> list[Step] | None:
     shape = context.input_shape(call)
     return activation(call.layer, shape[-1]) if shape else None

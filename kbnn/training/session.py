@@ -324,7 +324,7 @@ def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
 
 
 def _run(recipe: Recipe, output: Path, resume: bool) -> Run:
-    files.remove_leftovers(output)
+    Run(output, recipe).remove_leftovers()
     if not resume or not Run.exists(output):
         return Run.new(output, recipe)
     run = Run.open(output)

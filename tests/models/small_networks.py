@@ -39,7 +39,13 @@ class Network:
 
 def registered() -> list[Network]:
     """Every name, at its own depth."""
-    return [Network(a.name, SMALL.get(a.builder.__name__, {})) for a in models.architectures()]
+    found = []
+    for architecture in models.architectures():
+        small = dict(SMALL.get(architecture.builder.__name__, {}))
+        # As many numbers of filters as the name has stages.
+        small.pop("filters", None)
+        found.append(Network(architecture.name, small))
+    return found
 
 
 def distinct() -> list[Network]:

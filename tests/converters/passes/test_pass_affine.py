@@ -1,10 +1,12 @@
 """Consecutive affine maps become one."""
 
+from dataclasses import replace
+
 import numpy as np
 from sample_graphs import Builder, assert_equal
 
-from kbnn.converters.graph.operations import Affine, Convolution
-from kbnn.converters.passes.affine import merge_affine
+from kbnn.converters.graph.operations import Add, Affine, Convolution
+from kbnn.converters.passes.affine import affine_into_sums, merge_affine
 
 
 def count(graph):
@@ -58,3 +60,15 @@ def test_a_convolution_that_is_read_twice_keeps_its_kernel():
     first = b.add("conv", Convolution(kernel, np.zeros(32), (1, 1), (1, 1), "same"), "image")
     graph = b.graph(b.sum("sum", first, b.affine("bn", first)))
     assert merge_affine(graph).nodes == graph.nodes
+
+
+def test_a_map_goes_into_both_parts_of_a_sum_within_a_layer_only():
+    b = Builder()
+    total = b.sum("total", b.affine("x", "image"), b.affine("y", "image"))
+    graph = b.graph(b.affine("out", total))
+    assert isinstance(affine_into_sums(graph)["out"].operation, Affine)
+    b.nodes = [replace(node, layer="layer") if node.name in ("x", "y", "total") else node for node in b.nodes]
+    within = b.graph("out")
+    spread = affine_into_sums(within)
+    assert isinstance(spread["out"].operation, Add)
+    assert_equal(within, spread)
