@@ -174,7 +174,7 @@ EVIL: dict[str, Config] = {
     "method": layer("InstanceMethod", {"method_name": "eval"}, [], OPS),
     "graph": layer("TensorFlowOpLayer", {"node_def": {}}, [], OPS),
     "lookup": layer("StringLookup", {"vocabulary": "secrets.txt"}, []),
-    "unregistered": {"class_name": "Mine", "module": "my_layers", "config": {}, "registered_name": "Mine"},
+    "unregistered": {"class_name": "Unheard", "module": "my_layers", "config": {}, "registered_name": "my>Unheard"},
     "no name": {"class_name": ["Lambda"], "config": {}},
     "no operation": layer("TFOpLambda", {"function": {"class_name": "x"}}, [], OPS),
 }
