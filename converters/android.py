@@ -27,7 +27,7 @@ _VERIFICATION_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Input:
+class InputSpec:
     """How a picture becomes network input: the metadata of the file, and `shorter_side`.
 
     Its shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
@@ -59,7 +59,7 @@ class Assets:
 
     folder: str
     labels: tuple[str, ...]
-    input: Input
+    input: InputSpec
     models: tuple[AppModel, ...]
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Assets:
         return f"{self.folder}: {len(self.labels)} labels, input {_shape(self.input)}\n\n{table}"
 
 
-def _shape(spec: Input) -> str:
+def _shape(spec: InputSpec) -> str:
     return f"{spec.height}x{spec.width}x{spec.channels}"
 
 
@@ -122,13 +122,13 @@ def _entries(models: tuple[AppModel, ...]) -> list[dict[str, Any]]:
     return [asdict(model) for model in models]
 
 
-def input_of(data: Dataset) -> Input:
+def input_of(data: Dataset) -> InputSpec:
     """How the app must prepare a picture so that it looks like the training data."""
     height, width, channels = data.input_shape
-    return Input(height, width, channels, max(height, width), data.normalization.mean, data.normalization.std)
+    return InputSpec(height, width, channels, max(height, width), data.normalization.mean, data.normalization.std)
 
 
-def prepare(pixels: np.ndarray, spec: Input) -> np.ndarray:
+def prepare(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
     """Prepares a picture as the app does: uint8 pixels `(h, w, 3)` to network input `(H, W, C)`."""
     height, width = pixels.shape[:2]
     scale = spec.shorter_side / min(height, width)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kbnn import labels as class_names
 from kbnn import loading
-from kbnn.converters.android import Input, prepare
+from kbnn.converters.android import InputSpec, prepare
 from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.converters.tflite.flatbuffer import Tensor
 from kbnn.converters.tflite.metadata import Description, describe
@@ -115,7 +115,7 @@ class Classifier:
         if self._transform is not None and self._transform.size is not None and self.input_shape[2] == 3:
             return self.normalization(central_part(tf.constant(pixels), self._transform)).numpy()
         height, width, channels = self.input_shape
-        spec = Input(height, width, channels, max(height, width), self.normalization.mean, self.normalization.std)
+        spec = InputSpec(height, width, channels, max(height, width), self.normalization.mean, self.normalization.std)
         return prepare(pixels, spec)
 
     def outputs(self, inputs: np.ndarray) -> np.ndarray:

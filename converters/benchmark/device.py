@@ -2,7 +2,7 @@
 
 import math
 
-from kbnn.converters.benchmark.program import Program, Version
+from kbnn.converters.benchmark.program import Executable, Version
 from kbnn.converters.benchmark.report import State, Target
 from kbnn.converters.benchmark.transports import Transport
 from kbnn.errors import KbnnError
@@ -89,7 +89,7 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def check(program: Program, target: Target) -> None:
+def check(program: Executable, target: Target) -> None:
     """Whether the tool can run there.
 
     Raises:
@@ -100,7 +100,7 @@ def check(program: Program, target: Target) -> None:
             raise KbnnError(f"'{program.path}' cannot run on {target.name}: {reason}")
 
 
-def _wrong_architecture(program: Program, target: Target) -> str:
+def _wrong_architecture(program: Executable, target: Target) -> str:
     fitting = _RUNS.get(program.architecture or "", ())
     if not fitting or target.architecture is None or target.architecture in fitting:
         return ""
@@ -108,13 +108,13 @@ def _wrong_architecture(program: Program, target: Target) -> str:
     return f"it is for {program.architecture}, the device is {target.architecture}{here}; {_RELEASES}"
 
 
-def _wrong_word(program: Program, target: Target) -> str:
+def _wrong_word(program: Executable, target: Target) -> str:
     if program.word_bits != 64 or target.word_bits != 32:
         return ""
     return f"it is a 64-bit program and the operating system is 32-bit (on {target.architecture}): install a 64-bit one"
 
 
-def _wrong_library(program: Program, target: Target) -> str:
+def _wrong_library(program: Executable, target: Target) -> str:
     library = target.c_library
     if not program.loader or library is None:
         return ""

@@ -18,9 +18,9 @@ from kbnn.converters.benchmark.numerics import check_numerics
 from kbnn.converters.benchmark.output import Output, parse
 from kbnn.converters.benchmark.program import read_program
 from kbnn.converters.benchmark.report import (
+    BenchmarkComparison,
     BenchmarkOptions,
     BenchmarkReport,
-    Comparison,
     MeasuredFile,
     Measurement,
     Numerics,
@@ -58,7 +58,7 @@ Progress = Callable[[str], None]
 class IncompleteError(ConnectionLostError):
     """The device is gone for good; `comparison` holds what was measured before."""
 
-    def __init__(self, message: str, comparison: Comparison) -> None:
+    def __init__(self, message: str, comparison: BenchmarkComparison) -> None:
         super().__init__(message)
         self.comparison = comparison
 
@@ -134,7 +134,7 @@ def compare(
     flags: Mapping[str, str] | None = None,
     images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
-) -> Comparison:
+) -> BenchmarkComparison:
     """Several files side by side: as `benchmark`, alternating between the files, so that a drift affects all alike.
 
     Raises:
@@ -158,7 +158,7 @@ def compare_runs(
     *,
     images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
-) -> Comparison:
+) -> BenchmarkComparison:
     """`compare` for files with options of their own.
 
     Raises:
@@ -188,7 +188,7 @@ def compare_runs(
     identity = identify(program)
     measured = zip(files, bench.measured, strict=True)
     reports = (_report(file, identity, found, settings, each) for (file, settings), each in measured)
-    comparison = Comparison(tuple(reports))
+    comparison = BenchmarkComparison(tuple(reports))
     if lost:
         raise IncompleteError(str(lost), comparison) from lost
     return comparison

@@ -4,14 +4,14 @@ import statistics
 from typing import Any
 
 from kbnn.analysis import pictures
-from kbnn.converters.benchmark.report import Comparison
+from kbnn.converters.benchmark.report import BenchmarkComparison
 from kbnn.errors import KbnnError
 
 # With more operator types than colours, the colours repeat with hatching.
 _HATCHES = ("", "//", "..")
 
 
-def drawn(comparison: Comparison) -> pictures.Picture:
+def drawn(comparison: BenchmarkComparison) -> pictures.Picture:
     """The time per type of operator where the tool makes profiles, else the latencies.
 
     Raises:
@@ -22,7 +22,7 @@ def drawn(comparison: Comparison) -> pictures.Picture:
     return latencies(comparison)
 
 
-def latencies(comparison: Comparison) -> pictures.Picture:
+def latencies(comparison: BenchmarkComparison) -> pictures.Picture:
     """One bar per file: the median of the processes' means, with the fastest and the slowest process.
 
     Raises:
@@ -50,7 +50,7 @@ def latencies(comparison: Comparison) -> pictures.Picture:
     return pictures.picture(draw, caption, (7.0, 1.4 + 0.5 * len(names)))
 
 
-def time_per_operator(comparison: Comparison) -> pictures.Picture:
+def time_per_operator(comparison: BenchmarkComparison) -> pictures.Picture:
     """One bar per file, divided by operator type, in milliseconds of one inference.
 
     Raises:

@@ -15,7 +15,7 @@ Version = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Program:
+class Executable:
     """An executable file.
 
     `architecture` and `word_bits` are None for a script. `loader` is the dynamic loader that it asks for, "" when it
@@ -37,7 +37,7 @@ class Program:
         return "/ld-linux" in self.loader
 
 
-def read_program(path: Path) -> Program:
+def read_program(path: Path) -> Executable:
     """The facts of an executable file.
 
     Raises:
@@ -49,7 +49,7 @@ def read_program(path: Path) -> Program:
         raise UsageError(f"'{path}' is not a benchmark tool: it has more than {_LARGEST >> 20} MB; download it again")
     content = path.read_bytes()
     if content.startswith(b"#!"):
-        return Program(path)
+        return Executable(path)
     if not content.startswith(b"\x7fELF"):
         raise UsageError(
             f"'{path}' is not a program for Linux or Android: it begins with {content[:16]!r}; "
@@ -61,12 +61,12 @@ def read_program(path: Path) -> Program:
         raise UsageError(f"'{path}' is cut off after {len(content)} bytes; download it again") from error
 
 
-def _elf(path: Path, content: bytes) -> Program:
+def _elf(path: Path, content: bytes) -> Executable:
     wide = content[4] == 2
     order = "<" if content[5] == 1 else ">"
     (machine,) = struct.unpack_from(order + "H", content, 18)
     versions = [(int(major), int(minor)) for major, minor in re.findall(rb"GLIBC_(\d+)\.(\d+)", content)]
-    return Program(
+    return Executable(
         path=path,
         architecture=_MACHINES.get(machine, f"machine {machine}"),
         word_bits=64 if wide else 32,

@@ -5,10 +5,10 @@ import os
 
 import kbnn
 from kbnn import files
-from kbnn.converters.benchmark.report import BenchmarkReport, Comparison
+from kbnn.converters.benchmark.report import BenchmarkComparison, BenchmarkReport
 
 
-def append(path: str | os.PathLike[str], comparison: Comparison) -> None:
+def append(path: str | os.PathLike[str], comparison: BenchmarkComparison) -> None:
     """Adds one row per report; several processes may append to one file.
 
     Raises:

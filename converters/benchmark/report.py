@@ -166,11 +166,11 @@ class BenchmarkReport:
     warnings: tuple[str, ...]
 
     def __str__(self) -> str:
-        return str(Comparison((self,)))
+        return str(BenchmarkComparison((self,)))
 
 
 @dataclass(frozen=True)
-class Comparison:
+class BenchmarkComparison:
     """Reports of several files that ran alternately on the same target with the same options."""
 
     reports: tuple[BenchmarkReport, ...]

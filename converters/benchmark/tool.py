@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kbnn.converters.benchmark import python_tool
-from kbnn.converters.benchmark.program import Program
+from kbnn.converters.benchmark.program import Executable
 from kbnn.converters.benchmark.report import BenchmarkOptions, Tool
 from kbnn.converters.benchmark.transports import Completed, Transport
 from kbnn.converters.tflite import lce
@@ -96,7 +96,7 @@ def _name(flag: str) -> str:
     return flag.split("=")[0].removeprefix("--")
 
 
-def install(transport: Transport, program: Program | None) -> ToolCommand:
+def install(transport: Transport, program: Executable | None) -> ToolCommand:
     """Brings the tool to where it runs, and asks it for its flags.
 
     Raises:
@@ -168,7 +168,7 @@ def _signal(status: int) -> str:
         return ""
 
 
-def identify(program: Program | None) -> Tool:
+def identify(program: Executable | None) -> Tool:
     """The tool's file and hash: for the Python interpreter LCE's native library, which does the work.
 
     Raises:

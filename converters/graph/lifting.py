@@ -25,7 +25,7 @@ from kbnn.converters.graph.operations import (
     Shuffle,
     Sign,
 )
-from kbnn.converters.graph.rules import Context, Step, Sum, rule_for
+from kbnn.converters.graph.rules import Context, Step, SumOfChains, rule_for
 from kbnn.converters.graph.slices import sign_source, slice_of
 from kbnn.converters.graph.trace import Call, Reference
 from kbnn.structure import has_binary_kernel
@@ -91,7 +91,7 @@ class _Lifted:
             origin = Origin.of(call.outputs[0], shape[-1]) if is_last else None
             if isinstance(operation, Sign):
                 origin = self._presign(call, step_shape or shape)
-            if isinstance(operation, Sum):
+            if isinstance(operation, SumOfChains):
                 inputs, operation = tuple(self._branch(call, chain, inputs) for chain in operation.chains), Add()
             inputs = (self._add(Node(name, operation, inputs, step_shape or shape, call.layer.name, origin)),)
         self._values[call.outputs[0]] = inputs[0]
@@ -100,7 +100,7 @@ class _Lifted:
         """One of several chains within a layer, whose values Keras does not have."""
         shape = self._reference.shape(call.outputs[0])
         for suffix, operation, step_shape in steps:
-            if isinstance(operation, Sum):
+            if isinstance(operation, SumOfChains):
                 raise TypeError(f"the rule of layer '{call.layer.name}' nests a sum in a sum")
             name = f"{call.layer.name}/{suffix}"
             inputs = (self._add(Node(name, operation, inputs, step_shape or shape, call.layer.name)),)

@@ -10,15 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import activations
-from kbnn.converters.graph.operations import Clip, Function, Operation, PReLU, Shape
+from kbnn.converters.graph.operations import Clip, ElementwiseFunction, Operation, PReLU, Shape
 from kbnn.converters.graph.trace import Call, Reference
 
 # A suffix for the name, the operation, and the shape of its value where it differs from that of the layer's output.
-Step = tuple[str, "Operation | Sum", Shape | None]
+Step = tuple[str, "Operation | SumOfChains", Shape | None]
 
 
 @dataclass(frozen=True)
-class Sum:
+class SumOfChains:
     """Chains of steps that read the same value; what they return is added."""
 
     chains: Sequence[Sequence[Step]]
@@ -93,7 +93,7 @@ def function(called: Callable[[tf.Tensor], tf.Tensor], channels: int) -> Operati
         return Clip(*_CLIPS[called])
     if called is tf.nn.leaky_relu:
         return leaky(_LEAKY_SLOPE, channels)
-    return Function(called, keeps_signs=called in _KEEP_SIGNS)
+    return ElementwiseFunction(called, keeps_signs=called in _KEEP_SIGNS)
 
 
 def is_known(called: Callable[[tf.Tensor], tf.Tensor] | None) -> bool:

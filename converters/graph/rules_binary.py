@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kbnn.converters.graph import operations as op
 from kbnn.converters.graph.binary_layers import has_threshold, levels
-from kbnn.converters.graph.rules import Context, Step, Sum, activation, numbers, rule
+from kbnn.converters.graph.rules import Context, Step, SumOfChains, activation, numbers, rule
 from kbnn.converters.graph.slices import PROBE
 from kbnn.converters.graph.trace import Call
 from kbnn.layers import BinaryConv2D, BinaryDense
@@ -173,7 +173,7 @@ def _products(layer: Any, convolution: op.BinaryConvolution, kernel: Levels, out
     ones = np.ones((*convolution.signs.shape[:3], groups), np.float32)
     counted = dataclasses.replace(convolution, call=op.NO_LAYER, signs=ones, filters=np.arange(groups))
     spread = op.Convolution(of_group[np.newaxis, np.newaxis], np.zeros(filters), (1, 1), (1, 1), "valid")
-    return [("sum", Sum((chain, (("ones/conv", counted, sums), ("centre", spread, output)))), output)]
+    return [("sum", SumOfChains((chain, (("ones/conv", counted, sums), ("centre", spread, output)))), output)]
 
 
 def _quantizes_input(layer: Any) -> bool:

@@ -65,7 +65,7 @@ _MOST_ROWS = 1000
 
 
 @dataclass(frozen=True)
-class Convolution:
+class AuditedConvolution:
     """One convolution, dense layer, matrix product or recurrent layer of a file.
 
     `kernel` is `(kh, kw, channels per group, filters)`, `(kd, kh, kw, channels per group, filters)` in three
@@ -118,8 +118,8 @@ class Audit:
     path: str
     size_bytes: int
     operators: dict[str, int]
-    binary_convolutions: list[Convolution]
-    float_convolutions: list[Convolution]
+    binary_convolutions: list[AuditedConvolution]
+    float_convolutions: list[AuditedConvolution]
     binary_macs: int
     float_macs: int
     binary_share: float | None
@@ -164,7 +164,7 @@ class Audit:
         return "\n".join(lines)
 
 
-def _convolutions(convolutions: list[Convolution]) -> str:
+def _convolutions(convolutions: list[AuditedConvolution]) -> str:
     rows = [
         (c.name, c.operator, by(c.input), by(c.kernel), c.groups, c.bits, f"{c.macs:,}", c.weight_bytes, c.output)
         for c in sorted(convolutions, key=lambda c: not c.is_binary)[:_MOST_ROWS]
@@ -293,14 +293,14 @@ def values(operator: Operator) -> tuple[int, ...]:
     return (*written.shape[1:-1], channels)
 
 
-def convolution(file: File, operator: Operator) -> Convolution:
+def convolution(file: File, operator: Operator) -> AuditedConvolution:
     """The shapes and costs of an operator that multiplies."""
     source, kept, written = data_input(operator), weights(file, operator), output(operator)
     is_binary = operator.name == "LceBconv2d"
     channels = operator.options["channels_in"] if is_binary else source.shape[-1]
     kernel = _kernel(file, operator, channels)
     constants = [stored(file, tensor) for tensor in operator.inputs if tensor is not None]
-    return Convolution(
+    return AuditedConvolution(
         name=layer_name(file, operator),
         operator=operator.name,
         input=(*source.shape[:-1], channels),
@@ -408,14 +408,14 @@ def _is_countable(name: str) -> bool:
     return name in flatbuffer.builtin_names() and name not in _CONTROL and not name.startswith("STABLEHLO_")
 
 
-def _operator_work(file: File, operator: Operator, costs: dict[int, Convolution]) -> Work:
+def _operator_work(file: File, operator: Operator, costs: dict[int, AuditedConvolution]) -> Work:
     cost = costs.get(operator.index)
     name = layer_name(file, operator) if operator.outputs else ""
     load = _load(file, operator, cost)
     return Work(name, operator.name, 0 if cost is None else cost.macs, instructions(load))
 
 
-def _load(file: File, operator: Operator, cost: Convolution | None) -> Load:
+def _load(file: File, operator: Operator, cost: AuditedConvolution | None) -> Load:
     count = math.prod(values(operator)) if operator.outputs else 0
     if cost is None or not is_convolution(operator):
         types = operator.operands[0].dtype
@@ -435,7 +435,7 @@ def _load(file: File, operator: Operator, cost: Convolution | None) -> Load:
 
 
 def _kernel(file: File, operator: Operator, channels: int) -> tuple[int, ...]:
-    """The kernel's shape as `Convolution` describes it, from the order in which the operator stores it."""
+    """The kernel's shape as `AuditedConvolution` describes it, from the order in which the operator stores it."""
     if operator.name in _RECURRENT:
         return (sum(math.prod(matrix.shape) for matrix in _matrices(file, operator)),)
     shape = weights(file, operator).shape

@@ -12,7 +12,7 @@ from kbnn import files, tables
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.audit import (
     Audit,
-    Convolution,
+    AuditedConvolution,
     Work,
     audit,
     by,
@@ -72,7 +72,7 @@ class Lane:
 
 
 @dataclass(frozen=True)
-class Step:
+class PageStep:
     """One operator as the page shows it. `share` and `macs_share` are parts of the largest, 0..1."""
 
     number: int
@@ -90,13 +90,13 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Block:
+class PageBlock:
     """Steps that belong together: a residual block, or the steps between two of them."""
 
     title: str
     shape: str
     share: str
-    steps: Sequence[Step]
+    steps: Sequence[PageStep]
 
 
 def write_page(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
@@ -196,7 +196,7 @@ def _steps(file: File) -> list[Operator]:
     return [operator for operator in file.operators if operator.operands]
 
 
-def _blocks(file: File, found: Audit, steps: list[Operator], device: str) -> list[Block]:
+def _blocks(file: File, found: Audit, steps: list[Operator], device: str) -> list[PageBlock]:
     rows = _rows(file, found, steps, device)
     total = found.instructions[device] or 1.0
     blocks, start = [], 0
@@ -205,12 +205,12 @@ def _blocks(file: File, found: Audit, steps: list[Operator], device: str) -> lis
         cost = sum(work.instructions[device] or 0.0 for work in found.work[start : start + count])
         first, last = (_shape(operator) for operator in (operators[0], operators[-1]))
         shape = last if first == last else f"{first} to {last}"
-        blocks.append(Block(title, shape, f"{cost / total:.1%}", members))
+        blocks.append(PageBlock(title, shape, f"{cost / total:.1%}", members))
         start += count
     return blocks
 
 
-def _rows(file: File, found: Audit, steps: list[Operator], device: str) -> list[Step]:
+def _rows(file: File, found: Audit, steps: list[Operator], device: str) -> list[PageStep]:
     costs = {o.index: convolution(file, o) for o in steps if multiplies(o)}
     most_macs = max((cost.macs for cost in costs.values()), default=0) or 1
     most = max((work.instructions[device] or 0.0 for work in found.work[: len(steps)]), default=0.0) or 1.0
@@ -220,7 +220,7 @@ def _rows(file: File, found: Audit, steps: list[Operator], device: str) -> list[
     for row, (operator, work) in enumerate(zip(steps, found.work, strict=False)):
         cost, estimate = costs.get(operator.index), work.instructions[device]
         rows.append(
-            Step(
+            PageStep(
                 number=row + 1,
                 words=_described(operator, cost),
                 operator=_cut(operator.name),
@@ -238,7 +238,7 @@ def _rows(file: File, found: Audit, steps: list[Operator], device: str) -> list[
     return rows
 
 
-def _described(operator: Operator, cost: Convolution | None) -> str:
+def _described(operator: Operator, cost: AuditedConvolution | None) -> str:
     words = _WORDS.get(operator.name, operator.name.lower().replace("_", " ")[:_LONGEST_NAME])
     if cost is None or not is_convolution(operator):
         return words
@@ -357,7 +357,7 @@ def _cut(name: str, longest: int = _LONGEST_NAME) -> str:
     return printable(name, longest=longest)
 
 
-def _operator_bits(operator: Operator, cost: Convolution | None) -> int:
+def _operator_bits(operator: Operator, cost: AuditedConvolution | None) -> int:
     if cost is not None:
         return cost.bits
     return _bits(operator.outputs[0]) if operator.outputs else 0

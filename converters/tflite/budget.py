@@ -24,13 +24,13 @@ class ExhaustedError(ValueError):
     """The file's parts unfold to more than the file can hold."""
 
 
-class _Budget(threading.local):
+class _ThreadBudget(threading.local):
     size = 0
     lookups: float = float("inf")
     bytes: float = float("inf")
 
 
-_budget = _Budget()
+_budget = _ThreadBudget()
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ class OutputAgreement:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class AccuracyInterval:
     """The share of images in their true class, with the 95 % interval of Wilson's score."""
 
     top1: float
@@ -49,7 +49,7 @@ def least(found: list[OutputAgreement]) -> float:
     return min((output.top1_agreement for output in found), default=1.0)
 
 
-def accuracy(outputs: Outputs, labels: np.ndarray) -> Accuracy | None:
+def accuracy(outputs: Outputs, labels: np.ndarray) -> AccuracyInterval | None:
     """The accuracy of a classifier `(B, classes)` on labelled images; None for networks of other kinds."""
     heads = [values for values in outputs.values() if values.ndim == 2 and values.shape[1] > 1]
     if len(heads) != 1 or len(outputs) != 1 or len(labels) != len(heads[0]) or not len(labels):
@@ -57,4 +57,4 @@ def accuracy(outputs: Outputs, labels: np.ndarray) -> Accuracy | None:
     share, count = float(np.mean(heads[0].argmax(1) == labels)), len(labels)
     centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
     reach = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    return Accuracy(share, max(0.0, centre - reach), min(1.0, centre + reach))
+    return AccuracyInterval(share, max(0.0, centre - reach), min(1.0, centre + reach))

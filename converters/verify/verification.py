@@ -22,7 +22,7 @@ from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.converters.tflite.building import reference_for
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.metadata import Description
-from kbnn.converters.verify.agreement import Accuracy, OutputAgreement, Outputs, accuracy, agreements, least
+from kbnn.converters.verify.agreement import AccuracyInterval, OutputAgreement, Outputs, accuracy, agreements, least
 from kbnn.converters.verify.alignment import align, align_rounded
 from kbnn.converters.verify.diagnosis import padded_with_zeros
 from kbnn.converters.verify.kernel_bits import KernelBits, compare_bits, find_packed
@@ -49,7 +49,7 @@ Images = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Run:
+class KernelRun:
     """All images end to end on one of the interpreter's kernels; `refused` says why a kernel does not run the file."""
 
     kernel: str
@@ -106,15 +106,15 @@ class Parity:
     kernel_bits_equal: bool
     kernels: list[KernelBits]
     layers: list[LayerParity]
-    runs: list[Run]
+    runs: list[KernelRun]
     disagreements: list[Disagreement]
     rounding: Rounding | None = None
     in_int8: bool = False
     sensitivity: float | None = None
     outputs: list[OutputAgreement] = field(default_factory=list)
     trained: list[OutputAgreement] = field(default_factory=list)
-    accuracy: Accuracy | None = None
-    trained_accuracy: Accuracy | None = None
+    accuracy: AccuracyInterval | None = None
+    trained_accuracy: AccuracyInterval | None = None
     rebuilt: bool | None = None
     not_rebuilt: str | None = None
 
@@ -365,19 +365,21 @@ def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([np.reshape(outputs[name], (len(outputs[name]), -1)) for name in sorted(outputs)], axis=1)
 
 
-def _run(file: File, inputs: Mapping[str, np.ndarray], expected: Outputs, kernel: str) -> tuple[Run, Outputs | None]:
+def _run(
+    file: File, inputs: Mapping[str, np.ndarray], expected: Outputs, kernel: str
+) -> tuple[KernelRun, Outputs | None]:
     """One kernel end to end, and what it predicts; nothing where the kernel refuses the file."""
     try:
         outputs = interpreter.run(file.data, list(inputs.values()), kernel=kernel)
     except interpreter.UnsupportedKernelError as error:
-        return Run(kernel, str(error), 0.0, 0.0, 0.0, 0.0), None
+        return KernelRun(kernel, str(error), 0.0, 0.0, 0.0, 0.0), None
     found = _by_output(dict(zip(file.outputs, outputs, strict=True)), expected)
     # A file that yields NaN or infinity agrees with nothing.
     with np.errstate(invalid="ignore"):
         largest = np.abs(_side_by_side(found).astype(np.float64) - _side_by_side(expected)).max(1)
     largest = np.where(np.isfinite(largest), largest, np.inf)
     figures = (float(largest.max()), float(largest.mean()), float(np.median(largest)))
-    return Run(kernel, None, least(agreements(expected, found)), *figures), found
+    return KernelRun(kernel, None, least(agreements(expected, found)), *figures), found
 
 
 def _by_output(found: Outputs, expected: Outputs) -> Outputs:
@@ -429,7 +431,7 @@ def _failures(kernels: list[KernelBits], layers: list[LayerParity]) -> list[str]
     return found
 
 
-def _departures(wrong: list[Run], span: float, sensitivity: float, padded: list[str]) -> list[str]:
+def _departures(wrong: list[KernelRun], span: float, sensitivity: float, padded: list[str]) -> list[str]:
     found = [
         f"the outputs depart from Keras's on the {run.kernel} kernel: the median image by "
         f"{run.median_abs_difference / span:.1e} of the range, where Keras's own move by {sensitivity / span:.1e} when "
@@ -484,7 +486,7 @@ def _rewriting_errors(
     return [f"the rewritten network departs from Keras's: the median image by {np.median(largest):.1e}"]
 
 
-def _losses(ran: list[Run]) -> list[str]:
+def _losses(ran: list[KernelRun]) -> list[str]:
     return [
         f"rounding to int8 leaves {run.top1_agreement:.0%} of the images in Keras's class on the {run.kernel} kernel: "
         f"calibrate on images prepared as the network will see them, or keep the activations in float"
@@ -493,7 +495,7 @@ def _losses(ran: list[Run]) -> list[str]:
     ]
 
 
-def _run_row(run: Run) -> tuple[object, ...]:
+def _run_row(run: KernelRun) -> tuple[object, ...]:
     if run.refused is not None:
         return run.kernel, run.refused, "", "", ""
     figures = (run.max_abs_difference, run.mean_abs_difference, run.median_abs_difference)

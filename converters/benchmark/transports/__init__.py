@@ -1,6 +1,6 @@
 """How devices are reached."""
 
-from kbnn.converters.benchmark.program import Program
+from kbnn.converters.benchmark.program import Executable
 from kbnn.converters.benchmark.transports.adb import AdbTransport
 from kbnn.converters.benchmark.transports.local import LocalTransport
 from kbnn.converters.benchmark.transports.qemu import QemuTransport
@@ -11,7 +11,7 @@ from kbnn.errors import UsageError, unknown
 __all__ = ["Completed", "ConnectionLostError", "Transport", "transport"]
 
 
-def transport(target: str, program: Program | None) -> Transport:
+def transport(target: str, program: Executable | None) -> Transport:
     """The transport to `local`, `ssh://user@host[:port]`, `adb[:serial]` or `qemu`.
 
     `program` is the tool that will run there, None for the Python interpreter of this machine.

@@ -53,7 +53,7 @@ def call(
         start_new_session=True,
         preexec_fn=None if largest_file is None else lambda: _limit_files(largest_file),
     )
-    readers = [_Reader(pipe, process) for pipe in (process.stdout, process.stderr) if pipe is not None]
+    readers = [_PipeReader(pipe, process) for pipe in (process.stdout, process.stderr) if pipe is not None]
     try:
         if process.stdin is not None:
             threading.Thread(target=_feed, args=(process.stdin, content), daemon=True).start()
@@ -82,7 +82,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-class _Reader(threading.Thread):
+class _PipeReader(threading.Thread):
     """Collects a pipe until it ends or more than is allowed has come."""
 
     def __init__(self, pipe: IO[bytes], process: subprocess.Popen[bytes]) -> None:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from kbnn.converters.benchmark.program import Program
+from kbnn.converters.benchmark.program import Executable
 from kbnn.converters.benchmark.transports.local import LocalTransport
 from kbnn.converters.benchmark.transports.transport import Completed
 from kbnn.errors import UsageError
@@ -19,7 +19,7 @@ class QemuTransport(LocalTransport):
 
     name = "qemu"
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Executable) -> None:
         super().__init__()
         self._program = program
         self._emulator = _emulator(program)
@@ -37,7 +37,7 @@ class QemuTransport(LocalTransport):
         }
 
 
-def _emulator(program: Program) -> list[str]:
+def _emulator(program: Executable) -> list[str]:
     """The emulator's command line.
 
     Raises:

@@ -144,7 +144,7 @@ class Kept(Operation):
 
 
 @dataclass(frozen=True, eq=False)
-class Function(Operation):
+class ElementwiseFunction(Operation):
     """Any other elementwise function; `keeps_signs` says that it rises strictly and maps 0 to 0."""
 
     function: Callable[[tf.Tensor], tf.Tensor]
@@ -153,7 +153,7 @@ class Function(Operation):
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return self.function(x)
 
-    def permuted(self, order: np.ndarray) -> "Function":
+    def permuted(self, order: np.ndarray) -> "ElementwiseFunction":
         return self
 
     def threshold_before(self, threshold: np.ndarray) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kbnn.converters.benchmark import device
-from kbnn.converters.benchmark.program import Program
+from kbnn.converters.benchmark.program import Executable
 from kbnn.converters.benchmark.transports import Completed, Transport
 from kbnn.converters.benchmark.transports.local import LocalTransport
 from kbnn.errors import KbnnError
@@ -70,7 +70,7 @@ def test_a_silent_device_is_all_unknown():
     target = device.describe(Told({}))
     assert target.architecture is None
     assert target.before.load is None
-    device.check(Program(Path("tool"), "aarch64", 64, "/lib/ld-linux-aarch64.so.1", (2, 34)), target)
+    device.check(Executable(Path("tool"), "aarch64", 64, "/lib/ld-linux-aarch64.so.1", (2, 34)), target)
 
 
 def test_garbled_values_are_unknown():
@@ -89,7 +89,7 @@ def test_this_machine():
     assert target.before.memory_available_bytes > 0
 
 
-LCE = Program(Path("lce_benchmark_model"), "aarch64", 64, "/lib/ld-linux-aarch64.so.1", (2, 34))
+LCE = Executable(Path("lce_benchmark_model"), "aarch64", 64, "/lib/ld-linux-aarch64.so.1", (2, 34))
 ANDROID = replace(LCE, loader="/system/bin/linker64", glibc=None)
 
 
@@ -100,11 +100,11 @@ ANDROID = replace(LCE, loader="/system/bin/linker64", glibc=None)
         (ANDROID, PHONE),
         (replace(LCE, loader="", glibc=None), PHONE),
         (replace(LCE, architecture="arm", word_bits=32), PI),
-        (Program(Path("script")), PI),
+        (Executable(Path("script")), PI),
     ],
     ids=["pi", "phone", "static", "32-bit tool", "script"],
 )
-def test_tools_that_fit(program: Program, facts: dict[str, str]):
+def test_tools_that_fit(program: Executable, facts: dict[str, str]):
     device.check(program, device.describe(Told(facts)))
 
 
@@ -121,6 +121,6 @@ def test_tools_that_fit(program: Program, facts: dict[str, str]):
     ],
     ids=["architecture", "32-bit userland", "32-bit", "old glibc", "musl", "glibc on Android", "Android on Linux"],
 )
-def test_tools_that_do_not_fit(program: Program, facts: dict[str, str], message: str):
+def test_tools_that_do_not_fit(program: Executable, facts: dict[str, str], message: str):
     with pytest.raises(KbnnError, match=message):
         device.check(program, device.describe(Told(facts)))

@@ -116,10 +116,10 @@ def test_names_from_a_device_cannot_control_the_terminal(model: Path, tmp_path: 
 def test_names_from_a_device_are_no_formulas(model: Path, tmp_path: Path):
     flag = "WARN: Unconsumed cmdline flags: =cmd|'/c calc'!A1\n"
     report = benchmark(model, tool=prints(tmp_path, flag + DEFAULT), repeats=5)
-    from kbnn.converters.benchmark import Comparison
+    from kbnn.converters.benchmark import BenchmarkComparison
 
     hostile = tmp_path / "=1+1.csv"
-    record.append(hostile, Comparison((report,)))
+    record.append(hostile, BenchmarkComparison((report,)))
     with hostile.open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert not any(cell.startswith(("=", "+", "@")) for cell in row.values())

@@ -9,7 +9,7 @@ from benchmark_tools import compile_probe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kbnn.converters.benchmark.program import Program, read_program
+from kbnn.converters.benchmark.program import Executable, read_program
 from kbnn.errors import UsageError
 
 
@@ -31,7 +31,7 @@ def test_program_for_arm(tmp_path: Path, options: tuple[str, ...], loader: str):
 def test_script(tmp_path: Path):
     script = tmp_path / "tool"
     script.write_text("#!/bin/sh\n")
-    assert read_program(script) == Program(script)
+    assert read_program(script) == Executable(script)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_damaged_programs_are_refused_or_read(probe: Path, tmp_path: Path, lengt
     path = tmp_path / "tool"
     path.write_bytes(bytes(content))
     with contextlib.suppress(UsageError):
-        assert isinstance(read_program(path), Program)
+        assert isinstance(read_program(path), Executable)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sample_graphs import Builder, assert_equal, operators
 
-from kbnn.converters.graph.operations import Affine, Clip, Function, PReLU
+from kbnn.converters.graph.operations import Affine, Clip, ElementwiseFunction, PReLU
 from kbnn.converters.passes.thresholds import signs_as_thresholds
 
 
@@ -64,7 +64,7 @@ def test_a_threshold_between_the_bounds_passes_a_clip(shift, passes):
         PReLU(np.full(32, -0.1)),
         PReLU(np.zeros(32)),
         Affine(np.linspace(-1, 1, 32), np.zeros(32)),
-        Function(np.abs),
+        ElementwiseFunction(np.abs),
     ],
     ids=["falling", "flat", "negative scale", "unknown"],
 )
