@@ -1,1 +1,1 @@
-"""The intermediate form of a network: traced from Keras, a list of simple operations, lowered for a converter."""
+"""The intermediate form of a network: a graph of simple operations, traced from Keras and lowered for a converter."""

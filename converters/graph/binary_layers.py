@@ -1,9 +1,9 @@
 """Which layers of a model are meant to be 1-bit."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.slices import sign_source
@@ -16,9 +16,9 @@ CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMu
 
 @dataclass(frozen=True)
 class BinaryCall:
-    """One use of a 1-bit layer; `kernels` are the graph's tensors of its binarized kernels."""
+    """One call of a 1-bit layer, with the names of its convolutions and of their binarized kernels in the graph."""
 
-    layer: Any
+    layer: tf.keras.layers.Layer
     call: Call
     convolutions: tuple[str, ...]
     kernels: tuple[str, ...]
@@ -28,25 +28,26 @@ class BinaryCall:
         return str(self.layer.name)
 
 
-def has_threshold(layer: Any) -> bool:
-    """Whether a layer takes the sign of its input less a learned threshold."""
+def has_threshold(layer: tf.keras.layers.Layer) -> bool:
+    """Whether a layer binarizes its input at a learned threshold: sign(x - threshold)."""
     return isinstance(getattr(layer, "input_quantizer", None), AdaptiveSign)
 
 
 def levels(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """A kernel of two values per filter as centre + distance·signs; None for others.
+    """Splits a kernel with two values per filter into centre + distance·signs.
 
-    Kernels of ±s have centre 0, and so has a filter of equal weights.
+    Kernels of ±s have the centre 0, and so do filters whose weights are all equal.
 
     Returns:
-        centre and distance per filter in float64, and the signs in the shape of the kernel.
+        Centre and distance per filter in float64, and the signs in the shape of the kernel; None if a filter has more
+        than two values.
     """
     weights = kernel.astype(np.float64).reshape(-1, kernel.shape[-1])
     highest, lowest = weights.max(0), weights.min(0)
-    is_one = highest == lowest
-    centre = np.where(is_one, 0.0, (highest + lowest) / 2)
-    distance = np.where(is_one, np.abs(highest), (highest - lowest) / 2)
-    # The two values of kernels that only scale their signs are opposite, but for rounding.
+    is_constant = highest == lowest
+    centre = np.where(is_constant, 0.0, (highest + lowest) / 2)
+    distance = np.where(is_constant, np.abs(highest), (highest - lowest) / 2)
+    # Kernels that only scale their signs have opposite values, up to rounding.
     centre = np.where(np.abs(centre) <= 1e-6 * distance, 0.0, centre)
     signs = np.where(weights < centre, -1.0, 1.0)
     if np.any(np.abs(weights - (centre + distance * signs)) > 1e-6 * np.maximum(highest, -lowest)):
@@ -55,13 +56,13 @@ def levels(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | No
 
 
 def binary_calls(reference: Reference) -> list[BinaryCall]:
-    """The uses of layers that are meant to be 1-bit, in order of execution; those that no output needs are left out.
+    """The calls of layers that are meant to be 1-bit, in execution order, except those that no output depends on.
 
-    A binary kernel without an input quantizer is Larq's way for a network's first layer, which reads the real image;
-    anywhere else the layer is meant to read signs.
+    In Larq, the first layer of a network has a binary kernel and no input quantizer, because it reads the real-valued
+    image. Anywhere else such a layer is expected to read signs that an earlier layer computed.
 
     Raises:
-        ConversionError: one of them convolves nothing.
+        ConversionError: such a layer contains no convolution or matrix product.
     """
     found = [call for call in reference.calls if call.outputs and _is_meant(reference, call)]
     return [_binary_call(reference, call) for call in sorted(found, key=lambda call: call.first)]

@@ -1,25 +1,27 @@
-"""The intermediate form of a network: simple operations, which passes rewrite and the converter reads."""
+"""The intermediate form of a network: a graph of simple operations that passes rewrite and the converter reads."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph.operations import Input, Operation, Shape
 
-# The smallest and the largest value of 256 levels, zero among them.
+# The smallest and the largest of 256 int8 levels; the range includes zero.
 Limits = tuple[float, float]
 
-# Samples that are run at a time.
+# Samples per batch.
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a node's value is found in Keras: `value` names a tensor of the traced graph.
+    """The Keras value that a node's value corresponds to; `value` names a tensor of the traced graph.
 
-    The node holds `keras[..., order] + shift`; for a sign, `value` is what Keras takes the sign of, and `shift` is 0.
+    The node holds `keras[..., order] + shift`. For a sign, `value` is the tensor whose sign Keras takes, and `shift` is
+    0.
     """
 
     value: str
@@ -33,10 +35,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation. Its `name` is also its value's; `shape` is the value's without the batch.
+    """One operation and its value, both called `name`; `shape` is the value's shape without the batch axis.
 
-    `layer` is the Keras layer that it comes from; `origin` is None where Keras has no such value. With `limits`, the
-    value is rounded to one of 256 levels between them.
+    `layer` is the Keras layer that the node comes from; `origin` is None if Keras computes no such value. With
+    `limits`, the value is rounded to one of 256 levels between them.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes by name, in an order in which each can be computed; `outputs` maps the network's output names to nodes."""
+    """Nodes by name, in topological order; `outputs` maps the names of the network's outputs to nodes."""
 
     nodes: Mapping[str, Node]
     outputs: Mapping[str, str]
@@ -73,17 +75,17 @@ class Graph:
         return name in self.outputs.values()
 
     def sole_consumer(self, name: str) -> Node | None:
-        """The only node that reads a value, if it reads it once and the network does not return the value."""
+        """The only consumer of a value, if it reads the value once and the value is not an output of the network."""
         found = self.consumers(name)
         alone = len(found) == 1 and found[0].inputs.count(name) == 1 and not self.is_output(name)
         return found[0] if alone else None
 
     def with_nodes(self, *nodes: Node) -> "Graph":
-        """The graph with nodes replaced or added, without nodes that nothing reads any more."""
+        """A graph with nodes replaced or added, and without nodes that are no longer used."""
         return _ordered({**self.nodes, **{node.name: node for node in nodes}}, self.outputs)
 
     def redirected(self, old: str, new: str) -> "Graph":
-        """The graph in which `new` replaces `old` as an input of every other node, and as an output."""
+        """A graph in which `new` replaces `old` as an output and as an input of every other node."""
         readers = [
             replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
             for node in self.consumers(old)
@@ -93,21 +95,20 @@ class Graph:
         return _ordered({**self.nodes, **{node.name: node for node in readers}}, outputs)
 
     def without(self, node: Node, origin: Origin | None) -> "Graph":
-        """The graph without a node, replaced by its only input; `origin` is for an input that has none of its own."""
+        """A graph in which a node is replaced by its only input, which gets `origin` if it has none of its own."""
         source = self[node.inputs[0]]
         graph = self.with_nodes(replace(source, origin=source.origin or origin))
         return graph.redirected(node.name, source.name)
 
     def unused(self, name: str) -> str:
-        """`name`, or the first of `name_2`, `name_3`, ... that is not taken."""
-        candidates = (name if k == 1 else f"{name}_{k}" for k in range(1, len(self.nodes) + 2))
-        return next(candidate for candidate in candidates if candidate not in self.nodes)
+        """`name`, or a name derived from it if a node has it already."""
+        return unused_name(name, self.nodes)
 
     def run(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The value of every node for inputs by name.
+        """Computes the value of every node from the network's inputs by name.
 
-        Operations are made in name scopes `n0`, `n1`, … by which the converter's output is recognised: it cuts names
-        at 50 characters, so that the nodes' own do not fit.
+        The operations of a node are in a name scope `n0`, `n1`, …, by which they are found again in the converted file:
+        the converter cuts names at 50 characters, so the node's own name may not fit.
         """
         values: dict[str, tf.Tensor] = {}
         for k, node in enumerate(self):
@@ -119,16 +120,22 @@ class Graph:
 
 
 def _rounded(value: tf.Tensor, limits: Limits) -> tf.Tensor:
-    """The form in which the converter takes an activation's range."""
+    """Fake quantization, from which the converter reads the range of an activation."""
     return tf.quantization.fake_quant_with_min_max_args(value, *limits)
 
 
 Pass = Callable[[Graph], Graph]
 
 
+def unused_name(name: str, taken: Container[str]) -> str:
+    """`name`, or the first of `name_2`, `name_3`, ... that is not taken."""
+    candidates = chain([name], (f"{name}_{k}" for k in count(2)))
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
 def _ordered(nodes: Mapping[str, Node], outputs: Mapping[str, str]) -> Graph:
     ordered: dict[str, Node] = {}
-    # Inputs stay, read or not: they are the network's signature. An explicit stack: networks can be deep.
+    # Unused inputs stay, as part of the network's signature. Not recursive, because networks can be deep.
     stack = [name for name, node in nodes.items() if isinstance(node.operation, Input)] + list(outputs.values())
     stack.reverse()
     while stack:
@@ -143,19 +150,19 @@ def _ordered(nodes: Mapping[str, Node], outputs: Mapping[str, str]) -> Graph:
 
 
 def build(nodes: Iterable[Node], outputs: Mapping[str, str]) -> Graph:
-    """A graph of nodes in any order."""
+    """Builds a graph from nodes in any order."""
     return _ordered({node.name: node for node in nodes}, outputs)
 
 
 def batches(inputs: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs by name, some samples at a time."""
+    """Splits inputs by name into batches of a few samples."""
     size = len(next(iter(inputs.values())))
     for k in range(0, size, _BATCH):
         yield {name: array[k : k + _BATCH] for name, array in inputs.items()}
 
 
 def simulated(graph: Graph, inputs: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-    """The values of named nodes for any number of samples, inputs given by name."""
+    """Runs a graph on any number of samples, and returns the values of the named nodes."""
     parts = []
     for batch in batches(inputs):
         values = graph.run({name: tf.constant(array) for name, array in batch.items()})

@@ -1,4 +1,4 @@
-"""Keras -> intermediate form: each layer call by its rule; a layer without a rule stays as it is."""
+"""From Keras to the intermediate form: each layer call is lifted by its rule; a layer without a rule stays opaque."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
 
 from kbnn.converters.graph import rules_binary, rules_functions, rules_kbnn, rules_keras  # noqa: F401  (importing registers them)
 from kbnn.converters.graph.binary_layers import binary_calls, has_threshold
-from kbnn.converters.graph.graph import Graph, Node, Origin, build
+from kbnn.converters.graph.graph import Graph, Node, Origin, build, unused_name
 from kbnn.converters.graph.operations import (
     Add,
     Affine,
@@ -32,14 +32,14 @@ from kbnn.structure import has_binary_kernel
 
 
 def lift(reference: Reference) -> Graph:
-    """The graph of a traced model; layers without a rule stay a part of Keras's graph."""
+    """The graph of a traced model; layers without a rule become `Opaque` nodes, which run Keras's own operations."""
     lifted = _Lifted(reference)
     lifted.walk(reference.root)
     return lifted.graph()
 
 
 class _Lifted:
-    """The nodes made so far, and which Keras tensor is the value of which."""
+    """The nodes lifted so far, and the node that holds the value of each Keras tensor."""
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
@@ -58,7 +58,7 @@ class _Lifted:
         return build(self._nodes.values(), outputs)
 
     def walk(self, call: Call) -> None:
-        """One call: by the rule of its layer, by the calls within it, or as it is."""
+        """Lifts one call: by the rule of its layer, else by the calls within it, else as an opaque node."""
         outputs = [name for name in call.outputs if name not in self._values]
         if not outputs:
             return
@@ -77,12 +77,12 @@ class _Lifted:
             self._opaque(outputs, call.layer.name)
 
     def _mixes_constants(self, call: Call) -> bool:
-        """Whether a layer also reads constants, which rules do not expect."""
+        """Whether a layer was also called with constants, which the rules do not expect."""
         knows_constants = isinstance(call.layer, TFOpLambda)
         return (call.has_constants and not knows_constants) or any(map(self._reference.is_constant, call.inputs))
 
     def _chain(self, call: Call, steps: Sequence[Step]) -> None:
-        """A layer as consecutive operations; the last one has the layer's name, and its value is Keras's."""
+        """Adds the consecutive operations of a layer; the last one has the layer's name and holds its output."""
         inputs = tuple(self._value(tensor) for tensor in call.inputs)
         shape = self._reference.shape(call.outputs[0])
         for k, (suffix, operation, step_shape) in enumerate(steps):
@@ -97,7 +97,7 @@ class _Lifted:
         self._values[call.outputs[0]] = inputs[0]
 
     def _branch(self, call: Call, steps: Sequence[Step], inputs: tuple[str, ...]) -> str:
-        """One of several chains within a layer, whose values Keras does not have."""
+        """Adds one of the chains of a sum; Keras has no tensors for the values in it."""
         shape = self._reference.shape(call.outputs[0])
         for suffix, operation, step_shape in steps:
             if isinstance(operation, SumOfChains):
@@ -107,7 +107,7 @@ class _Lifted:
         return inputs[0]
 
     def _presign(self, call: Call, shape: Shape) -> Origin | None:
-        """The value that Keras takes the sign of: the layer's input, minus its threshold, unless it is padded first."""
+        """The tensor whose sign Keras takes: the layer's input, less its threshold; None if it is padded first."""
         value = call.inputs[0]
         if has_threshold(call.layer):
             value = str(self._reference.operations(call, ("Sub",))[0].outputs[0].name)
@@ -115,7 +115,7 @@ class _Lifted:
         return Origin.of(value, shape[-1]) if math.prod(keras) == math.prod(shape) else None
 
     def _opaque(self, tensors: Sequence[str], layer: str) -> None:
-        """The part of Keras's graph that computes some tensors from existing nodes, unchanged."""
+        """Adds the part of Keras's graph that computes some tensors from existing nodes, unchanged."""
         if len(tensors) == 1 and self._is_sign(tensors[0], layer):
             return
         part = slice_of(self._reference, tensors, self._values.keys())
@@ -133,7 +133,7 @@ class _Lifted:
             self._values[tensor] = self._add(Node(f"{layer}/{k}", Part(k), (whole,), shape, layer, origin))
 
     def _is_sign(self, tensor: str, layer: str) -> bool:
-        """Replaces operations that compute a sign, however it is written, by `Sign`."""
+        """Adds a `Sign` for a tensor that is a sign, however Keras computes it; returns whether it is one."""
         source = sign_source(self._reference, tensor)
         if source is None:
             return False
@@ -142,14 +142,14 @@ class _Lifted:
         return True
 
     def _holds_signs(self, tensor: str) -> bool:
-        """Whether a tensor holds only -1 and +1; pooling and the like keep them."""
+        """Whether a tensor holds only -1 and +1: signs, possibly reshaped, shuffled or max-pooled."""
         node = self._nodes[self._value(tensor)]
         while isinstance(node.operation, Reshape | Shuffle) or _is_max_pool(node.operation):
             node = self._nodes[node.inputs[0]]
         return isinstance(node.operation, Sign)
 
     def _kept(self, name: str, layer: str) -> str:
-        """A value that must not be folded into the binary convolution that computes it."""
+        """Protects a value from being folded into the binary convolution that computes it."""
         source = node = self._nodes[name]
         while isinstance(source.operation, Affine):
             source = self._nodes[source.inputs[0]]
@@ -162,13 +162,12 @@ class _Lifted:
         return shape, Origin.of(tensor, shape[-1]) if shape else None
 
     def _add(self, node: Node) -> str:
-        candidates = (node.name if k == 1 else f"{node.name}_{k}" for k in range(1, len(self._nodes) + 2))
-        name = next(candidate for candidate in candidates if candidate not in self._nodes)
+        name = unused_name(node.name, self._nodes)
         self._nodes[name] = replace(node, name=name)
         return name
 
     def _value(self, tensor: str, layer: str = "") -> str:
-        """The node of a tensor; a tensor that is computed outside any layer gets one."""
+        """The node of a tensor; adds one for a tensor that is computed outside any layer."""
         if tensor not in self._values:
             place = self._reference.order[tensor.split(":")[0]]
             self._opaque([tensor], layer or self._reference.layer_name(place))
@@ -184,7 +183,7 @@ def _holds_binary_layer(call: Call) -> bool:
 
 
 def _context(reference: Reference, holds_signs: Callable[[str], bool]) -> Context:
-    """The kernels that Keras convolves with, after their quantizers."""
+    """What rules need to know about a traced model, such as the binarized kernel of each call."""
     calls = {id(call): call for call in reference.calls if _kernel(reference, call) is not None}
     names = {key: str(_kernel(reference, call)) for key, call in calls.items()}
     values = reference.constants(list(names.values())) if names else []

@@ -1,4 +1,4 @@
-"""The intermediate form as a TensorFlow function, which a converter reads."""
+"""From the intermediate form to a TensorFlow function, which a converter reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from kbnn.converters.graph.operations import IMPORT, Input, Opaque, Part
 
 @dataclass(frozen=True)
 class Trace:
-    """The converter's input: a function of fixed shapes, and which nodes its operations and their outputs belong to.
+    """The converter's input: a function with static shapes, and the nodes that its operations belong to.
 
-    `order` numbers the operations by name; `nodes` maps these numbers to the nodes that made the operations; `values`
-    maps a number and an output to the node whose value that output is; `keras` has the names that the operations of
-    opaque nodes have in Keras's own graph.
+    `order` numbers the operations by name; `nodes` maps an operation's number to its node; `values` maps an operation's
+    number and the index of one of its outputs to the node with that value; `keras` maps the number of an operation in
+    an opaque node to the operation's name in Keras's graph.
     """
 
     module: tf.Module
@@ -26,7 +26,7 @@ class Trace:
 
 
 def serving(graph: Graph) -> Trace:
-    """A graph as a function of one sample, its inputs and outputs by name."""
+    """Traces a graph as a function of one sample, with inputs and outputs by name."""
     values: dict[str, tf.Tensor] = {}
 
     def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -55,7 +55,7 @@ def serving(graph: Graph) -> Trace:
 
 
 def _keras_names(order: Mapping[str, int], made: Mapping[int, Node]) -> dict[int, str]:
-    """The names of the operations of opaque nodes in Keras's graph."""
+    """The names in Keras's graph of the operations in opaque nodes."""
     names: dict[int, str] = {}
     for name, place in order.items():
         node = made.get(place)

@@ -1,33 +1,35 @@
-"""Which operations each layer is at inference: one rule per layer class."""
+"""Rules: one function per layer class, which returns the operations of a layer at inference."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import larq as lq
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from kbnn import activations
 from kbnn.converters.graph.operations import Clip, ElementwiseFunction, Operation, PReLU, Shape
 from kbnn.converters.graph.trace import Call, Reference
 
-# A suffix for the name, the operation, and the shape of its value where it differs from that of the layer's output.
+# The suffix of a name, an operation, and the shape of its value; None for the shape of the layer's output.
 Step = tuple[str, "Operation | SumOfChains", Shape | None]
 
 
 @dataclass(frozen=True)
 class SumOfChains:
-    """Chains of steps that read the same value; what they return is added."""
+    """Several chains of steps that read the same value, and whose results are added."""
 
     chains: Sequence[Sequence[Step]]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What rules need besides the layer: Keras's binarized kernels, the numbers of the uses of 1-bit layers, and which
-    tensors hold signs already.
+    """What rules need to know about the model around a layer.
+
+    `kernels` holds the binarized kernels and `numbers` the numbers of the calls of 1-bit layers, both by the `id` of a
+    call; `holds_signs` tells whether a tensor already holds signs.
     """
 
     reference: Reference
@@ -47,7 +49,7 @@ class Context:
 
 Rule = Callable[[Call, Context], list[Step] | None]
 _RULES: dict[type, Rule] = {}
-# Activation functions that clip, and their bounds.
+# Activation functions that clip, with their bounds.
 _CLIPS = {
     tf.keras.activations.relu: (0.0, math.inf),
     tf.nn.relu: (0.0, math.inf),
@@ -55,6 +57,7 @@ _CLIPS = {
     activations.hard_tanh: (-1.0, 1.0),
     lq.activations.hard_tanh: (-1.0, 1.0),
 }
+# Strictly increasing activation functions with f(0) = 0.
 _KEEP_SIGNS = (
     tf.keras.activations.tanh,
     tf.keras.activations.softsign,
@@ -62,12 +65,12 @@ _KEEP_SIGNS = (
     tf.math.tanh,
     tf.nn.softsign,
 )
-# TensorFlow's and Keras's default slope.
+# The default slope of `tf.nn.leaky_relu`.
 _LEAKY_SLOPE = 0.2
 
 
 def rule(*classes: type) -> Callable[[Rule], Rule]:
-    """Registers a rule for layer classes. Their subclasses may compute something else and stay as they are."""
+    """Registers a rule for layer classes, but not for their subclasses, which may compute something else."""
 
     def decorator(function: Rule) -> Rule:
         _RULES.update(dict.fromkeys(classes, function))
@@ -76,19 +79,19 @@ def rule(*classes: type) -> Callable[[Rule], Rule]:
     return decorator
 
 
-def rule_for(layer: Any) -> Rule | None:
+def rule_for(layer: tf.keras.layers.Layer) -> Rule | None:
     return _RULES.get(type(layer))
 
 
-def activation(layer: Any, channels: int) -> list[Step]:
-    """A layer's own activation function; nothing when it is linear."""
+def activation(layer: tf.keras.layers.Layer, channels: int) -> list[Step]:
+    """The step of a layer's `activation` argument; none if it is linear."""
     if layer.activation in (None, tf.keras.activations.linear):
         return []
     return [("activation", function(layer.activation, channels), None)]
 
 
 def function(called: Callable[[tf.Tensor], tf.Tensor], channels: int) -> Operation:
-    """An elementwise function of one argument as an operation of a value of `channels` channels."""
+    """The operation that applies an elementwise function of one argument to a value with `channels` channels."""
     if called in _CLIPS:
         return Clip(*_CLIPS[called])
     if called is tf.nn.leaky_relu:
@@ -97,15 +100,15 @@ def function(called: Callable[[tf.Tensor], tf.Tensor], channels: int) -> Operati
 
 
 def is_known(called: Callable[[tf.Tensor], tf.Tensor] | None) -> bool:
-    """Whether an elementwise function has an operation that passes can use."""
+    """Whether an elementwise function has an operation that passes can rewrite."""
     return called in _CLIPS or called in _KEEP_SIGNS or called is tf.nn.leaky_relu
 
 
 def leaky(slope: float, channels: int) -> PReLU:
-    """A leaky ReLU: one slope for all channels."""
+    """A leaky ReLU, which has one slope for all channels."""
     return PReLU(np.full(channels, float(slope)), is_leaky=True)
 
 
-def numbers(variable: Any) -> np.ndarray:
-    """A variable's values in float64."""
+def numbers(variable: npt.ArrayLike) -> np.ndarray:
+    """The values of a variable in float64."""
     return np.asarray(variable, np.float64)

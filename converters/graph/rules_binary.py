@@ -1,8 +1,7 @@
-"""Convolutions and dense layers, binary and real."""
+"""Rules of convolutions and dense layers, binary and real-valued."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import larq as lq
 import numpy as np
@@ -20,7 +19,7 @@ from kbnn.structure import is_binary
 
 layers = tf.keras.layers
 
-# Centre and distance per filter, and signs, of a kernel of two values per filter.
+# Centre and distance per filter, and the signs, of a kernel with two values per filter.
 Levels = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -37,7 +36,7 @@ def _convolution(call: Call, context: Context) -> list[Step] | None:
     scale, bias = _scale_and_bias(layer, kernel.shape[-1])
     if layer.padding == "same" and getattr(layer, "pad_values", 0.0) != 0.0 and tuple(layer.kernel_size) != (1, 1):
         return None
-    # One pixel needs no padding; without it, constants can be moved through the layer.
+    # A 1x1 kernel needs no padding, and constants can be moved through a layer without padding.
     padding = "valid" if tuple(layer.kernel_size) == (1, 1) else layer.padding
     convolution = op.Convolution(kernel * scale, bias, layer.strides, layer.dilation_rate, padding, layer.groups)
     return [("conv", convolution, None), *activation(layer, kernel.shape[-1])]
@@ -63,7 +62,7 @@ def _depthwise(call: Call, context: Context) -> list[Step] | None:
 
 @rule(lq.layers.QuantConv1D)
 def _convolution_1d(call: Call, context: Context) -> list[Step] | None:
-    """A convolution over an image of one row."""
+    """Lifted as a convolution over an image with one row."""
     layer = call.layer
     is_packed = is_binary(layer) or _reads_signs(call, context)
     if layer.data_format != "channels_last" or layer.padding == "causal" or id(call) not in context.kernels:
@@ -122,7 +121,7 @@ def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
 
 
 def _binary_dense(call: Call, context: Context) -> list[Step] | None:
-    """A 1x1 convolution over one pixel: the operator that LCE has."""
+    """Lifted as a 1x1 convolution over one pixel, because LCE has no binary dense operator."""
     layer, inputs = call.layer, context.input_shape(call)[0]
     found = levels(context.kernel(call).reshape(1, 1, inputs, -1))
     if found is None or not _takes_signs(call, context):
@@ -148,18 +147,20 @@ def _binary_dense(call: Call, context: Context) -> list[Step] | None:
     ]
 
 
-def _threshold(layer: Any, shape: op.Shape) -> list[Step]:
-    """What is subtracted before the sign."""
+def _threshold(layer: tf.keras.layers.Layer, shape: op.Shape) -> list[Step]:
+    """The step that subtracts a learned threshold before the sign."""
     if not has_threshold(layer):
         return []
     ones = np.ones(shape[-1])
     return [("threshold", op.Affine(ones, -float(layer.input_quantizer.beta) * ones), shape)]
 
 
-def _products(layer: Any, convolution: op.BinaryConvolution, kernel: Levels, output: op.Shape) -> list[Step]:
-    """Signs ∗ (centre + distance·signs), scaled and shifted as the layer does it.
+def _products(
+    layer: tf.keras.layers.Layer, convolution: op.BinaryConvolution, kernel: Levels, output: op.Shape
+) -> list[Step]:
+    """The convolution of signs x with a kernel centre + distance·k, followed by the layer's scale and bias.
 
-    = distance·(signs ∗ signs) + centre·(signs ∗ ones): a filter of ones counts what the centres multiply.
+    x ∗ (centre + distance·k) = distance·(x ∗ k) + centre·(x ∗ 1), where 1 is a kernel of ones.
     """
     centre, distance, _ = kernel
     scale, bias = _scale_and_bias(layer, len(centre))
@@ -168,7 +169,7 @@ def _products(layer: Any, convolution: op.BinaryConvolution, kernel: Levels, out
         return chain
     groups, filters = convolution.groups, len(centre)
     sums = (*output[:-1], groups)
-    # Kernel of group g's sum: the centres of that group's filters.
+    # Maps the sum of group g to each of the group's filters, multiplied by the filter's centre.
     of_group = np.repeat(np.eye(groups), filters // groups, axis=1) * centre * scale
     ones = np.ones((*convolution.signs.shape[:3], groups), np.float32)
     counted = dataclasses.replace(convolution, call=op.NO_LAYER, signs=ones, filters=np.arange(groups))
@@ -176,21 +177,22 @@ def _products(layer: Any, convolution: op.BinaryConvolution, kernel: Levels, out
     return [("sum", SumOfChains((chain, (("ones/conv", counted, sums), ("centre", spread, output)))), output)]
 
 
-def _quantizes_input(layer: Any) -> bool:
+def _quantizes_input(layer: tf.keras.layers.Layer) -> bool:
     return getattr(layer, "input_quantizer", None) is not None
 
 
-def _scale_and_bias(layer: Any, filters: int) -> tuple[np.ndarray, np.ndarray]:
-    """The factors and the offsets that a layer applies to its products."""
+def _scale_and_bias(layer: tf.keras.layers.Layer, filters: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scale and the bias that a layer applies to each filter's output."""
     scale, bias = np.ones(filters), np.zeros(filters)
     if isinstance(layer, BinaryConv2D | BinaryDense):
-        scale = scale if layer.output_scale() is None else scale * numbers(layer.output_scale())
-        bias = bias if layer.output_offset() is None else bias + numbers(layer.output_offset())
+        factor, offset = layer.output_scale(), layer.output_offset()
+        scale = scale if factor is None else scale * numbers(factor)
+        bias = bias if offset is None else bias + numbers(offset)
     return scale, bias + numbers(layer.bias) if layer.use_bias else bias
 
 
 def _reads_signs(call: Call, context: Context) -> bool:
-    """Whether a layer with a 1-bit kernel reads signs that an earlier layer computes."""
+    """Whether a layer with a 1-bit kernel and no input quantizer reads signs that an earlier layer computed."""
     return id(call) in context.numbers and not _quantizes_input(call.layer) and context.holds_signs(call.inputs[0])
 
 
@@ -199,8 +201,8 @@ def _takes_signs(call: Call, context: Context) -> bool:
     return _reads_signs(call, context) or has_threshold(call.layer) or _is_sign(call.layer.input_quantizer)
 
 
-def _is_sign(quantizer: Any) -> bool:
-    """Whether a quantizer is sign(x) elementwise, sign(0) = +1, as the graph's operation is."""
+def _is_sign(quantizer: Callable[[tf.Tensor], tf.Tensor]) -> bool:
+    """Whether a quantizer computes what `operations.Sign` does: sign(x) elementwise, with sign(0) = +1."""
     if levels_of(quantizer) not in (SIGNS, None):
         return False
     try:
@@ -211,12 +213,12 @@ def _is_sign(quantizer: Any) -> bool:
 
 
 def _pair(numbers: Sequence[int]) -> tuple[int, int]:
-    """Height and width, of one number for a row."""
+    """Height and width; a single number is the width of a row."""
     height, width = numbers if len(numbers) == 2 else (1, *numbers)
     return height, width
 
 
-def _padding(layer: Any, shape: op.Shape) -> Padding:
+def _padding(layer: tf.keras.layers.Layer, shape: op.Shape) -> Padding:
     if layer.padding == "valid":
         return ((0, 0), (0, 0))
     return same_padding(shape[:2], *map(_pair, (layer.kernel_size, layer.strides, layer.dilation_rate)))

@@ -1,8 +1,7 @@
-"""TensorFlow functions and operators in functional models, which Keras wraps in layers."""
+"""Rules of TensorFlow functions and operators in functional models, which Keras wraps in layers."""
 
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +12,7 @@ from kbnn.converters.graph.rules import Context, Step, function, is_known, leaky
 from kbnn.converters.graph.trace import Call, Traced
 
 _Function = Callable[[tf.Tensor], tf.Tensor]
-_Arithmetic = Callable[[list[Any], int], op.Operation | None]
+_Arithmetic = Callable[[Sequence[object], int], op.Operation | None]
 
 
 @rule(TFOpLambda)
@@ -35,10 +34,11 @@ def _lambda(call: Call, context: Context) -> list[Step] | None:
     return [("function", function(called, shape[-1]), None)] if is_known(called) and shape else None
 
 
-def _operation(layer: Any, given: list[Any], inputs: int, channels: int) -> op.Operation | None:
+def _operation(layer: TFOpLambda, given: Sequence[object], inputs: int, channels: int) -> op.Operation | None:
     called = _public(layer.symbol)
     if called is tf.nn.leaky_relu and len(given) == 2:
-        return leaky(given[1], channels)
+        slope = _constant(given[1], 1)
+        return None if slope is None else leaky(slope.item(), channels)
     if called is not None and is_known(called) and len(given) == 1:
         return function(called, channels)
     arithmetic = _ARITHMETIC.get(layer.symbol)
@@ -46,24 +46,24 @@ def _operation(layer: Any, given: list[Any], inputs: int, channels: int) -> op.O
 
 
 def _public(symbol: str | None) -> _Function | None:
-    """`tf.nn.relu` for "nn.relu": the layer holds another object than TensorFlow's interface."""
+    """The public function of a name, such as `tf.nn.relu` of "nn.relu"; the layer holds an internal one."""
     try:
         return operator.attrgetter(symbol or "")(tf)
     except AttributeError:
         return None
 
 
-def _sum(given: list[Any], channels: int) -> op.Operation | None:
+def _sum(given: Sequence[object], channels: int) -> op.Operation | None:
     return _with_constants(given, channels, op.Add(), op.Affine.shift)
 
 
-def _difference(given: list[Any], channels: int) -> op.Operation | None:
+def _difference(given: Sequence[object], channels: int) -> op.Operation | None:
     """x - c, or c - x."""
     sign, ones = 1.0 if _is_computed(given[0]) else -1.0, np.ones(channels)
     return _with_constants(given, channels, op.Subtract(), lambda constant: op.Affine(sign * ones, -sign * constant))
 
 
-def _product(given: list[Any], channels: int) -> op.Operation | None:
+def _product(given: Sequence[object], channels: int) -> op.Operation | None:
     return _with_constants(given, channels, None, lambda constant: op.Affine(constant, np.zeros(channels)))
 
 
@@ -76,24 +76,24 @@ _ARITHMETIC: dict[str, _Arithmetic] = {
 
 
 def _with_constants(
-    given: list[Any],
+    given: Sequence[object],
     channels: int,
     of_two: op.Operation | None,
     of_one: Callable[[np.ndarray], op.Operation],
 ) -> op.Operation | None:
-    """The operation of two computed values, or of one and a constant per channel."""
+    """The operation on two computed values, or on one value and a constant per channel."""
     if all(_is_computed(value) for value in given):
         return of_two
     constants = [_constant(value, channels) for value in given if not _is_computed(value)]
     return of_one(constants[0]) if len(constants) == 1 and constants[0] is not None else None
 
 
-def _is_computed(value: Any) -> bool:
+def _is_computed(value: object) -> bool:
     return isinstance(value, Traced)
 
 
-def _constant(value: Any, channels: int) -> np.ndarray | None:
-    """A number, or one per channel; None for a computed value, and for one that varies over the image."""
+def _constant(value: object, channels: int) -> np.ndarray | None:
+    """A constant as one number per channel; None for a computed value, and for one that varies over the image."""
     if _is_computed(value):
         return None
     numbers = np.asarray(value, np.float64)

@@ -1,9 +1,9 @@
-"""kbnn's own layers."""
+"""Rules of kbnn's own layers."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from kbnn import layers
 from kbnn.converters.graph import operations as op
@@ -104,7 +104,7 @@ def _zero_pad_channels(call: Call, context: Context) -> list[Step] | None:
     return [("pad", op.PadChannels(before, missing - before), None)] if len(inputs) == 3 else None
 
 
-def _biased(layer: Any, channels: int) -> list[Step]:
+def _biased(layer: layers.BiasedPReLU, channels: int) -> list[Step]:
     """A shift and a PReLU; groups of adjacent channels may share their parameters."""
     repeats = channels // len(numbers(layer.gamma))
     return [
@@ -113,6 +113,6 @@ def _biased(layer: Any, channels: int) -> list[Step]:
     ]
 
 
-def _call_of(layer: Any, around: Call) -> Call:
-    """The call of a layer that another layer consists of; all of them keep the shape."""
+def _call_of(layer: tf.keras.layers.Layer, around: Call) -> Call:
+    """The call of a layer within another one; all of these layers keep the shape."""
     return replace(around, layer=layer, children=())

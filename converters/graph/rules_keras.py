@@ -1,4 +1,4 @@
-"""Keras's own layers."""
+"""Rules of Keras's own layers."""
 
 import numpy as np
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Parts of Keras's graph, cut out to be built into another graph as they are."""
+"""Cuts parts out of Keras's graph, to be imported unchanged into another graph."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from kbnn.converters.graph.trace import Reference
 _SCALE_OR_SHIFT = ("Mul", "AddV2", "Add", "Sub", "RealDiv", "BiasAdd")
 _SUMS = ("AddV2", "Add", "Sub")
 _COPIES = ("Identity", "IdentityN", "StopGradient", "Snapshot")
-# What a sign is made of.
+# The operations that a sign may be composed of.
 _COMPARISONS = ("Sign", "Greater", "GreaterEqual", "Less", "LessEqual")
 _ELEMENTWISE = (
     *(*_COMPARISONS, *_COPIES, *_SUMS, "Select", "SelectV2", "Cast", "Mul", "Neg", "Abs", "Maximum", "Minimum"),
     *("LogicalNot", "LogicalAnd", "LogicalOr", "ZerosLike", "OnesLike", "ClipByValue"),
 )
 _LARGEST_SIGN = 16
-# Both signs, zeros, numbers that underflow, and more of one sign than of the other.
+# More positive than negative values, both zeros, and values so small that their products underflow.
 PROBE = np.array([-3.0, -1.0, -0.5, -1e-30, -0.0, 0.0, 1e-30, 0.2, 0.7, 1.0, 2.0, 50.0], np.float32)
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The operations between some tensors, see `operations.Opaque`; `inputs` are the tensors that it reads.
+    """A part of Keras's graph in the form of `operations.Opaque`; `inputs` are the tensors that it reads.
 
-    `varies_over_places`: it scales or shifts by constants that are not the same everywhere in an image. LCE folds such
-    a constant into a binary convolution before it as if they were: it takes the first value, or writes a file that does
-    not load.
+    `varies_over_places` tells whether it scales or shifts by constants that vary over the image. LCE folds such a
+    constant into a preceding binary convolution as if it were uniform: it takes the first value, or writes a file that
+    does not load.
     """
 
     graph_def: GraphDef
@@ -40,7 +40,7 @@ class Slice:
 
 
 def slice_of(reference: Reference, tensors: Sequence[str], known: Container[str]) -> Slice:
-    """What computes `tensors` from tensors that are `known`, and from constants."""
+    """The part of the graph that computes `tensors` from constants and from tensors that are `known`."""
     found = _between(reference, tensors, known)
     numbers = {operation.name: str(k) for k, operation in enumerate(found)}
     inputs: dict[str, str] = {}
@@ -68,7 +68,7 @@ def slice_of(reference: Reference, tensors: Sequence[str], known: Container[str]
 
 
 def _between(reference: Reference, tensors: Sequence[str], known: Container[str]) -> list[tf.Operation]:
-    """The operations that compute tensors from known ones, in order of execution."""
+    """The operations that compute tensors from known ones, in execution order."""
     needed: set[int] = set()
     waiting = [reference.tensor(name) for name in tensors]
     while waiting:
@@ -81,14 +81,15 @@ def _between(reference: Reference, tensors: Sequence[str], known: Container[str]
 
 
 def _is_cut(reference: Reference, tensor: str, known: Container[str]) -> bool:
-    """Whether a part begins at a tensor. Masks are computed where they are used: LCE must see the comparison."""
+    """Whether a slice starts at a tensor. Masks are recomputed where they are used: LCE must see the comparison."""
     return tensor in known and reference.tensor(tensor).dtype != tf.bool
 
 
 def sign_source(reference: Reference, tensor: str) -> str | None:
-    """The tensor that a named one is the sign of, elementwise with sign(0) = +1; None where it is no sign.
+    """The tensor whose sign a named tensor is, elementwise with sign(0) = +1; None if it is not a sign.
 
-    It is found by trying: the operations before the tensor, one more at a time, must turn numbers into their signs.
+    The search walks back from the tensor, one operation at a time, and tries whether the operations so far turn probe
+    values into their signs.
     """
     frontier = [reference.tensor(tensor)]
     made: list[tf.Operation] = []
@@ -120,9 +121,9 @@ def _turns_into_signs(reference: Reference, source: str, tensor: str) -> bool:
 
 
 def _is_sign_of_a_shifted_sign(reference: Reference, operation: tf.Operation) -> bool:
-    """Whether LCE would take an operation for a sign that is none: `sign(sign(x) + c)`, whose c it never looks at.
+    """Whether LCE mistakes an operation for sign(x): it ignores the c in `sign(sign(x) + c)`.
 
-    With 0 < c < 1 it is one.
+    That is right only if 0 < c < 1.
     """
     if operation.type != "Sign" or operation.inputs[0].op.type not in _SUMS:
         return False
@@ -142,7 +143,7 @@ def _behind_copies(value: tf.Tensor) -> tf.Operation:
 
 
 def _kept(graph_def: GraphDef, read: str, name: str) -> str:
-    """The value that a node reads, as one that the converter does not look through."""
+    """Hides the value that a node reads behind an operation that the converter does not look through."""
     smallest = graph_def.node.add(name=f"{name}/smallest", op="Const")
     smallest.attr["dtype"].type = tf.float32.as_datatype_enum
     smallest.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(tf.float32.min))

@@ -1,4 +1,4 @@
-"""What Keras computes, operation by operation: the graph of a model at inference, and which layer made what."""
+"""Traces a Keras model: its graph at inference, and which layer made which operations."""
 
 import bisect
 import contextlib
@@ -7,7 +7,7 @@ import functools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import larq as lq
 import numpy as np
@@ -20,17 +20,21 @@ from tensorflow.python.grappler import tf_optimizer
 from kbnn.converters.errors import ConversionError
 from kbnn.layer_calls import layers_of, watched
 
+# A tensor, or tensors and other arguments in tuples, lists and dictionaries: TensorFlow has no type for such a nest.
+Nest: TypeAlias = Any
+Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
+
 _BATCH = 16
-# A batch that no axis of a network has by chance: it tells which values have one sample per entry of their first axis.
+# A batch size that no other axis has by chance, so that it shows whether a value's first axis is the batch.
 _SAMPLES = 100003
-# Larq changes a layer's padding while the layer is called, so a model is traced by one thread at a time.
+# Larq changes a layer's padding during its call, so only one thread traces at a time.
 _TRACING = threading.Lock()
 _FUNCTION_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
 @dataclass(frozen=True)
 class Traced:
-    """Stands for a tensor of the traced graph among a call's arguments."""
+    """A tensor of the traced graph among the arguments of a call."""
 
     name: str
 
@@ -39,15 +43,15 @@ class Traced:
 class Call:
     """One call of one layer, which made the operations `first` to `last` (exclusive) of the graph.
 
-    `arguments` are what it was called with, `(args, kwargs)`. `inputs` and `outputs` name the graph's tensors among its
-    arguments and results; `has_constants` says that other arrays are among the arguments. `children` are the calls made
-    within it, in order.
+    `arguments` holds its args and kwargs. `inputs` and `outputs` name the tensors of the graph among its arguments and
+    results; `has_constants` tells whether there are other arrays among the arguments. `children` are the calls within
+    it, in order.
     """
 
-    layer: Any
+    layer: tf.keras.layers.Layer
     first: int
     last: int
-    arguments: Any
+    arguments: Arguments
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     children: tuple["Call", ...]
@@ -57,7 +61,7 @@ class Call:
         return self.first <= operation < self.last
 
     def nested(self) -> Iterator["Call"]:
-        """This call and all within it, in order of execution."""
+        """This call and all calls within it, in execution order."""
         yield self
         for child in self.children:
             yield from child.nested()
@@ -66,8 +70,8 @@ class Call:
 class Reference:
     """The graph of `model(x, training=False)` and its values on images; `order` numbers its operations by name.
 
-    Variables are constants in it, functions are inlined, and identities are looked through: a tensor's name is that of
-    the operation that computed it. What no output needs is left out.
+    Variables are frozen to constants, functions are inlined, and identities are skipped, so that a tensor has the name
+    of the operation that computed it. Operations that no output depends on are left out.
 
     Raises:
         ConversionError: the model has never been called, so its input is unknown.
@@ -79,7 +83,7 @@ class Reference:
         recorder = _Recorder()
         fed: dict[str, str] = {}
 
-        def observed(inputs: dict[str, tf.Tensor]) -> Any:
+        def observed(inputs: dict[str, tf.Tensor]) -> Nest:
             fed.update({name: tensor.name for name, tensor in inputs.items()})
             with watched(layers_of(model), recorder):
                 return call(model, inputs)
@@ -101,7 +105,7 @@ class Reference:
         try:
             self._samples, self._batch = _SAMPLES, _BATCH
             self._shapes = _shapes(self.graph_def, fed, self._samples)
-        except ValueError:  # It holds a constant with a batch of 1, and works with such a batch only.
+        except ValueError:  # A constant has a batch of 1, so the network works with this batch size only.
             self._samples = self._batch = 1
             self._shapes = _shapes(self.graph_def, fed, self._samples)
         self._constants: dict[str, np.ndarray] = {}
@@ -115,7 +119,7 @@ class Reference:
         return {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in self.signature.items()}
 
     def _renumbered(self, made: Call, places: list[int]) -> Call:
-        """A call as the frozen graph has it, where operations are numbered otherwise and some are left out."""
+        """Adapts a call to the frozen graph, in which operations have other numbers and some are left out."""
         return replace(
             made,
             first=bisect.bisect_left(places, made.first),
@@ -127,16 +131,16 @@ class Reference:
         )
 
     def has(self, tensor: str) -> bool:
-        """Whether a named tensor takes part in the outputs."""
+        """Whether an output depends on a tensor, by name."""
         return tensor.split(":")[0] in self.order
 
     def tensor(self, name: str) -> tf.Tensor:
-        """The graph's tensor of a name."""
+        """The tensor of a name."""
         operation, _, output = name.partition(":")
         return self._operations[self.order[operation]].outputs[int(output)]
 
     def source(self, name: str) -> str:
-        """The tensor that a named one is a copy of."""
+        """The name of the tensor that a named one is a copy of."""
         tensor = self.tensor(name)
         while tensor.op.type == "Identity":
             tensor = tensor.op.inputs[0]
@@ -146,24 +150,24 @@ class Reference:
         return self._operations[index]
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """A named tensor's shape without the batch."""
-        # A size that is not static is 0, which no operation accepts.
+        """The shape of a named tensor without the batch axis."""
+        # Sizes that are not static become 0, which no operation accepts.
         return tuple(size or 0 for size in self._shapes[tensor][1:])
 
     def is_per_sample(self, tensor: str) -> bool:
-        """Whether a named tensor's first axis is the batch."""
+        """Whether the first axis of a named tensor is the batch."""
         return self._shapes[tensor][:1] == (self._samples,)
 
     def operations(self, within: Call, kinds: Sequence[str]) -> list[tf.Operation]:
-        """The operations of some kinds that a call made."""
+        """The operations of certain types within a call."""
         return [operation for operation in self._operations[within.first : within.last] if operation.type in kinds]
 
     def depends_on(self, tensor: str, kinds: Sequence[str]) -> bool:
-        """Whether operations of some kinds take part in computing a named tensor."""
+        """Whether a named tensor depends on an operation of certain types."""
         return any(operation.type in kinds for operation in self._ancestors(tensor))
 
     def is_constant(self, tensor: str) -> bool:
-        """Whether a named tensor depends on no input."""
+        """Whether a named tensor is independent of all inputs."""
         return tensor.split(":")[0] not in self._computed
 
     @functools.cached_property
@@ -186,7 +190,7 @@ class Reference:
             waiting += unseen
 
     def with_constants(self, values: Mapping[str, np.ndarray]) -> "Reference":
-        """What Keras computes with other values instead of named constants."""
+        """A copy in which named constants have other values."""
         other = copy.copy(self)
         other._replaced = {**self._replaced, **values}
         other._constants = {}
@@ -194,7 +198,7 @@ class Reference:
         return other
 
     def innermost(self, operation: int) -> Call | None:
-        """The call that made an operation: the layer itself, not the model around it."""
+        """The innermost call that made an operation: the layer's call, not that of the model around it."""
         around = [call for call in self.calls if operation in call]
         return min(around, key=lambda call: call.last - call.first, default=None)
 
@@ -207,7 +211,7 @@ class Reference:
         return str(self._operations[operation].name)
 
     def constants(self, tensors: Sequence[str]) -> list[np.ndarray]:
-        """The values of named tensors that depend on no input, such as binarized kernels."""
+        """The values of named tensors that are independent of all inputs, such as binarized kernels."""
         missing = [name for name in dict.fromkeys(tensors) if name not in self._constants]
         if missing:
             self._constants |= dict(zip(missing, self._fetch({}, missing), strict=True))
@@ -226,7 +230,7 @@ class Reference:
         return dict(zip(self.outputs, self.values(inputs, list(self.outputs.values())), strict=True))
 
     def computed(self, tensor: str, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The value of a named tensor for given values of those before it."""
+        """The value of a named tensor, given the values of tensors that it depends on."""
         return np.asarray(self._session.run(tensor, {**self._replaced, **given}))
 
     def _fetch(self, inputs: Mapping[str, np.ndarray], tensors: Sequence[str]) -> list[np.ndarray]:
@@ -234,18 +238,18 @@ class Reference:
         fed = {self.inputs[name]: array for name, array in inputs.items()}
         return self._session.run(list(tensors), {**self._replaced, **fed})
 
-    def rest(self) -> None:
-        """Frees the memory that values were computed in, some ten times that of the weights, until the next are."""
+    def release(self) -> None:
+        """Closes the session, which holds about ten times the memory of the weights; the next use opens another."""
         session = self.__dict__.pop("_session", None)
         if session is not None:
             session.close()
 
     @functools.cached_property
-    def _session(self) -> Any:
-        """A session runs any part of the graph; a function would copy it first.
+    def _session(self) -> tf.compat.v1.Session:
+        """A session can run any part of the graph; a function would have to copy it first.
 
-        The graph runs as it was traced: Grappler would compute something slightly different, and its constant folding
-        ends the process where a multiplication after a convolution has constants of certain shapes (TensorFlow 2.21).
+        Grappler is off. It changes results slightly, and its constant folding crashes the process if a multiplication
+        after a convolution has constants of certain shapes (TensorFlow 2.21).
         """
         config = tf.compat.v1.ConfigProto()
         config.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -275,14 +279,14 @@ def signature(model: tf.keras.Model) -> dict[str, tf.TensorSpec]:
     }
 
 
-def call(model: tf.keras.Model, inputs: dict[str, tf.Tensor]) -> Any:
-    """The model's outputs for its inputs by name, as at inference."""
+def call(model: tf.keras.Model, inputs: dict[str, tf.Tensor]) -> Nest:
+    """Calls the model on inputs by name, as at inference."""
     values = list(inputs.values())
     return model(values[0] if len(values) == 1 else values, training=False)
 
 
-def output_names(model: tf.keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
-    """The outputs by name: the output layers' names, numbered where a model has none."""
+def output_names(model: tf.keras.Model, outputs: Nest) -> dict[str, tf.Tensor]:
+    """The outputs by the names of the output layers; numbered if the model has no such names."""
     values = tf.nest.flatten(outputs)
     names = list(getattr(model, "output_names", None) or [])
     if len(names) != len(values) or len(set(names)) != len(names):
@@ -290,26 +294,26 @@ def output_names(model: tf.keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
     return dict(zip(names, values, strict=True))
 
 
-def is_quantizer(layer: Any) -> bool:
+def is_quantizer(layer: tf.keras.layers.Layer) -> bool:
     """Whether a layer is one of Larq's quantizers."""
     return isinstance(layer, lq.quantizers.Quantizer)
 
 
 class _Recorder:
-    """Notes each call of each layer in the graph that is being traced; calls within a call are its children."""
+    """Records every layer call in the graph that is being traced; calls within a call are its children."""
 
     def __init__(self) -> None:
         self._graph: tf.Graph | None = None
-        self._open: list[tuple[int, Any, list[Call]] | None] = []
+        self._open: list[tuple[int, Arguments, list[Call]] | None] = []
         self._made: list[Call] = []
 
     @property
     def root(self) -> Call:
         return self._made[0]
 
-    def enter(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    def enter(self, layer: tf.keras.layers.Layer, args: tuple[object, ...], kwargs: dict[str, object]) -> Arguments:
         self._graph = self._graph or _graph()
-        # Layers are also called in other graphs: in the body of a loop, or to learn the shape of their output.
+        # Calls in other graphs do not count: in the body of a loop, or to infer the shape of an output.
         if _graph() is not self._graph:
             self._open.append(None)
             return args, kwargs
@@ -317,7 +321,7 @@ class _Recorder:
         self._open.append((len(_graph().get_operations()), (args, kwargs), []))
         return args, kwargs
 
-    def leave(self, layer: Any, outputs: Any) -> Any:
+    def leave(self, layer: tf.keras.layers.Layer, outputs: Nest) -> Nest:
         opened = self._open.pop()
         if opened is None:
             return outputs
@@ -342,28 +346,28 @@ def _graph() -> tf.Graph:
     return tf.compat.v1.get_default_graph()
 
 
-def _is_traced(value: Any) -> bool:
+def _is_traced(value: object) -> bool:
     return isinstance(value, tf.Tensor) and tf.is_symbolic_tensor(value) and value.graph is _graph()
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     return isinstance(value, np.ndarray | tf.Variable) or (tf.is_tensor(value) and not _is_traced(value))
 
 
-def _names(values: Any) -> tuple[str, ...]:
+def _names(values: Nest) -> tuple[str, ...]:
     """The names of the traced graph's tensors in a nest, in order."""
     return tuple(value.name for value in tf.nest.flatten(values) if _is_traced(value))
 
 
-def _named(values: Any) -> Any:
-    """The same values, where what a function returned has a name that outlives the function's inlining."""
+def _named(values: Nest) -> Nest:
+    """Copies the results of functions, so that their names survive when the functions are inlined."""
     return tf.nest.map_structure(
         lambda value: tf.identity(value) if _is_traced(value) and value.op.type in _FUNCTION_CALLS else value, values
     )
 
 
-def _frozen(traced: Any) -> GraphDef:
-    """A traced function's graph with its variables as constants and its functions inlined, loops aside."""
+def _frozen(traced: tf.types.experimental.ConcreteFunction) -> GraphDef:
+    """A traced function's graph with its variables as constants and its functions inlined, except for loops."""
     graph_def = convert_variables_to_constants_v2(traced, lower_control_flow=False).graph.as_graph_def()
     if any(node.op in _FUNCTION_CALLS for node in graph_def.node):
         kept = {tensor.op.name for tensor in (*traced.inputs, *traced.outputs)}
@@ -375,7 +379,7 @@ def _frozen(traced: Any) -> GraphDef:
 
 
 def _inlined(graph_def: GraphDef, kept: Sequence[str]) -> GraphDef:
-    """A graph with those functions inlined too that are to be compiled, as Keras's grouped convolution is."""
+    """Inlines also the functions that are marked for XLA, such as Keras's grouped convolution."""
     inner = (node for function in graph_def.library.function for node in function.node_def)
     for holder in (*graph_def.node, *graph_def.library.function, *inner):
         for attribute in ("_XlaMustCompile", "_noinline"):
@@ -389,10 +393,10 @@ def _inlined(graph_def: GraphDef, kept: Sequence[str]) -> GraphDef:
     return tf_optimizer.OptimizeGraph(config, meta_graph)
 
 
-def _forget_gradients(graph: Any) -> None:
-    """TensorFlow keeps each custom gradient that is traced into a graph for good, and with it the graph.
+def _forget_gradients(graph: tf.Graph) -> None:
+    """Unregisters the custom gradients of a traced graph, which nobody differentiates.
 
-    Nothing differentiates this one.
+    TensorFlow keeps them for the life of the process, and with them the graph.
     """
     registry = ops.gradient_registry._registry
     for operation in graph.get_operations():
@@ -401,9 +405,9 @@ def _forget_gradients(graph: Any) -> None:
 
 
 def _place(name: str, places: Mapping[str, int]) -> int:
-    """Where an operation stands in the traced graph; what a function held stands where the function is called.
+    """The position of an operation in the traced graph; an inlined operation has that of the function's call.
 
-    The name of what was inlined begins with that of the call, and `Func/` before it where values are passed.
+    The name of an inlined operation begins with the name of the call, after `Func/` if it passes a value.
     """
     caller = name.removeprefix("Func/")
     while caller and caller not in places:
@@ -412,10 +416,10 @@ def _place(name: str, places: Mapping[str, int]) -> int:
 
 
 def _shapes(graph_def: GraphDef, inputs: Mapping[str, str], samples: int) -> dict[str, tuple[int | None, ...]]:
-    """The static shape of each tensor for a batch of so many samples; none where the rank is unknown.
+    """The static shape of each tensor for a batch of `samples`; empty if the rank is unknown.
 
     Raises:
-        ValueError: the network does not work with such a batch.
+        ValueError: the network does not work with this batch size.
     """
     wanted = set(inputs.values())
     with tf.Graph().as_default() as graph:

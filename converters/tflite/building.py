@@ -37,9 +37,9 @@ def build(keras: Reference, options: Options, description: Description) -> tuple
     """
     reference = reference_for(keras, options)
     graph = deploy(reference, options)
-    # Both hold several times the weights' memory, which the converter needs.
-    keras.rest()
-    reference.rest()
+    # Both hold several times the memory of the weights, which the converter needs.
+    keras.release()
+    reference.release()
     file = lower(graph, {**description.to_json(), **options.to_json(), **made_with()})
     return flatbuffer.parse(with_metadata(_in_form(file, options), description)), graph
 

@@ -1,4 +1,4 @@
-"""The operations of the intermediate form, by family: one class each, with everything that the passes ask of it."""
+"""The operations of the intermediate form: one class each, with the rewritings that passes ask it for."""
 
 from kbnn.converters.graph.operations.convolutions import (
     NO_LAYER,

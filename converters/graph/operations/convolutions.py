@@ -8,7 +8,7 @@ import tensorflow as tf
 from kbnn.converters.graph.operations.operation import Operation
 from kbnn.converters.graph.rounding import rounded_kernel, rounded_tensor
 
-# The `call` of a binary convolution whose kernel is no layer's.
+# The `call` of a binary convolution whose kernel does not come from a layer.
 NO_LAYER = -1
 
 Sides = tuple[tuple[int, int], tuple[int, int]]
@@ -18,9 +18,9 @@ Sides = tuple[tuple[int, int], tuple[int, int]]
 class BinaryConvolution(Operation):
     """Signs convolved with a kernel of signs `(kh, kw, C / groups, filters)`.
 
-    The kernel is a part of a Keras layer's: group `g` reads the input channels `rows[g]` of Keras's group, `filters`
-    are Keras's filters, so every bit can be traced back. `call` numbers the use of the layer. The converter folds an
-    affine map that follows into the operator.
+    The kernel is a part of a Keras layer's kernel: group `g` reads the input channels `rows[g]` of Keras's group, and
+    `filters` are the numbers of Keras's filters, so every bit can be traced back. `call` is the number of the layer's
+    call. The converter folds a following affine map into the operator.
     """
 
     call: int
@@ -40,7 +40,7 @@ class BinaryConvolution(Operation):
 
     @property
     def kernel(self) -> np.ndarray:
-        """The signs that this operation convolves with, in its own order of channels and filters."""
+        """The kernel in this operation's own order of channels and filters."""
         per_group = self.filters.reshape(self.groups, -1)
         parts = [self.signs[:, :, rows][..., own] for rows, own in zip(self.rows, per_group, strict=True)]
         return np.concatenate(parts, axis=-1)
@@ -78,7 +78,7 @@ class _Linear(Operation):
         return replace(self, bias=self.bias + shift)
 
     def _biased(self, y: tf.Tensor) -> tf.Tensor:
-        """The converter drops a bias of zeros, and with it the name of the value."""
+        """Adds the bias unless it is zero: the converter drops a zero bias, and the value's name with it."""
         return tf.nn.bias_add(y, tf.constant(self.bias, tf.float32)) if np.any(self.bias) else y
 
 
@@ -98,7 +98,7 @@ class Convolution(_Linear):
         )
 
     def compensated(self, surplus: np.ndarray) -> "Convolution | None":
-        """Zero padding is not raised with the image, so at the border the bias would subtract too much."""
+        """None with zero padding, which has no surplus: at the border the bias would subtract too much."""
         if self.padding != "valid":
             return None
         summed = self.kernel.sum((0, 1)).reshape(len(surplus) // self.groups, self.groups, -1)
@@ -117,7 +117,7 @@ class Convolution(_Linear):
 
 @dataclass(frozen=True, eq=False)
 class DepthwiseConvolution(_Linear):
-    """Each channel convolved with its own filters: a kernel `(kh, kw, 1, C·multiplier)`, ordered by channel."""
+    """Convolves each channel with its own filters; the kernel is `(kh, kw, 1, C·multiplier)`, ordered by channel."""
 
     strides: tuple[int, int]
     dilations: tuple[int, int]

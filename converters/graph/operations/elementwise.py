@@ -12,7 +12,7 @@ from kbnn.converters.graph.rounding import rounded_between_extremes, rounded_ten
 
 @dataclass(frozen=True, eq=False)
 class Sign(Operation):
-    """+1 where x >= 0, else -1. It needs these literals: the converter does not look through computed constants."""
+    """+1 where x >= 0, else -1, as literals, because the converter does not recognize computed constants."""
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return tf.where(x >= 0.0, 1.0, -1.0)
@@ -23,7 +23,7 @@ class Sign(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Affine(Operation):
-    """x·scale + offset per channel, without the half that does nothing."""
+    """x·scale + offset per channel; a scale of 1 or an offset of 0 adds no operator."""
 
     scale: np.ndarray
     offset: np.ndarray
@@ -64,15 +64,15 @@ class Affine(Operation):
     def with_int8_constants(self) -> "Affine":
         if self.is_shift:
             return replace(self, offset=rounded_between_extremes(self.offset))
-        # TensorFlow Lite keeps a scale with an offset in float.
+        # TensorFlow Lite keeps a scale that is followed by an offset in float.
         return self if np.any(self.offset) else replace(self, scale=rounded_between_extremes(self.scale))
 
 
 @dataclass(frozen=True, eq=False)
 class PReLU(Operation):
-    """x where x >= 0, else slope·x per channel; as LeakyReLU if `is_leaky`, for which all slopes have to be equal.
+    """x where x >= 0, else slope·x per channel; a LeakyReLU with one common slope if `is_leaky`.
 
-    Written as Keras writes it: the converter makes one operator of no other form.
+    It is written as in Keras, the only form that the converter turns into a single operator.
     """
 
     slope: np.ndarray
@@ -97,7 +97,7 @@ class PReLU(Operation):
         return self if self.is_leaky else replace(self, slope=rounded_tensor(self.slope))
 
 
-# TensorFlow Lite's activations that are a part of other operators, in a form that the converter recognizes.
+# The activations that TensorFlow Lite fuses into other operators, in a form that the converter recognizes.
 _FUSED: Mapping[tuple[float, float], Callable[[tf.Tensor], tf.Tensor]] = {
     (0.0, np.inf): tf.nn.relu,
     (0.0, 6.0): tf.nn.relu6,
@@ -107,7 +107,7 @@ _FUSED: Mapping[tuple[float, float], Callable[[tf.Tensor], tf.Tensor]] = {
 
 @dataclass(frozen=True, eq=False)
 class Clip(Operation):
-    """min(max(x, low), high): ReLU, ReLU6, the hard tanh, and any other pair of bounds."""
+    """min(max(x, low), high): ReLU, ReLU6, hard tanh, or any other pair of bounds."""
 
     low: float
     high: float
@@ -137,7 +137,7 @@ class Clip(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Kept(Operation):
-    """The value itself, as an operator that keeps the converter from folding what follows into a convolution."""
+    """The identity, as an operator that keeps the converter from folding later operations into a convolution."""
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return tf.maximum(x, tf.float32.min)
@@ -145,7 +145,7 @@ class Kept(Operation):
 
 @dataclass(frozen=True, eq=False)
 class ElementwiseFunction(Operation):
-    """Any other elementwise function; `keeps_signs` says that it rises strictly and maps 0 to 0."""
+    """Any other elementwise function f; `keeps_signs` if f is strictly increasing and f(0) = 0."""
 
     function: Callable[[tf.Tensor], tf.Tensor]
     keeps_signs: bool = False
@@ -162,7 +162,7 @@ class ElementwiseFunction(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Add(Operation):
-    """The sum of values of one shape."""
+    """The sum of values of the same shape."""
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
         total = inputs[0]
@@ -182,7 +182,7 @@ class Add(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Maximum(Operation):
-    """The larger one of two values of one shape."""
+    """The elementwise maximum of two values of the same shape."""
 
     @property
     def moves_values(self) -> bool:
@@ -197,7 +197,7 @@ class Maximum(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Subtract(Operation):
-    """The first value minus the second one, of one shape."""
+    """The first value minus the second one, of the same shape."""
 
     def __call__(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
         return first - second

@@ -1,4 +1,4 @@
-"""Operations that move or select values and change none."""
+"""Operations that move or select values without changing them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class _Move(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Concatenate(_Move):
-    """Values with their channels one after the other."""
+    """Concatenates values along the channels."""
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
         return tf.concat(inputs, axis=-1)
@@ -33,7 +33,7 @@ class Concatenate(_Move):
 
 @dataclass(frozen=True, eq=False)
 class PadChannels(_Move):
-    """Channels of zeros before and after those of a value."""
+    """Adds channels of zeros before and after those of a value."""
 
     before: int
     after: int
@@ -47,7 +47,7 @@ class PadChannels(_Move):
 
 @dataclass(frozen=True, eq=False)
 class Split(_Move):
-    """The channels in equal parts, of which `Part` picks one."""
+    """Splits the channels into equal parts, of which `Part` selects one."""
 
     parts: int
 
@@ -55,13 +55,13 @@ class Split(_Move):
         return tf.split(x, self.parts, axis=-1)
 
     def surplus(self, surplus: np.ndarray, source: int, channels: Sequence[int]) -> np.ndarray:
-        """That of all channels, which each `Part` takes its own of."""
+        """The surplus of all channels; each `Part` selects its own."""
         return surplus
 
 
 @dataclass(frozen=True, eq=False)
 class Part(_Move):
-    """One of the `parts` of a `Split`, or one of the outputs of an `Opaque` layer, whose number does not matter."""
+    """One of the `parts` of a `Split`; or one of the outputs of an `Opaque` operation, then `parts` is None."""
 
     index: int
     parts: int | None = None
@@ -114,7 +114,7 @@ class Reshape(_Move):
 
 @dataclass(frozen=True, eq=False)
 class Pad(_Move):
-    """A border of one value around the image."""
+    """Adds a border of one value around the image."""
 
     padding: tuple[tuple[int, int], tuple[int, int]]
     value: float

@@ -1,69 +1,70 @@
-"""What an operation is, and what the passes ask of it."""
+"""The base class of operations, with the rewritings that passes ask for, and the operations without any."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.graph_pb2 import GraphDef
 
 Shape = tuple[int, ...]
-# The name scope that the operations of `Opaque` are in.
+# The name scope of the operations in an `Opaque`.
 IMPORT = "o"
 
 
 class Operation:
-    """A function of tensors `(B, ..., C)`, and the exact rewritings that it allows.
+    """A function f of tensors `(B, ..., C)`, and the exact rewritings that it allows.
 
-    The defaults allow none. A new operation defines `__call__`, in a form that the converter recognizes, and the
-    methods that apply to it; passes ask these methods and do not look at the class. Vectors have a number per channel.
+    By default it allows none. A new operation defines `__call__`, in a form that the converter recognizes, and
+    overrides the rewritings that apply to it; passes call these methods and do not look at the class. A rewriting that
+    is not possible returns None. Vectors hold one number per channel.
     """
 
-    # Whether it is, or may hold, a convolution or a matrix product.
+    # Whether it is, or may contain, a convolution or a matrix product.
     convolves = False
 
     @property
     def rounding_step(self) -> float:
-        """By how much its value moves if a number that it rounds takes the next level, where two are equally near."""
+        """How much its value changes if a number halfway between two levels is rounded the other way."""
         return 0.0
 
     @property
     def moves_values(self) -> bool:
-        """Whether it only moves or selects values: TensorFlow Lite requires the same int8 levels before and after."""
+        """Whether it only moves or selects values, so that input and output must have the same int8 levels."""
         return False
 
     @property
     def is_fused(self) -> bool:
-        """Whether TensorFlow Lite computes it within the operator before it."""
+        """Whether TensorFlow Lite fuses it into the operator before it."""
         return False
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
         raise NotImplementedError
 
     def then_affine(self, scale: np.ndarray, offset: np.ndarray) -> "Operation | None":
-        """One operation that computes f(x)·scale + offset."""
+        """The operation that computes f(x)·scale + offset."""
         return None
 
     def raised(self, shift: np.ndarray) -> "Operation | None":
-        """The operation that computes f(x) + shift at the same cost, with a constant that it has anyway."""
+        """The operation that computes f(x) + shift at the same cost, by a change of its constants."""
         return None
 
     def ways_to_raise(self, shift: np.ndarray, channels: Sequence[int]) -> list[Mapping[int, np.ndarray]]:
-        """Alternative ways to get f(x) + shift by raising inputs: shifts by the number of the input.
+        """Alternative ways to get f(x) + shift by raising inputs, each as shifts by the number of the input.
 
         Args:
-            shift: by how much the value shall be larger.
-            channels: how many channels each input has.
+            shift: by how much the value is raised.
+            channels: the number of channels of each input.
         """
         return []
 
     def compensated(self, surplus: np.ndarray) -> "Operation | None":
-        """The operation g with g(x + surplus) = f(x), at the same cost; for operations of one input."""
+        """The operation g with g(x + surplus) = f(x), at the same cost; for operations with one input."""
         return None
 
     def surplus(self, surplus: np.ndarray, source: int, channels: Sequence[int]) -> np.ndarray | None:
-        """By how much the value is larger when input number `source` is larger by `surplus`; None if it depends."""
+        """How much the value grows when input number `source` grows by `surplus`; None if that depends on x."""
         return None
 
     def permuted(self, order: np.ndarray) -> "Operation | None":
@@ -79,7 +80,7 @@ class Operation:
         return None
 
     def threshold_before(self, threshold: np.ndarray) -> np.ndarray | None:
-        """The u for which f(x) >= threshold exactly where x >= u; None where f does not rise strictly."""
+        """The u such that f(x) >= threshold if and only if x >= u; None if there is none."""
         return None
 
     def same_sign(self) -> "Operation":
@@ -100,28 +101,28 @@ class Input(Operation):
 
 @dataclass(frozen=True, eq=False)
 class Opaque(Operation):
-    """A part of Keras's graph as it is, for what no rule knows.
+    """A part of Keras's graph as it is, for layers without a rule.
 
-    Its operations are numbered "0", "1", … in `graph_def`, where they read its inputs by the names "i0", "i1", …;
-    `results` are the tensors that it returns, and `operations` the names that its operations have in Keras's graph.
+    In `graph_def` its operations are named "0", "1", … and its inputs "i0", "i1", …; `results` are the tensors that it
+    returns, and `operations` the names of its operations in Keras's graph.
     """
 
-    graph_def: Any
+    graph_def: GraphDef
     results: Sequence[str]
     operations: Sequence[str]
 
     convolves = True
 
-    def __call__(self, *inputs: tf.Tensor) -> Any:
+    def __call__(self, *inputs: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         outputs = self._eager(*inputs) if tf.executing_eagerly() else self._imported(*inputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _imported(self, *inputs: tf.Tensor) -> Any:
+    def _imported(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
         given = {f"i{k}:0": value for k, value in enumerate(inputs)}
         return tf.graph_util.import_graph_def(
             self.graph_def, input_map=given, return_elements=list(self.results), name=IMPORT
         )
 
     @functools.cached_property
-    def _eager(self) -> Callable[..., Any]:
+    def _eager(self) -> Callable[..., list[tf.Tensor]]:
         return tf.function(self._imported, autograph=False, reduce_retracing=True)

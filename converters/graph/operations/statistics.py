@@ -1,4 +1,4 @@
-"""Pools, means, and normalization by statistics of the sample itself."""
+"""Pooling, means, and normalization with the statistics of each sample."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from kbnn.converters.graph.operations.operation import Operation
 
 @dataclass(frozen=True, eq=False)
 class Pool(Operation):
-    """Maximum or mean of windows; the mean leaves padding out. `kind` is "max" or "mean"."""
+    """The maximum or the mean over windows, without the padding. `kind` is "max" or "mean"."""
 
     kind: str
     size: tuple[int, int]
@@ -58,8 +58,8 @@ class GlobalMean(Operation):
 class Normalize(Operation):
     """(x - mean)/√(var + ε)·scale_c + offset_c, mean and variance over height, width and a group's channels.
 
-    With a = scale/√(mean(x²) - mean² + ε) it is x·a + (offset - mean·a): two passes over the values, the rest per
-    channel. Means are taken in two stages, which the runtime has fast code for.
+    It is computed as x·a + (offset - mean·a) with a = scale/√(mean(x²) - mean² + ε), which takes two passes over the
+    values. Means are taken in two stages, for which the runtime has fast kernels.
     """
 
     groups: int
@@ -81,13 +81,13 @@ class Normalize(Operation):
         return replace(self, scale=self.scale[order], offset=self.offset[order]) if self.groups == 1 else None
 
     def same_sign(self) -> Operation:
-        """Without an offset, and with positive scales, only the distance from the mean matters."""
+        """Without an offset, and with positive scales, the sign is that of x - mean."""
         return self if np.any(self.offset) or not np.all(self.scale > 0) else Centre(self.groups)
 
 
 @dataclass(frozen=True, eq=False)
 class Centre(Operation):
-    """x - mean over height, width and a group's channels: all of a normalization that a sign can see."""
+    """x - mean over height, width and a group's channels: the part of a normalization that a sign depends on."""
 
     groups: int
 
@@ -107,7 +107,7 @@ def _mean(x: tf.Tensor, groups: int) -> tf.Tensor:
 
 
 def _per_channel(value: tf.Tensor, factors: np.ndarray, groups: int) -> tf.Tensor:
-    """Each group's value times the factors of its channels, in a shape that broadcasts to `(B, H, W, C)`."""
+    """Each group's value times the factors of its channels, in a shape that broadcasts against `(B, H, W, C)`."""
     if groups == 1:
         return value if np.all(factors == 1.0) else value * tf.constant(factors, tf.float32)
     by_group = tf.constant(factors.reshape(1, 1, groups, -1), tf.float32)
