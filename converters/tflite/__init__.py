@@ -1,1 +1,1 @@
-"""TensorFlow Lite files: LCE's converter and interpreter, the flatbuffer, its metadata and its audit."""
+"""TensorFlow Lite files: LCE's converter and interpreter, the FlatBuffer, its metadata and its audit."""

@@ -1,6 +1,6 @@
 """Audit: what a .tflite file contains.
 
-LCE silently turns a 1-bit convolution that it does not recognise into a float one, so the file itself is read.
+LCE silently falls back to float for a 1-bit convolution that it does not recognise, so the audit reads the file itself.
 """
 
 import collections
@@ -21,7 +21,7 @@ from kbnn.errors import KbnnError
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
 _VOLUMES = ("CONV_3D", "CONV_3D_TRANSPOSE")
-# Each multiplies all of its matrices with one vector per time step.
+# Each of these multiplies all of its matrices by one vector per time step.
 _RECURRENT = (
     "LSTM",
     "RNN",
@@ -31,7 +31,7 @@ _RECURRENT = (
     "BIDIRECTIONAL_SEQUENCE_LSTM",
     "BIDIRECTIONAL_SEQUENCE_RNN",
 )
-# How often these run, or what they compute, is not in the operator.
+# The operator does not tell what these run, or how often.
 _CONTROL = ("WHILE", "IF", "CALL")
 _LCE = ("LceQuantize", "LceDequantize", "LceBconv2d", "LceBMaxPool2d")
 _BITS = {
@@ -47,14 +47,14 @@ _BITS = {
 }
 
 _BGEMM_CHANNELS = 64
-# An image has no more.
+# The most input channels of a convolution that reads an image.
 _FEW_CHANNELS = 4
-# A filter of fewer weights can have one magnitude by chance.
+# With fewer weights a filter can have a single magnitude by chance.
 _FEWEST_WEIGHTS = 8
 # Operators that only move values, and those that scale or shift them by constants.
 _MOVES = ("PAD", "PADV2", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SPLIT", "STRIDED_SLICE")
 _SCALES = ("MUL", "ADD", "SUB", "DIV", "QUANTIZE", "DEQUANTIZE")
-# How the names of convolutions end: numbered where they repeat, cut off where they are long.
+# The ends of convolutions' names, which may have a number appended or be cut off.
 _OPERATION = re.compile(r"/(Conv\w*|conv2d\w*|depthwise\w*|MatMul\w*)$")
 # A hostile file can give many operators the same long name.
 _LONGEST_NAME = 2000
@@ -68,10 +68,10 @@ _MOST_ROWS = 1000
 class AuditedConvolution:
     """One convolution, dense layer, matrix product or recurrent layer of a file.
 
-    `kernel` is `(kh, kw, channels per group, filters)`, `(kd, kh, kw, channels per group, filters)` in three
-    dimensions, the shape of the second factor of a matrix product, or the number of weights of a recurrent layer.
-    `bits` is the width of one weight, `macs` the number of multiply-accumulates of one inference, and `output`
-    "bitpacked" or the data type that it writes.
+    `kernel` is `(kh, kw, channels per group, filters)`, in three dimensions `(kd, kh, kw, channels per group,
+    filters)`; for a matrix product the shape of the second factor, for a recurrent layer the number of weights. `bits`
+    is the width of one weight, `macs` the number of multiply-accumulates per inference, and `output` "bitpacked" or the
+    data type of the output.
     """
 
     name: str
@@ -94,8 +94,8 @@ class AuditedConvolution:
 class Work:
     """What one operator costs in one inference.
 
-    `instructions` maps a device to an estimate of the instructions that it executes, None for an operator whose cost
-    has not been measured. Instructions are not a latency: memory and caches are left out.
+    `instructions` maps a device to the estimated number of instructions, None for an operator whose cost has not been
+    measured. Instructions are not a latency: they leave out memory and caches.
     """
 
     name: str
@@ -108,11 +108,11 @@ class Work:
 class Audit:
     """What `inspect` finds.
 
-    `float_convolutions` are all that are not binary, int8 and dense ones included. `binary_share` is the share of
-    binary MACs in all MACs, None where `not_counted` names operators whose MACs the file does not tell. Each of
-    `silent_fallbacks` names a layer that looks 1-bit and is not; `pairs` counts the places where 1-bit values are
-    unpacked to float again. `work` lists the operators in execution order, with estimated instructions, whose sums
-    are `instructions`.
+    `float_convolutions` are all convolutions and dense layers that are not binary, including int8 ones. `binary_share`
+    is the share of binary MACs in all MACs; it is None if the file does not tell the MACs of some operators, which
+    `not_counted` lists. Each entry of `silent_fallbacks` names a layer that looks 1-bit but is not; `pairs` counts the
+    places where 1-bit values are unpacked to float again. `work` lists the operators in execution order with their
+    estimated instructions, and `instructions` has the sums.
     """
 
     path: str
@@ -138,7 +138,7 @@ class Audit:
 
     @property
     def share_text(self) -> str:
-        """The binary share of how many MACs, or which operators were not counted."""
+        """The binary share with the number of MACs, or the operators whose MACs are unknown."""
         if self.binary_share is not None:
             return f"{self.share} of {self.binary_macs + self.float_macs:,}"
         names = ", ".join(f"{name} {count}" for name, count in self.not_counted.items())
@@ -199,7 +199,7 @@ def _millions(count: float) -> str:
 
 
 def inspect(path: str | os.PathLike[str]) -> Audit:
-    """Audits any .tflite file, made by kbnn or not; needs neither TensorFlow nor the interpreter.
+    """Audits any .tflite file, made by kbnn or not, without TensorFlow or the interpreter.
 
     Raises:
         UsageError: there is no such file.
@@ -213,7 +213,7 @@ def inspect(path: str | os.PathLike[str]) -> Audit:
 
 
 def audit(file: File, path: str = "the file") -> Audit:
-    """`inspect` for a file that has been read."""
+    """Audits a file that has been read; see `inspect`."""
     try:
         return _audit(file, path)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -221,12 +221,12 @@ def audit(file: File, path: str = "the file") -> Audit:
 
 
 def is_convolution(operator: Operator) -> bool:
-    """Whether it is a convolution in two dimensions or a dense layer."""
+    """Whether an operator is a two-dimensional convolution or a dense layer."""
     return operator.name == "LceBconv2d" or operator.name in CONVOLUTIONS
 
 
 def multiplies(operator: Operator) -> bool:
-    """Whether its MACs are counted."""
+    """Whether the MACs of an operator are counted."""
     return is_convolution(operator) or operator.name in (*_VOLUMES, *_RECURRENT, "BATCH_MATMUL")
 
 
@@ -243,16 +243,16 @@ def _input(operator: Operator, position: int) -> Tensor:
 
 
 def output(operator: Operator) -> Tensor:
-    """What an operator computes, the first of several."""
+    """The first output of an operator."""
     if not operator.outputs:
         raise ValueError(f"{operator.name} without an output")
     return operator.outputs[0]
 
 
 def weights(file: File, operator: Operator) -> Tensor:
-    """A convolution's kernel as it is stored: also that of int8 weights which the file dequantizes."""
+    """The kernel of a convolution as the file stores it, in int8 or int16 if the file dequantizes it."""
     if operator.name in _RECURRENT:
-        # Coupled gates leave the first matrix out.
+        # With coupled gates the first matrix is missing.
         return _matrices(file, operator)[0]
     return stored(file, _input(operator, 1))
 
@@ -281,7 +281,7 @@ def stored(file: File, tensor: Tensor) -> Tensor:
 
 
 def values(operator: Operator) -> tuple[int, ...]:
-    """The shape of an operator's output in values, not in words of 32 signs, without the batch axis."""
+    """The shape of an operator's output without the batch axis, counting values instead of words of 32 signs."""
     written = output(operator)
     if written.dtype != "int32" or not operator.name.startswith("Lce"):
         return written.shape[1:]
@@ -362,7 +362,7 @@ def _layer_name(file: File, operator: Operator) -> str:
 
 
 def _scope(file: File, name: str) -> str:
-    """A value's name without the model's, and without the operation's where Keras wrote "model/layer/Operation"."""
+    """A value's name without the names of the model and the operation in Keras's "model/layer/Operation"."""
     if file.scope and name.startswith(f"{file.scope}/"):
         inside = name.removeprefix(f"{file.scope}/")
         return inside.rpartition("/")[0] or inside
@@ -370,7 +370,7 @@ def _scope(file: File, name: str) -> str:
 
 
 def _inside_model(path: str) -> str:
-    """Keras begins each path with the model's name."""
+    """A path without the model's name, with which Keras begins each path."""
     return path.partition("/")[2] or path
 
 
@@ -402,7 +402,7 @@ def _audit(file: File, path: str) -> Audit:
 
 
 def _is_countable(name: str) -> bool:
-    """Whether the MACs of such an operator are known: zero for all built-in ones that do not multiply matrices."""
+    """Whether the MACs of an operator are known: those of built-in ones that do not multiply matrices are zero."""
     if name in _LCE:
         return True
     return name in flatbuffer.builtin_names() and name not in _CONTROL and not name.startswith("STABLEHLO_")
@@ -466,7 +466,7 @@ def _strides(operator: Operator) -> tuple[int, int]:
 
 
 def _fallbacks(file: File) -> list[str]:
-    """The layers that look 1-bit and are float, each with its evidence."""
+    """The layers that look 1-bit but are float, each with the evidence."""
     found = []
     moved, scaled = _origins(file, _MOVES), _origins(file, (*_MOVES, *_SCALES))
     is_binary = _BinaryKernels(file)
@@ -485,9 +485,9 @@ def _fallbacks(file: File) -> list[str]:
 
 
 def _origins(file: File, through: Collection[str]) -> dict[int, Operator]:
-    """Tensor index -> the operator that computed its values, behind those of `through`; none for the file's inputs.
+    """Tensor index -> the operator that computed its values, looking through the operators named in `through`.
 
-    One pass in execution order, so that operators that feed themselves cannot keep it busy.
+    The file's inputs have none. It takes one pass in execution order, so that cycles in a hostile file do no harm.
     """
     found: dict[int, Operator] = {}
     for operator in file.operators:
@@ -503,10 +503,10 @@ def _origins(file: File, through: Collection[str]) -> dict[int, Operator]:
 
 
 class _BinaryKernels:
-    """Tells whether each filter of an operator's kernel is ±s; looks at kernels that are shared once.
+    """Tells whether every filter of an operator's kernel is ±s; a kernel that layers share is examined once.
 
     Raises:
-        ValueError: so many layers share bytes in different shapes that looking at all would not end.
+        ValueError: the kernels are far larger than the file, because many layers share bytes in different shapes.
     """
 
     def __init__(self, file: File) -> None:
@@ -534,11 +534,11 @@ def _is_binary(stored: Tensor, by_channel: bool) -> bool:
     filters = filters.reshape(len(filters), -1)
     if filters.shape[1] < _FEWEST_WEIGHTS:
         return False
-    # The converter takes magnitudes within 0.5 % for equal; so does this.
+    # The converter, too, treats magnitudes within 0.5 % as equal.
     smallest, largest = filters.min(1), filters.max(1)
     return bool(np.all(largest > 0) and np.all(largest - smallest <= 0.005 * largest))
 
 
 def by(shape: tuple[int, ...]) -> str:
-    """A shape as people write it: 3x3x64."""
+    """A shape as text, such as 3x3x64."""
     return "x".join(str(size) for size in shape)

@@ -1,4 +1,4 @@
-"""An audit as a page for people: the network from top to bottom, and an estimate of where the time goes."""
+"""An audit as an HTML page: the network from top to bottom, and an estimate of where the time goes."""
 
 import importlib.resources
 import itertools
@@ -54,17 +54,17 @@ _WORDS = {
     "BATCH_MATMUL": "matrix product",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "LSTM",
 }
-# A page of more steps cannot be read, nor opened on a phone.
+# A page with more steps is unreadable, and too large for a phone.
 _MOST_STEPS = 2000
 _MOST_LANES = 5
 _LONGEST_NAME = 80
-# The parts of a name that number a block: stage1_block2_conv1, model/layer2.0/conv.
+# The separators in a layer's name, such as stage1_block2_conv1 or model/layer2.0/conv.
 _SEPARATORS = re.compile(r"[_/.]")
 
 
 @dataclass(frozen=True)
 class Lane:
-    """The line of a value next to a step: it starts there, passes by or ends there."""
+    """The line of a value next to a step, where it starts, passes by or ends."""
 
     position: int
     part: str
@@ -73,7 +73,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class PageStep:
-    """One operator as the page shows it. `share` and `macs_share` are parts of the largest, 0..1."""
+    """One operator as the page shows it; `macs_share` and `cost_share` are fractions of the largest step's."""
 
     number: int
     words: str
@@ -110,7 +110,7 @@ def write_page(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> 
 
 
 def page(file: File, name: str, found: Audit | None = None) -> str:
-    """The page of a file as HTML; `found` is its audit, when that has been made."""
+    """The page of a file as HTML; `found` is its audit, if there is one already."""
     import jinja2
 
     try:
@@ -125,7 +125,7 @@ def page(file: File, name: str, found: Audit | None = None) -> str:
 
 
 def _shown(value: object) -> object:
-    """Names come from the file: control characters in them are written as escapes."""
+    """Escapes control characters in names, which come from the file."""
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
@@ -192,7 +192,7 @@ def _costs(found: Audit, device: str) -> list[tuple[str, str, int, float, list[s
 
 
 def _steps(file: File) -> list[Operator]:
-    """The operators in execution order; those that only unpack stored weights are part of what reads them."""
+    """The operators in execution order, without those that only unpack stored weights."""
     return [operator for operator in file.operators if operator.operands]
 
 
@@ -250,7 +250,7 @@ def _described(operator: Operator, cost: AuditedConvolution | None) -> str:
 
 
 def _reads(operator: Operator, row: int, made: dict[int, int]) -> str:
-    """The steps whose values it reads, unless that is the step before alone."""
+    """The steps whose values an operator reads; empty if that is only the step before."""
     sources = [made.get(tensor.index, -1) for tensor in operator.operands[: 2 * _MOST_LANES]]
     if sources == [row - 1]:
         return ""
@@ -262,8 +262,8 @@ def _reads(operator: Operator, row: int, made: dict[int, int]) -> str:
 def _grouped(file: File, steps: list[Operator]) -> list[tuple[str, int]]:
     """Titles and lengths of the blocks.
 
-    A block ends where a single value is alive: after a residual addition, or anywhere in a plain chain. Neighbours
-    whose layers share the beginning of their names, such as stage1_block1, are one block.
+    A block ends where a single value is alive: after a residual addition, or anywhere in a plain chain. Adjacent blocks
+    whose layers' names have the same beginning, such as stage1_block1, are merged.
     """
     pieces, start = [], 0
     for end in _cuts(file, steps):
@@ -290,7 +290,7 @@ def _cuts(file: File, steps: list[Operator]) -> list[int]:
 
 
 def _title(file: File, members: list[Operator]) -> str:
-    """What the names of a block's layers begin with; the size of its maps where they have nothing in common."""
+    """The common beginning of the names of a block's layers, or else the size of its feature maps."""
     names = [_SEPARATORS.split(layer_name(file, operator)) for operator in members if operator.outputs]
     if len(names) == 1:
         names.append(names[0][:-1])
@@ -304,10 +304,10 @@ def _title(file: File, members: list[Operator]) -> str:
 
 
 def _lines(file: File, steps: list[Operator] | None = None) -> list[tuple[int, int, int, int]]:
-    """From row, to row, lane and bits of every value that one step hands to another.
+    """Start row, end row, lane and bits of every value that one step passes to another.
 
-    Row -1 is the input, the last row the output. Lane 0 goes straight to the next row; others go around, each as close
-    as the others allow. Values for which no lane is left have none.
+    Row -1 is the input, and the row after the last step the output. Lane 0 goes straight to the next row; other values
+    take the nearest free lane. Values for which no lane is free are not drawn.
     """
     steps = _steps(file) if steps is None else steps
     made = {output.index: row for row, operator in enumerate(steps) for output in operator.outputs}
@@ -327,7 +327,7 @@ def _lines(file: File, steps: list[Operator] | None = None) -> list[tuple[int, i
 
 
 def _lanes(lines: Iterable[tuple[int, int, int, int]], count: int) -> list[list[Lane]]:
-    """For each row the lines next to it."""
+    """The lines next to each row."""
     rows: list[list[Lane]] = [[] for _ in range(count)]
     for start, end, lane, bits in lines:
         if lane == 0:
@@ -346,7 +346,7 @@ def _shape(operator: Operator) -> str:
 
 
 def _count(number: float) -> str:
-    """A large number in a few letters."""
+    """A large number with a unit prefix, such as 1.23 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"

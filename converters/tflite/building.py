@@ -1,4 +1,4 @@
-"""From a traced model and options to the bytes of its file; the same ones every time."""
+"""Builds the file of a traced model; the same model and options always give the same bytes."""
 
 from importlib.metadata import version
 
@@ -18,18 +18,18 @@ from kbnn.converters.tflite.metadata import Description, with_metadata
 
 
 def reference_for(keras: Reference, options: Options) -> Reference:
-    """What a file of these options has to compute."""
+    """What a file with these options must compute."""
     return rounded(keras, options.in_16_bits) if options.weights == "int8" else keras
 
 
 def made_with() -> dict[str, str]:
-    """The versions that decide a file's bytes."""
+    """The versions that a file's bytes depend on."""
     tools = f"tensorflow {tf.__version__}, larq-compute-engine {version('larq-compute-engine')}"
     return {"version": kbnn.__version__, "tools": tools}
 
 
 def build(keras: Reference, options: Options, description: Description) -> tuple[File, Graph]:
-    """The file of a model, unchecked, and the graph that it was made of.
+    """Builds the file of a model, without checking it; also returns the graph that the file was made from.
 
     Raises:
         ConversionError: LCE cannot convert the graph.
@@ -45,7 +45,7 @@ def build(keras: Reference, options: Options, description: Description) -> tuple
 
 
 def _in_form(file: File, options: Options) -> File:
-    """The file in the form that its options call for."""
+    """Applies the options that change a finished file."""
     if options.hybrid:
         file = stored_hybrid(file, options.hybrid)
     if options.weights == "int8":

@@ -1,9 +1,9 @@
-"""From the intermediate form to a TFLite file, by Larq Compute Engine's converter, with tensors named after layers."""
+"""From the intermediate form to a TFLite file, with Larq Compute Engine's converter; tensors are named after layers."""
 
 import copy
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from itertools import count
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +16,7 @@ from kbnn.converters.graph.operations import BinaryConvolution, Opaque
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.audit import data_input, is_convolution
 from kbnn.converters.tflite.flatbuffer import File, Operator
+from kbnn.converters.tflite.lce import SchemaObject
 from kbnn.converters.tflite.names import last_operation, operations, value_name
 from kbnn.native_output import held_stderr
 
@@ -23,11 +24,11 @@ from kbnn.native_output import held_stderr
 MADE_BY = "KBNN"
 
 
-def lower(graph: Graph, options: Mapping[str, Any]) -> File:
-    """The file of a graph, with a batch of 1. Tensors are named after the graph's nodes, kernels after their layers.
+def lower(graph: Graph, options: Mapping[str, object]) -> File:
+    """Converts a graph to a file with a batch of 1; tensors are named after the graph's nodes, kernels after layers.
 
-    The converter's own `convert_keras_model` is not used: on any exception it falls back to another path, whose files
-    differ, and only warns.
+    This does not use the converter's `convert_keras_model`: on any exception it only warns, and falls back to another
+    path that gives different files.
 
     Raises:
         ConversionError: the converter fails.
@@ -42,7 +43,7 @@ def lower(graph: Graph, options: Mapping[str, Any]) -> File:
 def _convert(trace: Trace) -> bytes:
     with files.scratch() as folder, held_stderr() as log:
         try:
-            # Deferred: it loads a native library of 190 MB.
+            # Imported here, because it loads a native library of 190 MB.
             from larq_compute_engine import convert_saved_model
 
             tf.saved_model.save(trace.module, str(folder), signatures=trace.module.serve)
@@ -53,7 +54,7 @@ def _convert(trace: Trace) -> bytes:
 
 
 def with_names(file: File, trace: Trace, graph: Graph) -> File:
-    """A file that was converted from a trace, its tensors named after the graph's nodes and layers."""
+    """Names the tensors of a file that was converted from a trace after the graph's nodes and layers."""
     model = flatbuffer.tree(file.data)
     tensors = model.subgraphs[0].tensors
     for index, name in _tensor_names(file, trace, graph).items():
@@ -69,7 +70,7 @@ def with_names(file: File, trace: Trace, graph: Graph) -> File:
 
 
 def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
-    """Activations by the node whose value they are; those inside a node are numbered."""
+    """The names of activations: the node whose value it is, or a numbered name for a value within a node."""
     names = {tensor.index: name for name, tensor in file.inputs.items()}
     names |= {tensor.index: graph.outputs[name] for name, tensor in file.outputs.items()}
     taken = set(names.values())
@@ -83,23 +84,27 @@ def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
 
 
 def _tensor_name(name: str, output: int, trace: Trace, taken: set[str], is_binary: bool) -> str:
-    """A node's name, or for what is inside one a number; Keras's name tells which layer binary values belong to."""
+    """The name of an activation; binary values within a node have Keras's names, which tell their layers."""
     last = last_operation(name, trace.order)
     if last is None:
-        return next(other for other in (f"unnamed/{k}" for k in range(len(taken) + 1)) if other not in taken)
+        return _numbered("unnamed", taken)
     held = trace.values.get((last, output))
     if held is not None and held.name not in taken:
         return held.name
     if is_binary and last in trace.keras:
         return trace.keras[last]
-    inside = trace.nodes[last].name
-    return next(other for other in (f"{inside}/{k}" for k in range(len(taken) + 1)) if other not in taken)
+    return _numbered(trace.nodes[last].name, taken)
+
+
+def _numbered(prefix: str, taken: Collection[str]) -> str:
+    """The first of `prefix/0`, `prefix/1`, … that is not taken."""
+    return next(name for name in (f"{prefix}/{k}" for k in count()) if name not in taken)
 
 
 def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) -> Node | None:
-    """The node that a convolution operator came from: by what it writes, else by the sign that it reads.
+    """The node that a convolution operator came from, according to its output, or else to the sign that it reads.
 
-    The names of what the network returns tell nothing: `returned` is the node behind such a value.
+    The name of an output of the network tells nothing; `returned` is then the node that computes it.
     """
     places = sorted(operations(operator.outputs[0].name, trace.order))
     written = [node for node in [*(trace.nodes.get(k) for k in places), returned] if node is not None]
@@ -108,26 +113,26 @@ def _convolving_node(operator: Operator, trace: Trace, returned: Node | None) ->
     read = last_operation(data_input(operator).name, trace.order)
     sign = trace.values.get((read, 0)) if read is not None else None
     readers = [node for node in trace.nodes.values() if sign is not None and sign.name in node.inputs]
-    # Two convolutions of one sign share its padding, which bears the name of either: what convolves comes first.
+    # Convolutions that read the same sign share its padding, which has the name of one of them: prefer convolutions.
     convolves = {place for name, place in trace.order.items() if "Conv2D" in name.rsplit("/")[-1]}
     own = [trace.nodes[place] for place in places if place in trace.nodes and place in convolves]
     binary = [node for node in [*own, *written, *readers] if isinstance(node.operation, BinaryConvolution)]
-    # Where the layer stayed a Keras layer, it is that; but what it writes may also bear the name of one that reads it.
+    # A layer that was not lifted is an opaque node. It comes last, because an output can have the name of its reader.
     return next(iter(binary), None) or next((node for node in written if isinstance(node.operation, Opaque)), None)
 
 
 def _behind(graph: Graph, name: str) -> Node:
-    """The node that convolves behind a value, if only operations of one input lie between."""
+    """The convolution that a value comes from, as far as there are only operations with one input in between."""
     node = graph[name]
     while not node.operation.convolves and len(node.inputs) == 1:
         node = graph[node.inputs[0]]
     return node
 
 
-def _name_constants(operator: Operator, node: Node, subgraph: Any, named: set[int]) -> None:
-    """Names a convolution's constants after its node.
+def _name_constants(operator: Operator, node: Node, subgraph: SchemaObject, named: set[int]) -> None:
+    """Names the constants of a convolution after its node.
 
-    The converter stores equal kernels once; a binary convolution that shares one gets a tensor of its own for it.
+    The converter stores equal kernels only once; a binary convolution that shares a kernel gets its own tensor for it.
     """
     kernel = kernel_name(node) if isinstance(node.operation, BinaryConvolution) else f"{node.layer}/kernel"
     roles = ("kernel", "multiplier", "bias", "thresholds") if operator.name == "LceBconv2d" else ("kernel", "bias")
@@ -145,5 +150,5 @@ def _name_constants(operator: Operator, node: Node, subgraph: Any, named: set[in
 
 
 def kernel_name(node: Node) -> str:
-    """The name that a file gives to the kernel of a node that convolves."""
+    """The name of a convolution's kernel in a file."""
     return f"{node.name.removesuffix('/conv')}/kernel"

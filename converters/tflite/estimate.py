@@ -1,4 +1,4 @@
-"""How many instructions an operator takes on an ARM processor: an estimate from counted ones.
+"""Estimates how many instructions an operator takes on an ARM processor, from instruction counts.
 
 The counts in `arm_costs.csv` come from LCE's benchmark tool for aarch64 (TensorFlow Lite 2.14, XNNPACK, one thread)
 under an emulator that counts instructions. They are not latencies: an instruction that waits for memory takes longer
@@ -11,7 +11,7 @@ import functools
 import importlib.resources
 from dataclasses import dataclass
 
-# Device -> what people call it.
+# Device -> display name.
 DEVICES = {"pi4": "Pi 4 (Cortex-A72)", "pi5": "Pi 5 (Cortex-A76)"}
 
 
@@ -34,7 +34,7 @@ class Load:
 
 
 def instructions(load: Load) -> dict[str, float | None]:
-    """Estimated instructions of one operator by device; None where nothing is known of such an operator.
+    """The estimated instructions of one operator by device; None for a type of operator that was not measured.
 
     cost = MACs * cost per MAC + output values * cost per value + copied pixels * cost per copy.
     """
@@ -48,7 +48,7 @@ def instructions(load: Load) -> dict[str, float | None]:
 
 
 def _row(load: Load) -> dict[str, str] | None:
-    """The first row that fits; empty cells fit anything."""
+    """The first row that matches; empty cells match anything."""
     for row in _rows().get(load.operator, ()):
         cells = ((row["input"], load.input), (row["weights"], load.weights), (row["when"], load.case))
         if all(cell in ("", received) for cell, received in cells):

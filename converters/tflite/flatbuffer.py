@@ -1,7 +1,7 @@
 """Reads and writes TFLite files as plain Python values.
 
-A damaged or hostile file costs one error, never a hang, a crash or all the memory: every part that is read is charged
-against a budget that grows with the size of the file, and sizes and indices are checked before they are used.
+A damaged or hostile file raises one error; it never hangs, crashes or exhausts the memory. Everything that is read is
+charged against a budget proportional to the size of the file, and sizes and indices are checked before they are used.
 """
 
 import collections
@@ -10,20 +10,26 @@ import functools
 import math
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import flatbuffers
 import numpy as np
 from flatbuffers import flexbuffers
 
 from kbnn.converters.tflite import budget, lce
+from kbnn.converters.tflite.lce import SchemaObject
 from kbnn.errors import KbnnError, UsageError
 
-# The format's offsets are 32 bit and signed.
+# The attributes of an operator by name; their types depend on the operator.
+Attributes: TypeAlias = dict[str, Any]
+_T = TypeVar("_T")
+
+# The format's offsets are signed 32-bit numbers.
 LARGEST = 2**31 - 1
-# No network for a device has a larger tensor; an interpreter would allocate it.
+# An interpreter would allocate a larger tensor; no network for a device has one.
 _MOST_ELEMENTS = 2**31 - 1
 # TensorFlow Lite's kernels take up to 8.
 _MOST_DIMENSIONS = 32
@@ -48,7 +54,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """`data` holds a constant's bytes, None for an activation; `scales` and `zero_points` belong to int8 tensors."""
+    """`data` holds the bytes of a constant, None for an activation; quantized tensors have scales and zero points."""
 
     index: int
     name: str
@@ -75,17 +81,17 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """`inputs` holds None where an optional input is left out; `options` are the operator's attributes by name."""
+    """An operator; optional inputs that are left out are None, and `options` holds its attributes."""
 
     index: int
     name: str
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
-    options: dict[str, Any]
+    options: Attributes
 
     @property
     def operands(self) -> list[Tensor]:
-        """The inputs that are computed, not constant."""
+        """The inputs that are not constants."""
         return [tensor for tensor in self.inputs if tensor is not None and tensor.data is None]
 
 
@@ -127,7 +133,7 @@ class File:
 
     @functools.cached_property
     def scope(self) -> str:
-        """What most names begin with before a slash: the model's name; "" in kbnn's own files, which leave it out."""
+        """The model's name, with which most tensor names begin; "" in kbnn's own files, which leave it out."""
         names = (operator.outputs[0].name[:_LONGEST_NAME] for operator in self.operators if operator.outputs)
         heads = collections.Counter(name.partition("/")[0] for name in names if "/" in name)
         name, count = heads.most_common(1)[0] if heads else ("", 0)
@@ -138,7 +144,7 @@ def read(path: str | os.PathLike[str]) -> File:
     """Reads a TFLite file.
 
     Raises:
-        UsageError: there is no such file, or it is no regular file.
+        UsageError: there is no such file, or it is not a regular file.
         KbnnError: it is empty, too large, truncated, damaged or not a TFLite file.
     """
     return parse(content(path), path)
@@ -148,7 +154,7 @@ def content(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a TFLite file; the size and the header are checked before the rest is read.
 
     Raises:
-        UsageError: there is no such file, or it is no regular file.
+        UsageError: there is no such file, or it is not a regular file.
         KbnnError: it is empty, larger than 2 GB, or not a TFLite file.
     """
     source = Path(path)
@@ -172,12 +178,12 @@ def content(path: str | os.PathLike[str]) -> bytes:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Opening a pipe would wait for its writer."""
+    """Opens a file in non-blocking mode: a pipe would otherwise wait for its writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def parse(data: bytes, source: str | os.PathLike[str] = "the file") -> File:
-    """`read` for bytes in memory; error messages name `source`."""
+    """Reads a TFLite file from bytes; error messages name `source`. See `read`."""
     _check_header(data, source)
     try:
         with budget.limited(len(data)):
@@ -187,8 +193,8 @@ def parse(data: bytes, source: str | os.PathLike[str] = "the file") -> File:
         raise _damaged(source, error) from error
 
 
-def tree(data: bytes, source: str | os.PathLike[str] = "the file") -> Any:
-    """The whole file as a mutable tree of the schema's objects.
+def tree(data: bytes, source: str | os.PathLike[str] = "the file") -> SchemaObject:
+    """Reads a whole file as a mutable tree of the schema's objects.
 
     Raises:
         KbnnError: the bytes are damaged.
@@ -200,19 +206,19 @@ def tree(data: bytes, source: str | os.PathLike[str] = "the file") -> Any:
         raise _damaged(source, error) from error
 
 
-def pack(model: Any) -> bytes:
-    """The bytes of a tree; equal trees give equal bytes."""
+def pack(model: SchemaObject) -> bytes:
+    """Writes a tree as bytes; equal trees give equal bytes."""
     builder = _AlignedBuilder(1024)
     try:
         builder.Finish(model.Pack(builder), b"TFL3")
     except Exception as error:
-        # A damaged file can hold values that the generated writers reject, each in its own way.
+        # The generated writers raise various exceptions for the values of a damaged file.
         raise KbnnError(f"cannot rewrite the .tflite file: it is damaged ({error}); convert the model again") from error
     return bytes(builder.Output())
 
 
-def add_metadata(model: Any, name: str, data: bytes) -> None:
-    """Adds an entry to a tree's metadata, or replaces the one of the same name."""
+def add_metadata(model: SchemaObject, name: str, data: bytes) -> None:
+    """Adds an entry to a tree's metadata, or replaces the entry of the same name."""
     buffer = lce.schema().BufferT()
     buffer.data = np.frombuffer(data, np.uint8)
     entry = lce.schema().MetadataT()
@@ -222,7 +228,7 @@ def add_metadata(model: Any, name: str, data: bytes) -> None:
 
 
 class _AlignedBuilder(flatbuffers.Builder):
-    """Aligns byte vectors to 16, as the format wants constants; which the generated writers do not do."""
+    """Aligns byte vectors to 16 bytes: the format requires it of constants, but the generated writers do not do it."""
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:  # noqa: N802
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
@@ -240,12 +246,12 @@ def _check_header(data: bytes, source: str | os.PathLike[str]) -> None:
     if not data:
         raise _unreadable(source, "it is empty")
     if data[4:_HEADER] != b"TFL3":
-        raise _unreadable(source, "it does not begin as a TFLite file does")
+        raise _unreadable(source, "it does not begin like a TFLite file")
 
 
-def _file(model: Any, data: bytes) -> File:
+def _file(model: SchemaObject, data: bytes) -> File:
     if model.SubgraphsLength() == 0:
-        raise ValueError("it holds no graph")
+        raise ValueError("it contains no graph")
     graph = model.Subgraphs(0)
     buffers = [_values(model.Buffers(k).DataAsNumpy()) for k in range(model.BuffersLength())]
     tensors = tuple(_tensor(k, graph.Tensors(k), buffers) for k in range(graph.TensorsLength()))
@@ -255,7 +261,7 @@ def _file(model: Any, data: bytes) -> File:
     return File(tensors, operators, inputs, outputs, _metadata(model, buffers), len(data), data)
 
 
-def _tensor(index: int, tensor: Any, buffers: list[np.ndarray]) -> Tensor:
+def _tensor(index: int, tensor: SchemaObject, buffers: list[np.ndarray]) -> Tensor:
     kind, quantization = _type_names()[tensor.Type()], tensor.Quantization()
     constant = _at(buffers, tensor.Buffer())
     return Tensor(
@@ -269,7 +275,7 @@ def _tensor(index: int, tensor: Any, buffers: list[np.ndarray]) -> Tensor:
     )
 
 
-def _shape(sizes: Any) -> tuple[int, ...]:
+def _shape(sizes: np.ndarray) -> tuple[int, ...]:
     if len(sizes) > _MOST_DIMENSIONS:
         raise ValueError(f"a tensor of {len(sizes)} dimensions, more than {_MOST_DIMENSIONS}")
     shape = tuple(int(size) for size in sizes)
@@ -278,7 +284,7 @@ def _shape(sizes: Any) -> tuple[int, ...]:
     return shape
 
 
-def _operator(index: int, operator: Any, names: list[str], tensors: tuple[Tensor, ...]) -> Operator:
+def _operator(index: int, operator: SchemaObject, names: list[str], tensors: tuple[Tensor, ...]) -> Operator:
     name = _at(names, operator.OpcodeIndex())
     return Operator(
         index=index,
@@ -289,11 +295,11 @@ def _operator(index: int, operator: Any, names: list[str], tensors: tuple[Tensor
     )
 
 
-def _operator_name(code: Any) -> str:
+def _operator_name(code: SchemaObject) -> str:
     custom = code.CustomCode()
     if custom:
         return _text(custom)
-    # Codes above 127 do not fit the older field, which then holds a placeholder.
+    # Codes above 127 do not fit into the older field, which then holds a placeholder.
     number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
     return _builtin_codes().get(number, f"BUILTIN_{number}")
 
@@ -315,20 +321,20 @@ def _type_names() -> dict[int, str]:
 
 
 @functools.cache
-def _option_classes() -> dict[int, Any]:
+def _option_classes() -> dict[int, SchemaObject]:
     schema = lce.schema()
     kinds = {name: value for name, value in vars(schema.BuiltinOptions).items() if isinstance(value, int) and value}
     return {value: getattr(schema, f"{name}T") for name, value in kinds.items()}
 
 
-def _builtin_options(operator: Any) -> dict[str, Any]:
+def _builtin_options(operator: SchemaObject) -> Attributes:
     table, kind = operator.BuiltinOptions(), operator.BuiltinOptionsType()
     if table is None or kind not in _option_classes():
         return {}
     return dict(vars(_option_classes()[kind].InitFromBuf(table.Bytes, table.Pos)))
 
 
-def _lce_options(operator: Any) -> dict[str, Any]:
+def _lce_options(operator: SchemaObject) -> Attributes:
     packed = _values(operator.CustomOptionsAsNumpy())
     if len(packed) == 0:
         return {}
@@ -340,12 +346,14 @@ def _lce_options(operator: Any) -> dict[str, Any]:
     fields = root.AsMap
     if len(fields) > _MOST_OPTIONS:
         raise ValueError(f"an operator with {len(fields)} options, more than {_MOST_OPTIONS}")
-    # Numbers only: LCE has no other attributes, and nested values could unfold without end.
+    # Numbers only: LCE has no other attributes, and nested values of a hostile file could be endless.
     return {fields.Keys[k].AsKey: fields.Values[k].AsInt for k in range(len(fields)) if fields.Values[k].IsInt}
 
 
-def _signature(model: Any, graph: Any, tensors: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Inputs and outputs by the names that an app uses; by their tensors' names in a file without a signature."""
+def _signature(
+    model: SchemaObject, graph: SchemaObject, tensors: tuple[Tensor, ...]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Inputs and outputs by their names in the signature; in a file without one by the names of their tensors."""
     inputs = [_at(tensors, t) for t in _values(graph.InputsAsNumpy())]
     outputs = [_at(tensors, t) for t in _values(graph.OutputsAsNumpy())]
     if not model.SignatureDefsLength():
@@ -357,20 +365,20 @@ def _signature(model: Any, graph: Any, tensors: tuple[Tensor, ...]) -> tuple[dic
     )
 
 
-def _by_name(tensors: list[Tensor], entries: list[Any]) -> dict[str, Tensor]:
-    """Tensors by their names in a signature, in the graph's order; one tensor may have several names."""
+def _by_name(tensors: list[Tensor], entries: list[SchemaObject]) -> dict[str, Tensor]:
+    """Tensors by their names in a signature, in the graph's order; a tensor may have several names."""
     names: dict[int, list[str]] = {}
     for entry in entries:
         names.setdefault(entry.TensorIndex(), []).append(_text(entry.Name()))
     return {(names.get(tensor.index) or [tensor.name]).pop(0): tensor for tensor in tensors}
 
 
-def _metadata(model: Any, buffers: list[np.ndarray]) -> dict[str, bytes]:
+def _metadata(model: SchemaObject, buffers: list[np.ndarray]) -> dict[str, bytes]:
     found = {}
     for k in range(model.MetadataLength()):
         entry = model.Metadata(k)
         data = _at(buffers, entry.Buffer())
-        # Entries can share one buffer; each is copied.
+        # Charged for each entry: entries can share a buffer, but each gets a copy.
         budget.spend(size=len(data))
         found[_text(entry.Name())] = bytes(data)
     return found
@@ -380,12 +388,12 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode()
 
 
-def _values(vector: Any) -> Any:
-    """A vector of the file; an absent one, which reads as None or as 0, is empty."""
-    return () if vector is None or isinstance(vector, int) else vector
+def _values(vector: np.ndarray | int | None) -> np.ndarray:
+    """A vector of the file; an absent one, which reads as None or 0, becomes an empty one."""
+    return np.empty(0, np.uint8) if vector is None or isinstance(vector, int) else vector
 
 
-def _at(items: Any, index: int) -> Any:
+def _at(items: Sequence[_T], index: int) -> _T:
     if not 0 <= index < len(items):
         raise ValueError(f"an index of {index} into {len(items)} entries")
     return items[index]

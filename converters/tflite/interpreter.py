@@ -1,8 +1,8 @@
-"""Running files in Larq Compute Engine's interpreter, in a process of its own.
+"""Runs files in Larq Compute Engine's interpreter, in a child process.
 
-The interpreter is native code that trusts the file: a damaged or hostile one may crash it, hang it or make it allocate
-all memory. So it runs in a child process. The child imports neither TensorFlow nor kbnn, runs one file after another,
-and is started again when it has died.
+The interpreter is native code that trusts the file: a damaged or hostile file may crash it, hang it or exhaust the
+memory. In a child process, such a failure is contained. The child imports neither TensorFlow nor kbnn, runs one file
+after another, and is restarted after a crash.
 """
 
 import atexit
@@ -13,19 +13,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kbnn import files
 from kbnn.converters.tflite import lce
+from kbnn.converters.tflite.interpreter_child import Request
 from kbnn.errors import KbnnError
 
-# The kernels for binary convolutions. The default one is the only one in the stock Android library.
+# The kernels for binary convolutions. The stock Android library has only the default kernel.
 KERNELS = ("default", "indirect", "reference")
-# Seconds after which a child that has not stopped a run itself is killed.
+# How many seconds after the timeout a child is killed that has not ended the run itself.
 _GRACE = 2.0
 
 
@@ -36,19 +36,19 @@ class UnsupportedKernelError(KbnnError):
 def run(
     data: bytes, inputs: Sequence[np.ndarray], *, kernel: str = "indirect", timeout: float = 600.0
 ) -> list[np.ndarray]:
-    """The outputs of a file for a batch of inputs, one sample at a time, each output `(B, ...)`.
+    """Runs a file on a batch of inputs, one sample at a time, and returns its outputs `(B, ...)`.
 
     Args:
         data: the file's bytes.
         inputs: one array `(B, ...)` per input of the file, in the file's order.
-        kernel: which of `KERNELS` computes the binary convolutions.
-        timeout: seconds after which the run counts as hung.
+        kernel: the kernel for binary convolutions, one of `KERNELS`.
+        timeout: seconds after which a run is considered to hang.
 
     Raises:
-        UnsupportedKernelError: the kernel refuses grouped binary convolutions.
-        KbnnError: the file cannot be run: damaged, of another shape, with unknown operators, or it crashed or hung.
+        UnsupportedKernelError: the kernel does not support grouped binary convolutions.
+        KbnnError: the file cannot be run: it is damaged, has other inputs or unknown operators, or it crashes or hangs.
     """
-    lce.schema()  # Raises in this process where LCE is not installed.
+    lce.schema()  # Raises in this process if LCE is not installed.
     with files.scratch() as root:
         (root / "model.tflite").write_bytes(data)
         for k, array in enumerate(inputs):
@@ -60,7 +60,7 @@ def run(
 
 
 class Child:
-    """A process of `program` that answers requests; it is started when it is first asked."""
+    """A child process that runs `program` and answers requests; it is started by the first request."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
@@ -69,8 +69,8 @@ class Child:
         self._lock = threading.Lock()
         atexit.register(self.end)
 
-    def ask(self, request: Mapping[str, Any]) -> int:
-        """The exit status of a run, negative for a signal; the child's own where the request kills it."""
+    def ask(self, request: Request) -> int:
+        """The exit status of a run, negative for a signal; if the run kills the child, the status of the child."""
         with self._lock:
             process = self._started()
             alarm = threading.Timer(request["timeout"] + _GRACE, process.kill)
@@ -78,14 +78,14 @@ class Child:
             try:
                 return self._answer(process, request)
             except BaseException:
-                # Its answer must not be taken for the answer to the next request.
+                # Otherwise the next request would receive the answer to this one.
                 process.kill()
                 raise
             finally:
                 alarm.cancel()
 
     @staticmethod
-    def _answer(process: subprocess.Popen[str], request: Mapping[str, Any]) -> int:
+    def _answer(process: subprocess.Popen[str], request: Request) -> int:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("the child has no pipes")
         try:
@@ -97,10 +97,10 @@ class Child:
         return int(answer) if answer else process.wait()
 
     def _started(self) -> subprocess.Popen[str]:
-        # A process that was forked from ours must not use its child.
+        # A process that was forked from this one must not use its child.
         if self._process is None or self._process.poll() is not None or self._starter != os.getpid():
             self.end()
-            # -I: neither the working directory nor the user's variables decide what the child imports.
+            # -I: what the child imports does not depend on the working directory or on environment variables.
             command = [sys.executable, "-I", str(self._program), str(lce.runtime_path())]
             self._process = subprocess.Popen(
                 command,
@@ -108,7 +108,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                # Only a process with one thread can be forked safely.
+                # Only a process with a single thread can be forked safely.
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
             self._starter = os.getpid()
@@ -130,7 +130,7 @@ _CHILD = Child(Path(__file__).with_name("interpreter_child.py"))
 
 
 def _check(status: int, folder: Path, timeout: float, seconds: float) -> None:
-    """Raises an error of one line if the run failed."""
+    """Raises an error with one line of text if the run failed."""
     if status == 0:
         return
     if status < 0 and seconds >= timeout:
@@ -140,11 +140,11 @@ def _check(status: int, folder: Path, timeout: float, seconds: float) -> None:
     log = folder / "log"
     message = " ".join(log.read_bytes().decode(errors="replace").split()) if log.exists() else ""
     if "Grouped binary convolutions are not supported with this kernel" in message:
-        raise UnsupportedKernelError("this kernel does not run grouped binary convolutions: use the indirect one")
+        raise UnsupportedKernelError("this kernel does not support grouped binary convolutions: use the indirect one")
     if "Zero-padding is only supported by the reference kernel" in message:
         raise UnsupportedKernelError("the reference kernel does not pad an odd number of channels with zeros")
     if status < 0:
-        message = f"it died of {_signal(-status)}, {message or 'without a message'}"
+        message = f"it was killed by {_signal(-status)}, {message or 'without a message'}"
     raise KbnnError(f"the interpreter cannot run the file: {message}; convert the model again")
 
 

@@ -1,8 +1,8 @@
-"""The program that `interpreter` starts, with RUNTIME as its argument. It imports only NumPy and the native runtime.
+"""The program that `interpreter` runs in a child process; its argument is the path of the native runtime.
 
-Each line on stdin is a request to run a file, `{"folder", "kernel", "inputs", "timeout"}`; each is answered on stdout
-with an exit status, negative for a signal. Where the system can fork, each run is a process of its own, so that one
-file cannot affect the next; elsewhere this process ends after a run that fails.
+It imports only NumPy and that runtime. Each line on stdin is a request to run a file, answered on stdout with an exit
+status, negative for a signal. If the system can fork, each run gets its own process, so that one file cannot affect the
+next; if not, this process ends after a run that fails.
 """
 
 import contextlib
@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypedDict
 
 import numpy as np
 
@@ -22,12 +23,21 @@ _MOST_MEMORY = 8 * 2**30
 _FAILED = 1
 
 
+class Request(TypedDict):
+    """A folder with `model.tflite` and one `input*.npy` per input, and how to run the file, in at most `timeout` s."""
+
+    folder: str
+    kernel: str
+    inputs: int
+    timeout: float
+
+
 def serve(runtime: str) -> None:
     """Answers requests until stdin ends."""
     _limit_resources()
-    # An interrupt is meant for the process that asks; this one ends silently.
+    # An interrupt is meant for the parent process; this one ends silently.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # Loaded once for all runs; if that fails, each run reports why.
+    # Loaded once for all runs; if that fails, each run reports the error.
     with contextlib.suppress(Exception):
         _module(runtime)
     for line in sys.stdin:
@@ -47,13 +57,13 @@ def _limit_resources() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
 
 
-def _forked(request: dict[str, Any], runtime: str) -> int:
+def _forked(request: Request, runtime: str) -> int:
     process = os.fork()
     if process:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     status = _FAILED
     try:
-        # The default action of the signal ends the process, even inside native code.
+        # The default action of SIGALRM ends the process, even inside native code.
         signal.setitimer(signal.ITIMER_REAL, request["timeout"])
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = _attempt(request, runtime)
@@ -61,8 +71,8 @@ def _forked(request: dict[str, Any], runtime: str) -> int:
         os._exit(status)
 
 
-def _attempt(request: dict[str, Any], runtime: str) -> int:
-    """Runs a file; errors are written to `log`, where native code writes its messages too."""
+def _attempt(request: Request, runtime: str) -> int:
+    """Runs a file; errors are written to `log`, as are the messages of native code."""
     folder = Path(request["folder"])
     os.dup2(os.open(folder / "log", os.O_WRONLY | os.O_CREAT), 2)
     try:
@@ -84,7 +94,7 @@ def _run(folder: Path, kernel: str, inputs: int, runtime: str) -> None:
 
 
 @functools.cache
-def _module(runtime: str) -> Any:
+def _module(runtime: str) -> ModuleType:
     loader = importlib.machinery.ExtensionFileLoader("interpreter_wrapper_lite", runtime)
     module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(loader.name, loader, origin=runtime))
     loader.exec_module(module)

@@ -1,7 +1,7 @@
-"""Larq Compute Engine's modules, each loaded on its own.
+"""Loads modules of Larq Compute Engine without importing its package.
 
-Importing them through their package would import TensorFlow, which takes seconds and half a gigabyte; reading and
-running a file does not need it.
+The package imports TensorFlow, which takes seconds and half a gigabyte, and which reading or running a file does not
+need.
 """
 
 import functools
@@ -11,13 +11,17 @@ import sys
 import types
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeAlias
 
 import flatbuffers
 
 from kbnn.converters.tflite import budget
 from kbnn.errors import KbnnError
 
-# The signs of so many channels are packed into one word.
+# An object of a class in `schema()`. The classes are generated and loaded at run time, so they have no static types.
+SchemaObject: TypeAlias = Any
+
+# The number of channels whose signs are packed into one word.
 CHANNELS_PER_WORD = 32
 
 
@@ -29,7 +33,7 @@ def schema() -> ModuleType:
     spec = importlib.machinery.ModuleSpec(path.stem, loader, origin=str(path))
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
-    # This module is our own copy: whatever is read through it is charged against a budget.
+    # This copy of the module belongs to kbnn: everything that is read through it is charged against a budget.
     metered = types.SimpleNamespace(Table=budget.MeteredTable)
     vars(module)["flatbuffers"] = types.SimpleNamespace(**{**vars(flatbuffers), "table": metered})
     return module

@@ -1,7 +1,7 @@
-"""What an app needs to know about a file, in the form that TensorFlow Lite's tools read.
+"""The metadata of a file that apps need, in the form that TensorFlow Lite's tools read.
 
-A TFLite file may contain an entry `TFLITE_METADATA`, a FlatBuffer with a schema of its own (metadata_schema.fbs), and
-end with a ZIP archive of the files that the entry names: here `labels.txt`.
+A TFLite file may contain an entry `TFLITE_METADATA`, which is a FlatBuffer with its own schema (metadata_schema.fbs).
+It may end with a ZIP archive of the files that this entry names; kbnn's files have a `labels.txt` there.
 """
 
 import io
@@ -11,13 +11,13 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import flatbuffers
 import flatbuffers.encode
 import flatbuffers.packer
-import flatbuffers.table
 import numpy as np
+from flatbuffers.table import Table
 
 import kbnn
 from kbnn import labels as class_names
@@ -25,10 +25,15 @@ from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File, Tensor
 from kbnn.errors import KbnnError
 
+if TYPE_CHECKING:
+    from kbnn.datasets import Dataset
+
 ENTRY = "TFLITE_METADATA"
 LABELS = "labels.txt"
-# A million classes; an archive can claim to unfold to much more.
+# Enough for a million classes; a hostile archive can unpack to much more.
 _MOST_LABEL_BYTES = 2**24
+# The most entries of a vector; real metadata has a handful.
+_MOST_ENTRIES = 4096
 _IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"
 # Numbers of the schema.
@@ -38,7 +43,10 @@ _COLOR_SPACES = {1: 2, 3: 1}
 
 @dataclass(frozen=True)
 class Description:
-    """`mean` and `std` are per channel, of pixel values 0..255: the network's input is (pixel - mean) / std."""
+    """What an app needs to know about a network.
+
+    The network's input is (pixel - mean) / std for pixel values 0..255; `mean` and `std` have one number per channel.
+    """
 
     model: str = ""
     recipe: str = ""
@@ -48,30 +56,30 @@ class Description:
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        # Labels are stored one a line.
+        # Labels are stored one per line.
         class_names.check(self.labels)
 
     @staticmethod
-    def of(data: Any, recipe: str = "", model: str = "") -> "Description":
-        """The description of a network trained on a `kbnn.datasets.Dataset`."""
+    def of(data: "Dataset", recipe: str = "", model: str = "") -> "Description":
+        """The description of a network that was trained on a data set."""
         normalization = data.normalization
         return Description(
             model, recipe, data.name, tuple(data.classes), tuple(normalization.mean), tuple(normalization.std)
         )
 
     def of_model(self, name: str) -> "Description":
-        """This description with a model's name, unless it has a name already."""
+        """This description with the name of a model, unless it has one already."""
         return replace(self, model=self.model or name)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
 def with_metadata(file: File, description: Description) -> bytes:
-    """The file with metadata, followed by an archive of its labels.
+    """Adds metadata to a file, and appends an archive with its labels.
 
     Raises:
-        UsageError: a label cannot be stored on a line of its own, or no output of the file has as many values.
+        UsageError: a label contains a line break, or no output of the file has as many values as there are labels.
     """
     sizes = [tensor.shape[-1] for tensor in file.outputs.values() if tensor.shape]
     class_names.check(description.labels, None if len(description.labels) in sizes else max(sizes, default=0))
@@ -82,16 +90,16 @@ def with_metadata(file: File, description: Description) -> bytes:
 
 
 def labels(file: File) -> list[str]:
-    """The labels in the archive behind a file; empty if there is none, or an unreadable one."""
+    """The labels in the archive at the end of a file; empty if there is no archive, or an unreadable one."""
     try:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
             if archive.getinfo(LABELS).file_size > _MOST_LABEL_BYTES:
                 return []
             text = archive.read(LABELS).decode()
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError):
-        # Archives of strangers: damaged, encrypted, or of an unknown kind.
+        # The archive is damaged, encrypted or of an unknown kind.
         return []
-    # Not `splitlines`, which also splits at characters that a label may hold, such as U+2028.
+    # Not `splitlines`, which also splits at characters that a label may contain, such as U+2028.
     lines = re.split(r"\r\n|\n|\r", text)
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -100,7 +108,7 @@ def _with_archive(data: bytes, contents: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO(data)
     with zipfile.ZipFile(buffer, "a") as archive:
         for name, text in contents.items():
-            # A fixed date: the same model gives the same bytes.
+            # A fixed date, so that the same model gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
     return buffer.getvalue()
 
@@ -133,7 +141,7 @@ def _entry(file: File, description: Description) -> bytes:
 
 
 def _input(name: str, tensor: Tensor, description: Description) -> "_Table":
-    slots: dict[int, Any] = {0: name, 1: "pixels, normalized" if description.mean else "the network's input"}
+    slots: dict[int, _Value] = {0: name, 1: "pixels, normalized" if description.mean else "the network's input"}
     if len(tensor.shape) == 4:
         _, height, width, channels = tensor.shape
         size = _Table({0: _Unsigned(width), 1: _Unsigned(height)})
@@ -148,7 +156,7 @@ def _input(name: str, tensor: Tensor, description: Description) -> "_Table":
 
 
 def _output(name: str, tensor: Tensor, description: Description) -> "_Table":
-    slots: dict[int, Any] = {0: name, 1: "logits, one per class"}
+    slots: dict[int, _Value] = {0: name, 1: "logits, one per class"}
     if len(description.labels) == tensor.shape[-1]:
         slots[6] = [_Table({0: LABELS, 1: "a line per class", 2: _Byte(_AXIS_LABELS)})]
     return _Table(slots)
@@ -163,17 +171,17 @@ class _Byte(int):
 
 
 class _Unsigned(int):
-    """An unsigned number of 32 bits."""
+    """An unsigned 32-bit number."""
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A FlatBuffers table: values by field number; empty values are left out."""
+    """A FlatBuffers table to be written: values by field number; empty values are left out."""
 
-    slots: Mapping[int, Any]
+    slots: Mapping[int, "_Value"]
 
     def write(self, builder: flatbuffers.Builder) -> int:
-        """Writes the parts that it refers to, then the table; returns its offset."""
+        """Writes the values that the table refers to, then the table itself; returns its offset."""
         filled = {slot: value for slot, value in self.slots.items() if isinstance(value, int) or value}
         written = {slot: _written(builder, value) for slot, value in filled.items()}
         builder.StartObject(max(written, default=0) + 1)
@@ -189,8 +197,11 @@ class _Table:
         return int(builder.EndObject())
 
 
-def _written(builder: flatbuffers.Builder, value: Any) -> int:
-    """A number unchanged; the offset of anything else."""
+_Value: TypeAlias = _Octet | _Byte | _Unsigned | str | _Table | Sequence[float] | Sequence[_Table]
+
+
+def _written(builder: flatbuffers.Builder, value: _Value) -> int:
+    """Writes a value and returns its offset; returns a number unchanged, as it is stored in the table itself."""
     if isinstance(value, _Octet | _Byte | _Unsigned):
         return value
     if isinstance(value, _Table):
@@ -200,9 +211,9 @@ def _written(builder: flatbuffers.Builder, value: Any) -> int:
     return _vector(builder, value)
 
 
-def _vector(builder: flatbuffers.Builder, values: Sequence[Any]) -> int:
-    if isinstance(values[0], _Table):
-        offsets = [value.write(builder) for value in values]
+def _vector(builder: flatbuffers.Builder, values: Sequence[float] | Sequence[_Table]) -> int:
+    offsets = [value.write(builder) for value in values if isinstance(value, _Table)]
+    if offsets:
         builder.StartVector(4, len(offsets), 4)
         for offset in reversed(offsets):
             builder.PrependUOffsetTRelative(offset)
@@ -211,17 +222,17 @@ def _vector(builder: flatbuffers.Builder, values: Sequence[Any]) -> int:
 
 
 def describe(file: File) -> Description:
-    """What a file's metadata say about its labels and normalization; empty where they say nothing.
+    """The labels and the normalization according to a file's metadata; empty if the metadata does not tell.
 
     Raises:
-        KbnnError: the metadata are damaged.
+        KbnnError: the metadata is damaged.
     """
     content = file.metadata.get(ENTRY)
     found = Description(labels=tuple(labels(file)))
     if content is None:
         return found
     try:
-        root = flatbuffers.table.Table(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
+        root = Table(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
         name = _text_at(root, 0)
         for graph in _tables_at(root, 3):
             for tensor in _tables_at(graph, 2):
@@ -231,50 +242,46 @@ def describe(file: File) -> Description:
                         found = replace(found, mean=_floats_at(options, 0), std=_floats_at(options, 1))
         return replace(found, model=name)
     except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
-        raise KbnnError(f"the file's metadata are damaged ({error}): convert the model again") from error
+        raise KbnnError(f"the file's metadata is damaged ({error}): convert the model again") from error
 
 
-# Tensors, values of a normalization and the like: metadata have a handful of each.
-_MOST = 4096
-
-
-def _offset(table: Any, slot: int) -> int:
-    """Where a field is, 0 where it is absent."""
+def _offset(table: Table, slot: int) -> int:
+    """The position of a field; 0 if it is absent."""
     found = int(table.Offset(4 + 2 * slot))
     return found + table.Pos if found else 0
 
 
-def _number_at(table: Any, slot: int) -> int:
+def _number_at(table: Table, slot: int) -> int:
     place = _offset(table, slot)
     return int(table.Bytes[place]) if place else 0
 
 
-def _text_at(table: Any, slot: int) -> str:
+def _text_at(table: Table, slot: int) -> str:
     place = _offset(table, slot)
     return bytes(table.String(place)).decode(errors="replace") if place else ""
 
 
-def _table_at(table: Any, slot: int) -> Any:
+def _table_at(table: Table, slot: int) -> Table | None:
     place = _offset(table, slot)
-    return flatbuffers.table.Table(table.Bytes, table.Indirect(place)) if place else None
+    return Table(table.Bytes, table.Indirect(place)) if place else None
 
 
-def _vector_at(table: Any, slot: int) -> tuple[int, int]:
-    """Start and length of a vector."""
+def _vector_at(table: Table, slot: int) -> tuple[int, int]:
+    """The start and the length of a vector."""
     place = _offset(table, slot)
     if not place:
         return 0, 0
     length = int(table.VectorLen(place - table.Pos))
-    if length > _MOST:
+    if length > _MOST_ENTRIES:
         raise ValueError(f"{length} entries")
     return int(table.Vector(place - table.Pos)), length
 
 
-def _tables_at(table: Any, slot: int) -> list[Any]:
+def _tables_at(table: Table, slot: int) -> list[Table]:
     start, length = _vector_at(table, slot)
-    return [flatbuffers.table.Table(table.Bytes, table.Indirect(start + 4 * k)) for k in range(length)]
+    return [Table(table.Bytes, table.Indirect(start + 4 * k)) for k in range(length)]
 
 
-def _floats_at(table: Any, slot: int) -> tuple[float, ...]:
+def _floats_at(table: Table, slot: int) -> tuple[float, ...]:
     start, length = _vector_at(table, slot)
     return tuple(float(value) for value in np.frombuffer(table.Bytes, "<f4", length, start))

@@ -1,7 +1,8 @@
-"""The converter names a tensor after the graph operation whose value it holds, or after all that it fused into one.
+"""Finds the operation whose value a converted tensor holds, by the tensor's name.
 
-`a;b;c` holds the value of the one of the three that is executed last. Names are cut at 50 characters, and numbered
-where they repeat.
+The converter names a tensor after the operation that computed it, or after all operations that it fused: the tensor
+`a;b;c` holds the value of whichever of the three is executed last. Names are cut at 50 characters, and a number is
+appended to names that repeat.
 """
 
 from collections.abc import Mapping
@@ -10,21 +11,22 @@ from kbnn.converters.tflite.flatbuffer import File, Tensor
 
 
 def operations(name: str, order: Mapping[str, int]) -> list[int]:
-    """The places, in the order of execution, of the operations in a tensor's name."""
+    """The positions, in execution order, of the operations in a tensor's name."""
     found = (_find(piece, order) for piece in name.split(";"))
     return [place for place in found if place is not None]
 
 
 def last_operation(name: str, order: Mapping[str, int]) -> int | None:
-    """The place of the operation whose value a tensor holds; None when its name does not tell."""
+    """The position of the operation whose value a tensor holds; None if the name does not tell."""
     return max(operations(name, order), default=None)
 
 
 def value_name(file: File, tensor: Tensor) -> str:
-    """The name that tells what a tensor holds.
+    """The name that tells which value a tensor holds; "" if there is none.
 
-    The converter takes the sign before it pools, but leaves the names in the order they were in: the pooled bits are
-    what the unpooled ones are called, and those are what nothing is called. So with a value that is rounded to int8.
+    The converter moves a sign before the max-pooling that precedes it, but does not rename the tensors. The name of the
+    unpooled bits therefore tells what the pooled bits hold, and no name tells what the unpooled bits hold. The same is
+    true of values that are rounded to int8.
     """
     readers = {reader.name for reader in file.consumers[tensor.index]}
     if "LceBMaxPool2d" in readers or readers == {"QUANTIZE"}:
@@ -32,7 +34,7 @@ def value_name(file: File, tensor: Tensor) -> str:
     producer = file.producers.get(tensor.index)
     if producer is None or producer.name not in ("LceBMaxPool2d", "QUANTIZE"):
         return tensor.name
-    # The network's input keeps its name when it is rounded.
+    # An input of the network keeps its name when it is rounded.
     source = producer.operands[0]
     return source.name if source.index in file.producers else tensor.name
 

@@ -1,36 +1,36 @@
-"""Changes to a finished file: constants and operators that its converter cannot write."""
+"""Changes a finished file: adds constants and operators that the converter cannot write."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from kbnn.converters.tflite import flatbuffer, lce
 from kbnn.converters.tflite.flatbuffer import File, Tensor
+from kbnn.converters.tflite.lce import SchemaObject
 
 
 class Surgery:
-    """A file that is being changed. Operators that are added compute constants, so they precede all others."""
+    """A file that is being changed. Added operators compute constants, so they run before all others."""
 
     def __init__(self, file: File) -> None:
         self.model = flatbuffer.tree(file.data)
         self._graph = self.model.subgraphs[0]
-        self._added: list[Any] = []
+        self._added: list[SchemaObject] = []
         self._codes: dict[tuple[str, int], int] = {}
 
     def constant(self, name: str, values: np.ndarray, scales: np.ndarray | None = None) -> int:
-        """The index of a new constant tensor; `scales` of an integer one are per channel of its first axis."""
+        """Adds a constant and returns its index; an integer one has `scales` per channel of its first axis."""
         buffer = lce.schema().BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self.model.buffers.append(buffer)
         return self._tensor(name, values.shape, str(values.dtype), len(self.model.buffers) - 1, scales)
 
     def value(self, name: str, shape: Sequence[int]) -> int:
-        """The index of a new float tensor, for an operator to write."""
+        """Adds a float tensor for an operator to write, and returns its index."""
         return self._tensor(name, shape, "float32", 0, None)
 
     def computed(self, tensor: Tensor, name: str) -> int:
-        """Turns a constant into the output of an operator that is to be added, under another name."""
+        """Renames a constant and turns it into a computed tensor, for an added operator to write."""
         changed = self._graph.tensors[tensor.index]
         changed.name, changed.buffer = name.encode(), 0
         return tensor.index
@@ -38,7 +38,7 @@ class Surgery:
     def add(
         self, name: str, version: int, inputs: Sequence[int], output: int, options: str = "", **fields: int
     ) -> None:
-        """Adds an operator, with the builtin options of a class such as "MulOptions"."""
+        """Adds an operator; `options` is the class of its options, such as "MulOptions", and `fields` their values."""
         schema = lce.schema()
         operator = schema.OperatorT()
         operator.opcodeIndex = self._code(name, version)
@@ -50,7 +50,7 @@ class Surgery:
         self._added.append(operator)
 
     def redirect(self, operator: int, position: int, tensor: int, version: int | None = None) -> None:
-        """Makes an operator read another tensor, and be one of another version."""
+        """Makes an operator read another tensor, and optionally gives it another version."""
         changed = self._graph.operators[operator]
         changed.inputs = np.array(changed.inputs, np.int32)
         changed.inputs[position] = tensor
@@ -60,7 +60,7 @@ class Surgery:
             changed.opcodeIndex = self._code(names[max(code.builtinCode, code.deprecatedBuiltinCode)], version)
 
     def file(self) -> File:
-        """The changed file, without constants that nothing refers to any more."""
+        """The changed file, without the constants that are no longer used."""
         self._graph.operators = [*self._added, *self._graph.operators]
         tensors = {tensor.buffer for graph in self.model.subgraphs for tensor in graph.tensors}
         used = tensors | {entry.buffer for entry in self.model.metadata or ()}
@@ -84,12 +84,12 @@ class Surgery:
         return len(self._graph.tensors) - 1
 
     def _code(self, name: str, version: int) -> int:
-        """The index of an operator code, which is added once."""
+        """The index of an operator code, which is added if it is new."""
         if (name, version) not in self._codes:
             schema = lce.schema()
             code = schema.OperatorCodeT()
             code.builtinCode = getattr(schema.BuiltinOperator, name)
-            # Codes above 127 do not fit the field of the format's first years, which then holds a placeholder.
+            # Codes above 127 do not fit into the older field, which then holds a placeholder.
             code.deprecatedBuiltinCode = min(code.builtinCode, 127)
             code.version = version
             self.model.operatorCodes.append(code)

@@ -80,7 +80,7 @@ def test_a_model_without_a_binary_layer(tmp_path):
     [
         (None, 2, "no such file"),
         (b"", 1, "it is empty"),
-        (b"hello, world", 1, "does not begin as a TFLite file does"),
+        (b"hello, world", 1, "does not begin like a TFLite file"),
         (b"\x08\x00\x00\x00TFL3" + b"\xff" * 40, 1, "truncated or damaged"),
     ],
     ids=["missing", "empty", "text", "damaged"],

@@ -225,8 +225,8 @@ def test_estimates_of_a_networks_operators(bireal_path: Path):
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"\x00\x01", "does not begin as a TFLite file does"),
-        (b"hello, world", "does not begin as a TFLite file does"),
+        (b"\x00\x01", "does not begin like a TFLite file"),
+        (b"hello, world", "does not begin like a TFLite file"),
         (b"\x08\x00\x00\x00TFL3" + b"\xff" * 40, "truncated or damaged"),
     ],
     ids=["empty", "two bytes", "text", "damaged"],
