@@ -1,7 +1,7 @@
-"""Emulated microcontrollers: builds exported networks for them, runs self-tests, counts instructions and memory.
+"""Emulated microcontrollers: builds C code for them, runs it, and counts instructions and memory.
 
-The emulator executes one instruction a nanosecond of its own time (`-icount shift=0`): counts are exact and repeatable,
-and say nothing about latency, which pipelines, caches and flash decide.
+The emulator executes one instruction per nanosecond of its own time (`-icount shift=0`). Counts are exact and
+repeatable. They are not a latency: pipelines, caches and flash decide that.
 """
 
 import re
@@ -10,8 +10,15 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbnn.converters.c import export, plan, source, writers
+from kbnn.converters.c.plan import Plan
+from kbnn.converters.c.writers import Network
+from kbnn.converters.tflite.flatbuffer import File
+
 _HERE = Path(__file__).parent / "cores"
-_ARM = ("-mthumb", "-mfloat-abi=soft")
+KERNELS = Path(export.__file__).parent
+# What the README of an export tells users to compile with.
+OPTIMIZE = "-Os"
 _SECTIONS = ("-ffunction-sections", "-fdata-sections")
 # Of the loop that the clock is calibrated with, measure.c: two instructions a turn, and a few around it.
 _CALIBRATION_INSTRUCTIONS = 2_000_000
@@ -45,8 +52,10 @@ class Core:
         return next((program for program in programs if shutil.which(program) is None), None)
 
 
-def _arm(name: str, machine: str, ram_bytes: int) -> Core:
-    return Core(name, (f"-mcpu={name}", *_ARM), ("-M", machine, "-semihosting"), ram_bytes)
+def _arm(name: str, machine: str, ram_bytes: int, floats: str = "soft") -> Core:
+    """`floats` is the calling convention; the vectors of a Cortex-M55 need "hard" or "softfp"."""
+    flags = (f"-mcpu={name}", "-mthumb", f"-mfloat-abi={floats}")
+    return Core(name, flags, ("-M", machine, "-semihosting"), ram_bytes)
 
 
 def _riscv(name: str, march: str) -> Core:
@@ -59,7 +68,7 @@ CORES = (
     _arm("cortex-m3", "mps2-an385", 0x400000),
     _arm("cortex-m4", "mps2-an386", 0x400000),
     _arm("cortex-m7", "mps2-an500", 0x400000),
-    _arm("cortex-m55", "mps3-an547", 0x80000),
+    _arm("cortex-m55", "mps3-an547", 0x80000, "hard"),
     _riscv("rv32imac", "rv32imac_zicsr"),
     _riscv("rv32imac_zba_zbb", "rv32imac_zicsr_zba_zbb"),
 )
@@ -67,7 +76,7 @@ CORES = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """`flash` is what the network and its kernels add to a program; `stack` is painted and includes its caller's."""
+    """`flash` is what the network and its kernels add to a program; `stack` is painted and includes the caller's."""
 
     flash: int
     stack: int
@@ -77,12 +86,53 @@ class Measurement:
 def self_test(core: Core, folder: Path, name: str, work: Path) -> str:
     """What NAME_test.c prints on a core."""
     sources = [folder / f"{name}_test.c", folder / f"{name}.c", folder / "kbnn_nn.c"]
-    program = _link(core, _compiled(core, sources, work, "-O2", hosted=True), work / "test.elf")
-    return _emulated(core, program)
+    return run(core, build(core, sources, work, hosted=True))
 
 
-def measure(core: Core, folder: Path, name: str, work: Path, optimize: str = "-O2") -> Measurement:
-    """Flash, stack and instructions of one run of an exported network."""
+def build(core: Core, sources: list[Path], work: Path, optimize: str = OPTIMIZE, *, hosted: bool = False) -> Path:
+    """A program for a core, from sources and objects; `hosted` gives it the emulator's console and files."""
+    return _link(core, compile_all(core, sources, work, optimize, hosted=hosted), work / "program.elf", hosted=hosted)
+
+
+def run(core: Core, program: Path) -> str:
+    """What a program prints; it reads and writes files in its own folder."""
+    command = [core.emulator, *core.machine, "-nographic", "-icount", "shift=0", "-kernel", program.resolve()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=program.parent)
+    return done.stdout + done.stderr
+
+
+def write_bare(file: File, folder: Path, name: str = "net") -> tuple[Network, Plan]:
+    """The C code of a file without labels, pixels and self-test: single layers and feature maps too."""
+    network = writers.write(file)
+    planned = plan.plan(network.steps)
+    made = source.program(network, planned)
+    image, scores = network.input, network.output
+    sizes = {
+        "ARENA_BYTES": planned.arena_bytes,
+        "INPUT_HEIGHT": image.height,
+        "INPUT_WIDTH": image.width,
+        "INPUT_CHANNELS": image.channels,
+        "CLASSES": scores.height * scores.row_bytes,
+    }
+    header = ["#include <stdint.h>", *(f"#define {name.upper()}_{key} {value}" for key, value in sizes.items())]
+    header.append(f"int {name}_run(const int8_t *image, int8_t *scores, void *arena);")
+    (folder / f"{name}.h").write_text("\n".join(header) + "\n")
+    (folder / f"{name}.c").write_text(
+        f'#include "{name}.h"\n#include "kbnn_nn.h"\n{made.constants}\n'
+        f"static const kbnn_rows rows[] = {{\n{made.rows}}};\n"
+        f"static const kbnn_step steps[] = {{\n{made.steps}}};\n"
+        f"static const kbnn_pass passes[] = {{\n{made.passes}}};\n"
+        f"int {name}_run(const int8_t *image, int8_t *scores, void *arena) {{\n"
+        f"    static const kbnn_network network = {{passes, rows, {made.pass_count}}};\n"
+        f"    return kbnn_run(&network, image, scores, arena);\n}}\n"
+    )
+    for kernel in export.KERNELS:
+        shutil.copy(KERNELS / kernel, folder / kernel)
+    return network, planned
+
+
+def measure(core: Core, folder: Path, name: str, work: Path, optimize: str = OPTIMIZE) -> Measurement:
+    """Flash, stack and instructions of one run of a network."""
     header = (folder / f"{name}.h").read_text()
     sizes = {key: _number(header, f"{name.upper()}_{key}") for key in ("ARENA_BYTES", "CLASSES")}
     image = [_number(header, f"{name.upper()}_INPUT_{side}") for side in ("HEIGHT", "WIDTH", "CHANNELS")]
@@ -95,11 +145,11 @@ def measure(core: Core, folder: Path, name: str, work: Path, optimize: str = "-O
     ]
     harness = [_HERE / "measure.c"]
     network = [folder / f"{name}.c", folder / "kbnn_nn.c"]
-    empty = _compiled(core, harness, work, optimize, *defines, "-DEMPTY", f"-I{folder}")
+    empty = compile_all(core, harness, work, optimize, *defines, "-DEMPTY", f"-I{folder}")
     without = _size(core, _link(core, empty, work / "empty.elf"))
-    whole = _compiled(core, [*harness, *network], work, optimize, *defines, f"-I{folder}")
+    whole = compile_all(core, [*harness, *network], work, optimize, *defines, f"-I{folder}")
     program = _link(core, whole, work / "measure.elf")
-    printed = _emulated(core, program)
+    printed = run(core, program)
     found = re.search(r"ticks (\d+) calibration (\d+) stack (\d+)", printed)
     if found is None:
         raise RuntimeError(f"{core.name} did not finish: {printed[-200:]}")
@@ -115,21 +165,24 @@ def _number(header: str, name: str) -> int:
     return int(found[1])
 
 
-def _compiled(
-    core: Core, sources: list[Path], work: Path, optimize: str, *flags: str, hosted: bool = False
+def compile_all(
+    core: Core, sources: list[Path], work: Path, optimize: str = OPTIMIZE, *flags: str, hosted: bool = False
 ) -> list[Path]:
+    """The objects of sources and of the start-up code."""
     startup = _HERE / ("startup_arm.c" if core.is_arm else "startup_riscv.c")
     specs = [] if core.is_arm else ["--specs=picolibc.specs"]
     objects = []
-    for source in [startup, *sources]:
-        objects.append(work / f"{source.stem}.o")
+    for path in [startup, *sources]:
+        if path.suffix == ".o":
+            objects.append(path)
+            continue
+        objects.append(work / f"{path.stem}.o")
         options = [*core.flags, *specs, *_SECTIONS, *flags, *(["-DHOSTED"] if hosted else [])]
-        _call([core.compiler, *options, "-std=c99", optimize, "-Wall", "-Wextra", "-c", source, "-o", objects[-1]])
+        _call([core.compiler, *options, "-std=c99", optimize, "-Wall", "-Wextra", "-c", path, "-o", objects[-1]])
     return objects
 
 
-def _link(core: Core, objects: list[Path], program: Path) -> Path:
-    hosted = "test" in program.name
+def _link(core: Core, objects: list[Path], program: Path, *, hosted: bool = False) -> Path:
     if core.is_arm:
         specs = ["--specs=rdimon.specs" if hosted else "--specs=nosys.specs", "-nostartfiles", "-T", _HERE / "arm.ld"]
         options = [*core.flags, *specs, f"-Wl,--defsym=ram_bytes={core.ram_bytes},--no-warn-rwx-segments"]
@@ -148,12 +201,6 @@ def _size(core: Core, program: Path) -> int:
     tool = core.compiler.replace("-gcc", "-size")
     lines = subprocess.run([tool, program], check=True, capture_output=True, text=True).stdout.splitlines()
     return sum(map(int, lines[1].split()[:2]))
-
-
-def _emulated(core: Core, program: Path) -> str:
-    command = [core.emulator, *core.machine, "-nographic", "-icount", "shift=0", "-kernel", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    return done.stdout + done.stderr
 
 
 def _call(command: list[object]) -> None:

@@ -193,6 +193,7 @@ def export_c(
     chosen = given or default_name(file, fallback_name or stem)
     _check_folder(target, chosen)
     network = write(file)
+    _check_scores(network)
     planned = plan(network.steps)
     check_fits(planned, max_ram, chosen)
     texts, exported = _texts(file, network, planned, chosen, calibration)
@@ -281,6 +282,16 @@ def _check_sound(file: File, path: str) -> None:
         )
     if not found.binary_convolutions:
         raise ConversionError(f"'{path}' holds no binary convolution: export an int8 file that kbnn convert made")
+
+
+def _check_scores(network: Network) -> None:
+    """Refuses a feature map as output: the C code returns one score per class."""
+    output = network.output
+    if (output.height, output.width) != (1, 1):
+        raise ConversionError(
+            f"C code returns one score per class: the network's output '{output.name}' is {output.height}x"
+            f"{output.width}x{output.channels}, end the network with global pooling or a dense layer"
+        )
 
 
 def _check_folder(folder: Path, name: str) -> None:

@@ -12,6 +12,14 @@
 #define KBNN_DSP 0
 #endif
 
+/* Vectors of 128 bits (Helium), integer operations. */
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && defined(__GNUC__)
+#include <arm_mve.h>
+#define KBNN_MVE 1
+#else
+#define KBNN_MVE 0
+#endif
+
 #if defined(__GNUC__) && defined(__thumb2__)
 #define KBNN_THUMB2 1
 #else
@@ -32,6 +40,13 @@
 #define KBNN_INLINE static inline
 #endif
 
+/* For the loops that take most of the time: GCC optimizes them for speed in programs that are optimized for size. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define KBNN_HOT __attribute__((optimize("O2")))
+#else
+#define KBNN_HOT
+#endif
+
 #define WORD_AT(base, offset) ((uint32_t *)(void *)((base) + (offset)))
 
 static int32_t saturated(int32_t value) {
@@ -44,17 +59,6 @@ static int32_t saturated(int32_t value) {
 #endif
 }
 
-/* value >> 8, saturated. */
-static int32_t saturated_byte(int32_t value) {
-#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
-    int32_t result;
-    __asm__("ssat %0, #8, %1, asr #8" : "=r"(result) : "r"(value) : "cc");
-    return result;
-#else
-    return saturated(value >> 8);
-#endif
-}
-
 static int32_t clamped(int32_t value, int32_t low, int32_t high) {
     return value > high ? high : value < low ? low : value;
 }
@@ -63,14 +67,14 @@ static int32_t high_word(int32_t a, int32_t b) {
     return (int32_t)(((int64_t)a * b) >> 32);
 }
 
-/* Two's complement of the lower and the upper half of a word. */
+/* The lower and the upper half of a word as int16. */
 static int32_t low_half(uint32_t pair) {
-    return (int32_t)((pair & 0xFFFFu) ^ 0x8000u) - 0x8000;
+    return (int16_t)(uint16_t)(pair & 0xFFFFu);
 }
 
 #if !KBNN_DSP
 static int32_t high_half(uint32_t pair) {
-    return (int32_t)((pair >> 16) ^ 0x8000u) - 0x8000;
+    return (int32_t)pair >> 16;
 }
 #endif
 
@@ -91,7 +95,7 @@ static uint32_t even_bytes(uint32_t word) {
     __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(word));
     return pair;
 #else
-    return pair_of((int32_t)((word & 0xFFu) ^ 0x80u) - 0x80, (int32_t)(((word >> 16) & 0xFFu) ^ 0x80u) - 0x80);
+    return pair_of((int8_t)(uint8_t)(word & 0xFFu), (int8_t)(uint8_t)((word >> 16) & 0xFFu));
 #endif
 }
 
@@ -155,7 +159,7 @@ static int32_t add_high_word(int32_t a, int32_t b, int32_t c) {
 }
 
 /* The sum of the four bytes of a word. */
-KBNN_INLINE uint32_t sum_of_bytes(uint32_t word) {
+KBNN_INLINE uint32_t bytes_in(uint32_t word) {
 #if KBNN_DSP
     uint32_t sum;
     __asm__("usad8 %0, %1, %2" : "=r"(sum) : "r"(word), "r"(0));
@@ -227,35 +231,67 @@ static void clear_words(uint32_t *words, int32_t count) {
 
 /* ---- Counting bits ---------------------------------------------------------------------------------------------- */
 
-/* The differences of words i and i + 1 of a patch and a filter. */
-#if KBNN_THUMB2
-/* Two loads in one instruction. They stay between the barriers of their function. */
-#define DIFFERENCES(d0, d1, x, w, i)                                                        \
-    do {                                                                                    \
-        uint32_t w0_, w1_;                                                                  \
-        __asm__ volatile("ldrd %0, %1, [%4, %6]\n\tldrd %2, %3, [%5, %6]\n\t"               \
-                         "eors %0, %0, %2\n\teors %1, %1, %3"                               \
-                         : "=&r"(d0), "=&r"(d1), "=&r"(w0_), "=&r"(w1_)                     \
-                         : "r"(x), "r"(w), "i"(4 * (i))                                     \
-                         : "cc");                                                           \
-    } while (0)
-/* Computes values now, whatever else the compiler would like to compute first and has no registers for. */
+/* Functions below count for one filter, or with MVE for four: a lane each. `filter_at` is where the next word of each is. */
+#if KBNN_MVE
+typedef uint32x4_t lanes;
+typedef uint32x4_t filter_at; /* addresses, less 4 */
+#else
+typedef uint32_t lanes;
+typedef const uint32_t *filter_at;
+#endif
+
+#if KBNN_MVE
+#define DIFFERENCES(d0, d1, d2, x, w)                                   \
+    const lanes d0 = next_of_four(&(w)) ^ vdupq_n_u32((x)[0]);          \
+    const lanes d1 = next_of_four(&(w)) ^ vdupq_n_u32((x)[1]);          \
+    const lanes d2 = next_of_four(&(w)) ^ vdupq_n_u32((x)[2]);          \
+    (x) += 3
+/* Computes values here. Without it the compiler reorders the work and runs out of registers. */
+#define NOW(a, b) __asm__ volatile("" : "+w"(a), "+w"(b))
+
+/* The next word of each of four filters. */
+KBNN_INLINE lanes next_of_four(filter_at *w) {
+    lanes words;
+    __asm__ volatile("vldrw.u32 %q0, [%q1, #4]!" : "=&w"(words), "+w"(*w) : : "memory");
+    return words;
+}
+#define NEXT_WORD(w) next_of_four(w)
+#define SAME(word) vdupq_n_u32(word)
+#elif KBNN_THUMB2
+/* Loads the next three words of a patch and of a filter with one instruction each, and takes their differences. The
+ * block moves both pointers; blocks stay between the barriers of their function. */
+#define DIFFERENCES(d0, d1, d2, x, w)                                                     \
+    register uint32_t d0 __asm__("r4");                                                   \
+    register uint32_t d1 __asm__("r5");                                                   \
+    register uint32_t d2 __asm__("r6");                                                   \
+    __asm__ volatile("ldmia %[from]!, {r4, r5, r6}\n\tldmia %[by]!, {r8, r9, r10}\n\t"    \
+                     "eor r4, r4, r8\n\teor r5, r5, r9\n\teor r6, r6, r10"                \
+                     : "=r"(d0), "=r"(d1), "=r"(d2), [from] "+r"(x), [by] "+r"(w)         \
+                     :                                                                    \
+                     : "r8", "r9", "r10")
+/* Computes values here. Without it the compiler reorders the work and runs out of registers. */
 #define NOW(a, b) __asm__ volatile("" : "+r"(a), "+r"(b))
 #else
-#define DIFFERENCES(d0, d1, x, w, i)        \
-    do {                                    \
-        d0 = (x)[(i)] ^ (w)[(i)];           \
-        d1 = (x)[(i) + 1] ^ (w)[(i) + 1];   \
-    } while (0)
+#define DIFFERENCES(d0, d1, d2, x, w)           \
+    const uint32_t d0 = (x)[0] ^ (w)[0];        \
+    const uint32_t d1 = (x)[1] ^ (w)[1];        \
+    const uint32_t d2 = (x)[2] ^ (w)[2];        \
+    (x) += 3;                                   \
+    (w) += 3
 #define NOW(a, b) (void)0
+#endif
+
+#if !KBNN_MVE
+#define NEXT_WORD(w) (*(*(w))++)
+#define SAME(word) (word)
 #endif
 
 /* sum and carry of a + b + d, bit by bit. */
 #define FULL_ADDER(sum, carry, a, b, d)          \
     do {                                         \
-        const uint32_t b_ = (b);                 \
-        const uint32_t d_ = (d);                 \
-        const uint32_t ab_ = (a) ^ b_;           \
+        const lanes b_ = (b);                    \
+        const lanes d_ = (d);                    \
+        const lanes ab_ = (a) ^ b_;              \
         sum = ab_ ^ d_;                          \
         carry = (ab_ & (b_ ^ d_)) ^ b_;          \
         NOW(sum, carry);                         \
@@ -269,23 +305,11 @@ static void clear_words(uint32_t *words, int32_t count) {
         NOW(sum, carry);                  \
     } while (0)
 
-/* Sums and carries of three words, and of six. */
-#define THREE(sum, carry, x, w, i)                                 \
-    do {                                                           \
-        uint32_t d0_, d1_;                                         \
-        const uint32_t d2_ = (x)[(i) + 2] ^ (w)[(i) + 2];          \
-        DIFFERENCES(d0_, d1_, x, w, i);                            \
-        TRIPLE(sum, carry, d0_, d1_, d2_);                         \
-    } while (0)
-
-#define SIX(sum0, carry0, sum1, carry1, x, w, i)  \
-    do {                                          \
-        uint32_t d0_, d1_, d2_, d3_, d4_, d5_;    \
-        DIFFERENCES(d0_, d1_, x, w, i);           \
-        DIFFERENCES(d2_, d3_, x, w, (i) + 2);     \
-        TRIPLE(sum0, carry0, d0_, d1_, d2_);      \
-        DIFFERENCES(d4_, d5_, x, w, (i) + 4);     \
-        TRIPLE(sum1, carry1, d3_, d4_, d5_);      \
+/* The sum and the carry of the next three words. */
+#define THREE(sum, carry, x, w)             \
+    do {                                    \
+        DIFFERENCES(d0_, d1_, d2_, x, w);   \
+        TRIPLE(sum, carry, d0_, d1_, d2_);  \
     } while (0)
 
 #if KBNN_POPCOUNT
@@ -294,66 +318,85 @@ KBNN_INLINE uint32_t bits_of(uint32_t word) {
     return (uint32_t)__builtin_popcount(word);
 }
 
-KBNN_INLINE uint32_t count_3(const uint32_t *x, const uint32_t *w) {
+KBNN_INLINE lanes count_3(const uint32_t *x, filter_at *w) {
     uint32_t ones, twos;
-    THREE(ones, twos, x, w, 0);
+    THREE(ones, twos, x, *w);
     return bits_of(ones) + 2u * bits_of(twos);
 }
 
-KBNN_INLINE uint32_t count_6(const uint32_t *x, const uint32_t *w) {
-    return count_3(x, w) + count_3(x + 3, w + 3);
+KBNN_INLINE lanes count_6(const uint32_t *x, filter_at *w) {
+    const uint32_t first = count_3(x, w);
+    return first + count_3(x + 3, w);
 }
 
-KBNN_INLINE uint32_t count_9(const uint32_t *x, const uint32_t *w) {
-    return count_6(x, w) + count_3(x + 6, w + 6);
+KBNN_INLINE lanes count_9(const uint32_t *x, filter_at *w) {
+    const uint32_t first = count_6(x, w);
+    return first + count_3(x + 6, w);
 }
 
-KBNN_INLINE uint32_t count_18(const uint32_t *x, const uint32_t *w) {
-    return count_9(x, w) + count_9(x + 9, w + 9);
+KBNN_INLINE lanes count_18(const uint32_t *x, filter_at *w) {
+    const uint32_t first = count_9(x, w);
+    return first + count_9(x + 9, w);
 }
 
 #else
 
 /* Numbers of bits, in fields of 4 and of 8 bits. The masks are held in registers, because an operand cannot be both
  * shifted and combined with a constant. */
-KBNN_INLINE uint32_t held(uint32_t constant) {
+KBNN_INLINE lanes held(uint32_t constant) {
+#if KBNN_MVE
+    return vreinterpretq_u32_u8(vdupq_n_u8((uint8_t)(constant & 0xFFu)));
+#else
 #if KBNN_THUMB2
     __asm__ volatile("" : "+r"(constant));
 #endif
     return constant;
+#endif
 }
 
-KBNN_INLINE uint32_t nibbles_of(uint32_t word, uint32_t in_pairs, uint32_t in_nibbles) {
+/* The sum of the four bytes of a lane. */
+KBNN_INLINE lanes sum_of_bytes(lanes word) {
+#if KBNN_MVE
+    const lanes halves = (word & 0x00FF00FFu) + ((word >> 8) & 0x00FF00FFu);
+    return (halves + (halves >> 16)) & 0xFFFFu;
+#else
+    return bytes_in(word);
+#endif
+}
+
+KBNN_INLINE lanes nibbles_of(lanes word, lanes in_pairs, lanes in_nibbles) {
     word -= (word >> 1) & in_pairs;
     return (word & in_nibbles) + ((word >> 2) & in_nibbles);
 }
 
-KBNN_INLINE uint32_t bytes_of(uint32_t nibbles, uint32_t in_bytes) {
+KBNN_INLINE lanes bytes_of(lanes nibbles, lanes in_bytes) {
     return (nibbles & in_bytes) + ((nibbles >> 4) & in_bytes);
 }
 
-KBNN_INLINE uint32_t count_3(const uint32_t *x, const uint32_t *w) {
-    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
-    uint32_t ones, twos, nibbles;
-    THREE(ones, twos, x, w, 0);
+KBNN_INLINE lanes count_3(const uint32_t *x, filter_at *w) {
+    const lanes in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    lanes ones, twos, nibbles;
+    THREE(ones, twos, x, *w);
     nibbles = nibbles_of(ones, in_pairs, in_nibbles) + 2u * nibbles_of(twos, in_pairs, in_nibbles);
     return sum_of_bytes(bytes_of(nibbles, in_bytes));
 }
 
-KBNN_INLINE uint32_t count_6(const uint32_t *x, const uint32_t *w) {
-    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
-    uint32_t s0, c0, s1, c1, ones, twos;
-    SIX(s0, c0, s1, c1, x, w, 0);
+KBNN_INLINE lanes count_6(const uint32_t *x, filter_at *w) {
+    const lanes in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    lanes s0, c0, s1, c1, ones, twos;
+    THREE(s0, c0, x, *w);
+    THREE(s1, c1, x, *w);
     ones = nibbles_of(s0, in_pairs, in_nibbles) + nibbles_of(s1, in_pairs, in_nibbles);
     twos = nibbles_of(c0, in_pairs, in_nibbles) + nibbles_of(c1, in_pairs, in_nibbles);
     return sum_of_bytes(bytes_of(ones, in_bytes) + 2u * bytes_of(twos, in_bytes));
 }
 
-KBNN_INLINE uint32_t count_9(const uint32_t *x, const uint32_t *w) {
-    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
-    uint32_t s0, c0, s1, c1, s2, c2, ones, a, b, twos, fours;
-    SIX(s0, c0, s1, c1, x, w, 0);
-    THREE(s2, c2, x, w, 6);
+KBNN_INLINE lanes count_9(const uint32_t *x, filter_at *w) {
+    const lanes in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    lanes s0, c0, s1, c1, s2, c2, ones, a, b, twos, fours;
+    THREE(s0, c0, x, *w);
+    THREE(s1, c1, x, *w);
+    THREE(s2, c2, x, *w);
     FULL_ADDER(ones, a, s0, s1, s2);
     FULL_ADDER(b, fours, c0, c1, c2);
     /* ones + 2 * twos is at most 12, and twos + 2 * fours. */
@@ -362,21 +405,24 @@ KBNN_INLINE uint32_t count_9(const uint32_t *x, const uint32_t *w) {
     return sum_of_bytes(bytes_of(ones, in_bytes) + 2u * bytes_of(twos, in_bytes));
 }
 
-KBNN_INLINE uint32_t count_18(const uint32_t *x, const uint32_t *w) {
-    uint32_t s0, c0, s1, c1, s2, c2, s3, c3, s4, c4, ones, more_ones, more_twos;
-    uint32_t a, b, d, f, g, h, twos, fours, eights;
-    SIX(s0, c0, s1, c1, x, w, 0);
-    SIX(s2, c2, s3, c3, x, w, 6);
+KBNN_INLINE lanes count_18(const uint32_t *x, filter_at *w) {
+    lanes s0, c0, s1, c1, s2, c2, s3, c3, s4, c4, ones, more_ones, more_twos;
+    lanes a, b, d, f, g, h, twos, fours, eights;
+    THREE(s0, c0, x, *w);
+    THREE(s1, c1, x, *w);
+    THREE(s2, c2, x, *w);
     FULL_ADDER(ones, a, s0, s1, s2);
     FULL_ADDER(b, f, c0, c1, c2);
-    SIX(s4, c4, more_ones, more_twos, x, w, 12);
+    THREE(s3, c3, x, *w);
+    THREE(s4, c4, x, *w);
     FULL_ADDER(ones, d, ones, s3, s4);
     FULL_ADDER(d, g, c3, c4, d);
+    THREE(more_ones, more_twos, x, *w);
     FULL_ADDER(twos, h, a, b, d);
     FULL_ADDER(fours, eights, f, g, h);
     {
-        const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
-        uint32_t sum = nibbles_of(ones, in_pairs, in_nibbles) + nibbles_of(more_ones, in_pairs, in_nibbles);
+        const lanes in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+        lanes sum = nibbles_of(ones, in_pairs, in_nibbles) + nibbles_of(more_ones, in_pairs, in_nibbles);
         sum = bytes_of(sum, in_bytes);
         twos = nibbles_of(twos, in_pairs, in_nibbles) + nibbles_of(more_twos, in_pairs, in_nibbles);
         sum += 2u * bytes_of(twos, in_bytes);
@@ -387,17 +433,38 @@ KBNN_INLINE uint32_t count_18(const uint32_t *x, const uint32_t *w) {
 
 #endif
 
+#if KBNN_MVE
+/* Where four filters of `words` begin; after the last of `left`, that one again. */
+KBNN_INLINE filter_at four_filters(const uint32_t *weights, int32_t words, int32_t left) {
+    const uint32x4_t numbers = vminq_u32(vidupq_n_u32(0, 1), vdupq_n_u32((uint32_t)left - 1u));
+    return vmulq_n_u32(numbers, 4u * (uint32_t)words) + ((uint32_t)(uintptr_t)weights - 4u);
+}
+
+/* Stores a value for each of the filters that are left. */
+KBNN_INLINE void store_sums(uint32_t *sums, lanes values, int32_t left) {
+    vstrwq_p_u32(sums, values, vctp32q((uint32_t)left));
+}
+
+#define COUNT(name, length, function)                                                                           \
+    void name(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) { \
+        (void)words;                                                                                            \
+        for (; filters > 0; filters -= 4, weights += 4 * (length), sums += 4) {                                 \
+            filter_at four = four_filters(weights, length, filters);                                               \
+            store_sums(sums, function(patch, &four), filters);                                                  \
+        }                                                                                                       \
+    }
+#else
 #define COUNT(name, length, function)                                                                           \
     void name(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) { \
         const uint32_t *const end = weights + filters * (length);                                               \
         (void)words;                                                                                            \
         BARRIER();                                                                                              \
         do {                                                                                                    \
-            *sums++ = function(patch, weights);                                                                 \
-            weights += (length);                                                                                \
+            *sums++ = function(patch, &weights);                                                                \
         } while (weights != end);                                                                               \
         BARRIER();                                                                                              \
     }
+#endif
 
 COUNT(kbnn_count_3, 3, count_3)
 COUNT(kbnn_count_6, 6, count_6)
@@ -405,8 +472,10 @@ COUNT(kbnn_count_9, 9, count_9)
 COUNT(kbnn_count_18, 18, count_18)
 
 /* A half of a word twice. */
-KBNN_INLINE uint32_t lower_twice(uint32_t word) {
-#if KBNN_DSP
+KBNN_INLINE lanes lower_twice(lanes word) {
+#if KBNN_MVE
+    return vsliq_n_u32(word, word, 16);
+#elif KBNN_DSP
     uint32_t result;
     __asm__("pkhbt %0, %1, %1, lsl #16" : "=r"(result) : "r"(word));
     return result;
@@ -415,8 +484,10 @@ KBNN_INLINE uint32_t lower_twice(uint32_t word) {
 #endif
 }
 
-KBNN_INLINE uint32_t upper_twice(uint32_t word) {
-#if KBNN_DSP
+KBNN_INLINE lanes upper_twice(lanes word) {
+#if KBNN_MVE
+    return vsriq_n_u32(word, word, 16);
+#elif KBNN_DSP
     uint32_t result;
     __asm__("pkhtb %0, %1, %1, asr #16" : "=r"(result) : "r"(word));
     return result;
@@ -426,15 +497,15 @@ KBNN_INLINE uint32_t upper_twice(uint32_t word) {
 }
 
 /* The bits of the lower half in the lower half, those of the upper one in the upper. */
-KBNN_INLINE uint32_t bits_of_halves(uint32_t ones, uint32_t a, uint32_t b, uint32_t fours) {
+KBNN_INLINE lanes bits_of_halves(lanes ones, lanes a, lanes b, lanes fours) {
 #if KBNN_POPCOUNT
     const uint32_t low = bits_of(ones & 0xFFFFu) + 2u * (bits_of(a & 0xFFFFu) + bits_of(b & 0xFFFFu)) +
                          4u * bits_of(fours & 0xFFFFu);
     const uint32_t all = bits_of(ones) + 2u * (bits_of(a) + bits_of(b)) + 4u * bits_of(fours);
     return low | ((all - low) << 16);
 #else
-    const uint32_t in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
-    uint32_t bytes;
+    const lanes in_pairs = held(0x55555555u), in_nibbles = held(0x33333333u), in_bytes = held(0x0F0F0F0Fu);
+    lanes bytes;
     ones = nibbles_of(ones, in_pairs, in_nibbles) + 2u * nibbles_of(a, in_pairs, in_nibbles);
     fours = nibbles_of(b, in_pairs, in_nibbles) + 2u * nibbles_of(fours, in_pairs, in_nibbles);
     bytes = bytes_of(ones, in_bytes) + 2u * bytes_of(fours, in_bytes);
@@ -442,52 +513,79 @@ KBNN_INLINE uint32_t bits_of_halves(uint32_t ones, uint32_t a, uint32_t b, uint3
 #endif
 }
 
-void kbnn_count_pairs(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
+/* Sums of the lower halves in the lower half, and of the upper ones; five words of two halves a filter. */
+KBNN_INLINE lanes count_pair(const uint32_t *x, filter_at *filters) {
+    lanes s0, c0, s1, c1, s2, c2, w, ones, a, b, fours;
+    w = NEXT_WORD(filters);
+    s0 = SAME(x[0]) ^ lower_twice(w);
+    s1 = SAME(x[1]) ^ upper_twice(w);
+    w = NEXT_WORD(filters);
+    s2 = SAME(x[2]) ^ lower_twice(w);
+    TRIPLE(ones, c0, s0, s1, s2);
+    s0 = SAME(x[3]) ^ upper_twice(w);
+    w = NEXT_WORD(filters);
+    s1 = SAME(x[4]) ^ lower_twice(w);
+    s2 = SAME(x[5]) ^ upper_twice(w);
+    TRIPLE(fours, c1, s0, s1, s2);
+    w = NEXT_WORD(filters);
+    s0 = SAME(x[6]) ^ lower_twice(w);
+    s1 = SAME(x[7]) ^ upper_twice(w);
+    w = NEXT_WORD(filters);
+    s2 = SAME(x[8]) ^ lower_twice(w);
+    TRIPLE(b, c2, s0, s1, s2);
+    FULL_ADDER(ones, a, ones, fours, b);
+    FULL_ADDER(b, fours, c0, c1, c2);
+    return bits_of_halves(ones, a, b, fours);
+}
+
+KBNN_HOT void kbnn_count_pairs(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
+#if KBNN_MVE
+    uint32_t *second = sums + filters;
+    (void)words;
+    for (; filters > 0; filters -= 4, weights += 4 * 5, sums += 4, second += 4) {
+        filter_at four = four_filters(weights, 5, filters);
+        const lanes both = count_pair(patch, &four);
+        store_sums(sums, both & 0xFFFFu, filters);
+        store_sums(second, both >> 16, filters);
+    }
+#else
     uint32_t *const end = sums + filters;
     (void)words;
-    for (; sums != end; ++sums, weights += 5) {
-        uint32_t s0, c0, s1, c1, s2, c2, w, ones, a, b, fours;
-        w = weights[0];
-        s0 = patch[0] ^ lower_twice(w);
-        s1 = patch[1] ^ upper_twice(w);
-        w = weights[1];
-        s2 = patch[2] ^ lower_twice(w);
-        TRIPLE(ones, c0, s0, s1, s2);
-        s0 = patch[3] ^ upper_twice(w);
-        w = weights[2];
-        s1 = patch[4] ^ lower_twice(w);
-        s2 = patch[5] ^ upper_twice(w);
-        TRIPLE(fours, c1, s0, s1, s2);
-        w = weights[3];
-        s0 = patch[6] ^ lower_twice(w);
-        s1 = patch[7] ^ upper_twice(w);
-        s2 = patch[8] ^ lower_twice(weights[4]);
-        TRIPLE(b, c2, s0, s1, s2);
-        FULL_ADDER(ones, a, ones, fours, b);
-        FULL_ADDER(b, fours, c0, c1, c2);
-        w = bits_of_halves(ones, a, b, fours);
-        sums[0] = w & 0xFFFFu;
-        sums[filters] = w >> 16;
+    for (; sums != end; ++sums) {
+        const uint32_t both = count_pair(patch, &weights);
+        sums[0] = both & 0xFFFFu;
+        sums[filters] = both >> 16;
     }
+#endif
+}
+
+/* Filters of any multiple of 3 words. */
+KBNN_INLINE lanes count_words(const uint32_t *x, filter_at *w, int32_t words) {
+    lanes sum = SAME(0);
+    for (; words >= 18; words -= 18, x += 18) {
+        sum += count_18(x, w);
+    }
+    for (; words >= 9; words -= 9, x += 9) {
+        sum += count_9(x, w);
+    }
+    for (; words >= 3; words -= 3, x += 3) {
+        sum += count_3(x, w);
+    }
+    return sum;
 }
 
 void kbnn_count_any(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
     BARRIER();
-    for (int32_t f = 0; f < filters; ++f) {
-        const uint32_t *x = patch;
-        uint32_t sum = 0;
-        int32_t left = words;
-        for (; left >= 18; left -= 18, x += 18, weights += 18) {
-            sum += count_18(x, weights);
-        }
-        for (; left >= 9; left -= 9, x += 9, weights += 9) {
-            sum += count_9(x, weights);
-        }
-        for (; left >= 3; left -= 3, x += 3, weights += 3) {
-            sum += count_3(x, weights);
-        }
-        sums[f] = sum;
+#if KBNN_MVE
+    for (; filters > 0; filters -= 4, weights += 4 * words, sums += 4) {
+        filter_at four = four_filters(weights, words, filters);
+        store_sums(sums, count_words(patch, &four, words), filters);
     }
+#else
+    for (uint32_t *const end = sums + filters; sums != end; ++sums) {
+        *sums = count_words(patch, &weights, words);
+    }
+#endif
     BARRIER();
 }
 
@@ -498,7 +596,7 @@ void kbnn_count_plain(const uint32_t *patch, const uint32_t *weights, int32_t fi
             uint32_t word = patch[k] ^ *weights++;
             word -= (word >> 1) & 0x55555555u;
             word = (word & 0x33333333u) + ((word >> 2) & 0x33333333u);
-            sum += sum_of_bytes((word + (word >> 4)) & 0x0F0F0F0Fu);
+            sum += bytes_in((word + (word >> 4)) & 0x0F0F0F0Fu);
         }
         sums[f] = sum;
     }
@@ -506,11 +604,24 @@ void kbnn_count_plain(const uint32_t *patch, const uint32_t *weights, int32_t fi
 
 /* ---- What becomes of the sums ----------------------------------------------------------------------------------- */
 
+#if !KBNN_MVE
+/* value >> 8, saturated. */
+static int32_t saturated_byte(int32_t value) {
+#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
+    int32_t result;
+    __asm__("ssat %0, #8, %1, asr #8" : "=r"(result) : "r"(value) : "cc");
+    return result;
+#else
+    return saturated(value >> 8);
+#endif
+}
+
 /* By a multiplier in the lower half of a word and an offset in the upper one. */
 KBNN_INLINE int32_t scaled_by(uint32_t sum, uint32_t channel, int32_t centre, int32_t shift) {
     const int32_t product = ((int16_t)((int32_t)sum - centre) * (int16_t)(channel & 0xFFFFu)) >> shift;
     return saturated_byte(product + ((int32_t)channel >> 16));
 }
+#endif
 
 void kbnn_write_short(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
     const kbnn_short *scaled = (const kbnn_short *)params;
@@ -518,6 +629,16 @@ void kbnn_write_short(const void *params, const uint32_t *sums, int32_t filters,
     const int32_t centre = scaled->centre;
     const int32_t shift = scaled->shift;
     int8_t *out = (int8_t *)pixel;
+#if KBNN_MVE
+    for (; filters > 0; filters -= 4, sums += 4, channel += 4, out += 4) {
+        const mve_pred16_t left = vctp32q((uint32_t)filters);
+        const int32x4_t by = vreinterpretq_s32_u32(vldrwq_z_u32(channel, left));
+        int32x4_t value = vreinterpretq_s32_u32(vldrwq_z_u32(sums, left)) - centre;
+        value = vshlq_r_s32(value * vmovlbq_s16(vreinterpretq_s16_s32(by)), -shift) + (by >> 16);
+        value = vmaxq_s32(vminq_s32(value >> 8, vdupq_n_s32(127)), vdupq_n_s32(-128));
+        vstrbq_p_s32(out, value, left);
+    }
+#else
     const uint32_t *const end = sums + filters;
     for (; end - sums >= 2; sums += 2, channel += 2, out += 2) {
         out[0] = (int8_t)scaled_by(sums[0], channel[0], centre, shift);
@@ -526,6 +647,7 @@ void kbnn_write_short(const void *params, const uint32_t *sums, int32_t filters,
     if (sums != end) {
         *out = (int8_t)scaled_by(*sums, *channel, centre, shift);
     }
+#endif
 }
 
 void kbnn_write_int8(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
@@ -568,17 +690,31 @@ void kbnn_write_bits(const void *params, const uint32_t *sums, int32_t filters, 
 
 /* ---- Binary convolution ----------------------------------------------------------------------------------------- */
 
-/* The signs of `count` values. */
+/* The signs of `count` values, at most 32. */
 static uint32_t signs_of(const int8_t *values, int32_t count, int32_t zero) {
+#if KBNN_MVE
+    /* Comparing 16 bytes gives 16 bits. */
+    const mve_pred16_t first = vctp8q((uint32_t)count);
+    uint32_t word = vcmpltq_m_n_s8(vldrbq_z_s8(values, first), (int8_t)zero, first);
+    if (count > 16) {
+        const mve_pred16_t second = vctp8q((uint32_t)count - 16u);
+        word |= (uint32_t)vcmpltq_m_n_s8(vldrbq_z_s8(values + 16, second), (int8_t)zero, second) << 16;
+    }
+    return word;
+#else
     uint32_t word = 0;
     for (int32_t k = 0; k < count; ++k) {
         word |= ((uint32_t)(values[k] - zero) >> 31) << k;
     }
     return word;
+#endif
 }
 
-/* The signs of 32 values that are aligned to words. */
+/* The signs of 32 values. */
 static uint32_t signs_of_32(const int8_t *values, int32_t zero) {
+#if KBNN_MVE
+    return signs_of(values, 32, zero);
+#else
     uint32_t word = 0;
     for (int32_t k = 0; k < 32; k += 4) {
         word >>= 4;
@@ -588,6 +724,7 @@ static uint32_t signs_of_32(const int8_t *values, int32_t zero) {
         word |= (uint32_t)(values[k + 3] - zero) & 0x80000000u;
     }
     return word;
+#endif
 }
 
 void kbnn_signs_of_int8(const int8_t *values, int32_t count, int32_t zero, uint32_t *words) {
@@ -804,7 +941,7 @@ static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
 /* Expands a row into pairs of int16 without their zero point. A patch may begin at an odd value; for those a second
  * phase holds the row from its second value on. Where pixels are multiples of 4 channels, the four values of a word
  * are in the order 0, 2, 1, 3, which is the order of the halves that they are expanded to. */
-static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
+KBNN_HOT static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
     const int32_t before = (int32_t)p->pad_left * p->channels;
     const int32_t inside = (int32_t)p->width * p->channels;
     const int32_t zero = p->zero;
@@ -909,9 +1046,18 @@ static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *mem
     } while (0)
 #endif
 
-/* The patches of four pixels, word by word: the first of each, the second, and so on. What is left of their length has
- * weights of zero and may hold anything. */
-static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
+#if KBNN_MVE
+KBNN_INLINE void copy_words(uint32_t *out, const uint32_t *from, int32_t count) {
+    for (; count > 0; count -= 4, out += 4, from += 4) {
+        const mve_pred16_t left = vctp32q((uint32_t)count);
+        vstrwq_p_u32(out, vldrwq_z_u32(from, left), left);
+    }
+}
+#endif
+
+/* The patches of four pixels, word by word: the first of each, the second, and so on; with MVE one after the other. What
+ * is left of their length has weights of zero and may hold anything. */
+KBNN_HOT static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
     const int32_t rows = p->kernel_height;
     const int32_t values = p->stride_x * p->channels;
     const int32_t pitch = (int32_t)p->ring_words * p->phases;
@@ -930,10 +1076,22 @@ static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t
     int32_t before_end = rows - row;
     for (int32_t i = rows; i > 0; --i) {
         const int32_t jump = (--before_end == 0 ? pitch * (1 - rows) : pitch) - row_words;
+#if KBNN_MVE
+        copy_words(out, a, row_words);
+        copy_words(out + p->patch_words, b, row_words);
+        copy_words(out + 2 * (int32_t)p->patch_words, c, row_words);
+        copy_words(out + 3 * (int32_t)p->patch_words, d, row_words);
+        out += row_words;
+        a += row_words;
+        b += row_words;
+        c += row_words;
+        d += row_words;
+#else
         int32_t k = row_words;
         do {
             FOUR_WORDS(out, a, b, c, d);
         } while (--k != 0);
+#endif
         a += jump;
         b += jump;
         c += jump;
@@ -946,7 +1104,27 @@ typedef struct {
     int32_t a, b, c, d;
 } four_sums;
 
-#if KBNN_DSP
+#if KBNN_MVE
+/* Words as they are multiplied at once, the bias first. A filter in int8 has the values of a word in the order 0, 2, 1, 3. */
+KBNN_INLINE const uint32_t *four_products(four_sums *s, const uint32_t *w, const uint32_t *x, int32_t words, int in_int8) {
+    const int16_t *a = (const int16_t *)(const void *)x;
+    const int16_t *b = a + 2 * words;
+    const int16_t *c = b + 2 * words;
+    const int16_t *d = c + 2 * words;
+    const uint16x8_t place = vidupq_n_u16(0, 1);
+    const uint16x8_t order = (place & 0xFFFCu) | ((place & 1u) << 1) | ((place >> 1) & 1u);
+    s->a = s->b = s->c = s->d = (int32_t)*w++;
+    for (; words > 0; words -= 4, a += 8, b += 8, c += 8, d += 8, w += in_int8 ? 2 : 4) {
+        const int16x8_t weights = in_int8 ? vldrbq_gather_offset_s16((const int8_t *)(const void *)w, order)
+                                          : vldrhq_s16((const int16_t *)(const void *)w);
+        s->a = vmladavaq_s16(s->a, vldrhq_s16(a), weights);
+        s->b = vmladavaq_s16(s->b, vldrhq_s16(b), weights);
+        s->c = vmladavaq_s16(s->c, vldrhq_s16(c), weights);
+        s->d = vmladavaq_s16(s->d, vldrhq_s16(d), weights);
+    }
+    return w;
+}
+#elif KBNN_DSP
 #define FOUR_PRODUCTS_ON(weight, a, b, c, d)                                             \
     "ldmia %[x]!, {r4, r5, r6, r8}\n\t"                                                  \
     "smlad %[a], " weight ", r4, " a "\n\tsmlad %[b], " weight ", r5, " b "\n\t"         \
@@ -991,9 +1169,8 @@ typedef struct {
             FOUR_PRODUCTS(*w++);                    \
         }                                           \
     }
-#define FIRST_EIGHT(two)                            \
-    s.a = s.b = s.c = s.d = (int32_t)*w++;          \
-    NEXT_EIGHT(two)
+/* Only the bias: without DSP instructions all words are multiplied in one loop, which is smaller. */
+#define FIRST_EIGHT(two) s.a = s.b = s.c = s.d = (int32_t)*w++
 #endif
 
 /* Four sums as results: by multiplier, shift and offset, which are the next words. */
@@ -1041,28 +1218,34 @@ static block block_of(const kbnn_conv_params *p, int32_t left) {
 
 /* Filters as expand_filters leaves them, on four patches of eight words or more. */
 KBNN_INLINE void filter_words(const block *b, const uint32_t *w, const uint32_t *patches, int8_t *out, int eight) {
-    for (const int8_t *const end = out + b->filters; out != end; ++out) {
+    const int8_t *const end = out + b->filters;
+    do {
         const uint32_t *x = patches;
         four_sums s;
+#if KBNN_MVE
+        w = four_products(&s, w, x, 8 * (b->more + 1), 0);
+        (void)eight;
+#else
         FIRST_EIGHT(TWO_OF_INT16);
         if (!eight) {
-            int32_t k = b->more;
+            int32_t k = b->more + !KBNN_DSP;
             do {
                 NEXT_EIGHT(TWO_OF_INT16);
             } while (--k != 0);
         }
+#endif
         RESULTS();
         STORE_BYTE(out, b->to3, s.d);
         STORE_BYTE(out, b->to2, s.c);
         STORE_BYTE(out, b->to1, s.b);
-        out[0] = (int8_t)s.a;
-    }
+        *out++ = (int8_t)s.a;
+    } while (out != end);
 }
 
-static void filter_expanded(const kbnn_conv_params *p, const uint32_t *w, const uint32_t *patches, int32_t left, int8_t *out) {
+KBNN_HOT static void filter_expanded(const kbnn_conv_params *p, const uint32_t *w, const uint32_t *patches, int32_t left, int8_t *out) {
     const block b = block_of(p, left);
     BARRIER();
-    if (b.more == 0) {
+    if (b.more == 0 && KBNN_DSP && !KBNN_MVE) {
         filter_words(&b, w, patches, out, 1);
     } else {
         filter_words(&b, w, patches, out, 0);
@@ -1079,10 +1262,14 @@ KBNN_INLINE void filter_stored(const kbnn_conv_params *p, const uint32_t *patche
         const uint32_t *x = patches;
         int32_t multiplier, shift;
         four_sums s;
+#if KBNN_MVE
+        w = four_products(&s, w, x, 8 * (b.more + 1), 1);
+#else
         FIRST_EIGHT(TWO_OF_INT8);
-        for (int32_t k = b.more; k != 0; --k) {
+        for (int32_t k = b.more + !KBNN_DSP; k != 0; --k) {
             NEXT_EIGHT(TWO_OF_INT8);
         }
+#endif
         multiplier = (int32_t)*w++;
         shift = (int32_t)*w++;
         if (any) {
@@ -1148,7 +1335,7 @@ void kbnn_conv(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     convolve(step, y, memory, EXPANDED);
 }
 
-void kbnn_conv_large(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+KBNN_HOT void kbnn_conv_large(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     convolve(step, y, memory, STORED);
 }
 

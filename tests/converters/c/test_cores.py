@@ -1,8 +1,10 @@
-"""Exported networks on emulated cores: their self-tests pass, and what they cost stays within what is promised."""
+"""Exported networks and single kernels on emulated cores: results, instructions, and memory."""
 
 import cores
 import pytest
 import sample_networks
+from compiled import Emulated, binary, check
+from operators import Builder
 
 from kbnn.converters import convert, export_c
 
@@ -30,6 +32,47 @@ def test_the_self_test_passes(core, small, tmp_path):
     needs(core)
     printed = cores.self_test(core, small, "net", tmp_path)
     assert "largest difference 0\nPASS" in printed.replace("\r", "")
+
+
+def layer(*shape, **options):
+    return lambda: binary(shape, options)
+
+
+def convolution(*shape, **options):
+    def built():
+        builder = Builder(*shape)
+        builder.convolution(**options)
+        return builder
+
+    return built
+
+
+KERNELS = {
+    "two pixels a word": layer(5, 7, 16, filters=33),
+    "3 words": layer(5, 6, 32, filters=5, size=1),
+    "6 words": layer(5, 6, 64, filters=7, size=1),
+    "9 words": layer(5, 6, 40, filters=6, stride=2),
+    "18 words": layer(5, 6, 64, filters=5),
+    "36 words": layer(4, 5, 128, filters=34),
+    "groups": layer(5, 5, 64, filters=6, groups=2),
+    "odd patches in int8": convolution(6, 7, 3, filters=5),
+    "short patches in int8": convolution(6, 7, 16, filters=5, size=1),
+    "many weights in int8": convolution(4, 5, 20, filters=33, stride=2),
+    "an activation in int8": convolution(6, 7, 4, filters=6, activation=1),
+}
+
+
+@pytest.fixture(scope="module", params=["cortex-m4", "cortex-m55"])
+def emulated(request, tmp_path_factory):
+    """Cores with instructions of their own: DSP, and vectors."""
+    core = next(core for core in cores.CORES if core.name == request.param)
+    needs(core)
+    return Emulated(core, tmp_path_factory.mktemp(core.name))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_with_the_instructions_of_a_core(name, emulated):
+    check(emulated, KERNELS[name]())
 
 
 def test_instructions_and_stack_are_counted_the_same_every_time(small, tmp_path):

@@ -2,28 +2,10 @@
 
 import numpy as np
 import pytest
-from operators import Builder, f32, run
+from compiled import binary, check
+from operators import Builder, f32
 
 from kbnn.converters.errors import ConversionError
-
-
-def check(compiler, builder, batch=3, seed=1):
-    """The kernels that a file becomes, after its C code has given what its operators define on random images."""
-    file = builder.file()
-    images = np.random.default_rng(seed).integers(-128, 128, size=(batch, *file.inputs["image"].shape[1:]))
-    images = images.astype(np.int8)
-    network, _, program = compiler.network(file)
-    expected = run(file, images)[builder.last.index].reshape(batch, -1)
-    np.testing.assert_array_equal(compiler.run(program, images), expected)
-    return {step.kernel for step in network.steps}
-
-
-def binary(shape, *layers):
-    builder = Builder(*shape)
-    for layer in layers:
-        builder.signs()
-        builder.binary(**layer)
-    return builder
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8, 16, 17, 32, 40, 64, 96, 128])
