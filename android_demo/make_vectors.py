@@ -13,14 +13,14 @@ from sklearn.datasets import load_sample_image
 
 from kbnn import datasets, models
 from kbnn.converters import Description, android, convert
-from kbnn.converters.android import Input
+from kbnn.converters.android import InputSpec
 
 RESOURCES = Path(__file__).parent / "app" / "src" / "test" / "resources"
 VECTORS, FILES = RESOURCES / "vectors", RESOURCES / "files"
 MEAN, STD = (125.31, 122.95, 113.87), (62.99, 62.09, 66.7)
 
 
-def cases() -> dict[str, tuple[np.ndarray, Input]]:
+def cases() -> dict[str, tuple[np.ndarray, InputSpec]]:
     """Name -> a picture `(h, w, 3)` and how it is fed."""
     digits = datasets.load("digits")
     scans = {f"digit{k}": (np.repeat(digits.test.images[k], 3, axis=-1), android.input_of(digits)) for k in range(3)}
@@ -28,11 +28,11 @@ def cases() -> dict[str, tuple[np.ndarray, Input]]:
     landscape, portrait = photograph[::4, ::4], photograph[100:300:2, 200:330:2]
     return {
         **scans,
-        "same_size": (photograph[200:232, 300:332], Input(32, 32, 3, 32, MEAN, STD)),
-        "landscape_shrunk": (landscape, Input(32, 32, 3, 32, MEAN, STD)),
-        "portrait_shrunk_and_cut": (portrait, Input(32, 36, 3, 40, MEAN, STD)),
-        "grown": (photograph[:9, :7], Input(16, 16, 3, 16, MEAN, STD)),
-        "colour_as_luma": (portrait, Input(8, 8, 1, 8, (77.89,), (95.87,))),
+        "same_size": (photograph[200:232, 300:332], InputSpec(32, 32, 3, 32, MEAN, STD)),
+        "landscape_shrunk": (landscape, InputSpec(32, 32, 3, 32, MEAN, STD)),
+        "portrait_shrunk_and_cut": (portrait, InputSpec(32, 36, 3, 40, MEAN, STD)),
+        "grown": (photograph[:9, :7], InputSpec(16, 16, 3, 16, MEAN, STD)),
+        "colour_as_luma": (portrait, InputSpec(8, 8, 1, 8, (77.89,), (95.87,))),
     }
 
 

@@ -104,7 +104,9 @@ def test_the_apps_test_vectors_come_from_this_pipeline():
         kept = np.fromfile(made.VECTORS / f"{name}.bin", "<f4").reshape(spec.height, spec.width, spec.channels)
         np.testing.assert_allclose(android.prepare(pixels, spec), kept, atol=1e-5, err_msg=name)
         kept_spec = json.loads((made.VECTORS / f"{name}.json").read_text())
-        assert android.Input(**{key: tuple(v) if isinstance(v, list) else v for key, v in kept_spec.items()}) == spec
+        assert (
+            android.InputSpec(**{key: tuple(v) if isinstance(v, list) else v for key, v in kept_spec.items()}) == spec
+        )
 
 
 def test_digits_among_the_vectors_come_from_the_data_set(digits: Dataset):
