@@ -32,7 +32,7 @@ _IMAGES = 32
 
 
 @dataclass(frozen=True)
-class Artifact:
+class Artifact(tables.Shown):
     """What `convert` wrote, its audit, and its parity with Keras."""
 
     path: str

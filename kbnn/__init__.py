@@ -24,6 +24,7 @@ _PACKAGES = (
     "loading",
     "methods",
     "models",
+    "pretrained",
     "quantizers",
     "regularizers",
     "reproduction",
@@ -36,6 +37,7 @@ _CLASSES = {"Classifier": "kbnn.converters.classifier"}
 __all__ = [*_PACKAGES, *_CLASSES]
 
 _keras.select_legacy_keras()
+_keras.quiet_in_notebooks()
 _keras.register_with_keras("kbnn.activations", "kbnn.layers", "kbnn.quantizers", "kbnn.regularizers")
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -11,6 +13,8 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import wrapt
+
+from kbnn.native_output import held_stderr
 
 VARIABLE = "TF_USE_LEGACY_KERAS"
 _TRUE = ("1", "true", "True")
@@ -99,6 +103,33 @@ def register_with_keras(*modules: str) -> None:
     # TensorFlow would import tf_keras while it resolves `tf.keras`, which our modules need resolved.
     if "tensorflow" in sys.modules:
         importlib.import_module("tf_keras")
+
+
+def quiet_in_notebooks() -> None:
+    """Holds back what TensorFlow's native libraries print while it is imported, which a notebook would show in red."""
+    if "ipykernel" not in sys.modules or "tensorflow" in sys.modules:
+        return
+
+    class Finder(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+            if name != "tensorflow":
+                return None
+            sys.meta_path.remove(self)
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.loader is not None:
+                execute = spec.loader.exec_module
+
+                def held(module: ModuleType) -> None:
+                    with held_stderr(show_on_error=True):
+                        execute(module)
+                        # Its lazily loaded Keras, and with it our layers, print as much again.
+                        _ = module.keras.layers
+
+                spec.loader.exec_module = held  # type: ignore[method-assign]
+            return spec
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.meta_path.insert(0, Finder())
 
 
 def forget_scratch_gradients() -> None:

@@ -42,7 +42,7 @@ class LayerCost:
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(tables.Shown):
     """The cost of a deployed network. All totals are sums over `layers`.
 
     `real_parameters` includes `thresholds`, the per-channel shifts before a sign (RSign, batch median). `real_macs`

@@ -1,9 +1,35 @@
-"""Tables as plain text, for results that people read."""
+"""Tables for results that people read: plain text in a terminal, HTML in a notebook."""
 
+import contextvars
+import html
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from kbnn.printable import printable
+
+# While a result is written as HTML: the tables that stand for the marks in its text.
+_TABLES: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("tables", default=None)
+_MARK = "\x1e"
+
+
+class Shown:
+    """A result that prints as text, and that notebooks show as HTML with the same words and tables."""
+
+    def _repr_html_(self) -> str:
+        found: list[str] = []
+        token = _TABLES.set(found)
+        try:
+            text = str(self)
+        finally:
+            _TABLES.reset(token)
+        parts = re.split(f"{_MARK}(\\d+){_MARK}", text)
+        return "".join(_paragraph(part) if k % 2 == 0 else found[int(part)] for k, part in enumerate(parts))
+
+
+def _paragraph(text: str) -> str:
+    text = text.strip("\n")
+    return f'<pre style="white-space: pre-wrap; margin: .4em 0">{html.escape(text)}</pre>' if text else ""
 
 
 def render(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> str:
@@ -11,6 +37,10 @@ def render(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str 
 
     A column name that starts with `>` is right-aligned (the mark is dropped).
     """
+    found = _TABLES.get()
+    if found is not None:
+        found.append(_html(columns, rows, title))
+        return f"{_MARK}{len(found) - 1}{_MARK}"
     import rich.box
     import rich.console
     import rich.table
@@ -24,6 +54,19 @@ def render(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str 
     out = io.StringIO()
     rich.console.Console(file=out, width=10_000, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
+
+
+def _html(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None) -> str:
+    styles = [f"text-align: {'right' if column.startswith('>') else 'left'}" for column in columns]
+
+    def line(kind: str, cells: Iterable[object]) -> str:
+        texts = ("" if cell is None else html.escape(printable(cell)) for cell in cells)
+        return "".join(f'<{kind} style="{style}">{text}</{kind}>' for style, text in zip(styles, texts, strict=True))
+
+    caption = f'<caption style="text-align: left">{html.escape(title)}</caption>' if title else ""
+    head = line("th", (column.removeprefix(">") for column in columns))
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def size(count: int) -> str:

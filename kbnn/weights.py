@@ -1,14 +1,18 @@
 """Weight files: named by their sha256, checked layer by layer on loading, and passed on from stage to stage.
 
 >>> path = kbnn.weights.save(model, "weights")          # weights/bireal18-<sha256>.h5
+>>> path = kbnn.weights.pack(model, "weights")          # weights/bireal18-<sha256>.npz, about a quarter of the size
 >>> kbnn.weights.load(model, path)                      # the same network with the same method
 >>> left = kbnn.weights.transfer(float_twin, model)     # by name, from another method's network
+>>> kbnn.weights.start(model, "cifar10")                # from weights that ship, a run, or a file
 """
 
 import hashlib
+import io
 import json
 import os
 import re
+import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +23,19 @@ import larq as lq
 import numpy as np
 import tensorflow as tf
 
-from kbnn import files, structure
+from kbnn import files, pretrained, structure
 from kbnn.errors import KbnnError, UsageError
 from kbnn.layers.binarized import Binarized
-from kbnn.loading import open_hdf5
+from kbnn.loading import load_model, open_hdf5
 
 # The settings of a layer that a method decides.
 _SETTINGS = ("input_quantizer", "kernel_quantizer", "scale")
 _ATTRIBUTE = "kbnn"
+# Integers that packed latent weights are stored as, smallest first, each with its largest magnitude.
+_PACKED = {"int8": 127, "int16": 32767}
+# How often weights that have changed sides are moved by one level.
+_ROUNDS = 16
+_HDF5, _NUMPY = ".h5", ".npz"
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,104 @@ def save(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
         with h5py.File(written, "a") as file:
             file.attrs[_ATTRIBUTE] = json.dumps({layer.name: _settings(layer) for layer in _weighted(model)})
         data = written.read_bytes()
-    path = Path(folder) / f"{model.name}-{hashlib.sha256(data).hexdigest()}.h5"
+    return _write(model, folder, data, _HDF5)
+
+
+def pack(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
+    """Writes `folder/NAME-<sha256>.npz`, with the latent kernels of 1-bit layers in 8 bits, and returns its path.
+
+    A latent kernel w is only compared, with zero or with its filter's mean, and for some methods averaged. It is
+    stored as integers q in int8 and a float32 scale s per filter: w ≈ s·q, where s keeps the mean of |w|. Weights that
+    rounding takes to the other side are moved back by a level, so that every binary value stays. The weights can be
+    trained further. A kernel that int8 cannot hold so is stored in int16, else in float32, like all other weights.
+
+    Raises:
+        KbnnError: the folder cannot be written.
+    """
+    content = io.BytesIO()
+    settings = json.dumps({layer.name: _settings(layer) for layer in _weighted(model)})
+    np.savez_compressed(content, **{_ATTRIBUTE: np.array(settings)}, **_packed(model))
+    return _write(model, folder, content.getvalue(), _NUMPY)
+
+
+def _write(model: tf.keras.Model, folder: str | os.PathLike[str], data: bytes, ending: str) -> Path:
+    path = Path(folder) / f"{model.name}-{hashlib.sha256(data).hexdigest()}{ending}"
     files.write(path, data)
     return path
+
+
+def _packed(model: tf.keras.Model) -> dict[str, np.ndarray]:
+    names = {id(structure.latent(weight)): name for name, weight in _weights(model).items()}
+    arrays = {name: weight.numpy() for name, weight in _weights(model).items()}
+    for layer in structure.binary_layers(model):
+        for kernel, quantizer in structure.binary_kernels(layer):
+            name = names.get(id(kernel))
+            if name is not None:
+                arrays |= _packed_kernel(name, arrays.pop(name), quantizer)
+    return arrays
+
+
+def _packed_kernel(name: str, kernel: np.ndarray, quantizer: structure.Quantizer) -> dict[str, np.ndarray]:
+    """The kernel in the smallest type that keeps its binary values."""
+    wanted = _signs(kernel, quantizer)
+    axes = tuple(range(kernel.ndim - 1))
+    peak, mean = np.abs(kernel).max(axes), np.abs(kernel).mean(axes)
+    for kind, largest in _PACKED.items():
+        q = np.round(kernel / np.where(peak > 0, peak, 1.0) * largest)
+        for _ in range(_ROUNDS):
+            scale = (mean / np.maximum(np.abs(q).mean(axes), 1 / largest)).astype(np.float32)
+            wrong = _signs((q * scale).astype(np.float32), quantizer) != wanted
+            if not wrong.any():
+                return {f"{name}.{kind}": q.astype(kind), f"{name}.scale": scale}
+            q = np.clip(q + np.where(wanted, 1, -1) * wrong, -largest, largest)
+    return {name: kernel}
+
+
+def _signs(kernel: np.ndarray, quantizer: structure.Quantizer) -> np.ndarray:
+    return structure.signs(structure.quantize(quantizer, tf.constant(kernel)).numpy(), quantizer)
+
+
+def start(model: tf.keras.Model, source: str | os.PathLike[str]) -> None:
+    """Initializes a network from trained weights; a classifier for other classes keeps its own initialization.
+
+    Args:
+        model: the network to initialize. Its method may be another one than that of the weights.
+        source: the data set or the name of weights that ship for this network (`kbnn models --pretrained`), else the
+            folder of a run, a `.keras` or SavedModel file, or a file of weights.
+
+    Raises:
+        UsageError: no such weights, or weights of another network.
+        KbnnError: the file is damaged.
+    """
+    entry = pretrained.find(model.name, os.fspath(source))
+    known = _read(entry.path) if entry else _known(source, model.name)
+    last = model.layers[-1].name
+    names = [name for name in _weights(model) if name.rpartition("/")[0] == last]
+    weights = _weights(model)
+    fits = all(name in known.arrays and known.arrays[name].shape == tuple(weights[name].shape) for name in names)
+    _transfer(known, model, () if fits else (last,))
+
+
+def _known(source: str | os.PathLike[str], network: str) -> Source:
+    path = Path(source)
+    if not path.exists():
+        raise pretrained.no_such(network, os.fspath(source))
+    found = load_source(path)
+    return _of_model(found) if isinstance(found, tf.keras.Model) else _read(found)
+
+
+def load_source(source: str | os.PathLike[str]) -> tf.keras.Model | Path:
+    """The model of a run's folder, a `.keras` file or a SavedModel; any other path as it is.
+
+    Raises:
+        KbnnError: the run has no model yet, or the file is damaged.
+    """
+    path = Path(source)
+    if path.is_dir() and not (path / "saved_model.pb").is_file():
+        from kbnn.training.run import Run
+
+        return Run.open(path).model()
+    return load_model(path) if path.is_dir() or path.suffix == ".keras" else path
 
 
 def load(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
@@ -97,6 +201,10 @@ def transfer(
         KbnnError: as `load`.
     """
     known = _of_model(source) if isinstance(source, tf.keras.Model) else _read(Path(source))
+    return _transfer(known, target, skip)
+
+
+def _transfer(known: Source, target: tf.keras.Model, skip: Collection[str]) -> tuple[str, ...]:
     weights = {name: weight for name, weight in _weights(target).items() if name.rpartition("/")[0] not in skip}
     for name, weight in weights.items():
         if name in known.arrays:
@@ -154,14 +262,34 @@ def _read(path: Path) -> Source:
     """The content of a weight file; if its name contains a sha256, the file must match it."""
     if not path.is_file():
         raise KbnnError(f"no file of weights at '{path}': check the path")
-    stated = re.search(r"-([0-9a-f]{64})\.h5$", path.name)
+    stated = re.search(r"-([0-9a-f]{64})\.(?:h5|npz)$", path.name)
     if stated and hashlib.sha256(path.read_bytes()).hexdigest() != stated[1]:
         raise KbnnError(f"'{path}' is damaged: its sha256 is not the one in its name, fetch or save it again")
+    if path.suffix == _NUMPY:
+        return _unpacked(path)
     try:
         with open_hdf5(path) as file:
             return _content(str(path), file)
     except (OSError, KeyError, ValueError) as error:
         raise KbnnError(f"'{path}' is not a file of weights in Keras's HDF5 format ({error}): save it again") from error
+
+
+def _unpacked(path: Path) -> Source:
+    """The content of a file that `pack` wrote."""
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            stored = {name: file[name] for name in file.files}
+        settings = json.loads(str(stored.pop(_ATTRIBUTE)))
+        arrays = {}
+        for name, array in stored.items():
+            kernel, _, kind = name.rpartition(".")
+            if kind in _PACKED:
+                arrays[kernel] = array.astype(np.float32) * stored[f"{kernel}.scale"]
+            elif kind != "scale":
+                arrays[name] = array
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise KbnnError(f"'{path}' is not a file of packed weights ({error}): pack it again") from error
+    return Source(f"file '{path}'", arrays, settings)
 
 
 def _content(what: str, file: h5py.File) -> Source:

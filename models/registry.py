@@ -2,19 +2,22 @@
 
 import fnmatch
 import inspect
+import os
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pydantic
 import tensorflow as tf
 
-from kbnn import methods
+from kbnn import methods, pretrained
 from kbnn._keras import forget_scratch_gradients
 from kbnn.errors import UsageError, unknown
 from kbnn.methods import Method
 from kbnn.registry import Registry
+from kbnn.weights import start
 
 Builder = Callable[..., tf.Tensor]
 Shape = tuple[pydantic.PositiveInt | None, pydantic.PositiveInt | None, pydantic.PositiveInt]
@@ -126,6 +129,8 @@ def build(
     method: str | Method | None = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     classes: int | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    include_top: bool = True,
     **options: Any,
 ) -> tf.keras.Model:
     """Builds a network; the model returns logits `(B, classes)`.
@@ -136,16 +141,31 @@ def build(
             not given.
         input_shape: `(H, W, C)`.
         classes: number of logits.
+        weights: trained weights to start from: the data set or the name of weights that ship (see `kbnn models
+            --pretrained`), the folder of a run, a `.keras` file or a file of weights. Weights that ship bring their
+            method, options, input shape and classes, unless others are given; a classifier for other classes is
+            initialized at random.
+        include_top: whether the network ends with its classifier; without it, the model returns what the classifier
+            would read: features `(B, C)`.
         **options: the architecture's own options, see `kbnn models NAME`.
 
     Raises:
         UsageError: an unknown name, method or option, a value that an option does not take, a method that does not fit
-            the architecture, an image that is too small, or fewer than one class.
+            the architecture, an image that is too small, fewer than one class, or weights of another network.
+        KbnnError: the weights are damaged.
 
     Example:
         >>> kbnn.models.build("resnet20", method="bireal", input_shape=(32, 32, 3), classes=10)
+        >>> kbnn.models.build("resnet20", weights="cifar10", classes=5)
     """
     architecture = get(name)
+    shipped = None if weights is None else pretrained.find(name, os.fspath(weights), _method_name(method))
+    if shipped is not None:
+        method = method or shipped.method
+        input_shape, classes = input_shape or shipped.input_shape, classes or len(shipped.classes)
+        options = {**shipped.options, **options}
+    elif weights is not None and not Path(weights).exists():
+        raise pretrained.no_such(name, os.fspath(weights))
     chosen = method.fresh() if isinstance(method, Method) else methods.get(method or architecture.method)
     if chosen.base in architecture.refuses:
         raise UsageError(f"{name} cannot take method '{chosen.base}': {architecture.refuses[chosen.base]}")
@@ -160,8 +180,16 @@ def build(
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
     model = tf.keras.Model(inputs, logits, name=name)
+    if weights is not None:
+        start(model, weights if shipped is None else shipped.name)
+    if not include_top:
+        model = tf.keras.Model(inputs, model.layers[-1].input, name=name)
     forget_scratch_gradients()
     return model
+
+
+def _method_name(method: str | Method | None) -> str | None:
+    return method.name if isinstance(method, Method) else method
 
 
 def _checked_options(architecture: Architecture, options: dict[str, Any]) -> dict[str, Any]:

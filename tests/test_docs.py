@@ -52,6 +52,13 @@ def test_the_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
         output for cell in executed.cells for output in cell.get("outputs", []) if output.get("name") == "stdout"
     ]
     assert printed
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+    if path.stem == "train_and_deploy":
+        shown = "".join(output["data"].get("text/html", "") for output in outputs if "data" in output)
+        assert "epoch 2/2" in shown
+        assert "<progress" not in shown, "the bar disappears when training has ended"
+        assert "<table>" in shown
 
 
 def test_a_notebook_is_committed_without_its_outputs():

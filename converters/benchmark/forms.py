@@ -54,7 +54,7 @@ class MeasuredForm:
 
 
 @dataclass(frozen=True)
-class FormComparison:
+class FormComparison(tables.Shown):
     """All forms of a network; `recommended` is the name of the best one with its kernel, `reason` says why."""
 
     forms: tuple[MeasuredForm, ...]

@@ -146,7 +146,7 @@ class Numerics:
 
 
 @dataclass(frozen=True)
-class BenchmarkReport:
+class BenchmarkReport(tables.Shown):
     """The latency of one file on one target, and whether it can be trusted.
 
     `timing_valid` is False as soon as one of `warnings` speaks against the figures. `binary_share_of_time` is the
@@ -170,7 +170,7 @@ class BenchmarkReport:
 
 
 @dataclass(frozen=True)
-class BenchmarkComparison:
+class BenchmarkComparison(tables.Shown):
     """Reports of several files that ran alternately on the same target with the same options."""
 
     reports: tuple[BenchmarkReport, ...]

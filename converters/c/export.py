@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import kbnn
+from kbnn import tables
 from kbnn.converters.c import integer
 from kbnn.converters.c.plan import Plan, check_fits, plan
 from kbnn.converters.c.source import Program, program, wrapped
@@ -114,7 +115,7 @@ _RESERVED = frozenset(
 
 
 @dataclass(frozen=True)
-class CExport:
+class CExport(tables.Shown):
     """What `export_c` wrote. `constant_bytes` are the weights and tables in flash, without code."""
 
     folder: str
@@ -138,7 +139,7 @@ class CExport:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(tables.Shown):
     """The self-test on this machine; `unchecked` is what it says nothing about."""
 
     compiler: str

@@ -105,7 +105,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(tables.Shown):
     """What `inspect` finds.
 
     `float_convolutions` are all convolutions and dense layers that are not binary, including int8 ones. `binary_share`

@@ -1,8 +1,10 @@
 """From the intermediate form to a TFLite file, with Larq Compute Engine's converter; tensors are named after layers."""
 
+import contextlib
 import copy
 import json
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 
 import numpy as np
@@ -41,7 +43,7 @@ def lower(graph: Graph, options: Mapping[str, object]) -> File:
 
 
 def _convert(trace: Trace) -> bytes:
-    with files.scratch() as folder, held_stderr() as log:
+    with files.scratch() as folder, held_stderr() as log, _only_warnings():
         try:
             # Imported here, because it loads a native library of 190 MB.
             from larq_compute_engine import convert_saved_model
@@ -51,6 +53,18 @@ def _convert(trace: Trace) -> bytes:
         except Exception as error:
             said = "; ".join(log.lines("error:")) or " ".join(str(error).split())
             raise ConversionError(f"LCE cannot convert the model: {said[:400]}; replace the layer it names") from error
+
+
+@contextlib.contextmanager
+def _only_warnings() -> Iterator[None]:
+    """Keeps TensorFlow's Python logger from saying where it wrote the scratch model."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def with_names(file: File, trace: Trace, graph: Graph) -> File:

@@ -80,7 +80,7 @@ class Rounding:
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(tables.Shown):
     """What `verify` finds. The figures are the worst of all kernels that run the file.
 
     `max_abs_difference`, `mean_abs_difference` and `median_abs_difference` are taken over images of the largest

@@ -19,7 +19,7 @@ from kbnn.analysis.measures import (
     quantization_error,
     weight_entropy,
 )
-from kbnn.analysis.report import LayerReport, Report, report
+from kbnn.analysis.report import LayerReport, Report, drawings, report
 from kbnn.analysis.weight_history import WeightHistory
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "activation_entropy",
     "angle",
     "batch_median",
+    "drawings",
     "entropy",
     "flip_ratio",
     "network_entropy",

@@ -40,7 +40,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgement(tables.Shown):
     """Figures over the test images: accuracies as shares of 1 with a 95 % interval, mean cross-entropy in nats."""
 
     model: str

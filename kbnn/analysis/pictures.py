@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import html
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ class Picture:
     def png(self) -> bytes:
         """PNG on white, for documents and slides."""
         return _render(self, "light", format="png", facecolor="white", dpi=150, metadata={"Software": None})
+
+    def _repr_html_(self) -> str:
+        image = base64.b64encode(self.png).decode()
+        caption = html.escape(self.caption)
+        return f'<img alt="" style="max-width: 100%" src="data:image/png;base64,{image}"><p>{caption}</p>'
 
     @property
     def is_broad(self) -> bool:

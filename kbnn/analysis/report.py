@@ -1,13 +1,16 @@
 """The figures of a network's binary layers, as a table."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kbnn import tables
 from kbnn.analysis import measures
 from kbnn.analysis.observation import SAMPLES, Observation, images_of, observe
+
+if TYPE_CHECKING:
+    from kbnn.analysis.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(tables.Shown):
     """All binary layers of a network over some images.
 
     `weight_entropy` and `activation_entropy` are ML+BMA's H: Σ over layers in log10 units.
@@ -99,6 +102,27 @@ def report(model: Any, data: Any, samples: int = SAMPLES) -> Report:
     """
     images = images_of(data, samples)
     return summarise(model.name, len(images), observe(model, images))
+
+
+def drawings(model: Any, data: Any, samples: int = SAMPLES) -> "dict[str, Picture]":
+    """The pictures of `kbnn analyze` by name; a notebook shows each one that a cell ends with.
+
+    Args:
+        model: a Keras model with binary layers.
+        data: a `kbnn.datasets.Dataset`, of which held-out images are taken, or network inputs `(N, H, W, C)`.
+        samples: the largest number of images.
+
+    Raises:
+        UsageError: the model has no binary layer.
+
+    Example:
+        >>> kbnn.analysis.drawings(model, data)["shares"]
+    """
+    from kbnn.analysis.figures import of_networks
+
+    images = images_of(data, samples)
+    layers = observe(model, images)
+    return of_networks({model.name: layers}, {model.name: summarise(model.name, len(images), layers)})
 
 
 def summarise(name: str, samples: int, observations: list[Observation]) -> Report:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kbnn import files, structure
+from kbnn import files, structure, tables
 from kbnn.analysis import figures
 from kbnn.analysis.observation import Observation, observe
 from kbnn.analysis.over_epochs import over_epochs
@@ -33,7 +33,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(tables.Shown):
     """What was found: one report per network, and where pictures and page were written."""
 
     page: str

@@ -12,6 +12,7 @@ import click
 from kbnn import tables
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import UsageError
+from kbnn.pretrained import Pretrained
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,7 +34,10 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A network with its costs for an input: weights in kB (1-bit kernels packed, the rest in float32), and MACs."""
+    """A network with its costs for an input: weights in kB (1-bit kernels packed, the rest in float32), and MACs.
+
+    `trained` are the accuracies of the weights and files that ship, by their names.
+    """
 
     name: str
     method: str
@@ -41,6 +45,7 @@ class Fit:
     binary_macs: int
     real_macs: int
     published: dict[str, str]
+    trained: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +66,11 @@ class Fits:
                 _millions(fit.binary_macs),
                 _millions(fit.real_macs),
                 ", ".join(f"{data} {top1}" for data, top1 in fit.published.items()),
+                ", ".join(f"{name.removeprefix(f'{fit.name}-')} {top1:.1%}" for name, top1 in fit.trained.items()),
             )
             for fit in self.models
         ]
-        columns = ("name", "method", ">kB", ">binary MACs (M)", ">real MACs (M)", "published top-1 (%)")
+        columns = ("name", "method", ">kB", ">binary MACs (M)", ">real MACs (M)", "published top-1 (%)", "trained here")
         title = f"input {_size(self.input_shape)}: {len(rows)} of {len(rows) + len(self.refused)} networks fit"
         reasons = "\n".join(f"not {name}: {reason}" for name, reason in self.refused.items())
         return "\n\n".join(part for part in (tables.render(columns, rows, title), reasons) if part)
@@ -83,6 +89,33 @@ class Listing:
     def __str__(self) -> str:
         rows = [(row.name, _size(row.input_shape), row.classes, row.method, row.summary) for row in self.models]
         return tables.render(("name", "input", ">classes", "method", ""), rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The weights that ship."""
+
+    weights: tuple[Pretrained, ...]
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                each.name,
+                each.method,
+                _size(each.input_shape),
+                len(each.classes),
+                each.recipe,
+                f"{each.epochs}/{each.planned_epochs}",
+                f"{each.test_top1:.2%}",
+                f"{each.size_bytes / 1000:.1f}",
+                each.sha256[:12],
+            )
+            for each in self.weights
+        ]
+        columns = ("weights", "method", "input", ">classes", "recipe", ">epochs", ">top-1", ">kB", "sha256")
+        table = tables.render(columns, rows, "trained weights; top-1 of the packed weights on the whole test set")
+        name = self.weights[0].name
+        return f"{table}\n\nstart from them: kbnn train --weights {name} --data photos/ --size 32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +149,7 @@ class Details:
 
 @click.command(cls=Command)
 @click.argument("name", default="*")
+@click.option("--pretrained", is_flag=True, help="List the trained weights that ship.")
 @click.option("--cost", is_flag=True, help="Count storage and multiplications, layer by layer.")
 @click.option("--input", "input_shape", metavar="HxWxC", help="Size of the images, such as 32x32x3.")
 @click.option("--classes", type=int, help="Number of classes.")
@@ -129,6 +163,7 @@ class Details:
 @json_option
 def command(
     name: str,
+    pretrained: bool,
     cost: bool,
     input_shape: str | None,
     classes: int | None,
@@ -144,6 +179,7 @@ def command(
     \b
     Example:
       kbnn models
+      kbnn models --pretrained
       kbnn models --input 96x96x3 --classes 5 --max-kb 100 --max-macs 50M
       kbnn models "presb*"
       kbnn models resnet20
@@ -157,6 +193,9 @@ def command(
         raise UsageError("what to count is not clear: give one NAME, see 'kbnn models'")
     if not cost and not budget.is_given and (shape or classes or method or settings):
         raise UsageError("--input, --classes, --method and --option need --cost, --max-kb or --max-macs")
+    if pretrained:
+        show(_trained(name), as_json)
+        return
     if _is_pattern(name) and not budget.is_given:
         show(_listing(name), as_json)
         return
@@ -212,7 +251,13 @@ def _fits(
             continue
         kilobytes = cost.storage_bits / 8000
         fit = Fit(
-            each.name, method or each.method, kilobytes, int(cost.binary_macs), int(cost.real_macs), each.published
+            each.name,
+            method or each.method,
+            kilobytes,
+            int(cost.binary_macs),
+            int(cost.real_macs),
+            each.published,
+            _accuracies(each.name),
         )
         reason = budget.refusal(fit)
         if reason:
@@ -224,10 +269,32 @@ def _fits(
     return Fits(shape or found[0].input_shape, classes, tuple(sorted(fits, key=lambda fit: fit.kilobytes)), refused)
 
 
+def _trained(pattern: str) -> Trained:
+    from kbnn import pretrained
+
+    every = pretrained.all_networks()
+    found = [each for each in every if any(fnmatch.fnmatchcase(text, pattern) for text in (each.name, each.network))]
+    if not found:
+        raise UsageError(
+            f"no trained weights match '{pattern}': choose one of {', '.join(each.name for each in every)}"
+        )
+    return Trained(tuple(found))
+
+
+def _accuracies(network: str) -> dict[str, float]:
+    """Top-1 of the weights and the files of a network that ship, the most accurate first."""
+    from kbnn import examples, pretrained
+
+    known = {each.name: each.test_top1 for each in pretrained.all_networks() if each.network == network}
+    files = [examples.get(name) for name in examples.names() if name.startswith(f"{network}-")]
+    known = {**{file.name: file.test_top1 for file in files}, **known}
+    return dict(sorted(known.items(), key=lambda item: -item[1]))
+
+
 def _listing(pattern: str) -> Listing:
     from kbnn.cli.cache import cached
 
-    rows = cached("models", ["kbnn.models"], ["kbnn.architectures"], _all_rows)
+    rows = cached("models", ["kbnn.models"], ["kbnn.architectures"], all_rows)
     found = [
         Row(**{**row, "input_shape": tuple(row["input_shape"])})
         for row in rows
@@ -238,7 +305,7 @@ def _listing(pattern: str) -> Listing:
     return Listing(tuple(found))
 
 
-def _all_rows() -> list[dict[str, Any]]:
+def all_rows() -> list[dict[str, Any]]:
     import_tensorflow()
     from kbnn.models import architectures
 

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("recipe", required=False)
 @click.option("--model", help="Network, see `kbnn models`.")
-@click.option("--method", help="Binarization method, such as siman or xnor+ml.  [default: bireal]")
+@click.option("--method", help="Binarization method, such as siman or xnor+ml.  [default: bireal, or the weights']")
+@click.option(
+    "--weights",
+    metavar="NAME|PATH",
+    help="Start from trained weights: a name of `kbnn models --pretrained`, a run, or a file.",
+)
 @click.option("--dataset", help="Data set by name, such as digits or cifar10.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of your own images, one sub-folder per class.")
 @click.option("--size", type=click.IntRange(min=1), help="Side of the square that the network sees.  [default: 224]")
@@ -60,7 +65,8 @@ def command(
       kbnn train siman-resnet20-cifar10
       kbnn train presb18-cifar100 --epochs 20 --set stage.2.learning_rate=1e-3
       kbnn train --model resnet20 --method bireal --dataset cifar10 --epochs 2
-      kbnn train --model bireal18 --data photos/ --size 64
+      kbnn train --model bireal18 --data photos/ --size 128
+      kbnn train --weights resnet20-bnn-cifar10 --data photos/ --size 32
       kbnn train --output runs/resnet20-bireal-cifar10 --resume
     """
     import_tensorflow()
@@ -92,21 +98,33 @@ def _recipe(
     epochs: int | None,
     batch: int | None,
     seed: int | None,
+    weights: str | None,
 ) -> "Recipe":
     """The recipe that the options ask for."""
     from kbnn.training import Recipe, catalog
+    from kbnn.training.recipe import source_of
 
     if name is None:
+        if weights is not None and not model:
+            origin, _ = source_of(None, weights, method)
+            model = origin.name if origin else None
         if not model or not (dataset or data):
             raise UsageError(
-                "nothing to train: give RECIPE, --model with --dataset or --data, or --output RUN --resume"
+                "nothing to train: give RECIPE, --model or --weights with --dataset or --data, or --output RUN --resume"
             )
         given = _given(epochs=epochs, batch=batch, seed=seed)
-        return Recipe.of(model, method or "bireal", dataset, folder=data, size=size, **given)
+        return Recipe.of(model, method, dataset, folder=data, size=size, weights=weights, **given)
     recipe = catalog.find(name)
     if dataset or data or size:
         recipe = recipe.on(dataset, folder=data, size=size)
-    changes = {"model.name": model, "model.method": method, "data.batch": batch, "seed": seed}
+    start = None if weights is None else source_of(model or recipe.model.name, weights, method)[1]
+    changes = {
+        "model.name": model,
+        "model.method": method,
+        "model.weights": start,
+        "data.batch": batch,
+        "seed": seed,
+    }
     return recipe.changed(_given(**changes)).shortened(epochs)
 
 

@@ -62,7 +62,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class AccuracyTable:
+class AccuracyTable(tables.Shown):
     """A paper's accuracy table and the results of our runs."""
 
     name: str

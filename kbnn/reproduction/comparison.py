@@ -33,7 +33,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(tables.Shown):
     """A whole table."""
 
     name: str

@@ -7,7 +7,7 @@ from kbnn.reproduction.accuracy import AccuracyTable, Outcome
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(tables.Shown):
     """The results of a grid's variants, each named by its values on the axes with `/` between them."""
 
     name: str

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -12,11 +11,9 @@ import tensorflow as tf
 from kbnn import methods, quantizers, structure, weights
 from kbnn.datasets import Dataset
 from kbnn.layers.binarized import Binarized
-from kbnn.loading import load_model
 from kbnn.methods import Method
 from kbnn.training.catalog import GROUP
 from kbnn.training.recipe import ModelSettings, Recipe, Stage
-from kbnn.training.run import Run
 
 
 def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Model | None = None) -> tf.keras.Model:
@@ -39,13 +36,19 @@ def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Mode
     if previous is not None:
         weights.transfer(previous, model)
     elif settings.weights is not None:
-        _load(settings.weights, model)
+        weights.start(model, settings.weights)
     return model
 
 
 def build(name: str, method: str | Method | None, **kwargs: Any) -> tf.keras.Model:
     """A network by name."""
     return _package().build(name, method, **kwargs)
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The options of an architecture with their defaults."""
+    options: dict[str, Any] = _package().get(name).options()
+    return options
 
 
 def check(recipe: Recipe) -> None:
@@ -111,21 +114,6 @@ def initialize(model: tf.keras.Model, name: str) -> None:
             kernel.assign(tf.keras.initializers.get({"class_name": name, "config": {"seed": int(seed)}})(kernel.shape))
         if isinstance(layer, Binarized):
             layer.restart_scale()
-
-
-def load_source(path: str) -> tf.keras.Model | Path:
-    """The model of a run's folder, a `.keras` file or a SavedModel; any other path as it is."""
-    source = Path(path)
-    if source.is_dir() and not (source / "saved_model.pb").is_file():
-        return Run.open(source).model()
-    return load_model(source) if source.is_dir() or source.suffix == ".keras" else source
-
-
-def _load(path: str, model: tf.keras.Model) -> None:
-    """Starts from a run, a .keras file or a file of weights; another number of classes gets a new classifier."""
-    source = load_source(path)
-    other_classes = isinstance(source, tf.keras.Model) and source.output_shape != model.output_shape
-    weights.transfer(source, model, skip=(model.layers[-1].name,) if other_classes else ())
 
 
 @contextlib.contextmanager

@@ -1,27 +1,35 @@
 """What a person sees of a training on stderr: what is trained on what, and how far it has come."""
 
+import html
 import time
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import rich.console
 import rich.progress
 import tensorflow as tf
 
-from kbnn import accounting
+from kbnn import accounting, structure, tables
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError
+from kbnn.training.networks import options_of
 from kbnn.training.recipe import Recipe
 
 _FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
 # A training step multiplies about three times as often as inference, and does as much again around it.
 _TRAINING_FACTOR = 6
 _SHOWN_CLASSES = 8
+_SECONDS_BETWEEN_UPDATES = 0.2
+# The side up to which a network may work on all pixels; CIFAR's.
+_LARGEST_UNREDUCED = 32
+# The side from which networks with a choice of stems reduce the image to a quarter first; ImageNet's recipes' smallest.
+_SIDE_WITH_STEM = 128
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(tables.Shown):
     """What a run is about to do.
 
     `seconds` is what an epoch takes if this machine trains at the speed that its convolutions were measured with; None
@@ -40,6 +48,7 @@ class Plan:
     batch: int
     epochs: int
     seconds: float | None
+    advice: str = ""
 
     @staticmethod
     def of(recipe: Recipe, data: Dataset, network: tf.keras.Model, batch: int) -> "Plan":
@@ -66,6 +75,7 @@ class Plan:
             batch,
             recipe.epochs,
             seconds,
+            _advice(recipe, network),
         )
 
     def __str__(self) -> str:
@@ -80,12 +90,35 @@ class Plan:
         ]
         if self.seconds is not None:
             lines.append(f"time     about {_duration(self.seconds)} an epoch, estimated from the multiplications")
+        if self.advice:
+            lines.append(f"advice   {self.advice}")
         return "\n".join(lines)
 
     def _macs(self) -> str:
         if self.binary_macs is None or self.real_macs is None:
             return ""
         return f", {self.binary_macs / 1e6:,.1f} M binary and {self.real_macs / 1e6:,.1f} M real MACs"
+
+
+def _advice(recipe: Recipe, network: tf.keras.Model) -> str:
+    """How to save multiplications where the stem leaves a large image as large as it is."""
+    side = network.input_shape[1]
+    layers = structure.binary_layers(network)
+    if not layers or side is None or side <= _LARGEST_UNREDUCED:
+        return ""
+    shape = layers[0].input_shape
+    if len(shape) != 4 or shape[1] != side:
+        return ""
+    told = f"the first binary layers work on {side}x{side} maps"
+    if "stem" in options_of(recipe.model.name):
+        larger = max(2 * side, _SIDE_WITH_STEM)
+        share = (larger / 4 / side) ** 2
+        return (
+            f"{told}: at {larger}x{larger} the stem reduces the image first, at {share:.2g} times the cost; "
+            f"at {side}x{side}, model.options.stem='imagenet' does at 1/16"
+        )
+    usual = _LARGEST_UNREDUCED
+    return f"{told}: at {usual}x{usual} they cost {(side / usual) ** 2:.1f} times less"
 
 
 def macs_per_second() -> float:
@@ -101,7 +134,7 @@ def macs_per_second() -> float:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 1:
+    if seconds < 1.5:
         return "a second"
     if seconds < 120:
         return f"{seconds:.0f} seconds"
@@ -120,6 +153,45 @@ class Progress(tf.keras.callbacks.Callback):
     def __init__(self, epochs: int) -> None:
         super().__init__()
         self.epochs = epochs
+        self._display: _Terminal | _Notebook = (
+            _Notebook(epochs) if rich.console.Console().is_jupyter else _Terminal(epochs)
+        )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._display.stop()
+
+    def say(self, text: object) -> None:
+        """Prints something above the bar."""
+        self._display.say(str(text))
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._display.start()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._began = time.monotonic()
+        self._epoch = epoch
+        self._display.move(epoch, epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self._display.move(self._epoch + (batch + 1) / self.params["steps"], self._epoch)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        seconds = time.monotonic() - self._began
+        figures = "  ".join(f"{name} {logs[name]:.4f}" for name in _FIGURES if logs and name in logs)
+        self.say(f"epoch {epoch + 1}/{self.epochs}  {figures}  {seconds:.1f} s")
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self._display.stop()
+
+
+class _Terminal:
+    """Lines and a bar on stderr; only lines where that is no terminal."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
         self._console = rich.console.Console(stderr=True, highlight=False, soft_wrap=True)
         self._bar = rich.progress.Progress(
             "{task.description}",
@@ -128,36 +200,66 @@ class Progress(tf.keras.callbacks.Callback):
             rich.progress.TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=not (self._console.is_terminal or self._console.is_jupyter),
+            disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task("starting", total=epochs, start=False)
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._bar.stop()
-
-    def say(self, text: object) -> None:
-        """Prints something above the bar."""
-        self._console.print(str(text), markup=False)
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+    def start(self) -> None:
         self._bar.start()
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self._began = time.monotonic()
-        self._epoch = epoch
+    def move(self, completed: float, epoch: int) -> None:
         self._bar.start_task(self._task)
-        self._bar.update(self._task, completed=epoch, description=f"epoch {epoch + 1}/{self.epochs}")
+        self._bar.update(self._task, completed=completed, description=f"epoch {epoch + 1}/{self._epochs}")
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self._bar.update(self._task, completed=self._epoch + (batch + 1) / self.params["steps"])
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        seconds = time.monotonic() - self._began
-        figures = "  ".join(f"{name} {logs[name]:.4f}" for name in _FIGURES if logs and name in logs)
-        self._console.print(f"epoch {epoch + 1}/{self.epochs}  {figures}  {seconds:.1f} s")
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+    def stop(self) -> None:
         self._bar.stop()
+
+
+class _Notebook:
+    """Lines and a bar in one output of a notebook's cell, which needs no widgets."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._lines: list[str] = []
+        self._bar = ""
+        self._handle: Any = None
+        self._shown = 0.0
+
+    def start(self) -> None:
+        self._began = time.monotonic()
+        self._first: float | None = None
+
+    def move(self, completed: float, epoch: int) -> None:
+        now = time.monotonic()
+        self._first = completed if self._first is None else self._first
+        done = completed - self._first
+        left = f", {_duration((now - self._began) / done * (self._epochs - completed))} left" if done else ""
+        self._bar = (
+            f'<progress max="{self._epochs}" value="{completed:.3f}" style="width: 50%"></progress> '
+            f"epoch {epoch + 1}/{self._epochs}{left}"
+        )
+        if now - self._shown > _SECONDS_BETWEEN_UPDATES:
+            self._show()
+
+    def say(self, text: str) -> None:
+        self._lines.append(text)
+        self._show()
+
+    def stop(self) -> None:
+        if self._bar:
+            self._bar = ""
+            self._show()
+
+    def _show(self) -> None:
+        from IPython.display import HTML, display
+
+        self._shown = time.monotonic()
+        text = "\n".join(map(html.escape, self._lines))
+        content = HTML(f'<pre style="white-space: pre-wrap; margin: 0">{text}</pre>{self._bar}')
+        if self._handle is None:
+            self._handle = display(content, display_id=True)
+        else:
+            self._handle.update(content)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from kbnn import files
+from kbnn import files, pretrained
 from kbnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def _method_name(method: Any) -> Any:
 MethodName = Annotated[str, BeforeValidator(_method_name)]
 
 
+METHOD = "bireal"
 BATCH = 128
 # A batch that is chosen by the data's size leaves at least this many steps in an epoch.
 STEPS = 8
@@ -125,8 +126,8 @@ class ModelSettings(TomlTable):
         scale_scope: "filter" or "layer": one learned scale per filter or one for the layer.
         penalty: λ of the method's penalty.
         initializer: from which every kernel is drawn.
-        weights: a run's folder, a .keras file or a file of weights to start from; a classifier for other classes is
-            initialized instead.
+        weights: what to start from: weights that ship, by their name or data set (`kbnn models --pretrained`), a run's
+            folder, a .keras file or a file of weights; a classifier for other classes is initialized instead.
     """
 
     name: str
@@ -277,7 +278,7 @@ class Recipe(TomlTable):
     @staticmethod
     def of(
         model: str,
-        method: "str | Method",
+        method: "str | Method | None" = None,
         dataset: str | None = None,
         *,
         folder: str | os.PathLike[str] | None = None,
@@ -285,6 +286,7 @@ class Recipe(TomlTable):
         epochs: int = 60,
         batch: int | None = None,
         seed: int = 0,
+        weights: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> "Recipe":
         """A recipe with common defaults: Adam, its learning rate falling to 0 along a cosine, random crops and flips.
@@ -295,18 +297,25 @@ class Recipe(TomlTable):
 
         Args:
             model: an architecture.
-            method: what makes it binary: a name, or a `kbnn.methods.Method`, which is recorded by its name.
+            method: what makes it binary: a name, or a `kbnn.methods.Method`, which is recorded by its name. By default
+                that of the weights, else "bireal".
             dataset: a data set by name.
             folder: a folder of images, one sub-folder per class, instead.
             size: side of the square that the network sees, for images of differing sizes.
             epochs: how long to train.
             batch: images per step; 128 by default, fewer for small folders.
             seed: of weights, order and augmentation.
+            weights: trained weights to start from, see `ModelSettings`; those that ship, and runs, bring their method
+                and options.
             **options: the architecture's own.
 
         Raises:
-            UsageError: a value is out of range, or the method is not registered.
+            UsageError: a value is out of range, the method is not registered, or the weights are of another network.
+
+        Example:
+            >>> kbnn.training.Recipe.of("resnet20", weights="cifar10", folder="photos", size=32)
         """
+        start, method, options = _starting(model, method, options, weights)
         known: str = _method_name(method)
         return Recipe.parse(
             {
@@ -317,7 +326,7 @@ class Recipe(TomlTable):
                     **_augmentation(dataset, folder, size),
                     **({"batch": batch or BATCH} if batch or dataset else {}),
                 },
-                "model": {"name": model, "method": known, "options": options},
+                "model": {"name": model, "method": known, "options": options, **start},
                 "stage": [{"epochs": epochs}],
             }
         )
@@ -442,6 +451,40 @@ def _source(dataset: str | None, folder: str | os.PathLike[str] | None) -> dict[
     named = {"name": dataset} if dataset else {}
     # Absolute, so that a run can be resumed from any folder.
     return {**named, "folder": str(Path(folder).absolute())} if folder else named
+
+
+def _starting(
+    model: str, method: Any, options: dict[str, Any], weights: str | os.PathLike[str] | None
+) -> tuple[dict[str, str], Any, dict[str, Any]]:
+    """What a recipe says of the weights to start from, and the method and the options of the network."""
+    if weights is None:
+        return {}, method or METHOD, options
+    origin, where = source_of(model, weights, None if method is None else _method_name(method))
+    if origin is not None and origin.name != model:
+        raise UsageError(f"weights '{weights}' are of {origin.name}: received model '{model}', give {origin.name}")
+    if origin is None:
+        return {"weights": where}, method or METHOD, options
+    return {"weights": where}, method or origin.method, {**origin.options, **options}
+
+
+def source_of(
+    model: str | None, weights: str | os.PathLike[str], method: str | None = None
+) -> tuple[ModelSettings | None, str]:
+    """The network of weights that ship or of a run (None where a file does not say), and where the weights are.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
+    shipped = pretrained.find(model, os.fspath(weights), method)
+    if shipped is not None:
+        settings = {"name": shipped.network, "method": shipped.method, "options": dict(shipped.options)}
+        return ModelSettings.model_validate(settings), shipped.name
+    path = Path(weights)
+    if not path.exists():
+        raise pretrained.no_such(model, os.fspath(weights))
+    config = path / "config.toml"
+    # Absolute, so that a run can be resumed from any folder.
+    return (Recipe.read(config).model if config.is_file() else None), str(path.absolute())
 
 
 def _augmentation(dataset: str | None, folder: str | os.PathLike[str] | None, size: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kbnn import files
+from kbnn import files, tables
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError, UsageError
 from kbnn.precision import in_float32
@@ -19,7 +19,7 @@ _FILE = "result.json"
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(tables.Shown):
     """Accuracies and mean cross-entropy (nats) over a test set; `top5` is None with five classes or fewer."""
 
     dataset: str
@@ -61,7 +61,7 @@ def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluati
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(tables.Shown):
     """Accuracies on the test set: of the last epoch, of the one that validated best, and the paper's.
 
     `changes` are the settings that differ from those of the shipped recipe of that name; `top5` is None with five

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from kbnn import datasets, files
+from kbnn import datasets, files, tables
 from kbnn.datasets import Fingerprint
 from kbnn.errors import KbnnError, UsageError
 from kbnn.loading import load_model
@@ -35,7 +35,7 @@ class ChangedDataError(UsageError):
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(tables.Shown):
     """The folder of a training run, and what is in it."""
 
     folder: Path
@@ -53,6 +53,12 @@ class Run:
         "result.json",
         "weights.npz",
     )
+
+    def __str__(self) -> str:
+        history = self.history()
+        text = f"run '{self.folder}' of {self.recipe.name}: {len(history)} of {self.recipe.epochs} epochs"
+        accuracies = [row["val_accuracy"] for row in history if "val_accuracy" in row]
+        return f"{text}, best validation accuracy {max(accuracies):.2%}" if accuracies else text
 
     @staticmethod
     def new(folder: str | os.PathLike[str], recipe: Recipe) -> "Run":

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kbnn import files, regularizers, structure
+from kbnn import files, regularizers, structure, weights
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training import results
@@ -20,7 +20,7 @@ from kbnn.training.checkpoints import Checkpoint, Position, TrainingState, finis
 from kbnn.training.distribution import is_chief, is_multi_worker, synchronize, training_batches, validation_batches
 from kbnn.training.keeper import Interruption, Keeper
 from kbnn.training.learner import DivergenceError, Learner
-from kbnn.training.networks import check, load_source, network
+from kbnn.training.networks import check, network
 from kbnn.training.optimizers import optimizer
 from kbnn.training.progress import Plan, Progress
 from kbnn.training.recipe import Recipe, Stage
@@ -245,7 +245,7 @@ def _not_decayed(network: tf.keras.Model, stage: Stage) -> list[tf.Variable]:
 
 
 def _teacher(path: str, data: Dataset) -> tf.keras.Model:
-    teacher = load_source(path)
+    teacher = weights.load_source(path)
     if not isinstance(teacher, tf.keras.Model):
         raise UsageError(f"a teacher is a run or a .keras file: received '{path}'")
     if teacher.input_shape[1:] != data.input_shape or teacher.output_shape[-1] != len(data.classes):

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from kbnn import accounting, models
-from kbnn.cli import main
+from kbnn import accounting, models, pretrained
+from kbnn.cli import cache, main
+from kbnn.cli import models as listing
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
@@ -52,21 +53,48 @@ def test_lists_what_fits_a_budget():
     assert list(too_slow["refused"]) == ["tiny"]
 
 
-def test_the_list_is_cached_and_needs_no_tensorflow(tmp_path: Path):
+def test_the_first_list_needs_no_tensorflow(tmp_path: Path):
     code = (
         "import sys\nfrom kbnn.cli import main\n"
         "try: main(['models', '--json'])\nexcept SystemExit: print('tensorflow' in sys.modules, file=sys.stderr)"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    first, second = (
-        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True) for _ in range(2)
-    )
-    assert first.stdout == second.stdout
-    assert second.stderr == "False\n"
+    first = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert [row["name"] for row in json.loads(first.stdout)["models"]] == models.names()
+    assert first.stderr == "False\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_list_that_ships_is_current():
+    table = json.loads(Path(listing.__file__).with_name(cache.TABLES).read_text())["models"]
+    current = json.loads(json.dumps(cache.described(["kbnn.models"], listing.all_rows())))
+    assert table == current, "run: python benchmarks/listings.py"
+
+
+def test_a_list_that_does_not_ship_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    computed = []
+
+    def compute() -> list[int]:
+        computed.append(True)
+        return [1, 2]
+
+    asked = ("other", ["kbnn.models"], ["kbnn.architectures"], compute)
+    assert [cache.cached(*asked) for _ in range(2)] == [[1, 2], [1, 2]]
+    assert len(computed) == 1
     (cached,) = (tmp_path / "kbnn").iterdir()
     cached.write_text("damaged")
-    again = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert again.stdout == first.stdout
+    assert cache.cached(*asked) == [1, 2]
+    assert len(computed) == 2
+
+
+def test_lists_the_trained_weights():
+    (row,) = json.loads(run("resnet20", "--pretrained", "--json").stdout)["weights"]
+    entry = pretrained.get(row["name"])
+    assert (row["sha256"], row["test_top1"], row["recipe"]) == (entry.sha256, entry.test_top1, entry.recipe)
+    assert entry.name in run("--pretrained").stdout
+    refused = run("tiny", "--pretrained")
+    assert (refused.exit_code, "no trained weights match 'tiny'" in refused.stderr) == (2, True)
 
 
 def test_counts_what_a_network_costs():

@@ -1,0 +1,129 @@
+"""Trained weights that ship with kbnn, to start from.
+
+>>> model = kbnn.models.build("resnet20", weights="cifar10")
+>>> kbnn.pretrained.get("resnet20-bnn-cifar10").test_top1
+
+Each network is a file of packed weights (see `kbnn.weights.pack`), named by its SHA-256 hash. `index.json` holds what
+the network is, how it was trained, and its accuracy, which was measured with the packed weights.
+"""
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kbnn.errors import KbnnError, UsageError, unknown
+
+INDEX = "index.json"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained network: what to build for it, how it was trained, and how accurate it is.
+
+    `epochs` of `planned_epochs` were trained when the weights were taken. `test_top1` (0 to 1) is the accuracy of the
+    packed weights on the whole test set, `latent_top1` that of the weights before packing. The input that the network
+    was trained on is `(pixel - mean) / std`, per channel.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    size_bytes: int
+    network: str
+    method: str
+    options: Mapping[str, Any]
+    dataset: str
+    input_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    recipe: str
+    epochs: int
+    planned_epochs: int
+    seed: int
+    test_images: int
+    test_top1: float
+    latent_top1: float
+    trained_at: str
+    packed_at: str
+    date: str
+
+
+def names() -> list[str]:
+    """Names of the trained networks."""
+    return sorted(_index())
+
+
+def get(name: str) -> Pretrained:
+    """A trained network by its name; its file is checked against its hash.
+
+    Raises:
+        UsageError: an unknown name; the closest names are suggested.
+        KbnnError: the file is missing or damaged.
+    """
+    index = _index()
+    if name not in index:
+        raise unknown("trained weights", name, index)
+    return _checked(_entry(name, index[name]))
+
+
+def all_networks() -> list[Pretrained]:
+    """Every trained network, by name; the files are not read."""
+    return [_entry(name, row) for name, row in sorted(_index().items())]
+
+
+def find(network: str | None, wanted: str, method: str | None = None) -> Pretrained | None:
+    """The trained weights of a network by a data set's name or by their own name; None if neither ships.
+
+    Where there are several, those of `method` are taken, else the most accurate ones.
+
+    Args:
+        network: whose weights; of any network if None.
+        wanted: a data set or the weights' name.
+        method: which to prefer.
+    """
+    found = [
+        entry for entry in all_networks() if network in (None, entry.network) and wanted in (entry.name, entry.dataset)
+    ]
+    found.sort(key=lambda entry: (entry.method == method, entry.test_top1))
+    return _checked(found[-1]) if found else None
+
+
+def no_such(network: str | None, wanted: str) -> UsageError:
+    """The error for weights that are neither a name nor a path."""
+    of = f" of {network}" if network else ""
+    every = all_networks()
+    mine = [entry for entry in every if network in (None, entry.network)]
+    what = f"none ship for {network}; there are" if every and not mine else "there are"
+    return UsageError(
+        f"no trained weights '{wanted}'{of}, and no such path: {what} "
+        f"{', '.join(f'{entry.name} (of {entry.network} on {entry.dataset})' for entry in mine or every)}"
+    )
+
+
+def _checked(entry: Pretrained) -> Pretrained:
+    if not entry.path.is_file() or hashlib.sha256(entry.path.read_bytes()).hexdigest() != entry.sha256:
+        raise KbnnError(f"trained weights '{entry.name}' are damaged: '{entry.path}' is missing or changed; reinstall")
+    return entry
+
+
+def _entry(name: str, row: dict[str, Any]) -> Pretrained:
+    values: dict[str, Any] = {key: _tuple(value) for key, value in row.items() if key != "file"}
+    return Pretrained(name=name, path=_folder() / row["file"], **values)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) and not isinstance(value, str) else value
+
+
+def _index() -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = json.loads((_folder() / INDEX).read_text())
+    return rows
+
+
+def _folder() -> Path:
+    return Path(str(importlib.resources.files("kbnn.pretrained")))
