@@ -30,7 +30,11 @@ from kbnn.cli import main
             2,
             "needs images to v",
         ),
-        ("train --model tiny --dataset digits --set model.weights=none.h5", 1, "no file of weights at 'none.h5'"),
+        (
+            "train --model tiny --dataset digits --set model.weights=none.h5",
+            2,
+            "no trained weights 'none.h5' of tiny, and no such path",
+        ),
         ("train --model tiny --data nowhere", 2, "no folder of images at "),
         ("train --model tiny --dataset digits --data photos", 2, "give either name, of a known data set, or folder"),
         ("train --model tiny --dataset digits -o /proc/kbnn", 1, "cannot write '/proc/kbnn'"),
