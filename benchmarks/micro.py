@@ -1,17 +1,21 @@
-"""Flash, RAM, stack and instructions of exported networks on emulated microcontrollers, and equality on the host.
+"""Flash, RAM, stack and instructions of C code on emulated microcontrollers, and its equality with LCE's interpreter.
 
-Networks have random weights and the batch statistics of real images, unless a trained run is given for them: cost does
-not depend on weights. With `--equality N`, the C program's scores are compared with LCE's interpreter (reference
-kernel) on N test images of CIFAR-10. Instructions are counted by the emulator and are no latency.
+`costs` measures networks on every core, `layers` single layers on Cortex-M4 and M55, both with the flags that an
+export's README tells users. `equality` compares the C program's scores on this machine with LCE's interpreter
+(reference kernel) on test images of CIFAR-10. Networks have random weights and the batch statistics of real images,
+unless a trained run is given: cost does not depend on the weights. Instructions are counted by the emulator and are not
+a latency. Every command adds rows to results/ and rewrites docs/microcontrollers.md.
 
-.venv/bin/python benchmarks/micro.py
-.venv/bin/python benchmarks/micro.py --networks resnet20 --run resnet20=runs/resnet20 --equality 10000
+.venv/bin/python benchmarks/micro.py costs
+.venv/bin/python benchmarks/micro.py layers
+.venv/bin/python benchmarks/micro.py equality --images 10000
+.venv/bin/python benchmarks/micro.py costs --networks resnet20 --run resnet20=runs/resnet20
 """
 
 import argparse
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +42,12 @@ from kbnn.precision import in_float32
 from kbnn.training.run import Run
 
 _CALIBRATION_IMAGES = 128
+_CHUNK = 250
 _PAGE = record.ROOT / "docs" / "microcontrollers.md"
 _TEMPLATE = Path(__file__).with_name("micro.md.j2")
+# The core whose cost at -O2 is measured too, and the cores that layers are measured on.
+_COMPARED = "cortex-m4"
+_LAYER_CORES = ("cortex-m4", "cortex-m55")
 
 
 @dataclass(frozen=True)
@@ -55,45 +63,123 @@ class Network:
 NETWORKS = {
     "tiny": Network("tiny", {}),
     "resnet20": Network("resnet20", {}),
+    "compact32": Network("compact32", {}),
+    "compact64": Network("compact64", {}),
     "react18": Network("react18", {"width": 0.25}),
     "vgg_small": Network("vgg_small", {"width": 0.25}),
     "bireal18": Network("bireal18", {"width": 0.25}),
     "plain18": Network("plain18", {"width": 0.25}),
+    "presb10": Network("presb10", {"width": 0.25}),
+    "aresb10": Network("aresb10", {"width": 0.25}),
+    "alexnet": Network("alexnet", {"width": 0.25}),
     "dorefa_svhn": Network("dorefa_svhn", {"width": 0.25}, 40),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution on `side` x `side` x `channels`, padded to the same size."""
+
+    side: int
+    channels: int
+    filters: int
+    kernel_size: int
+    is_binary: bool
+
+    def model(self) -> tf.keras.Model:
+        image = tf.keras.Input((self.side, self.side, self.channels), name="image")
+        arguments = {"filters": self.filters, "kernel_size": self.kernel_size, "padding": "same", "use_bias": False}
+        convolution: Callable[..., Any] = tf.keras.layers.Conv2D
+        if self.is_binary:
+            convolution = kbnn.layers.BinaryConv2D
+            arguments |= {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+        x = tf.keras.layers.BatchNormalization(name="bn")(convolution(name="conv", **arguments)(image))
+        return tf.keras.Model(image, x, name="layer")
+
+
+# The layers of ResNet-20, and wider ones. A binary layer includes signs, padding and batch normalization.
+LAYERS = {
+    "binary 3x3, 16 to 16 channels, 32x32": Layer(32, 16, 16, 3, True),
+    "binary 3x3, 32 to 32 channels, 16x16": Layer(16, 32, 32, 3, True),
+    "binary 3x3, 64 to 64 channels, 8x8": Layer(8, 64, 64, 3, True),
+    "binary 3x3, 128 to 128 channels, 4x4": Layer(4, 128, 128, 3, True),
+    "int8 3x3 stem, 3 to 16 channels, 32x32": Layer(32, 3, 16, 3, False),
+    "int8 3x3 stem, 3 to 64 channels, 32x32": Layer(32, 3, 64, 3, False),
+    "int8 1x1 shortcut, 16 to 32 channels, 16x16": Layer(16, 16, 32, 1, False),
+    "int8 1x1 shortcut, 32 to 64 channels, 8x8": Layer(8, 32, 64, 1, False),
+    "int8 1x1 shortcut, 64 to 128 channels, 4x4": Layer(4, 64, 128, 1, False),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["costs", "layers", "equality", "page"])
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--run", action="append", default=[], metavar="NETWORK=FOLDER", help="a trained run")
-    parser.add_argument("--equality", type=int, default=0, metavar="N", help="compare scores on N test images")
-    parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--images", type=int, default=10000, metavar="N", help="test images of `equality`")
     arguments = parser.parse_args()
     runs = dict(item.split("=", 1) for item in arguments.run)
-    for name in [] if arguments.page else arguments.networks:
-        with tempfile.TemporaryDirectory() as work:
-            measure(name, runs.get(name), Path(work), arguments.equality)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.what == "layers":
+            for name in LAYERS:
+                measure_layer(name, _empty(Path(folder) / "layer"))
+        for name in arguments.networks if arguments.what in ("costs", "equality") else []:
+            work = _empty(Path(folder) / name)
+            if arguments.what == "costs":
+                measure_network(name, runs.get(name), work)
+            else:
+                compare(name, runs.get(name), arguments.images, work)
     write_page()
 
 
-def measure(name: str, run: str | None, work: Path, equality: int) -> None:
-    """Exports a network and adds its rows."""
+def _empty(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def measure_network(name: str, run: str | None, work: Path) -> None:
+    """Exports a network and adds a row per core."""
     file, data = _int8(name, run, work)
-    images = data.inputs(data.test, max(equality, 8))
-    exported = export.export_c(file, work / "net", name="net", calibration=images)
-    weights = "trained" if run else "random"
-    if equality:
-        row = {"network": name, "weights": weights, **_equality(file, work / "net", images[:equality], work)}
-        print(row, flush=True)
-        record.append("micro_equality", [row])
+    exported = export.export_c(file, work / "net", name="net", calibration=data.inputs(data.test, 8))
     for core in cores.CORES:
         if core.missing:
             print(f"{core.name}: {core.missing} is not installed")
             continue
-        row = {"network": name, "weights": weights, "core": core.name, **_cost(core, exported, work)}
-        print(row, flush=True)
-        record.append("micro", [row])
+        about = {"network": name, "weights": "trained" if run else "random", "core": core.name}
+        _add("micro", {**about, **_cost(core, exported, work)})
+
+
+def measure_layer(name: str, work: Path) -> None:
+    """Adds a layer's rows."""
+    layer = LAYERS[name]
+    images = np.random.default_rng(0).normal(size=(32, layer.side, layer.side, layer.channels)).astype(np.float32)
+    model = layer.model()
+    _adapt(model, images)
+    path = work / "layer.tflite"
+    path.write_bytes(_converted(model, images, Description("layer")))
+    network, _ = cores.write_bare(flatbuffer.read(path), work)
+    (step,) = network.steps
+    for core in cores.CORES:
+        if core.missing is None and core.name in _LAYER_CORES:
+            measured = cores.measure(core, work, "net", work)
+            macs = step.binary_macs + step.real_macs
+            row = {"layer": name, "core": core.name, "flags": cores.OPTIMIZE, "instructions": measured.instructions}
+            per_mac = f"{measured.instructions / macs:.3f}"
+            _add("micro_layers", {**row, "macs": macs, "instructions_per_mac": per_mac, "kernel": step.kernel})
+
+
+def compare(name: str, run: str | None, count: int, work: Path) -> None:
+    """Adds a row that says how many scores of the C program differ from the interpreter's."""
+    file, data = _int8(name, run, work)
+    images = data.inputs(data.test, count)
+    exported = export.export_c(file, work / "net", name="net", calibration=images[:8])
+    row = {"network": name, "weights": "trained" if run else "random", "binary_macs": exported.binary_macs}
+    _add("micro_equality", {**row, **_differences(file, work / "net", images, work)})
+
+
+def _add(name: str, row: dict[str, object]) -> None:
+    print(row, flush=True)
+    record.append(name, [row])
 
 
 def _int8(name: str, run: str | None, work: Path) -> tuple[Path, Any]:
@@ -109,7 +195,7 @@ def _int8(name: str, run: str | None, work: Path) -> tuple[Path, Any]:
 
 
 def _converted(model: tf.keras.Model, calibration: np.ndarray, description: Description) -> bytes:
-    """What `convert` writes, without its comparison with Keras: random networks may lose their classes in int8."""
+    """What `convert` writes, without comparing it with Keras: int8 may change the classes of a random network."""
     reference = Reference(in_float32(model))
     graph = deploy(reference, Options())
     limits = calibrated(graph, batches(inputs_by_name(reference, calibration)))
@@ -123,61 +209,79 @@ def _random(network: Network, images: np.ndarray) -> tf.keras.Model:
     tf.keras.utils.set_random_seed(0)
     shape = (network.side, network.side, 3)
     model = kbnn.models.build(network.model, input_shape=shape, classes=10, **network.options)
-    for _ in range(40):
-        model(images, training=True)
+    _adapt(model, images)
     return model
 
 
+def _adapt(model: tf.keras.Model, images: np.ndarray) -> None:
+    """Moves the batch statistics to those of images."""
+    for _ in range(40):
+        model(images, training=True)
+
+
 def _cost(core: cores.Core, exported: export.CExport, work: Path) -> dict[str, object]:
-    """Flash with -Os, instructions with -O2."""
+    """Flash, RAM and instructions of one run of a network."""
     folder = Path(exported.folder)
     height, width, channels = exported.input_shape
     buffers = exported.arena_bytes + height * width * channels + exported.classes
     macs = {"binary_macs": exported.binary_macs, "int8_macs": exported.real_macs}
     if buffers + 1024 > core.ram_bytes:
         return {"ram_bytes": buffers, "note": f"more than this board's {core.ram_bytes} bytes of RAM", **macs}
-    small = cores.measure(core, folder, exported.name, work, "-Os")
-    fast = cores.measure(core, folder, exported.name, work, "-O2")
-    stack = max(small.stack, fast.stack)
-    return {
-        "flash_bytes_small": small.flash,
-        "flash_bytes": fast.flash,
+    measured = cores.measure(core, folder, exported.name, work)
+    row = {
+        "flags": cores.OPTIMIZE,
+        "flash_bytes": measured.flash,
         "arena_bytes": exported.arena_bytes,
-        "stack_bytes": stack,
-        "ram_bytes": buffers + stack,
-        "instructions_small": small.instructions,
-        "instructions": fast.instructions,
-        "instructions_per_mac": f"{fast.instructions / (exported.binary_macs + exported.real_macs):.3f}",
+        "stack_bytes": measured.stack,
+        "ram_bytes": buffers + measured.stack,
+        "instructions": measured.instructions,
+        "instructions_per_mac": f"{measured.instructions / (exported.binary_macs + exported.real_macs):.3f}",
         **macs,
     }
+    if core.name == _COMPARED:
+        fast = cores.measure(core, folder, exported.name, work, "-O2")
+        row |= {"flash_bytes_o2": fast.flash, "instructions_o2": fast.instructions}
+    return row
 
 
-def _equality(file: Path, folder: Path, images: np.ndarray, work: Path) -> dict[str, object]:
-    """How many scores of the C program differ from the interpreter's."""
+_MAIN = """
+#include <stdio.h>
+#include "net.h"
+static uint32_t arena[NET_ARENA_BYTES / 4];
+static int8_t image[NET_INPUT_HEIGHT * NET_INPUT_WIDTH * NET_INPUT_CHANNELS], scores[NET_CLASSES];
+int main(void) {
+    while (fread(image, 1, sizeof(image), stdin) == sizeof(image)) {
+        if (net_run(image, scores, arena)) { return 1; }
+        fwrite(scores, 1, sizeof(scores), stdout);
+    }
+    return 0;
+}
+"""
+
+
+def _differences(file: Path, folder: Path, images: np.ndarray, work: Path) -> dict[str, object]:
+    """Runs both on the same images, in parts, so that neither holds all of them."""
     parsed = flatbuffer.read(file)
     network = writers.write(parsed)
-    parts = [export.int8_values(parsed, network, images[k : k + 500]) for k in range(0, len(images), 500)]
-    levels, expected = (np.concatenate(column) for column in zip(*parts, strict=True))
     main = work / "main.c"
-    main.write_text(
-        '#include <stdio.h>\n#include "net.h"\n'
-        "static uint32_t arena[NET_ARENA_BYTES / 4];\n"
-        "static int8_t image[NET_INPUT_HEIGHT * NET_INPUT_WIDTH * NET_INPUT_CHANNELS], scores[NET_CLASSES];\n"
-        "int main(void) {\n"
-        "    while (fread(image, 1, sizeof(image), stdin) == sizeof(image)) {\n"
-        "        if (net_run(image, scores, arena)) { return 1; }\n"
-        "        fwrite(scores, 1, sizeof(scores), stdout);\n    }\n    return 0;\n}\n"
-    )
+    main.write_text(_MAIN)
     program = work / "equality"
     sources = [main, folder / "net.c", folder / "kbnn_nn.c"]
     subprocess.run(["gcc", "-std=c99", "-O2", f"-I{folder}", *sources, "-o", program], check=True)
-    done = subprocess.run([program], input=levels.tobytes(), capture_output=True, check=True)
-    scores = np.frombuffer(done.stdout, np.int8).reshape(expected.shape)
-    differences = np.abs(scores.astype(int) - expected.astype(int))
+    differ, largest, classes = 0, 0, set[int]()
+    for k in range(0, len(images), _CHUNK):
+        levels, expected = export.int8_values(parsed, network, images[k : k + _CHUNK])
+        done = subprocess.run([program], input=levels.tobytes(), capture_output=True, check=True)
+        scores = np.frombuffer(done.stdout, np.int8).reshape(expected.shape)
+        differences = np.abs(scores.astype(int) - expected.astype(int))
+        differ += int((differences > 0).sum())
+        largest = max(largest, int(differences.max()))
+        classes |= set(expected.argmax(-1).tolist())
     return {
         "images": len(images),
-        "scores_that_differ": int((differences > 0).sum()),
-        "largest_difference": int(differences.max()),
+        "classes_predicted": len(classes),
+        "scores_that_differ": differ,
+        "largest_difference": largest,
     }
 
 
@@ -185,9 +289,13 @@ def write_page() -> None:
     """docs/microcontrollers.md, its tables from the newest rows."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)  # noqa: S701, it makes Markdown
     costs = {(row["network"], row["core"]): row for row in record.read("micro")}
+    layers = {(row["layer"], row["core"]): row for row in record.read("micro_layers")}
     equality = {row["network"]: row for row in record.read("micro_equality")}
     text = environment.from_string(_TEMPLATE.read_text()).render(
-        costs=list(costs.values()), equality=list(equality.values())
+        costs=list(costs.values()),
+        layers=list(layers.values()),
+        equality=list(equality.values()),
+        small=[costs[name, _COMPARED] for name in ("compact32", "compact64") if (name, _COMPARED) in costs],
     )
     _PAGE.write_text(text)
 
