@@ -1,4 +1,4 @@
-"""From a trained Keras model to a bitpacked TensorFlow Lite file that is proven equal.
+"""Converts a trained Keras model to a bitpacked TensorFlow Lite file, and proves that both compute the same.
 
 >>> artifact = kbnn.converters.convert(model, "model.tflite")
 >>> audit = kbnn.converters.inspect("model.tflite")
@@ -7,14 +7,13 @@
 """
 
 import importlib
-from typing import Any
 
-# `benchmark` and `verify` are functions here, although packages have the same names.
+# `benchmark` and `verify` are functions here, although there are packages of the same names.
 from kbnn.converters.benchmark import benchmark
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite.audit import Audit, inspect
 
-# These need TensorFlow, which is imported when one is asked for.
+# The modules of these names need TensorFlow, so they are imported on first use.
 _HOMES = {
     "Artifact": "conversion",
     "Description": "tflite.metadata",
@@ -26,13 +25,13 @@ _HOMES = {
     "export_int8": "baseline",
     "verify": "verify.verification",
 }
-# Importing the package binds its name here; unbinding it lets __getattr__ find the function.
+# Importing the package binds its name here; deleting the name lets __getattr__ find the function.
 importlib.import_module("kbnn.converters.verify")
 del globals()["verify"]
 __all__ = ["Audit", "ConversionError", "benchmark", "inspect", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'kbnn.converters' has no attribute '{name}'")
     return getattr(importlib.import_module(f"kbnn.converters.{_HOMES[name]}"), name)

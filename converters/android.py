@@ -1,4 +1,4 @@
-"""A trained network as assets of the Android app in android_demo/: files to compare, and the index that names them."""
+"""Exports a trained network to the Android app in android_demo/: files to compare, and the index that lists them."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,10 +27,10 @@ _VERIFICATION_IMAGES = 64
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a picture becomes network input: the metadata of the file, and `shorter_side`.
+    """How to prepare a picture as network input.
 
-    Its shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
-    each channel becomes `(pixel - mean) / std`; one channel is the luma of red, green and blue.
+    The shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
+    each channel becomes `(pixel - mean) / std`. If the network has one input channel, it gets the luma of the picture.
     """
 
     height: int
@@ -44,7 +43,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class AppModel:
-    """One file of the app; `binary_share` is the share of its MACs that are binary, 0 where it is not known."""
+    """One file of the app; `binary_share` is the share of binary MACs, 0 if it is not known."""
 
     name: str
     file: str
@@ -75,10 +74,10 @@ def _shape(spec: InputSpec) -> str:
 def export_android(
     model: tf.keras.Model, data: Dataset, folder: str | os.PathLike[str], name: str, recipe: str = ""
 ) -> Assets:
-    """Writes `NAME.tflite` (bitpacked), its float32 and int8 twins, and the index that names them.
+    """Writes `NAME.tflite` (bitpacked), its float32 and int8 twins, and the index that lists them.
 
-    Each file holds labels, normalization and input size as metadata. The index is written last, so that it never names
-    an incomplete file.
+    Each file contains labels, normalization and input size as metadata. The index is written last, so that it never
+    lists an incomplete file.
 
     Raises:
         UsageError: the network's input does not have the shape of the data set's images.
@@ -91,13 +90,13 @@ def export_android(
     if tuple(model.input_shape[1:]) != data.input_shape:
         raise UsageError(
             f"model '{model.name}' and data set '{data.name}' do not fit: received input {model.input_shape[1:]} and "
-            f"images {data.input_shape}, name the data set it was trained on"
+            f"images {data.input_shape}, give the data set that it was trained on"
         )
     root = Path(folder)
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
     test = data.inputs(data.test, _VERIFICATION_IMAGES)
     described = Description.of(data, recipe, name)
-    writers: dict[str, Callable[[Path], Any]] = {
+    writers: dict[str, Callable[[Path], object]] = {
         # The Android library has only the default kernel, which refuses grouped convolutions; `device` splits them.
         name: lambda path: convert(model, path, test, device="android", description=described),
         f"{name}_float32": lambda path: export_float(model, path, described),
@@ -105,12 +104,13 @@ def export_android(
     }
     models = tuple(_write(title, root / f"{title}.tflite", write) for title, write in writers.items())
     assets = Assets(os.fspath(root), data.classes, input_of(data), models)
-    content = {"format": FORMAT, "shorter_side": assets.input.shorter_side, "models": _entries(models)}
+    entries = [asdict(model) for model in models]
+    content = {"format": FORMAT, "shorter_side": assets.input.shorter_side, "models": entries}
     files.write(root / INDEX, json.dumps(content, indent=2) + "\n")
     return assets
 
 
-def _write(title: str, path: Path, write: Callable[[Path], Any]) -> AppModel:
+def _write(title: str, path: Path, write: Callable[[Path], object]) -> AppModel:
     write(path)
     content = path.read_bytes()
     return AppModel(
@@ -118,12 +118,8 @@ def _write(title: str, path: Path, write: Callable[[Path], Any]) -> AppModel:
     )
 
 
-def _entries(models: tuple[AppModel, ...]) -> list[dict[str, Any]]:
-    return [asdict(model) for model in models]
-
-
 def input_of(data: Dataset) -> InputSpec:
-    """How the app must prepare a picture so that it looks like the training data."""
+    """How the app must prepare a picture so that it is like the training data."""
     height, width, channels = data.input_shape
     return InputSpec(height, width, channels, max(height, width), data.normalization.mean, data.normalization.std)
 
@@ -145,5 +141,5 @@ def _rounded(size: float) -> int:
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:
-    """BT.601 in thousandths, so that a grey pixel keeps its level exactly."""
+    """BT.601 luma, computed in thousandths so that grey pixels keep their exact level."""
     return (pixels.astype(np.int64) @ [299, 587, 114]).astype(np.float32)[..., None] / np.float32(1000)

@@ -1,9 +1,10 @@
-"""A network as a stock TensorFlow Lite file, in float32 or int8: what a bitpacked file is measured against.
+"""Exports a network as a stock TensorFlow Lite file in float32 or int8, as a baseline for the bitpacked file.
 
-There are two kinds of twins. By default binary convolutions become ordinary convolutions of ±1 with ±1, so the file
-computes what the binary network computes. An `ordinary` twin is what an engineer would deploy without binarization,
-with ReLU instead of the sign, zero padding, and batch normalization and ReLU fused. It has the same layers and MACs,
-so its size and time are a fair comparison; its weights were not trained for it, so its outputs mean nothing.
+There are two kinds of such twins. By default, binary convolutions become ordinary convolutions of ±1 with ±1, so that
+the file computes the same as the binary network. An `ordinary` twin is what an engineer would deploy without
+binarization, with ReLU instead of the sign, zero padding, and fused batch normalization and ReLU. It has the same
+layers and MACs, so its size and latency are a fair comparison; its outputs are meaningless, because its weights were
+not trained.
 """
 
 import math
@@ -42,8 +43,8 @@ def export_float(
     Args:
         model: the Keras model.
         path: where to write the file.
-        description: what an app has to know; it becomes the file's metadata, as in `convert`.
-        ordinary: with ReLU and zero padding instead of signs, to compare size and time only.
+        description: what an app needs to know; it becomes the file's metadata, as in `convert`.
+        ordinary: use ReLU and zero padding instead of signs, to compare only size and latency.
 
     Raises:
         ConversionError: the input has an unknown size.
@@ -60,17 +61,17 @@ def export_int8(
     *,
     ordinary: bool = False,
 ) -> None:
-    """Writes the network in int8 throughout, input and output too, with ranges from calibration images `(B, ...)`.
+    """Writes the network in int8, including input and output, with ranges from calibration images `(B, ...)`.
 
-    The other arguments are those of `export_float`.
+    For the other arguments see `export_float`.
 
     Raises:
         ConversionError: the input has an unknown size.
-        UsageError: no images.
+        UsageError: there are no images.
         KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
     """
     if not len(images):
-        raise UsageError("int8 needs calibration images: received none")
+        raise UsageError("int8 needs calibration images: received none, give some of the training images")
 
     def samples() -> Iterator[list[np.ndarray]]:
         for image in images:
@@ -87,7 +88,7 @@ def export_int8(
 
 
 def as_ordinary(graph: Graph) -> Graph:
-    """The network without binarization: every signed value is rectified, for all that read it, as in a ResNet."""
+    """The network without binarization: every value whose sign is taken is rectified instead, as in a ResNet."""
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Sign):
@@ -105,7 +106,7 @@ def _before_threshold(graph: Graph, node: Node) -> Node:
 
 
 def _real(operation: Operation) -> Operation:
-    """A binary convolution as a real-valued one with zero padding, its magnitudes as various as trained ones."""
+    """A binary convolution as a real-valued one with zero padding; its magnitudes vary as after training."""
     if not isinstance(operation, BinaryConvolution):
         return operation
     kernel = operation.kernel * np.random.default_rng(0).uniform(0.5, 1.5, operation.kernel.shape)
@@ -139,7 +140,7 @@ def _export(
 def _convert(converter: tf.lite.TFLiteConverter, name: str) -> bytes:
     try:
         with held_stderr(), warnings.catch_warnings():
-            # Calibration images give the statistics; TensorFlow Lite's front end does not look at them.
+            # The warning does not apply: calibration images give the statistics.
             warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
             return converter.convert()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Keras model -> bitpacked .tflite file, or the reason why not."""
+"""Converts a Keras model to a bitpacked .tflite file, or tells why that is not possible."""
 
 import os
 from collections.abc import Sequence
@@ -64,33 +64,34 @@ def convert(
     description: Description | None = None,
     labels: np.ndarray | None = None,
 ) -> Artifact:
-    """Writes a model as a .tflite file whose every 1-bit layer is bitpacked and whose values are proven to be Keras's.
+    """Converts a model to a .tflite file in which every 1-bit layer is bitpacked, and proves that it equals Keras.
 
-    Any Keras model with Larq layers will do. The file appears, by rename, when it has passed; else nothing is left.
+    It takes every Keras model with Larq layers. The file is written, atomically, only if it passes verification.
 
     Args:
         model: the trained Keras model.
         path: where to write the file.
-        images: network input to verify on; by default 32 of the calibration images, or random ones without these.
-        kernel: "grouped" keeps a grouped convolution one operator, which LCE's default kernel refuses; "portable"
-            makes it one convolution per group, which runs everywhere. By default the device decides; "generic" takes
-            "grouped".
-        device: "pi4", "pi5" or "android" takes the form that counts the fewest instructions there (docs/deployment.md);
-            "generic" the one that is never worse.
+        images: network input to verify on; by default 32 of the calibration images, or else random images.
+        kernel: "grouped" keeps a grouped convolution as one operator, which LCE's default kernel does not support;
+            "portable" splits it into one convolution per group, which runs everywhere. By default this depends on the
+            device; "generic" uses "grouped".
+        device: "pi4", "pi5" or "android" for the form with the fewest instructions there (docs/deployment.md), or
+            "generic" for one that is good everywhere.
         allow_float: names of 1-bit layers that may stay float.
-        weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, and in 16 bits where signs
+        weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, or in 16 bits if signs
             depend on them, with one scale per output channel; activations stay float. The file is then compared with
-            Keras with its weights rounded so.
-        calibration: network input like the images that the file will see; everything real-valued then becomes int8,
-            activations too, in the ranges that these images give. The file is compared with its graph rounded so.
-        description: what an app has to know, such as labels and normalization; it becomes the file's metadata.
-        labels: the classes of the images, for the accuracies of the model and of the file.
+            Keras after the same rounding of its weights.
+        calibration: network input like the images that the file will see. Everything real-valued, including
+            activations, then becomes int8, with the ranges of these images, and the file is compared with the deployed
+            graph after the same rounding.
+        description: what an app needs to know, such as labels and normalization; it becomes the file's metadata.
+        labels: the classes of the images, to report the accuracies of the model and of the file.
 
     Raises:
-        ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (each is named with the reason
-            and the fix), the input has an unknown size, or the file computes something else than Keras.
-        UsageError: an unknown kernel or device, a layer allowed to stay float that is no 1-bit layer of the model,
-            images of another shape, or both int8 weights and calibration, which makes the weights int8 itself.
+        ConversionError: the model has no 1-bit layer, a 1-bit layer cannot be bitpacked (the message names each layer
+            with the reason and the fix), the input has an unknown size, or the file does not compute the same as Keras.
+        UsageError: an unknown kernel or device, a name in `allow_float` that is not a 1-bit layer, images of another
+            shape, or int8 weights together with calibration, which already makes the weights int8.
         KbnnError: the file cannot be written.
 
     Example:
@@ -101,14 +102,7 @@ def convert(
     if calibration is not None and weights != "float32":
         raise UsageError(f"calibration makes weights int8 too: received weights='{weights}' with it, leave that out")
     keras = Reference(in_float32(model))
-    _check_binary(keras, options)
-    _check_computable(keras, options)
-    lifted = lift(keras)
-    options = with_forms(replace(options, kernel=kernel or kernel_for(device, lifted)), lifted)
-    options = with_passes(options, in_int8=calibration is not None)
-    if calibration is not None:
-        limits = calibrated(deploy(keras, options), batches(inputs_by_name(keras, calibration)))
-        options = replace(options, limits=limits)
+    options = _completed(options, keras, kernel, calibration)
     given = _default_images(model, keras, calibration) if images is None else images
     file, graph = build(keras, options, (description or Description()).of_model(keras.model.name))
     _check_bitpacked(keras, file, graph, options)
@@ -119,15 +113,27 @@ def convert(
     return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity)
 
 
+def _completed(options: Options, keras: Reference, kernel: str | None, calibration: Images | None) -> Options:
+    """Checks that the model can be converted, and adds the kernel, the passes and the int8 ranges to the options."""
+    _check_binary(keras, options)
+    _check_computable(keras, options)
+    lifted = lift(keras)
+    options = with_forms(replace(options, kernel=kernel or kernel_for(options.device, lifted)), lifted)
+    options = with_passes(options, in_int8=calibration is not None)
+    if calibration is None:
+        return options
+    return replace(options, limits=calibrated(deploy(keras, options), batches(inputs_by_name(keras, calibration))))
+
+
 def _default_images(model: tf.keras.Model, keras: Reference, calibration: Images | None) -> Images:
-    """Random images would leave the ranges that calibration found."""
+    """Calibration images if there are any, because random images would exceed the ranges found with them."""
     if calibration is None:
         return random_images(model)
     return {name: array[:_IMAGES] for name, array in inputs_by_name(keras, calibration).items()}
 
 
 def random_images(model: tf.keras.Model) -> dict[str, np.ndarray]:
-    """Standard normal input, always the same, for models whose data is not at hand.
+    """Standard normal input, always the same, to verify a model without its data.
 
     Raises:
         UsageError: an input holds integers, whose range is not known.
@@ -136,7 +142,7 @@ def random_images(model: tf.keras.Model) -> dict[str, np.ndarray]:
     for name, spec in signature(model).items():
         if not spec.dtype.is_floating:
             raise UsageError(
-                f"input '{name}' holds {spec.dtype.name} values, which random images cannot stand for: give images="
+                f"input '{name}' holds {spec.dtype.name} values, for which there are no random images: give images="
             )
         found[name] = generator.normal(size=(_IMAGES, *spec.shape[1:])).astype(np.float32)
     return found
@@ -155,7 +161,7 @@ def _check_binary(reference: Reference, options: Options) -> None:
 
 
 def _check_computable(reference: Reference, options: Options) -> None:
-    """Refuses layers that LCE cannot convert, or bitpacks and computes wrongly."""
+    """Refuses layers that LCE cannot convert, or that it would bitpack but compute wrongly."""
     found = [*unconvertible(reference), *saved_quantized(reference.model)]
     if found:
         raise ConversionError("; ".join(found))
@@ -166,7 +172,7 @@ def _check_computable(reference: Reference, options: Options) -> None:
 
 
 def _check_bitpacked(reference: Reference, file: File, graph: Graph, options: Options) -> None:
-    """Refuses a file in which a layer that is meant to be 1-bit is not."""
+    """Refuses a file in which a 1-bit layer is not bitpacked."""
     calls = binary_calls(reference)
     found = {part.call for part in find_packed(file, reference, graph)}
     missing = [call for k, call in enumerate(calls) if k not in found and call.name not in options.allow_float]

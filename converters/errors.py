@@ -1,7 +1,7 @@
-"""What the converter refuses."""
+"""The error of the converter."""
 
 from kbnn.errors import KbnnError
 
 
 class ConversionError(KbnnError):
-    """A model that cannot become a file that computes the same; the message names each layer, why, and what to do."""
+    """A model cannot be converted to a file that computes the same; the message names the layers, reasons and fixes."""

@@ -1,4 +1,4 @@
-"""Latencies of .tflite files, with reasons not to trust them."""
+"""Measures the latency of .tflite files, and reports reasons not to trust the figures."""
 
 from kbnn.converters.benchmark.driver import IncompleteError, benchmark, compare
 from kbnn.converters.benchmark.report import BenchmarkComparison, BenchmarkReport

@@ -1,4 +1,4 @@
-"""A device's facts and state, as it reports them, and whether a tool can run there."""
+"""The properties and the state that a device reports, and whether a tool can run on it."""
 
 import math
 
@@ -7,7 +7,7 @@ from kbnn.converters.benchmark.report import State, Target
 from kbnn.converters.benchmark.transports import Transport
 from kbnn.errors import KbnnError
 
-# What `uname -m` says where a program for an architecture can run.
+# Architecture of a program -> the outputs of `uname -m` on machines that can run it.
 _RUNS = {
     "aarch64": ("aarch64", "arm64", "armv8b"),
     "arm": ("armv6l", "armv7l", "armv8l", "aarch64"),
@@ -19,7 +19,7 @@ _RELEASES = "LCE's releases have lce_benchmark_model for aarch64, aarch32 and an
 
 
 def describe(transport: Transport) -> Target:
-    """The target, before anything runs on it."""
+    """Describes a target before anything runs on it."""
     facts = transport.probe()
     emulated = bool(facts.get("emulator", "").strip("0"))
     return Target(
@@ -39,14 +39,14 @@ def describe(transport: Transport) -> Target:
 
 
 def state(transport: Transport) -> State:
-    """The state now."""
+    """The current state of a target."""
     return _state(transport.probe())
 
 
 def _description(name: str, facts: dict[str, str]) -> str:
     machine = facts.get("machine", "unknown architecture")
     if name == "qemu":
-        return f"emulated {machine}, {facts['emulator']}: shows that the file runs, not how fast"
+        return f"emulated {machine}, {facts['emulator']}: shows that the file runs, but not how fast"
     arm = "ARM" if machine.startswith(("aarch64", "arm")) else "not ARM"
     if name == "local":
         return f"this machine ({machine}, {arm})"
@@ -66,14 +66,14 @@ def _state(facts: dict[str, str]) -> State:
 
 
 def _temperature(values: str) -> float | None:
-    """The hottest sensor. Some count in degrees, some in thousandths; some are stuck at absurd values."""
+    """The hottest sensor, in °C. Sensors report degrees or thousandths of degrees; some are stuck at absurd values."""
     numbers = [number for value in values.split() if (number := _number(value)) is not None]
     degrees = [number / 1000 if abs(number) > 200 else number for number in numbers]
     return max((degree for degree in degrees if 0 < degree < 125), default=None)
 
 
 def _integer(text: str | None) -> int | None:
-    """A count; None for what is not one, which a faulty device may say."""
+    """A count; None for any other text, which a faulty device may report."""
     try:
         value = -1 if text is None else int(text, 0)
     except ValueError:
@@ -90,10 +90,10 @@ def _number(text: str | None) -> float | None:
 
 
 def check(program: Executable, target: Target) -> None:
-    """Whether the tool can run there.
+    """Checks that a tool can run on a target.
 
     Raises:
-        KbnnError: the architecture, the word size, the system or the C library do not fit.
+        KbnnError: the architecture, the word size, the system or the C library do not match.
     """
     for reason in (_wrong_architecture(program, target), _wrong_word(program, target), _wrong_library(program, target)):
         if reason:
@@ -104,7 +104,7 @@ def _wrong_architecture(program: Executable, target: Target) -> str:
     fitting = _RUNS.get(program.architecture or "", ())
     if not fitting or target.architecture is None or target.architecture in fitting:
         return ""
-    here = "; to try it on this machine use --target qemu" if target.name == "local" else ""
+    here = "; the target 'qemu' emulates it on this machine" if target.name == "local" else ""
     return f"it is for {program.architecture}, the device is {target.architecture}{here}; {_RELEASES}"
 
 

@@ -1,4 +1,4 @@
-"""Measures files: several processes of the tool per file, alternating between files, then one with a profile."""
+"""Measures files: several processes of the tool per file, interleaved between files, then one that makes a profile."""
 
 import contextlib
 import dataclasses
@@ -47,16 +47,16 @@ from kbnn.converters.tflite.interpreter import UnsupportedKernelError
 from kbnn.errors import KbnnError, UsageError, unknown
 
 _IDENTIFIER = b"TFL3"
-# Seconds for warm-up, measurement and loading a large file on a slow device.
+# Seconds for loading a large file on a slow device, warm-up and measurement.
 _PATIENCE = 2 * MAX_SECONDS + 120
-# Seconds before each new attempt after a lost connection.
+# Seconds to wait before each new attempt after a lost connection.
 _WAITS = (1.0, 5.0, 15.0)
 _T = TypeVar("_T")
 Progress = Callable[[str], None]
 
 
 class IncompleteError(ConnectionLostError):
-    """The device is gone for good; `comparison` holds what was measured before."""
+    """The device cannot be reached any more; `comparison` has what was measured before."""
 
     def __init__(self, message: str, comparison: BenchmarkComparison) -> None:
         super().__init__(message)
@@ -77,29 +77,28 @@ def benchmark(
     images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
 ) -> BenchmarkReport:
-    """The latency of one file, from `repeats` processes of `warmup` and then `runs` inferences each.
+    """Measures the latency of one file in `repeats` processes, each with `warmup` and then `runs` inferences.
 
     Args:
         path: the .tflite file.
-        target: "local", "ssh://user@host[:port]", "adb[:serial]" or "qemu", which emulates, so that latencies are
+        target: "local", "ssh://user@host[:port]", "adb[:serial]", or "qemu" for an emulator, whose latencies are
             withheld.
-        tool: the path of `lce_benchmark_model` for that target; with "python" LCE's interpreter runs the file on this
-            machine.
-        threads: threads of one inference.
-        warmup: inferences before the measured ones.
-        runs: measured inferences of one process.
-        repeats: processes.
-        kernel: "default", "indirect" or "reference"; None takes "indirect" for the Python interpreter, whose default
-            kernel is not optimised for x86.
-        flags: further flags of the tool by name, such as `{"use_xnnpack": "false"}`.
-        images: `(N, H, W, C)` in the type of the file's input; they go through the file where it runs too, and the
-            outputs are compared with those of the interpreter here.
+        tool: the path of `lce_benchmark_model` for the target, or "python" for LCE's interpreter on this machine.
+        threads: the number of threads of an inference.
+        warmup: the number of inferences before the measured ones.
+        runs: the number of measured inferences per process.
+        repeats: the number of processes.
+        kernel: "default", "indirect" or "reference". By default it is "indirect" for the Python interpreter, whose
+            default kernel is not optimised for x86, and "default" for other tools.
+        flags: more flags of the tool by name, such as `{"use_xnnpack": "false"}`.
+        images: `(N, H, W, C)` in the data type of the file's input. The target also runs the file on them, and its
+            outputs are compared with those of the interpreter on this machine.
         progress: called with each line of progress.
 
     Raises:
-        UsageError: a missing file, one that is not TensorFlow Lite, or an argument out of range.
+        UsageError: the file is missing or not a TensorFlow Lite file, or an argument is out of range.
         KbnnError: the target cannot be reached, or the tool cannot run there or cannot run the file.
-        IncompleteError: the connection was lost for good; its `comparison` holds what was measured.
+        IncompleteError: the connection was lost and could not be restored; its `comparison` has what was measured.
 
     Example:
         >>> report = kbnn.converters.benchmark("bireal18.tflite", "ssh://pi@raspberrypi", "lce_benchmark_model_aarch64")
@@ -135,7 +134,7 @@ def compare(
     images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
 ) -> BenchmarkComparison:
-    """Several files side by side: as `benchmark`, alternating between the files, so that a drift affects all alike.
+    """Measures several files as `benchmark` does, interleaved, so that thermal drift affects all files equally.
 
     Raises:
         UsageError, KbnnError, IncompleteError: as `benchmark`.
@@ -147,7 +146,7 @@ def compare(
 
 
 def default_kernel(tool: str | os.PathLike[str]) -> str:
-    """The kernel that is measured where none is named."""
+    """The kernel that is measured by default."""
     return "indirect" if os.fspath(tool) == PYTHON else "default"
 
 
@@ -159,7 +158,7 @@ def compare_runs(
     images: np.ndarray | None = None,
     progress: Progress = lambda line: None,
 ) -> BenchmarkComparison:
-    """`compare` for files with options of their own.
+    """Measures several files as `compare` does, each with its own options.
 
     Raises:
         UsageError, KbnnError, IncompleteError: as `benchmark`.
@@ -170,7 +169,7 @@ def compare_runs(
     files = [(_file(Path(path)), settings) for path, settings in wanted]
     if program is None:
         for file, _ in files:
-            # The interpreter trusts a file; the tools check it.
+            # The interpreter trusts a file; other tools check it.
             flatbuffer.read(file.path)
     with transport(target, program).session() as place:
         found = device.describe(place)
@@ -211,13 +210,13 @@ def _file(path: Path) -> MeasuredFile:
     content = path.read_bytes()
     if content[4:8] != _IDENTIFIER:
         what = f"begins with {content[:8]!r}" if content else "is empty"
-        raise UsageError(f"'{path}' is not a TensorFlow Lite file: it {what}; make one with 'kbnn convert'")
+        raise UsageError(f"'{path}' is not a TensorFlow Lite file: it {what}; convert the model again")
     return MeasuredFile(str(path), hashlib.sha256(content).hexdigest(), len(content))
 
 
 @dataclasses.dataclass
 class _Measured:
-    """What is known about one file so far."""
+    """The measurements of one file so far."""
 
     outputs: list[Output] = dataclasses.field(default_factory=list)
     operators: tuple[OperatorTime, ...] = ()
@@ -226,7 +225,7 @@ class _Measured:
 
 
 class _Bench:
-    """Runs the tool, and keeps what it has measured so far."""
+    """Runs the tool, and keeps the measurements, so that they survive a lost connection."""
 
     def __init__(self, place: Transport, command: ToolCommand, images: np.ndarray | None, progress: Progress) -> None:
         self.place = place
@@ -236,7 +235,7 @@ class _Bench:
         self.measured: list[_Measured] = []
 
     def measure(self, files: Sequence[tuple[MeasuredFile, BenchmarkOptions]]) -> ConnectionLostError | None:
-        """Measures and profiles all files; returns the error that ended it early, if one did."""
+        """Measures and profiles all files; returns the error if the connection was lost."""
         self.measured = [_Measured() for _ in files]
         try:
             self._measure(files)
@@ -255,7 +254,7 @@ class _Bench:
                 output = self._run(file, settings, places[k], profile=True)
                 self.measured[k].operators = output.operators
                 if output.profile_problem:
-                    note = f"the tool printed an impossible profile, {output.profile_problem}; it is left out"
+                    note = f"the tool printed an impossible profile ({output.profile_problem}), which is left out"
                     self.measured[k].notes.append(note)
                 self.progress(f"{file.path}: profile done")
             if self.images is not None:
@@ -264,10 +263,10 @@ class _Bench:
                 self.progress(f"{file.path}: outputs for {len(self.images)} images compared")
 
     def _run(self, file: MeasuredFile, settings: BenchmarkOptions, graph: str, profile: bool = False) -> Output:
-        """One process of the tool.
+        """Runs one process of the tool.
 
         Raises:
-            KbnnError: the tool refused the file, crashed, ran nothing, or printed no figures.
+            KbnnError: the tool refused the file, crashed, measured nothing, or printed no figures.
         """
         words = self.command.measure(graph, settings, profile)
         done = self._persist(lambda: self.place.run(words, _PATIENCE))
@@ -288,7 +287,7 @@ class _Bench:
         return output
 
     def _persist(self, action: Callable[[], _T]) -> _T:
-        """Repeats an action some times when the connection is lost."""
+        """Repeats an action a few times if the connection is lost."""
         for wait in _WAITS:
             try:
                 return action()

@@ -1,12 +1,12 @@
-"""Every form in which a network can be deployed, measured side by side, and which one to take."""
+"""Measures every form in which a network can be deployed, and recommends one."""
 
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -19,19 +19,27 @@ from kbnn.errors import KbnnError
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Below this agreement with the trained network a form is not recommended.
+# A form that agrees less with the trained network is not recommended.
 ENOUGH_AGREEMENT = 0.97
-# Latencies this close are equal; the smaller file wins.
+# Latencies with a smaller relative difference count as equal, and the smaller file wins.
 _EQUAL = 0.03
 _NAMES = {"float32": "float", "int8": "int8 weights"}
 
 
+class ConvertArguments(TypedDict, total=False):
+    """The arguments of `convert` in which forms differ."""
+
+    kernel: str
+    weights: str
+    device: str
+
+
 @dataclass(frozen=True)
 class Form:
-    """A way to deploy a network: arguments of `convert`, and the same as options of `kbnn convert`."""
+    """A way to deploy a network: the arguments of `convert`, and the same as options of `kbnn convert`."""
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: ConvertArguments
     command: str
     is_calibrated: bool = False
 
@@ -40,8 +48,8 @@ class Form:
 class MeasuredForm:
     """A form on a device. `agreement` is the share of images that the trained network puts into the same class.
 
-    `kernel` is the runtime's kernel for binary convolutions. `report` is None, and `refusal` says why, where the
-    network cannot be converted so.
+    `kernel` is the runtime's kernel for binary convolutions. If the network cannot be converted to this form, `report`
+    is None and `refusal` tells why.
     """
 
     name: str
@@ -55,7 +63,7 @@ class MeasuredForm:
 
 @dataclass(frozen=True)
 class FormComparison(tables.Shown):
-    """All forms of a network; `recommended` is the name of the best one with its kernel, `reason` says why."""
+    """All forms of a network; `recommended` is the name of the best one with its kernel, and `reason` tells why."""
 
     forms: tuple[MeasuredForm, ...]
     recommended: str | None
@@ -83,13 +91,17 @@ class FormComparison(tables.Shown):
         return "\n".join([*lines, *warnings, "", best])
 
 
-def possible_forms(is_grouped: bool, convert: Callable[..., Any]) -> list[Form]:
-    """The forms that a network can have: kernels, precisions, and what `convert` knows of devices."""
-    kernels = [("grouped ", {"kernel": "grouped"}, ""), ("portable ", {"kernel": "portable"}, "--kernel portable")]
+def possible_forms(is_grouped: bool, convert: Callable[..., object]) -> list[Form]:
+    """The forms that a network can have: combinations of kernel and precision, and those for certain devices."""
+    kernels: list[tuple[str, ConvertArguments, str]] = [("", {}, "")]
+    if is_grouped:
+        kernels = [("grouped ", {"kernel": "grouped"}, ""), ("portable ", {"kernel": "portable"}, "--kernel portable")]
     found = []
-    for prefix, kernel, option in kernels if is_grouped else [("", {}, "")]:
+    for prefix, kernel, option in kernels:
         for weights, name in _NAMES.items():
-            arguments = {**kernel, **({} if weights == "float32" else {"weights": weights})}
+            arguments = kernel.copy()
+            if weights != "float32":
+                arguments["weights"] = weights
             words = [option, "" if weights == "float32" else f"--weights {weights}"]
             found.append(Form(f"{prefix}{name}", arguments, " ".join(filter(None, words))))
         found.append(Form(f"{prefix}int8", kernel, " ".join(filter(None, [option, "--int8"])), True))
@@ -97,7 +109,7 @@ def possible_forms(is_grouped: bool, convert: Callable[..., Any]) -> list[Form]:
     return found
 
 
-def _devices(convert: Callable[..., Any]) -> Sequence[str]:
+def _devices(convert: Callable[..., object]) -> Sequence[str]:
     if "device" not in inspect.signature(convert).parameters:
         return ()
     from kbnn.converters.passes import options
@@ -115,16 +127,16 @@ def compare_forms(
     kernel: str | None = None,
     progress: Progress = lambda line: None,
 ) -> FormComparison:
-    """Converts a network in every form and measures all of them on a device, alternating between them.
+    """Converts a network to every form, and measures them on a device, interleaved.
 
     Args:
         model: the trained network.
-        images: `(N, H, W, C)` network input, on which forms are compared with the network.
-        calibration: network input for the int8 forms; None leaves them out.
-        target: where to measure, as for `benchmark`.
-        tool: what measures, as for `benchmark`.
-        settings: what is asked of the tool; its kernel is replaced by each that fits.
-        kernel: the one kernel to measure; None measures each that runs the form.
+        images: network input `(N, H, W, C)`, on which forms are compared with the trained network.
+        calibration: network input for the int8 forms, which are left out without it.
+        target: where to measure; see `benchmark`.
+        tool: the tool that measures; see `benchmark`.
+        settings: the options of the tool; the kernel in it is ignored.
+        kernel: the kernel to measure; by default every kernel that runs a form.
         progress: called with each line of progress.
 
     Raises:
@@ -170,7 +182,7 @@ def _measured(
         for each in ([kernel] if kernel else _kernels(path, default_kernel(tool)))
     ]
     runs = [(path, dataclasses.replace(settings, kernel=each)) for _, path, each in wanted]
-    # The files are temporary: people know them by their forms.
+    # The files are temporary, so progress lines name the forms instead.
     names = {str(path): form.name for form, path in paths}
 
     def told(line: str) -> None:
@@ -197,7 +209,7 @@ def _is_grouped(model: "tf.keras.Model") -> bool:
 
 
 def _kernels(path: Path, usual: str) -> list[str]:
-    """The kernels that run a file: the default one refuses grouped convolutions."""
+    """The kernels that run a file; the default kernel does not support grouped convolutions."""
     grouped = any(c.groups > 1 for c in audit.inspect(path).binary_convolutions)
     if usual == "indirect" or grouped:
         return ["indirect"]

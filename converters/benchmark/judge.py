@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from kbnn.converters.benchmark.output import Output
 from kbnn.converters.benchmark.report import BenchmarkOptions, Measurement, State, Summary, Target
 
-# With a larger relative distance between the slowest and the fastest process a figure is not reliable.
+# If the slowest and the fastest process differ by a larger fraction, the figures are not reliable.
 SPREAD_LIMIT = 0.10
-# Fewer processes say nothing about the spread between them.
+# Fewer processes tell too little about the spread between them.
 ENOUGH_REPEATS = 5
 _PI_NOW = 0x0F
 _PI_SINCE_START = 0x0F0000
@@ -35,19 +35,19 @@ def _about_runs(
     found = []
     if settings.repeats < ENOUGH_REPEATS:
         asked = "1 process was" if settings.repeats == 1 else f"{settings.repeats} processes were"
-        found.append(Finding(f"only {asked} asked for: {ENOUGH_REPEATS} show a spread", True))
+        found.append(Finding(f"only {asked} asked for: at least {ENOUGH_REPEATS} are needed to see a spread", True))
     if len(runs) < settings.repeats:
         found.append(Finding(f"the connection was lost: {len(runs)} of {settings.repeats} processes measured", True))
     fewest = min((run.count for run in runs), default=settings.runs)
     if fewest < settings.runs:
-        found.append(Finding(f"fewer inferences than asked: {fewest} instead of {settings.runs}", True))
+        found.append(Finding(f"fewer inferences than asked for: {fewest} instead of {settings.runs}", True))
     unconsumed = {output.unconsumed for output in outputs} - {""}
     if unconsumed:
         found.append(Finding(f"the tool ignored {' '.join(sorted(unconsumed))}; use a newer one", True))
     if summary.spread is not None and summary.spread > SPREAD_LIMIT:
         found.append(
             Finding(
-                f"the processes' means lie {summary.spread:.0%} apart, more than {SPREAD_LIMIT:.0%}; "
+                f"the means of the processes differ by {summary.spread:.0%}, more than {SPREAD_LIMIT:.0%}; "
                 f"stop other programs, let the device cool down, and measure again",
                 True,
             )
@@ -57,7 +57,7 @@ def _about_runs(
 
 def _about_target(target: Target) -> list[Finding]:
     if target.emulated:
-        return [Finding("emulated: the file runs, its latency is withheld because it means nothing", True)]
+        return [Finding("emulated: the file runs, but its latency is withheld because it is meaningless", True)]
     found = []
     if target.word_bits == 32:
         found.append(Finding("32-bit operating system: LCE's fast kernels need 64-bit ARM", True))

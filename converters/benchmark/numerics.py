@@ -1,4 +1,4 @@
-"""Whether a device computes the same as the interpreter on this machine."""
+"""Compares the outputs on a device with those of the interpreter on this machine."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ _SECONDS = 600.0
 def check_numerics(
     place: Transport, command: ToolCommand, settings: BenchmarkOptions, path: str, graph: str, images: np.ndarray
 ) -> Numerics:
-    """Runs images `(N, H, W, C)` through the tool, one process each, and compares the outputs with those computed here.
+    """Runs the tool on images `(N, H, W, C)`, one process each, and compares its outputs with those on this machine.
 
     Raises:
         UsageError: the images do not fit the file's one input.

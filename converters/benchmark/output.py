@@ -1,6 +1,6 @@
-"""Reads what `lce_benchmark_model` prints on stdout.
+"""Parses what `lce_benchmark_model` prints on stdout.
 
-The output comes from a device that may be faulty: figures that no measurement can give are refused.
+The output comes from a device that may be faulty, so impossible figures are refused.
 """
 
 import math
@@ -16,9 +16,7 @@ _UNCONSUMED = "WARN: Unconsumed cmdline flags: "
 _DRY_RUN = "INFO: Run w/o invoking kernels: [1]"
 _PROFILE = "Operator-wise Profiling Info for Regular Benchmark Runs:"
 _BY_TYPE = "Summary by node type"
-
-
-# Networks have fewer types of operators, and shorter names for them.
+# Real networks have fewer types of operators, with shorter names.
 _MOST_OPERATORS = 1000
 _LONGEST_NAME = 200
 _PROFILE_COLUMNS = 7
@@ -26,9 +24,9 @@ _PROFILE_COLUMNS = 7
 
 @dataclass(frozen=True)
 class Output:
-    """One process's figures; `warmup` and `measured` are None where the tool did not get that far.
+    """The figures of one process; `warmup` and `measured` are None if the tool did not get that far.
 
-    `problem` quotes figures that cannot be true, `profile_problem` those of the profile; what they belong to is left
+    `problem` and `profile_problem` quote impossible figures of the measurement and of the profile, which is then left
     out.
     """
 
@@ -42,9 +40,9 @@ class Output:
 
 
 def parse(stdout: str) -> Output:
-    """The figures in a tool's output.
+    """Parses the output of a tool.
 
-    A last line without its line break was cut off in transit and is left out, so that half a number is not believed.
+    A last line without a line break was cut off in transit; it is ignored, because it may end in half a number.
     """
     lines = [line.rstrip() for line in stdout.split("\n")[:-1]]
     found = [match for line in lines if (match := _COUNT.fullmatch(line))][:2]
@@ -72,13 +70,13 @@ def _foreign(line: str, prefix: str = "") -> str:
 
 
 def _measurement(match: re.Match[str]) -> Measurement:
-    """Raises ValueError for figures that cannot be true."""
+    """Parses a line of figures; raises ValueError for impossible ones."""
     count = int(match["count"])
     # "(all same)" follows the value without a space.
     pairs = _VALUE.findall(match["rest"].replace("(all same)", ""))
     values = {name: _microseconds(name, value) for name, value in pairs}
     if count and "avg" not in values:
-        # One inference, or all of the same duration: the tool prints that duration alone.
+        # If all inferences have the same duration, the tool prints only that.
         if "curr" not in values:
             raise ValueError(f"'{_foreign(match[0])}'")
         values |= dict.fromkeys(("avg", "min", "max"), values["curr"]) | {"std": 0.0}
@@ -95,7 +93,7 @@ def _measurement(match: re.Match[str]) -> Measurement:
 
 
 def _microseconds(name: str, text: str) -> float:
-    """A duration, or their standard deviation, which alone may be 0."""
+    """A positive duration, or a standard deviation, which may also be 0."""
     value = _number(text)
     if value is None or value < 0 or (value == 0 and name != "std"):
         raise ValueError(f"'{name}={_foreign(text)}'")
@@ -111,9 +109,9 @@ def _number(text: str) -> float | None:
 
 
 def _profile(lines: list[str]) -> tuple[tuple[OperatorTime, ...], str]:
-    """The rows of the profile's "Summary by node type", or what is wrong with them.
+    """The rows of the profile's "Summary by node type", or else the row that is impossible.
 
-    Types may hold commas and spaces; columns end in a tab.
+    Types may contain commas and spaces; columns end with a tab.
     """
     starts = [index for index, line in enumerate(lines) if _PROFILE in line]
     titles = [index for index in range(starts[-1], len(lines)) if _BY_TYPE in lines[index]] if starts else []
@@ -130,9 +128,9 @@ def _profile(lines: list[str]) -> tuple[tuple[OperatorTime, ...], str]:
 
 
 def _operator(columns: list[str]) -> OperatorTime | None:
-    """One type of operator; None where its figures cannot be true.
+    """The row of one type of operator; None if its figures are impossible.
 
-    The column "count" counts a delegate's operators of one type once; "times called" counts them all.
+    The column "count" counts all operators of one type in a delegate as one; "times called" counts each of them.
     """
     name, count, mean, share = columns[:4]
     called = columns[6]

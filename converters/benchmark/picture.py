@@ -1,18 +1,21 @@
-"""Where the time goes: pictures of the time per type of operator, and of the latencies."""
+"""Pictures of the time per type of operator, and of the latencies."""
 
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kbnn.analysis import pictures
 from kbnn.converters.benchmark.report import BenchmarkComparison
 from kbnn.errors import KbnnError
 
-# With more operator types than colours, the colours repeat with hatching.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# If there are more types of operators than colours, the colours repeat with hatching.
 _HATCHES = ("", "//", "..")
 
 
 def drawn(comparison: BenchmarkComparison) -> pictures.Picture:
-    """The time per type of operator where the tool makes profiles, else the latencies.
+    """The time per type of operator if the tool makes profiles, else the latencies.
 
     Raises:
         KbnnError: the latencies are withheld.
@@ -36,7 +39,7 @@ def latencies(comparison: BenchmarkComparison) -> pictures.Picture:
     above = [max(each) - middle for middle, each in zip(middles, means, strict=True)]
     names = [report.file.path for report in comparison.reports]
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         axes.barh(range(len(names)), middles, xerr=[below, above], color=pictures.COLOURS[0], ecolor="#8b949e")
         axes.set_yticks(range(len(names)), names)
@@ -51,7 +54,7 @@ def latencies(comparison: BenchmarkComparison) -> pictures.Picture:
 
 
 def time_per_operator(comparison: BenchmarkComparison) -> pictures.Picture:
-    """One bar per file, divided by operator type, in milliseconds of one inference.
+    """One bar per file, divided by type of operator, in milliseconds per inference.
 
     Raises:
         KbnnError: there is no profile, or it is withheld.
@@ -63,14 +66,14 @@ def time_per_operator(comparison: BenchmarkComparison) -> pictures.Picture:
     kinds = sorted({kind for _, profile in times for kind in profile}, key=lambda kind: -_total(kind, times))
     names = [path for path, _ in times]
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         left = [0.0] * len(names)
         for index, kind in enumerate(kinds):
             widths = [profile.get(kind, 0.0) for _, profile in times]
             further, colour = divmod(index, len(pictures.COLOURS))
-            style = {"color": pictures.COLOURS[colour], "hatch": _HATCHES[further % len(_HATCHES)]}
-            axes.barh(names, widths, left=left, label=kind, **style)
+            hatch = _HATCHES[further % len(_HATCHES)]
+            axes.barh(names, widths, left=left, label=kind, color=pictures.COLOURS[colour], hatch=hatch)
             left = [start + width for start, width in zip(left, widths, strict=True)]
         axes.invert_yaxis()
         axes.set(xlabel="ms of one inference")

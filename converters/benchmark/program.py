@@ -1,4 +1,4 @@
-"""What a tool's file says about where it can run, before it is run."""
+"""Reads from a tool's executable file where it can run, without running it."""
 
 import re
 import struct
@@ -9,7 +9,7 @@ from kbnn.errors import UsageError
 
 _MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 _LOADER_SEGMENT = 3
-# The released tools have 5 MB.
+# The tools in LCE's releases have 5 MB.
 _LARGEST = 2**29
 Version = tuple[int, int]
 
@@ -18,8 +18,8 @@ Version = tuple[int, int]
 class Executable:
     """An executable file.
 
-    `architecture` and `word_bits` are None for a script. `loader` is the dynamic loader that it asks for, "" when it
-    is linked statically; `glibc` is the newest C library version that one of its symbols needs.
+    `architecture` and `word_bits` are None for a script. `loader` is the dynamic loader that the program needs, "" if
+    it is linked statically; `glibc` is the version of the C library that it needs.
     """
 
     path: Path
@@ -38,10 +38,10 @@ class Executable:
 
 
 def read_program(path: Path) -> Executable:
-    """The facts of an executable file.
+    """Reads the header of an executable file.
 
     Raises:
-        UsageError: there is no such file, or it is no program for Linux or Android.
+        UsageError: there is no such file, or it is not a program for Linux or Android.
     """
     if not path.is_file():
         raise UsageError(f"no benchmark tool at '{path}': download lce_benchmark_model from LCE's releases")

@@ -1,7 +1,7 @@
-"""LCE's Python interpreter as a program with the flags and the output of `lce_benchmark_model`.
+"""A benchmark tool around LCE's Python interpreter, with the flags and the output of `lce_benchmark_model`.
 
-Runs in a process of its own, because a damaged file can crash the interpreter. It imports NumPy and the native runtime
-alone: TensorFlow's start would take longer than the measurement.
+It runs in a child process, because a damaged file can crash the interpreter. It imports only NumPy and the native
+runtime, because importing TensorFlow would take longer than the measurement.
 """
 
 import argparse
@@ -12,11 +12,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 _MOST_MEMORY = 8 * 2**30
+
+
+class Interpreter(Protocol):
+    """LCE's native `LiteInterpreter`."""
+
+    input_shapes: list[list[int]]
+    input_types: list[np.dtype]
+
+    def predict(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        """The outputs for one array per input."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,18 +66,18 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _limit_memory() -> None:
-    """A hostile file may ask for all memory. Windows has no such limit."""
+    """Limits the memory that a hostile file can allocate; Windows has no such limit."""
     with contextlib.suppress(ImportError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
 
 
-def _interpreter(options: argparse.Namespace) -> Any:
+def _interpreter(options: argparse.Namespace) -> Interpreter:
     loader = importlib.machinery.ExtensionFileLoader("interpreter_wrapper_lite", str(options.runtime))
     module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(loader.name, loader, origin=loader.path))
     loader.exec_module(module)
-    # XNNPACK runs the operators that are not binary, in the float and int8 files of a comparison as well.
+    # XNNPACK runs all operators that are not binary, and all operators of float and int8 files.
     return module.LiteInterpreter(
         options.graph.read_bytes(),
         options.num_threads,
@@ -77,8 +87,8 @@ def _interpreter(options: argparse.Namespace) -> Any:
     )
 
 
-def _inputs(values: str | None, interpreter: Any) -> list[np.ndarray]:
-    """The one input from a file, or seeded noise for all."""
+def _inputs(values: str | None, interpreter: Interpreter) -> list[np.ndarray]:
+    """The only input, read from a file, or seeded noise for all inputs."""
     kinds = list(zip(interpreter.input_shapes, interpreter.input_types, strict=True))
     if values is None:
         noise = np.random.default_rng(0)
@@ -87,15 +97,15 @@ def _inputs(values: str | None, interpreter: Any) -> list[np.ndarray]:
     return [np.frombuffer(Path(values.partition(":")[2]).read_bytes(), dtype).reshape(shape)]
 
 
-def _noise(generator: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
+def _noise(generator: np.random.Generator, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     if np.issubdtype(dtype, np.floating):
         return generator.standard_normal(shape).astype(dtype)
     limits = np.iinfo(dtype)
     return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 
 
-def time_inferences(infer: Callable[[], Any], runs: int, seconds: float) -> list[float]:
-    """Microseconds of `runs` inferences, or of as many as fit into `seconds`."""
+def time_inferences(infer: Callable[[], object], runs: int, seconds: float) -> list[float]:
+    """The durations, in microseconds, of `runs` inferences, or of as many as fit into `seconds`."""
     durations: list[float] = []
     deadline = time.perf_counter() + seconds
     while len(durations) < runs and time.perf_counter() < deadline:

@@ -1,4 +1,4 @@
-"""A CSV file of measurements, each with the hashes of the measured file and the tool."""
+"""Appends measurements to a CSV file, each with the hashes of the measured file and of the tool."""
 
 import datetime
 import os

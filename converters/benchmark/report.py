@@ -1,4 +1,4 @@
-"""What a benchmark reports: frozen dataclasses that print as tables and dump as JSON."""
+"""The reports of a benchmark: frozen dataclasses that print as tables and dump as JSON."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from kbnn import tables
 
 @dataclass(frozen=True)
 class MeasuredFile:
-    """The measured file; the hash ties figures to the bytes that they belong to."""
+    """The measured file; the hash identifies the bytes that the figures belong to."""
 
     path: str
     sha256: str
@@ -26,10 +26,11 @@ class Tool:
 
 @dataclass(frozen=True)
 class State:
-    """What can disturb a measurement; None where the target does not say.
+    """The state of a target that can disturb a measurement; None for what it does not report.
 
-    `pi_throttled` are the Raspberry Pi firmware's bits (0-3 now, 16-19 since it started), `android_thermal_status`
-    Android's 0 (none) to 6, `throttle_count` how often Linux on x86 slowed a core down since it started.
+    `pi_throttled` are the bits of the Raspberry Pi's firmware (0-3: now, 16-19: since the start),
+    `android_thermal_status` is 0 (none) to 6, and `throttle_count` tells how often Linux on x86 has throttled a core
+    since its start.
     """
 
     load: float | None
@@ -60,10 +61,7 @@ class Target:
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """What was asked of the tool; the same for every file that is compared.
-
-    `flags` are further flags of the tool by name, such as `{"use_xnnpack": "false"}`.
-    """
+    """The options of a measurement; `flags` are more flags of the tool, such as `{"use_xnnpack": "false"}`."""
 
     threads: int
     warmup: int
@@ -75,7 +73,7 @@ class BenchmarkOptions:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The inferences of one process, in microseconds; None where the tool did not print a figure."""
+    """The inferences of one process, in microseconds; None for figures that the tool did not print."""
 
     count: int
     mean_us: float | None
@@ -89,7 +87,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class OperatorTime:
-    """The time of one type of operator in one inference, over all `count` of them."""
+    """The time per inference of all `count` operators of one type."""
 
     type: str
     count: int
@@ -105,7 +103,7 @@ class Summary:
     - `min_us`: the fastest inference of all.
     - `iqr_us`: the interquartile range of the means.
     - `spread`: (slowest mean - fastest mean) / median of means.
-    - `p95_us`: the median of the processes' 95th percentiles; None where the tool does not print them.
+    - `p95_us`: the median of the processes' 95th percentiles; None if the tool does not print them.
     """
 
     median_of_means_us: float | None
@@ -116,7 +114,7 @@ class Summary:
 
 
 def summarize(runs: Sequence[Measurement]) -> Summary:
-    """The summary of the runs that have a mean; all None when there is none."""
+    """Summarizes the runs that have a mean; all figures are None if no run has one."""
     means = [run.mean_us for run in runs if run.mean_us is not None]
     if not means:
         return Summary(None, None, None, None)
@@ -136,7 +134,8 @@ def summarize(runs: Sequence[Measurement]) -> Summary:
 class Numerics:
     """The tool's outputs compared with those of the interpreter on this machine, for real images.
 
-    `output_range` is the difference of the largest and the smallest output, to judge `max_abs_difference` by.
+    `output_range` is the difference between the largest and the smallest output, to put `max_abs_difference` in
+    proportion.
     """
 
     images: int
@@ -149,8 +148,8 @@ class Numerics:
 class BenchmarkReport(tables.Shown):
     """The latency of one file on one target, and whether it can be trusted.
 
-    `timing_valid` is False as soon as one of `warnings` speaks against the figures. `binary_share_of_time` is the
-    part of the time that LCE's operators take (quantization, binary convolutions and poolings), None without a profile.
+    `timing_valid` is False if one of the `warnings` invalidates the figures. `binary_share_of_time` is the share of the
+    time that LCE's operators take (quantization, binary convolutions and pooling), None without a profile.
     """
 
     file: MeasuredFile
@@ -171,7 +170,7 @@ class BenchmarkReport(tables.Shown):
 
 @dataclass(frozen=True)
 class BenchmarkComparison(tables.Shown):
-    """Reports of several files that ran alternately on the same target with the same options."""
+    """The reports of several files that ran interleaved on the same target."""
 
     reports: tuple[BenchmarkReport, ...]
 
@@ -241,8 +240,9 @@ def _warnings(reports: Sequence[BenchmarkReport]) -> list[str]:
 
 def _numerics(numerics: Numerics) -> str:
     return (
-        f"outputs for {numerics.images} images differ from those here by at most {numerics.max_abs_difference:.3g} "
-        f"(range {numerics.output_range:.3g}); the same class for {numerics.top1_agreement:.1%}"
+        f"the outputs for {numerics.images} images differ from those on this machine by at most "
+        f"{numerics.max_abs_difference:.3g} (range {numerics.output_range:.3g}); "
+        f"the same class for {numerics.top1_agreement:.1%}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The benchmark tool as commands, and what its failures mean."""
+"""The commands of the benchmark tool, and the meaning of its failures."""
 
 import hashlib
 import re
@@ -21,10 +21,10 @@ KERNEL_FLAGS = {
     "reference": ("--use_reference_bconv=true",),
 }
 PYTHON = "python"
-# The tool stops warm-up and measurement after this long each, whatever the number of runs.
+# The tool stops warm-up and measurement after this time each, whatever the number of runs.
 MAX_SECONDS = 150
 _PLAIN = "this is a plain TensorFlow Lite tool without LCE's operators; use lce_benchmark_model of LCE's releases"
-# Flags that the driver sets itself; nobody else may.
+# Flags that only the driver may set.
 _OWN_FLAGS = frozenset(
     [
         "graph",
@@ -45,35 +45,35 @@ _OWN_FLAGS = frozenset(
 )
 _GROUPED = r"Grouped binary convolutions are not supported"
 _NOT_GROUPED = (
-    "this kernel does not run grouped binary convolutions; use the indirect kernel, or convert the model to its "
+    "this kernel does not support grouped binary convolutions; use the indirect kernel, or convert the model to its "
     "portable form, which has one convolution per group"
 )
 _MOST_TEXT = 2**16
-# What a tool, its loader or its shell prints, and what that means.
+# Messages of a tool, its loader or its shell, with their meanings.
 _SAYINGS = (
     (_GROUPED, _NOT_GROUPED),
     (r"not a valid Flatbuffer", "the file is damaged or cut off; convert or copy it again"),
     (r"unresolved custom op: Lce(Quantize|Dequantize|Bconv2d|BMaxPool2d)\b", _PLAIN),
     (r"version `(GLIBC_[\d.]+)' not found", "the device's C library is too old for it; update its operating system"),
 )
-# What a shell prints when it cannot start a program; the status is 126 or 127.
+# Messages of a shell that cannot start a program; the status is 126 or 127.
 _NOT_STARTED = (
     (r"[Ee]xec format error|cannot execute binary", "it is for another architecture; take the one for this device"),
     (r"not found|No such file", "its loader is missing there: it is for another operating system"),
-    (r"[Pp]ermission denied", "it may not run there; is its folder mounted 'noexec'?"),
+    (r"[Pp]ermission denied", "it is not allowed to run there; is its folder mounted 'noexec'?"),
 )
 
 
 @dataclass(frozen=True)
 class ToolCommand:
-    """The tool on the device: the words that start it, and the flags that it knows."""
+    """The tool on the device: the command that starts it, and its flags."""
 
     words: tuple[str, ...]
     flags: frozenset[str]
     path: str
 
     def measure(self, graph: str, settings: BenchmarkOptions, profile: bool = False) -> list[str]:
-        """Warm-up and measured inferences of a file; nothing is left to the tool's defaults."""
+        """The command that measures a file; it sets every flag that matters, instead of relying on defaults."""
         wanted = [
             f"--graph={graph}",
             f"--num_threads={settings.threads}",
@@ -82,13 +82,13 @@ class ToolCommand:
             *KERNEL_FLAGS[settings.kernel],
             *(f"--{name}={value}" for name, value in settings.flags.items()),
         ]
-        # Half a second of warm-up lets a phone's clock rise.
+        # Half a second of warm-up lets the clock of a phone's processor rise.
         limits = [f"--max_secs={MAX_SECONDS}", "--min_secs=0", "--warmup_min_secs=0.5"]
         wanted += [limit for limit in limits if self.knows(limit) and _name(limit) not in settings.flags]
         return [*self.words, *wanted, *(["--enable_op_profiling=true"] if profile else [])]
 
     def knows(self, flag: str) -> bool:
-        """Whether its help lists a flag."""
+        """Whether the help of the tool lists a flag."""
         return _name(flag) in self.flags
 
 
@@ -97,14 +97,14 @@ def _name(flag: str) -> str:
 
 
 def install(transport: Transport, program: Executable | None) -> ToolCommand:
-    """Brings the tool to where it runs, and asks it for its flags.
+    """Copies the tool to the device, and reads its flags from its help.
 
     Raises:
-        KbnnError: it does not run there, or is another kind of program.
+        KbnnError: the tool does not run there, or is another kind of program.
     """
     words: tuple[str, ...]
     if program is None:
-        # -I: neither the working directory nor the user's variables decide what it imports.
+        # -I: what it imports does not depend on the working directory or on environment variables.
         words = (sys.executable, "-I", python_tool.__file__, f"--runtime={lce.runtime_path()}")
         path = PYTHON
     else:
@@ -119,16 +119,20 @@ def install(transport: Transport, program: Executable | None) -> ToolCommand:
 
 
 def check_kernel(command: ToolCommand, kernel: str) -> None:
-    """Raises:
-    KbnnError: the tool cannot choose that kernel.
+    """Checks that the tool has a kernel.
+
+    Raises:
+        KbnnError: the tool does not have the flag that selects the kernel.
     """
     if not all(command.knows(flag) for flag in KERNEL_FLAGS[kernel]):
-        raise KbnnError(f"'{command.path}' cannot choose the {kernel} kernel: {_PLAIN}, or take the default kernel")
+        raise KbnnError(f"'{command.path}' cannot select the {kernel} kernel: {_PLAIN}, or the default kernel")
 
 
 def check_flags(command: ToolCommand, flags: Mapping[str, str]) -> None:
-    """Raises:
-    UsageError: a flag that the driver sets itself, or that the tool does not have.
+    """Checks the flags that a user passes to the tool.
+
+    Raises:
+        UsageError: a flag that the driver sets itself, or that the tool does not have.
     """
     for name, value in flags.items():
         if name in _OWN_FLAGS:
@@ -138,12 +142,12 @@ def check_flags(command: ToolCommand, flags: Mapping[str, str]) -> None:
 
 
 def is_grouped_refusal(done: Completed) -> bool:
-    """Whether the tool failed because its kernel does not run grouped binary convolutions."""
+    """Whether the tool failed because its kernel does not support grouped binary convolutions."""
     return bool(re.search(_GROUPED, f"{done.stderr[-_MOST_TEXT:]}\n{done.stdout[-_MOST_TEXT:]}"))
 
 
 def explain(done: Completed) -> str:
-    """One line: what a failure means and what to do."""
+    """The meaning of a failure and what to do, in one line."""
     return printable(_explained(done))
 
 
@@ -157,11 +161,11 @@ def _explained(done: Completed) -> str:
     errors = re.findall(r"^ERROR: (.*?)(?:\. |\.?$)", said, re.MULTILINE)
     if errors:
         return f"{errors[0][:300]}; 'kbnn inspect' lists the file's operators"
-    return f"it ended with status {done.status} and said '{' '.join(said.split())[-200:]}'"
+    return f"it ended with status {done.status} and printed '{' '.join(said.split())[-200:]}'"
 
 
 def _signal(status: int) -> str:
-    """The signal that ended a program: the status is its negative number, or 128 plus its number from a shell."""
+    """The signal that ended a program, from the status: its negative number, or in a shell 128 plus its number."""
     try:
         return signal.Signals(-status if status < 0 else status - 128).name
     except ValueError:
@@ -169,7 +173,7 @@ def _signal(status: int) -> str:
 
 
 def identify(program: Executable | None) -> Tool:
-    """The tool's file and hash: for the Python interpreter LCE's native library, which does the work.
+    """The file of the tool and its hash; for the Python interpreter that is LCE's native library.
 
     Raises:
         KbnnError: LCE is not installed.

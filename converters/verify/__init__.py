@@ -1,1 +1,1 @@
-"""Whether a file computes what Keras computes: kernel bits, layers, outputs."""
+"""Verifies that a file computes what Keras computes: kernel bits, layers and outputs."""

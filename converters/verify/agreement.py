@@ -1,4 +1,4 @@
-"""How often a file gives the class that a network gives, and how often both are right."""
+"""How often a file predicts the same class as its network, and how often each of them is right."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _Z = 1.959964
 
 @dataclass(frozen=True)
 class OutputAgreement:
-    """How often two networks give the same class at one output: per image, or per pixel of a map."""
+    """How often two networks predict the same class at one output: per image, or per pixel of a map."""
 
     name: str
     top1_agreement: float
@@ -25,7 +25,7 @@ class OutputAgreement:
 
 @dataclass(frozen=True)
 class AccuracyInterval:
-    """The share of images in their true class, with the 95 % interval of Wilson's score."""
+    """The top-1 accuracy, with its 95 % confidence interval (Wilson score)."""
 
     top1: float
     low: float
@@ -36,7 +36,7 @@ class AccuracyInterval:
 
 
 def agreements(expected: Outputs, found: Outputs) -> list[OutputAgreement]:
-    """The agreement at each output that tells classes apart, in the order of their names."""
+    """The agreement at each output that predicts classes, in the order of the outputs' names."""
     return [
         OutputAgreement(name, float(np.mean(values.argmax(-1) == found[name].argmax(-1))), values.ndim > 2)
         for name, values in sorted(expected.items())
@@ -45,12 +45,12 @@ def agreements(expected: Outputs, found: Outputs) -> list[OutputAgreement]:
 
 
 def least(found: list[OutputAgreement]) -> float:
-    """The agreement at the output where it is worst; 1 where no output tells classes apart."""
+    """The agreement at the worst output; 1 if no output predicts classes."""
     return min((output.top1_agreement for output in found), default=1.0)
 
 
 def accuracy(outputs: Outputs, labels: np.ndarray) -> AccuracyInterval | None:
-    """The accuracy of a classifier `(B, classes)` on labelled images; None for networks of other kinds."""
+    """The accuracy of a classifier with outputs `(B, classes)` on labelled images; None for other networks."""
     heads = [values for values in outputs.values() if values.ndim == 2 and values.shape[1] > 1]
     if len(heads) != 1 or len(outputs) != 1 or len(labels) != len(heads[0]) or not len(labels):
         return None

@@ -1,4 +1,4 @@
-"""Which tensor of a file is which value of Keras's, and the file taken apart at those tensors."""
+"""Aligns the tensors of a file with the values that Keras computes, and takes the file apart at these tensors."""
 
 import copy
 import math
@@ -19,9 +19,9 @@ from kbnn.converters.tflite.names import operations, value_name
 
 @dataclass(frozen=True)
 class Aligned:
-    """A tensor of the file and what it holds: `keras[..., order] + shift` of the graph's tensor `value`.
+    """A tensor of the file that should hold `keras[..., order] + shift`, where `value` names Keras's tensor.
 
-    A bitpacked tensor holds the signs of it, one in int8 the nearest of levels that lie `step` apart.
+    A bitpacked tensor holds the signs of these values, an int8 tensor the nearest levels, which are `step` apart.
     """
 
     tensor: Tensor
@@ -36,7 +36,7 @@ class Aligned:
         return self.tensor.dtype == "int32"
 
     def expected(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What the tensor should hold for a batch, signs before they are taken."""
+        """The values that the tensor should hold for a batch; a bitpacked tensor should hold their signs."""
         keras = values[self.value]
         keras = keras.reshape(len(keras), *self.tensor.shape[1:-1], keras.shape[-1])
         ordered = keras if self.order is None else keras[..., self.order]
@@ -44,9 +44,9 @@ class Aligned:
 
 
 def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Aligned]:
-    """Tensor index -> what it holds.
+    """Tensor index -> what the tensor should hold.
 
-    In a file of kbnn's, tensors are named after the nodes of its graph; others bear the names of Keras's operations.
+    In a file made by kbnn, tensors are named after the nodes of its graph; in others, after Keras's operations.
     """
     found = {}
     for tensor in _computed(file, ("float32",)):
@@ -63,7 +63,7 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
 
 
 def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
-    """`align` for a file in int8: what its tensors hold are the graph's values, not Keras's."""
+    """As `align`, for a file in int8, whose tensors hold the values of the graph instead of Keras's."""
     found = {}
     for tensor in _computed(file, ("float32", "int8")):
         node = graph.nodes.get(tensor.name)
@@ -77,11 +77,12 @@ def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
 
 
 def take_apart(file: File, aligned: dict[int, Aligned]) -> tuple[bytes, list[Aligned], list[Aligned]]:
-    """The file with every aligned tensor that is read turned into an input, and every one that is computed into an
-    output: each operator between them then works on what it is given, not on what those before it made.
+    """Takes a file apart, so that every operator works on given values instead of the results of earlier operators.
+
+    Every aligned tensor that an operator reads becomes an input, and every aligned tensor becomes an output.
 
     Returns:
-        The bytes, the additional inputs in order (after the file's own), and the outputs in order.
+        The bytes, the additional inputs in order (after the file's own inputs), and the outputs in order.
     """
     model = flatbuffer.tree(file.data)
     graph = model.subgraphs[0]
@@ -100,7 +101,7 @@ def take_apart(file: File, aligned: dict[int, Aligned]) -> tuple[bytes, list[Ali
 
 
 def pack_signs(values: np.ndarray) -> np.ndarray:
-    """Signs `(..., C)` as LCE packs them: `(..., ceil(C / 32))` int32, a bit is 1 where the value is negative."""
+    """Packs signs `(..., C)` as LCE does: int32 `(..., ceil(C / 32))`, in which a bit is 1 if the value is negative."""
     negative = values < 0
     missing = -negative.shape[-1] % CHANNELS_PER_WORD
     padded = np.pad(negative, [(0, 0)] * (negative.ndim - 1) + [(0, missing)])
@@ -108,31 +109,31 @@ def pack_signs(values: np.ndarray) -> np.ndarray:
 
 
 def unpack_signs(words: np.ndarray, channels: int) -> np.ndarray:
-    """Where packed signs are negative: `(..., words)` to bool `(..., channels)`."""
+    """Unpacks signs `(..., words)` to bool `(..., channels)`, True where the sign is negative."""
     octets = np.ascontiguousarray(words, "<i4").view(np.uint8)
     return np.unpackbits(octets, axis=-1, bitorder="little")[..., :channels].astype(bool)
 
 
 def to_int8(tensor: Tensor, values: np.ndarray) -> np.ndarray:
-    """Values as a tensor in int8 holds them: the nearest of its levels."""
+    """Rounds values to the nearest levels of an int8 tensor."""
     levels = np.round(values / tensor.scales[0]) + tensor.zero_points[0]
     return np.clip(levels, -128, 127).astype(np.int8)
 
 
 def from_int8(tensor: Tensor, levels: np.ndarray) -> np.ndarray:
-    """The values that a tensor in int8 holds."""
+    """The values of an int8 tensor's levels."""
     return (levels.astype(np.float64) - tensor.zero_points[0]) * tensor.scales[0]
 
 
 def _has_levels(tensor: Tensor) -> bool:
-    """Whether a tensor says what its integers stand for, if it holds such."""
+    """Whether an int8 tensor has one valid scale and zero point; True for a tensor of another type."""
     if tensor.dtype != "int8":
         return True
     return len(tensor.scales) == len(tensor.zero_points) == 1 and 0 < tensor.scales[0] < np.inf
 
 
 def _computed(file: File, kinds: tuple[str, ...]) -> list[Tensor]:
-    """What the file's operators write: bits, and values of some kinds."""
+    """The tensors that the file's operators write, if they are bitpacked or of one of the data types `kinds`."""
     return [
         tensor
         for operator in file.operators
@@ -145,7 +146,7 @@ def _by_graph(tensor: Tensor, graph: Graph, reference: Reference) -> Aligned | N
     node = graph.nodes.get(tensor.name)
     if node is None or node.origin is None or (isinstance(node.operation, Sign) and tensor.dtype != "int32"):
         return None
-    # Files of earlier versions give the name to the sign before a max-pool, which holds more places.
+    # In files of earlier versions, the sign before a max-pool has this name, with a larger height and width.
     if math.prod(reference.shape(node.origin.value)[:-1]) != math.prod(tensor.shape[1:-1]):
         return None
     return Aligned(tensor, node.origin.value, node.layer, node.origin.order, node.origin.shift)
@@ -157,13 +158,13 @@ def _by_names(tensor: Tensor, name: str, output: int, reference: Reference) -> A
 
 
 def _place_among_outputs(file: File, tensor: Tensor) -> int:
-    """Which of its operator's outputs a tensor is: those of a split all bear one name."""
+    """The index of a tensor among its operator's outputs; the outputs of a split all have the same name."""
     producer = file.producers.get(tensor.index)
     return [other.index for other in producer.outputs].index(tensor.index) if producer is not None else 0
 
 
 def _output(name: str, file: File, reference: Reference) -> int | None:
-    """The operation behind an output; files not made by us may name a single output otherwise."""
+    """The operation that computes an output; a single output may have another name in a file not made by kbnn."""
     if len(file.outputs) == len(reference.outputs) == 1:
         name = next(iter(reference.outputs))
     return reference.order.get(reference.outputs[name].split(":")[0]) if name in reference.outputs else None
@@ -188,7 +189,7 @@ def _aligned(tensor: Tensor, place: int, output: int, reference: Reference) -> A
 
 
 def _presign(place: int, reference: Reference) -> str | None:
-    """What an operation takes the sign of, where that can be told."""
+    """The tensor whose sign an operation takes, or None if that is not known."""
     call = reference.innermost(place)
     if call is not None and is_quantizer(call.layer):
         return call.inputs[0]

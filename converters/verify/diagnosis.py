@@ -1,4 +1,4 @@
-"""Why a layer that is meant to be 1-bit did not become a binary convolution, and what to do about it."""
+"""Explains why a layer that is meant to be 1-bit did not become a binary convolution, and what to do about it."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,13 +8,13 @@ from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
-# The converter's own limits: a smaller magnitude counts as zero, magnitudes of a filter may differ by this share.
+# The converter's limits: smaller magnitudes count as zero, and the magnitudes in a filter may differ by this fraction.
 _SMALLEST_SCALE = 1.2e-7
 _SCALE_SPREAD = 0.005
 
 
 def diagnose(reference: Reference, binary: BinaryCall) -> str:
-    """One clause: the reason, and after a colon the fix."""
+    """The reason and the fix, as one clause with a colon in between."""
     operation = reference.operation(reference.order[binary.convolutions[0]])
     if operation.type == "MatMul":
         return "LCE has no binary dense operator: use a 1x1 kbnn.layers.BinaryConv2D, or flatten its input"
@@ -27,16 +27,17 @@ def diagnose(reference: Reference, binary: BinaryCall) -> str:
 
 
 def unconvertible(reference: Reference) -> list[str]:
-    """What LCE's converter cannot read, each with the layer and the fix."""
+    """The layers that LCE's converter cannot read, each with the fix."""
     loops = reference.operations(reference.root, ("While", "StatelessWhile"))
     names = dict.fromkeys(reference.layer_name(reference.order[loop.name]) for loop in loops)
     return [f"layer '{name}' is a loop, which LCE cannot convert: build it with unroll=True" for name in names]
 
 
 def saved_quantized(model: tf.keras.Model) -> list[str]:
-    """The layers whose latent weights are ±s and would not keep their signs, each with the cause and the fix.
+    """The layers whose latent weights are ±s and would change signs when quantized, each with the cause and the fix.
 
-    Inside Larq's `quantized_scope` a layer hands out its quantized kernel, which is saved instead of the latent one.
+    Inside Larq's `quantized_scope`, the kernel of a layer is the quantized one, which is saved instead of the latent
+    weights.
     """
     found = []
     for layer in structure.layers(model):
@@ -70,9 +71,9 @@ def _is_wide(operation: tf.Operation) -> bool:
 
 
 def miscomputed(reference: Reference, binary: BinaryCall) -> str | None:
-    """One clause, as `diagnose`, where LCE bitpacks a layer and computes something else; None where it does not.
+    """Why LCE would bitpack a layer but compute something else, with the fix, as in `diagnose`; None if it would not.
 
-    Its optimised kernels correct for zeros around an image as if the kernel fitted into it.
+    LCE's optimised kernels correct for zero padding as if the convolution's kernel fitted into the image.
     """
     operation = reference.operation(reference.order[binary.convolutions[0]])
     if operation.type != "Conv2D" or operation.get_attr("padding") != b"SAME":
@@ -82,13 +83,13 @@ def miscomputed(reference: Reference, binary: BinaryCall) -> str | None:
     if image[1] >= reach[0] and image[2] >= reach[1]:
         return None
     return (
-        f"it pads {image[1]}x{image[2]} places with zeros for a {reach[0]}x{reach[1]} kernel, which LCE's optimised "
+        f"it pads maps of {image[1]}x{image[2]} with zeros for a {reach[0]}x{reach[1]} kernel, which LCE's optimised "
         f"kernels compute wrongly: use pad_values=1.0, or larger images"
     )
 
 
 def _values(reference: Reference, binary: BinaryCall) -> tuple[np.ndarray, np.ndarray]:
-    """The layer's binarized kernel, and what it convolves, on one random image."""
+    """The layer's binarized kernel, and the input of its convolution for one random image."""
     generator = np.random.default_rng(0)
     inputs = {
         name: np.asarray(generator.normal(size=spec.shape) * spec.dtype.is_floating, spec.dtype.as_numpy_dtype)

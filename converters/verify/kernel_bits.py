@@ -1,4 +1,4 @@
-"""Every packed kernel bit of a file against Keras's."""
+"""Compares every packed kernel bit of a file with Keras's kernel."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from kbnn.converters.verify.alignment import unpack_signs
 
 @dataclass(frozen=True)
 class KernelBits:
-    """A 1-bit layer's packed kernel against Keras's; `differing` is None where the file lacks it or a part of it."""
+    """How many packed kernel bits of a 1-bit layer differ from Keras's; None if the file does not have all of them."""
 
     name: str
     bits: int
@@ -28,9 +28,9 @@ class KernelBits:
 
 @dataclass(frozen=True)
 class Packed:
-    """A binary convolution of a file and the part of a layer's kernel that it should hold.
+    """A binary convolution of a file, and the part of a layer's kernel that it should contain.
 
-    `rows[g]` are the input channels that group `g` reads, `filters` the filters, both as Keras's kernel counts them.
+    `rows[g]` are the input channels of group `g`, `filters` the filters, both numbered as in Keras's kernel.
     """
 
     operator: Operator
@@ -40,10 +40,10 @@ class Packed:
 
 
 def find_packed(file: File, reference: Reference, graph: Graph | None) -> list[Packed]:
-    """The binary convolutions of a file and what they should hold.
+    """The binary convolutions of a file, each with the kernel that it should contain.
 
-    In a file of kbnn's their kernels are named after the nodes of its graph. Others are matched with the uses of 1-bit
-    layers by the names of their tensors, which are those of Keras's operations.
+    In a file made by kbnn, the kernels are named after the nodes of its graph. In others, a convolution is matched with
+    the call of a 1-bit layer by the names of its tensors, which come from Keras's operations.
     """
     found = _by_graph(file, graph) if graph is not None else []
     calls = binary_calls(reference)
@@ -72,7 +72,7 @@ def _whole(operator: Operator, number: int, call: BinaryCall, reference: Referen
 
 
 def compare_bits(reference: Reference, packed: Sequence[Packed], allow_float: Sequence[str] = ()) -> list[KernelBits]:
-    """Each 1-bit layer's kernel, all the parts that a file holds of it together; but not those allowed to be float."""
+    """Compares the kernel of every 1-bit layer, except for `allow_float`, with all of its parts in the file."""
     calls = binary_calls(reference)
     kernels = reference.constants([call.kernels[0] for call in calls])
     return [
@@ -87,8 +87,8 @@ def _binary_convolutions(file: File) -> list[Operator]:
 
 
 def _candidates(operator: Operator, calls: list[BinaryCall], reference: Reference) -> list[int]:
-    """The uses of layers that an operator can be, the likeliest first."""
-    # The convolution itself, or else the sign that the layer takes of its input.
+    """The numbers of the layer calls that an operator may come from, the likeliest first."""
+    # The output is named after the layer's convolution, or else the input after the layer's sign.
     written = set(operations(operator.outputs[0].name, reference.order))
     read = operations(data_input(operator).name, reference.order)
     by_output = [k for k, call in enumerate(calls) if {reference.order[name] for name in call.convolutions} & written]
@@ -128,7 +128,7 @@ def _groups(part: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _filters_first(kernel: np.ndarray, part: Packed) -> np.ndarray:
-    """The part of a kernel that an operator should hold, in the order of LCE's files."""
+    """The part of a kernel that an operator should contain, with filters as the first axis, as LCE stores it."""
     groups = [kernel[:, :, rows][..., filters] for rows, filters in _groups(part)]
     return np.moveaxis(np.concatenate(groups, axis=-1), -1, 0)
 
@@ -136,6 +136,6 @@ def _filters_first(kernel: np.ndarray, part: Packed) -> np.ndarray:
 def _differing(stored: np.ndarray, expected: np.ndarray, operator: Operator) -> int:
     per_filter = (stored != expected).reshape(len(expected), -1).sum(1)
     if operator.outputs[0].dtype == "int32":
-        # Where the output is bitpacked, a filter before a negative multiplier is stored negated, its threshold too.
+        # With bitpacked output, a filter with a negative multiplier is stored negated, and so is its threshold.
         per_filter = np.where(per_filter == expected[0].size, 0, per_filter)
     return int(per_filter.sum())

@@ -1,10 +1,9 @@
-"""A file of kbnn's against a new conversion of its model: the same model and options give the same bytes."""
+"""Compares a file made by kbnn with a new conversion of its model: equal models and options give equal bytes."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,8 +22,9 @@ _MOST_LISTED = 6
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """`graph` is what the file should be made of. `differences` from a new conversion are None where versions differ;
-    `reason` then says which.
+    """The graph that a file should have been made from, and how the file differs from a new conversion.
+
+    `differences` is None if the file was made by other versions; `reason` names them.
     """
 
     graph: Graph
@@ -42,7 +42,7 @@ def options_of(file: File) -> Options | None:
 
 
 def rebuild(keras: Reference, file: File, options: Options) -> Rebuilt:
-    """Converts the model again as the file's metadata say, and compares everything.
+    """Converts the model again with the options in the file's metadata, and compares everything.
 
     Raises:
         KbnnError: the file lists passes that this version of kbnn does not have.
@@ -65,23 +65,44 @@ def rebuild(keras: Reference, file: File, options: Options) -> Rebuilt:
 
 
 def description_of(file: File) -> Description | None:
-    """The description that kbnn put into a file; None where there is none, or no sound one."""
+    """The description that kbnn wrote into a file; None if there is none, or it is damaged."""
     record = _record(file)
     if record is None:
         return None
-    known = {field.name: record[field.name] for field in fields(Description) if field.name in record}
-    lists = [value for value in known.values() if isinstance(value, list)]
-    texts = [value for value in known.values() if not isinstance(value, list)]
-    if not all(isinstance(value, str) for value in texts):
+    try:
+        return Description(
+            model=_text(record.get("model", "")),
+            recipe=_text(record.get("recipe", "")),
+            dataset=_text(record.get("dataset", "")),
+            labels=tuple(map(_text, _list(record, "labels"))),
+            mean=tuple(map(_number, _list(record, "mean"))),
+            std=tuple(map(_number, _list(record, "std"))),
+        )
+    except TypeError:
         return None
-    if not all(isinstance(value, str | int | float) for values in lists for value in values):
-        return None
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-    return Description(**values)
+
+
+def _list(record: Mapping[str, object], name: str) -> list[object]:
+    values = record.get(name, [])
+    if not isinstance(values, list):
+        raise TypeError(f"'{name}' is not a list")
+    return values
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _number(value: object) -> int | float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is not a number")
+    return value
 
 
 def differences(file: File, again: File) -> list[str]:
-    """What of a file is not as in another one of the same model, in words; empty where their bytes are equal."""
+    """Describes how a file differs from another one of the same model; empty if their bytes are equal."""
     if file.data == again.data:
         return []
     found = [*_different_structure(file, again), *_different_metadata(file, again)]
@@ -113,7 +134,7 @@ def _different_structure(file: File, again: File) -> Iterator[str]:
 
 def _different_metadata(file: File, again: File) -> Iterator[str]:
     if metadata.labels(file) != metadata.labels(again):
-        yield "its labels are not those that its record names"
+        yield "its labels are not those in its record"
     for name in sorted(file.metadata.keys() | again.metadata.keys()):
         if file.metadata.get(name) != again.metadata.get(name):
             yield f"its metadata entry {name} differs"
@@ -128,11 +149,9 @@ def _different_constants(file: File, again: File) -> Iterator[str]:
             yield f"tensor '{tensor.name}' has another name, type, shape or scale than '{expected.name}'"
         elif tensor.data is None or expected.data is None:
             if tensor.data is not expected.data:
-                yield f"tensor '{tensor.name}' is a constant in one of both only"
+                yield f"tensor '{tensor.name}' is a constant in only one of the two files"
         elif not np.array_equal(tensor.data, expected.data):
-            changed = (
-                np.count_nonzero(tensor.data != expected.data) if len(tensor.data) == len(expected.data) else "all"
-            )
+            changed = _changed(tensor.data, expected.data)
             yield f"constant '{tensor.name}' differs in {changed} of {len(expected.data)} bytes"
 
 
@@ -140,17 +159,17 @@ def _changed(data: np.ndarray, expected: np.ndarray) -> int | str:
     return int(np.count_nonzero(data != expected)) if len(data) == len(expected) else "all"
 
 
-def _form(operator: Operator) -> tuple[Any, ...]:
+def _form(operator: Operator) -> tuple[object, ...]:
     inputs = [None if tensor is None else tensor.index for tensor in operator.inputs]
     options = {key: repr(value) for key, value in operator.options.items()}
     return operator.name, inputs, [tensor.index for tensor in operator.outputs], options
 
 
-def _kind(tensor: Tensor) -> tuple[Any, ...]:
+def _kind(tensor: Tensor) -> tuple[object, ...]:
     return tensor.name, tensor.shape, tensor.dtype, tensor.scales, tensor.zero_points
 
 
-def _record(file: File) -> dict[str, Any] | None:
+def _record(file: File) -> dict[str, object] | None:
     try:
         record = json.loads(file.metadata[MADE_BY])
     except (KeyError, ValueError, RecursionError):

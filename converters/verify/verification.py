@@ -1,8 +1,8 @@
 """Parity: does a file compute what Keras computes?
 
-In a deep binary network one float rounding can flip a sign, and one flip spreads, so logits that differ prove nothing
-and logits that agree prove little. What is proven instead: every packed kernel bit, and every layer by itself, fed
-with Keras's own input. End to end, the median over the images must agree, as far as Keras agrees with itself.
+In a deep binary network a rounding error can flip a sign, and a flipped sign spreads. Different logits therefore prove
+no fault, and equal logits prove little. Instead, every packed kernel bit is compared, and every layer by itself, with
+Keras's values as its input. End to end, the logits of the median image must agree as well as Keras agrees with itself.
 """
 
 import functools
@@ -23,7 +23,7 @@ from kbnn.converters.tflite.building import reference_for
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.metadata import Description
 from kbnn.converters.verify.agreement import AccuracyInterval, OutputAgreement, Outputs, accuracy, agreements, least
-from kbnn.converters.verify.alignment import align, align_rounded
+from kbnn.converters.verify.alignment import Aligned, align, align_rounded
 from kbnn.converters.verify.diagnosis import padded_with_zeros
 from kbnn.converters.verify.kernel_bits import KernelBits, compare_bits, find_packed
 from kbnn.converters.verify.layer_parity import LayerParity, compare_layers
@@ -31,17 +31,18 @@ from kbnn.converters.verify.rebuilding import Rebuilt, description_of, options_o
 from kbnn.errors import KbnnError, UsageError
 from kbnn.precision import in_float32
 
-# Of the range of the logits, for the median image.
+# The largest logit difference of the median image, as a fraction of the range of the logits.
 LOGIT_TOLERANCE = 1e-2
-# How much images are changed to see what rounding alone does to a network, of their range: about what a layer's values
-# differ by; and how many times as far as Keras's own outputs then move, a file's may lie.
+# The effect of rounding on a network is measured by how far Keras's outputs move when the images change by this
+# fraction of their range, which is about the difference between equal layers. The outputs of a file may be this many
+# times as far from Keras's.
 PERTURBATION = 1e-6
 SENSITIVITY_MARGIN = 4.0
-# In int8 every value is rounded, and the signs that flip with it move the logits of a deep network by much more. A file
-# that puts most images elsewhere was calibrated on something else than images of its kind.
+# In int8 every value is rounded, and the signs that flip move the logits of a deep network much further. A file that
+# puts most images into other classes was calibrated on the wrong kind of images.
 INT8_AGREEMENT = 0.5
-# Images that layers are compared on: of a file that a new conversion explains, and of any other, where a threshold that
-# is off by one shows in few values.
+# How many images layers are compared on. A file that is not identical to a new conversion needs more, because a
+# threshold that is off by one changes few values.
 _LAYER_IMAGES = 4
 _MORE_LAYER_IMAGES = 32
 
@@ -50,7 +51,7 @@ Images = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class KernelRun:
-    """All images end to end on one of the interpreter's kernels; `refused` says why a kernel does not run the file."""
+    """All images end to end on one of the interpreter's kernels; `refused` tells why the kernel cannot run the file."""
 
     kernel: str
     refused: str | None
@@ -62,7 +63,7 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An image that the file puts in another class; `margin` is Keras's, between the two classes."""
+    """An image that the file puts into another class; `margin` is the difference of Keras's logits of both classes."""
 
     image: int
     keras: int
@@ -72,7 +73,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding the weights to int8 did to Keras's outputs on the same images, whatever the file."""
+    """How rounding the weights to int8 changes Keras's own outputs on the same images."""
 
     top1_agreement: float
     max_abs_difference: float
@@ -81,17 +82,20 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Parity(tables.Shown):
-    """What `verify` finds. The figures are the worst of all kernels that run the file.
+    """What `verify` finds. The figures are those of the worst kernel that runs the file.
 
-    `max_abs_difference`, `mean_abs_difference` and `median_abs_difference` are taken over images of the largest
-    difference of a logit; `logit_range` is Keras's. A file with int8 weights is compared with Keras with its weights
-    rounded so, and `rounding` says what that did. Of a file in int8 the figures say what rounding did, too; its
-    layers are compared with those of the deployed graph with all values rounded so. `sensitivity`, known where the
-    outputs depart, is how far Keras's own move in the median image when the images change by 1e-6 of their range.
+    `max_abs_difference`, `mean_abs_difference` and `median_abs_difference` are statistics over the images of each
+    image's largest logit difference; `logit_range` is the range of Keras's logits. If the outputs depart, `sensitivity`
+    is how far Keras's logits of the median image move when the images change by 1e-6 of their range.
 
-    `outputs` have the agreement at each output by itself; `trained` the same with the network as it was trained, before
-    any rounding, and `accuracy` that of both on labelled images. `rebuilt`: whether a new conversion of the model gives
-    the file byte for byte; None where that was not tried, for the reason `not_rebuilt`.
+    A file with int8 weights is compared with Keras after the same rounding of its weights, and `rounding` tells what
+    this rounding changes. The layers of a file in int8 are compared with the deployed graph with all values rounded;
+    its figures include the effect of rounding.
+
+    `outputs` has the agreement at each output, and `trained` the agreement with the network as it was trained, before
+    any rounding; `accuracy` and `trained_accuracy` are theirs on labelled images. `rebuilt` tells whether a new
+    conversion of the model gives the same file byte for byte; it is None if there was none, for the reason
+    `not_rebuilt`.
     """
 
     path: str
@@ -120,14 +124,14 @@ class Parity(tables.Shown):
 
     @property
     def compared_with(self) -> str:
-        """What the file is proven equal to."""
+        """What the file is compared with, as text."""
         if self.in_int8:
             return "Keras rounded to int8"
         return "Keras" if self.rounding is None else "Keras with its weights rounded to int8"
 
     @property
     def with_trained(self) -> str:
-        """How the file does beside the network as it was trained."""
+        """How the file compares with the network as it was trained, as text."""
         if len(self.trained) == 1:
             text = f"{self.trained[0]} (of {self.samples} images) in the trained network's class"
         elif self.trained:
@@ -157,7 +161,7 @@ class Parity(tables.Shown):
         if self.rebuilt:
             lines.append("a new conversion of the model gives the same file, byte for byte")
         elif self.not_rebuilt is not None:
-            lines.append(f"compared by running it only: {self.not_rebuilt}")
+            lines.append(f"not compared with a new conversion: {self.not_rebuilt}")
         if self.rounding is not None:
             lines.append(
                 f"rounding the weights to int8: {self.rounding.top1_agreement:.2%} of the images stay in their class, "
@@ -166,7 +170,7 @@ class Parity(tables.Shown):
         if self.sensitivity is not None:
             lines.append(
                 f"Keras's own logits of the median image move by {self.sensitivity:.1e} when the images change by "
-                f"{PERTURBATION:.0e} of their range: rounding turns signs, and each spreads"
+                f"{PERTURBATION:.0e} of their range: rounding flips signs, and flipped signs spread"
             )
         if self.disagreements:
             rows = [(d.image, d.keras, d.file, f"{d.margin:.4f}") for d in self.disagreements]
@@ -182,27 +186,32 @@ def verify(
     labels: np.ndarray | None = None,
     description: Description | None = None,
 ) -> Parity:
-    """Compares a file with the Keras model it was made of, on LCE's three kernels.
+    """Compares a file with the Keras model that it was made from, on LCE's three kernels.
 
-    A file that this version of kbnn made must be what a new conversion gives, byte for byte. Every file passes when
-    every packed kernel bit is Keras's, every layer that is fed with Keras's own input is within 1e-4 of the range of
-    its values (signs may differ where |x| <= 1e-4·rms), and the median over the images of the largest logit difference
-    is under 1e-2 of the range of the logits. Where it is not, a deep network may turn rounding alone into as much: a
-    file still passes when Keras's own logits move by a quarter as much or more under a change of the images by 1e-6 of
-    their range, or when its layers are equal and its outputs are those of the rewritten network. In int8: every layer
-    within 2 of the 255 steps of its range, and at least half of the images in Keras's class.
+    A file passes if all of these hold:
+
+    - If this version of kbnn made it, a new conversion of the model gives the same file, byte for byte.
+    - Every packed kernel bit equals Keras's.
+    - Every layer, with Keras's values as its input, is within 1e-4 of the range of its values; signs may differ where
+      |x| <= 1e-4·rms.
+    - The largest logit difference of the median image is less than 1e-2 of the range of the logits. A larger one
+      passes if Keras's own logits move by at least a quarter of it when the images change by 1e-6 of their range, or
+      if all layers are equal and the outputs are those of the rewritten network.
+
+    In a file in int8, every layer must be within 2 of the 255 steps of its range, and at least half of the images in
+    Keras's class.
 
     Args:
         model: the Keras model.
         path: the .tflite file.
-        images: the network's input `(B, ...)`, at least 32 of them for a verdict that means something; a sequence or
-            a mapping by name for several inputs.
-        labels: the classes of the images, for the accuracies of the model and of the file.
-        description: that of the model's data set, whose labels and normalization the file must have.
+        images: the network's input `(B, ...)`, preferably at least 32 images; a sequence, or a mapping by name, for
+            several inputs.
+        labels: the classes of the images, to report the accuracies of the model and of the file.
+        description: the description of the model's data set, whose labels and normalization the file must have.
 
     Raises:
         UsageError: no such file, or images of another shape.
-        KbnnError: the file is damaged, holds no LCE operator, has other inputs than the model, or does not run.
+        KbnnError: the file is damaged, contains no LCE operator, has other inputs than the model, or does not run.
 
     Example:
         >>> parity = kbnn.converters.verify(model, "model.tflite", images)
@@ -211,7 +220,7 @@ def verify(
     file = flatbuffer.read(path)
     if not file.is_lce:
         raise KbnnError(
-            f"'{os.fspath(path)}' holds no operator of Larq Compute Engine, so nothing in it is bitpacked: "
+            f"'{os.fspath(path)}' contains no operator of Larq Compute Engine, so nothing in it is bitpacked: "
             f"convert the model with kbnn convert"
         )
     try:
@@ -235,47 +244,33 @@ def compare(
     graph: Graph | None = None,
     labels: np.ndarray | None = None,
 ) -> Parity:
-    """`verify` for a file at hand; `graph` is what it was just made of, if it was."""
+    """Compares a file that has been read with a traced model; see `verify`.
+
+    `graph` is the graph that the file has just been made from, if so.
+    """
     options = options_of(file)
     reference = keras if options is None else reference_for(keras, options)
     inputs = _inputs(reference, file, images)
-    rebuilt = _rebuilt(keras, file, options, graph)
-    graph = rebuilt.graph if rebuilt is not None else graph
-    rounds = _rounding_graph(graph, options)
+    # A file that has just been made, or that kbnn did not make, is not converted again.
+    rebuilt = rebuild(keras, file, options) if options is not None and graph is None else None
+    case = _Case(file, reference, options, graph if rebuilt is None else rebuilt.graph, inputs)
     exact = reference.logits(inputs)
-    logits = _side_by_side(exact)
-    tried = [_run(file, inputs, exact, kernel) for kernel in interpreter.KERNELS]
-    runs = [run for run, _ in tried]
-    ran, predictions = [run for run in runs if run.refused is None], [made for _, made in tried if made is not None]
-    if not ran:
-        raise KbnnError(f"no kernel runs '{path}': {runs[0].refused}")
-    kernels = compare_bits(reference, find_packed(file, reference, graph), options.allow_float if options else ())
-    is_explained = rebuilt is None or rebuilt.differences == []
-    count = _LAYER_IMAGES if is_explained and graph is not None else _MORE_LAYER_IMAGES
-    few = {name: array[:count] for name, array in inputs.items()}
-    on = [run.kernel for run in ran]
-    aligned = align(file, reference, graph)
-    if rounds is None:
-        layers = compare_layers(reference.values, file, aligned, few, on)
-    else:
-        layers = compare_layers(functools.partial(simulated, rounds), file, align_rounded(file, rounds), few, on)
-    span = float(np.ptp(logits)) or 1.0
+    runs, predictions = _runs(case, exact, path)
+    ran = [run for run in runs if run.refused is None]
+    allowed = options.allow_float if options is not None else ()
+    kernels = compare_bits(reference, find_packed(file, reference, case.graph), allowed)
+    is_explained = case.graph is not None and (rebuilt is None or rebuilt.differences == [])
+    layers = _layers(case, _LAYER_IMAGES if is_explained else _MORE_LAYER_IMAGES, [run.kernel for run in ran])
     failures = [*(rebuilt.differences or [] if rebuilt is not None else []), *_failures(kernels, layers)]
-    departed = [run for run in ran if not run.median_abs_difference < LOGIT_TOLERANCE * span]
-    sensitivity = _sensitivity(reference, inputs, logits) if departed and rounds is None else None
-    if sensitivity is not None:
-        wrong = [run for run in departed if not run.median_abs_difference <= SENSITIVITY_MARGIN * sensitivity]
-        if graph is not None and not failures and all(t.index in aligned for t in file.outputs.values()):
-            wrong = [run for run in wrong if not _computes_graph(file, graph, inputs, run.kernel, span)]
-        failures += _departures(wrong, span, sensitivity, padded_with_zeros(reference))
-    if rounds is not None:
-        failures += [*_rewriting_errors(reference, options, inputs, logits), *_losses(ran)]
+    span = float(np.ptp(_side_by_side(exact))) or 1.0
+    sensitivity, wrong_outputs = _compare_outputs(case, ran, exact, span, can_explain=not failures)
+    failures += wrong_outputs
     trained = exact if reference is keras else keras.logits(inputs)
     return Parity(
         path=path,
         passed=not failures,
         failures=failures,
-        samples=len(logits),
+        samples=len(next(iter(exact.values()))),
         top1_agreement=min(run.top1_agreement for run in ran),
         max_abs_difference=max(run.max_abs_difference for run in ran),
         mean_abs_difference=max(run.mean_abs_difference for run in ran),
@@ -286,7 +281,7 @@ def compare(
         layers=layers,
         runs=runs,
         disagreements=_disagreements(exact, predictions[0]),
-        in_int8=rounds is not None,
+        in_int8=case.rounded is not None,
         sensitivity=sensitivity,
         rounding=None if reference is keras else _rounding(trained, exact),
         outputs=min((agreements(exact, made) for made in predictions), key=least),
@@ -298,16 +293,67 @@ def compare(
     )
 
 
-def _rounding_graph(graph: Graph | None, options: Options | None) -> Graph | None:
-    """The graph that rounds its values as the file does; None for a file whose activations are float."""
-    if graph is None or options is None or not (options.limits or options.hybrid):
-        return None
-    return in_hybrid(graph, options.hybrid)
+@dataclass(frozen=True)
+class _Case:
+    """A file, what it is compared with, and the images; `graph` is what it was made from, if that is known."""
+
+    file: File
+    reference: Reference
+    options: Options | None
+    graph: Graph | None
+    inputs: Mapping[str, np.ndarray]
+
+    @functools.cached_property
+    def aligned(self) -> dict[int, Aligned]:
+        """The tensors of the file that should hold Keras's values."""
+        return align(self.file, self.reference, self.graph)
+
+    @functools.cached_property
+    def rounded(self) -> Graph | None:
+        """The graph with its values rounded as in the file; None for a file with float activations."""
+        options = self.options
+        if self.graph is None or options is None or not (options.limits or options.hybrid):
+            return None
+        return in_hybrid(self.graph, options.hybrid)
 
 
-def _rebuilt(keras: Reference, file: File, options: Options | None, graph: Graph | None) -> Rebuilt | None:
-    """A new conversion, but of a file that was just made, or that kbnn did not make."""
-    return rebuild(keras, file, options) if options is not None and graph is None else None
+def _runs(case: _Case, expected: Outputs, path: str) -> tuple[list[KernelRun], list[Outputs]]:
+    """The runs on all kernels, and the outputs of those that run the file."""
+    tried = [_run(case.file, case.inputs, expected, kernel) for kernel in interpreter.KERNELS]
+    predictions = [made for _, made in tried if made is not None]
+    if not predictions:
+        raise KbnnError(f"no kernel runs '{path}': {tried[0][0].refused}")
+    return [run for run, _ in tried], predictions
+
+
+def _layers(case: _Case, count: int, kernels: Sequence[str]) -> list[LayerParity]:
+    """Compares every layer by itself on the first `count` images."""
+    few = {name: array[:count] for name, array in case.inputs.items()}
+    if case.rounded is None:
+        return compare_layers(case.reference.values, case.file, case.aligned, few, kernels)
+    aligned = align_rounded(case.file, case.rounded)
+    return compare_layers(functools.partial(simulated, case.rounded), case.file, aligned, few, kernels)
+
+
+def _compare_outputs(
+    case: _Case, ran: list[KernelRun], exact: Outputs, span: float, can_explain: bool
+) -> tuple[float | None, list[str]]:
+    """The network's sensitivity, if that is needed, and how the outputs depart.
+
+    `can_explain` tells that bits and layers are equal, so that outputs are right if they are those of the graph.
+    """
+    logits = _side_by_side(exact)
+    if case.rounded is not None:
+        return None, [*_rewriting_errors(case, logits), *_losses(ran)]
+    departed = [run for run in ran if not run.median_abs_difference < LOGIT_TOLERANCE * span]
+    if not departed:
+        return None, []
+    sensitivity = _sensitivity(case, logits)
+    wrong = [run for run in departed if not run.median_abs_difference <= SENSITIVITY_MARGIN * sensitivity]
+    graph = case.graph
+    if graph is not None and can_explain and all(t.index in case.aligned for t in case.file.outputs.values()):
+        wrong = [run for run in wrong if not _computes_graph(case.file, graph, case.inputs, run.kernel, span)]
+    return sensitivity, _departures(wrong, span, sensitivity, padded_with_zeros(case.reference))
 
 
 def _not_rebuilt(options: Options | None, rebuilt: Rebuilt | None) -> str | None:
@@ -317,7 +363,7 @@ def _not_rebuilt(options: Options | None, rebuilt: Rebuilt | None) -> str | None
 
 
 def _wrong_description(file: File, expected: Description | None) -> str | None:
-    """What of a file's labels and normalization is not that of the data set of the same name."""
+    """How the labels and the normalization of a file differ from those of the data set with the same name."""
     found = description_of(file)
     if expected is None or found is None or not found.dataset or found.dataset != expected.dataset:
         return None
@@ -349,7 +395,7 @@ def inputs_by_name(reference: Reference, images: Images) -> dict[str, np.ndarray
 def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.ndarray]:
     """The images by input name, in the file's order, checked against the model and the file."""
     given, names = inputs_by_name(reference, images), list(reference.signature)
-    # A file not made by us may name its inputs otherwise; then their order counts.
+    # The inputs of a file not made by kbnn may have other names; then their order decides.
     order = list(file.inputs) if set(file.inputs) == set(names) else names
     expected = [tuple(reference.signature[name].shape[1:]) for name in order]
     received_shapes = [tensor.shape[1:] for tensor in file.inputs.values()]
@@ -368,13 +414,13 @@ def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
 def _run(
     file: File, inputs: Mapping[str, np.ndarray], expected: Outputs, kernel: str
 ) -> tuple[KernelRun, Outputs | None]:
-    """One kernel end to end, and what it predicts; nothing where the kernel refuses the file."""
+    """Runs a file end to end on one kernel; also returns the outputs, None if the kernel refuses the file."""
     try:
         outputs = interpreter.run(file.data, list(inputs.values()), kernel=kernel)
     except interpreter.UnsupportedKernelError as error:
         return KernelRun(kernel, str(error), 0.0, 0.0, 0.0, 0.0), None
     found = _by_output(dict(zip(file.outputs, outputs, strict=True)), expected)
-    # A file that yields NaN or infinity agrees with nothing.
+    # NaN and infinity differ from every value.
     with np.errstate(invalid="ignore"):
         largest = np.abs(_side_by_side(found).astype(np.float64) - _side_by_side(expected)).max(1)
     largest = np.where(np.isfinite(largest), largest, np.inf)
@@ -383,7 +429,7 @@ def _run(
 
 
 def _by_output(found: Outputs, expected: Outputs) -> Outputs:
-    """A file's outputs by the names of Keras's, in whose order they are where a file names them otherwise."""
+    """A file's outputs by Keras's names; if the file has other names, both are matched in alphabetical order."""
     names = sorted(expected)
     if set(found) != set(names):
         found = dict(zip(names, (found[name] for name in sorted(found)), strict=False))
@@ -400,7 +446,7 @@ def _rounding(exact: Outputs, rounded: Outputs) -> Rounding:
 
 
 def _disagreements(expected: Outputs, predicted: Outputs) -> list[Disagreement]:
-    """The images in another class, for a network with one output that classifies images."""
+    """The images that are put into another class, for a network with one output that classifies images."""
     if len(expected) != 1:
         return []
     (logits,), (found,) = expected.values(), predicted.values()
@@ -414,7 +460,7 @@ def _disagreements(expected: Outputs, predicted: Outputs) -> list[Disagreement]:
 
 
 def _failures(kernels: list[KernelBits], layers: list[LayerParity]) -> list[str]:
-    """What departs, in words; empty when the file is equal."""
+    """Describes the kernels and the layers that differ."""
     found = []
     for kernel in kernels:
         if kernel.differing is None:
@@ -448,21 +494,21 @@ def _departures(wrong: list[KernelRun], span: float, sensitivity: float, padded:
 
 
 def _computes_graph(file: File, graph: Graph, inputs: Mapping[str, np.ndarray], kernel: str, span: float) -> bool:
-    """Whether a file's outputs are those of the rewritten graph, run by TensorFlow.
+    """Whether a file's outputs are those of the rewritten graph, computed by TensorFlow.
 
-    Where Keras's kernels are ±s, sums that should be 0 are rounding errors of either sign, and the next sign keeps
-    them. The graph and the file add integers. Its layers being equal to Keras's, such a file is right.
+    With kernels of ±s, Keras turns sums that should be 0 into rounding errors of either sign, which the next layer's
+    sign makes visible. The graph and the file add integers. If its layers are equal to Keras's, such a file is right.
     """
     found = simulated(graph, inputs, list(graph.outputs.values()))
     run, _ = _run(file, inputs, dict(zip(graph.outputs, found, strict=True)), kernel)
     return run.median_abs_difference < LOGIT_TOLERANCE * span
 
 
-def _sensitivity(reference: Reference, inputs: Mapping[str, np.ndarray], logits: np.ndarray) -> float:
-    """How far Keras's logits of the median image move when the images change by what rounding changes values by."""
+def _sensitivity(case: _Case, logits: np.ndarray) -> float:
+    """How far Keras's logits of the median image move when the images change as little as by rounding."""
     generator = np.random.default_rng(0)
-    changed = {name: _changed(array, generator) for name, array in inputs.items()}
-    return float(np.median(np.abs(_side_by_side(reference.logits(changed)) - logits).max(1)))
+    changed = {name: _changed(array, generator) for name, array in case.inputs.items()}
+    return float(np.median(np.abs(_side_by_side(case.reference.logits(changed)) - logits).max(1)))
 
 
 def _changed(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -472,16 +518,14 @@ def _changed(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return (images + noise).astype(images.dtype)
 
 
-def _rewriting_errors(
-    reference: Reference, options: Options | None, inputs: Mapping[str, np.ndarray], logits: np.ndarray
-) -> list[str]:
-    """A file in int8 is compared with a graph, so that this has to be Keras's when nothing is rounded."""
-    graph = deploy(reference, replace(options or Options(), limits={}))
-    outputs = simulated(graph, inputs, list(graph.outputs.values()))
+def _rewriting_errors(case: _Case, logits: np.ndarray) -> list[str]:
+    """How the unrounded graph departs from Keras; a file in int8 is compared with the graph instead of with Keras."""
+    graph = deploy(case.reference, replace(case.options or Options(), limits={}))
+    outputs = simulated(graph, case.inputs, list(graph.outputs.values()))
     largest = np.abs(_side_by_side(dict(zip(graph.outputs, outputs, strict=True))) - logits).max(1)
     if np.median(largest) < LOGIT_TOLERANCE * (np.ptp(logits) or 1.0):
         return []
-    if np.median(largest) <= SENSITIVITY_MARGIN * _sensitivity(reference, inputs, logits):
+    if np.median(largest) <= SENSITIVITY_MARGIN * _sensitivity(case, logits):
         return []
     return [f"the rewritten network departs from Keras's: the median image by {np.median(largest):.1e}"]
 

@@ -1,4 +1,4 @@
-"""TFLite files that are small and claim to be large: parts that are shared, sizes that lie, graphs that loop."""
+"""Small TFLite files that claim to be large, with shared parts, false sizes and loops."""
 
 import flatbuffers
 import numpy as np
@@ -11,7 +11,7 @@ _SUBGRAPHS, _CODES, _BUFFERS, _METADATA = 2, 1, 4, 6
 
 
 class Writer:
-    """Writes FlatBuffers by field number; every part can be referred to any number of times."""
+    """Writes FlatBuffers by field number; a part can be referred to any number of times."""
 
     def __init__(self):
         self.builder = flatbuffers.Builder(1 << 16)
@@ -43,7 +43,7 @@ class Writer:
         return self.builder.EndVector()
 
     def tensor(self, shape, name="t", buffer=0, scale=None):
-        """`shape`, `name` and `scale` may be offsets of parts that are written already."""
+        """`shape`, `name` and `scale` may be offsets of parts that have been written already."""
         shape = shape if isinstance(shape, int) else self.numbers(shape)
         offsets = {0: shape, 3: name if isinstance(name, int) else self.text(name)}
         if scale is not None:
@@ -51,7 +51,7 @@ class Writer:
         return self.table(offsets, uint32={2: buffer})
 
     def operator(self, inputs, outputs, code=0, options=None):
-        """`inputs` and `outputs` may be offsets; `options` are packed custom ones."""
+        """`inputs` and `outputs` may be offsets; `options` are packed custom options."""
         inputs = inputs if isinstance(inputs, int) else self.numbers(inputs)
         outputs = outputs if isinstance(outputs, int) else self.numbers(outputs)
         return self.table({1: inputs, 2: outputs, **({5: options} if options else {})}, uint32={0: code})
@@ -91,7 +91,7 @@ def _convolutions(writer, count, source=0):
 
 
 def feeds_itself(count=20_000):
-    """A PAD that reads what it writes, in front of many convolutions."""
+    """A PAD that reads its own output, in front of many convolutions."""
     writer = Writer()
     kernel = writer.table({0: writer.numbers(np.ones(4 * 9 * 4, np.float32).view(np.uint8), np.uint8)})
     tensors = [writer.tensor([1, 4, 4, 4]), writer.tensor([4, 3, 3, 4], buffer=1), writer.tensor([1, 4, 4, 4])]
@@ -100,7 +100,7 @@ def feeds_itself(count=20_000):
 
 
 def long_shape(count=200_000):
-    """One tensor with that many dimensions."""
+    """One tensor with `count` dimensions."""
     writer = Writer()
     return writer.file([writer.tensor(np.full(count, 7))], [], [])
 
@@ -138,7 +138,7 @@ def shared_options(length=1000, count=20_000):
 
 
 def shared_metadata(length=1_000_000, count=20_000):
-    """Entries of different names that all hold the same buffer."""
+    """Entries with different names that all refer to the same buffer."""
     writer = Writer()
     buffer = writer.table({0: writer.numbers(np.zeros(length, np.uint8), np.uint8)})
     entries = [writer.table({0: writer.text(f"entry{k}")}, uint32={1: 1}) for k in range(count)]
@@ -170,7 +170,7 @@ def one_long_name_everywhere(length=100_000, count=20_000):
 
 
 def many_operators(count=100_000):
-    """A chain, each operator with vectors and a tensor of its own."""
+    """A chain of operators, each with its own vectors and tensor."""
     writer = Writer()
     shape = writer.numbers([1, 8, 8, 16])
     tensors = [writer.tensor(shape, f"model/layer{k}/Relu") for k in range(count + 1)]

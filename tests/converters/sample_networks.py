@@ -1,4 +1,4 @@
-"""Networks that the tests convert, of plain Larq layers, with random weights and batch statistics."""
+"""Networks for the tests to convert: plain Larq layers, with random weights and batch statistics."""
 
 import warnings
 
@@ -69,7 +69,7 @@ def single(layer, shape=(6, 6, 64)):
 
 
 def randomized(model, seed=0):
-    """Random batch-normalization weights and statistics, of either sign where that can be."""
+    """Gives batch normalizations random weights and statistics, of both signs if possible."""
     generator = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -86,7 +86,7 @@ def randomized(model, seed=0):
 
 
 def shaken(model, seed=0):
-    """Every parameter and statistic somewhere else than where it starts; what has to be positive stays so."""
+    """Moves every parameter and statistic away from its initial value; what must be positive stays positive."""
     generator = np.random.default_rng(seed)
     for variable in model.variables:
         name = variable.name.split("/")[-1].split(":")[0]
@@ -102,7 +102,7 @@ def shaken(model, seed=0):
 
 
 def raw(model):
-    """A file that LCE's own converter makes, without kbnn."""
+    """The file that LCE's own converter makes, without kbnn."""
     with held_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return flatbuffer.parse(larq_compute_engine.convert_keras_model(model))
@@ -115,7 +115,7 @@ def deployed(model, **options):
 
 
 def parity(model, file):
-    """What `verify` finds for a file at hand."""
+    """The result of `verify` for a file that has been read."""
     return compare(Reference(model), file, images(model))
 
 

@@ -116,7 +116,7 @@ def test_digits_among_the_vectors_come_from_the_data_set(digits: Dataset):
         np.testing.assert_array_equal(kept, digits.inputs(digits.test)[k])
 
 
-def test_the_apps_described_files_come_from_this_converter():
+def test_the_apps_files_with_metadata_come_from_this_converter():
     made = vectors()
     cases = made.described()
     assert {path.stem for path in made.FILES.iterdir()} == set(cases)

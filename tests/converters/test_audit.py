@@ -1,4 +1,4 @@
-"""`inspect`: what a file contains, whoever made it."""
+"""`inspect` on files made by kbnn, LCE and TensorFlow Lite."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -113,7 +113,7 @@ def test_silent_fallbacks_are_found(layer: Callable[[], tf.keras.layers.Layer], 
 
 
 def test_a_first_layer_with_a_binary_kernel_is_not_a_fallback():
-    """Larq's networks give the real-valued image a 1-bit kernel."""
+    """In Larq's networks the first layer applies a 1-bit kernel to the real-valued image."""
     layer = lq.layers.QuantConv2D(8, 3, kernel_quantizer="ste_sign", kernel_constraint="weight_clip")
     found = audit(sample_networks.raw(sample_networks.single(layer, (6, 6, 3))))
     assert found.silent_fallbacks == []
@@ -132,7 +132,7 @@ def stock(model: tf.keras.Model):
 
 
 layers = tf.keras.layers
-# Layer, its input, and the MACs of one inference by hand.
+# Layer, input shape, and the MACs of one inference by hand.
 COUNTED = {
     "Conv3D": (lambda: layers.Conv3D(5, 3), (6, 8, 8, 2), 4 * 6 * 6 * 27 * 2 * 5),
     "Conv3DTranspose": (lambda: layers.Conv3DTranspose(3, 2, strides=2), (3, 4, 4, 2), 3 * 4 * 4 * 8 * 2 * 3),
@@ -173,7 +173,7 @@ def test_macs_of_recurrent_layers_are_counted_or_the_share_is_left_out():
 
 
 def lstm(matrices: Sequence[tuple[int, int]]):
-    """A file with one fused LSTM of those matrices, which TensorFlow's converter makes of some versions' layers."""
+    """A file with one fused LSTM of the given matrices, into which TensorFlow converts the layers of some versions."""
     writer = attacks.Writer()
     buffers = [
         writer.table({0: writer.numbers(np.ones(shape, np.float32).ravel().view(np.uint8), np.uint8)})

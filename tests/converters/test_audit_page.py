@@ -1,4 +1,4 @@
-"""An audit as a page: what it says, and where its lines go."""
+"""The audit as a page: its contents, and the lines between its steps."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_the_page_is_self_contained(bireal_path: Path, tmp_path: Path):
     assert "prefers-color-scheme: dark" in html
 
 
-def test_it_says_what_was_silently_left_in_float():
+def test_silent_fallbacks_are_listed():
     import larq as lq
 
     layer = lq.layers.QuantDense(8, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="culprit")
@@ -44,7 +44,7 @@ def test_lines_go_straight_down_or_around_each_other(bireal_file: File):
             assert lane != other or end <= other_start or other_end <= start
 
 
-def test_shapes_are_of_values_not_of_words(bireal_file: File):
+def test_shapes_count_values_not_words(bireal_file: File):
     quantize = next(operator for operator in bireal_file.operators if operator.name == "LceQuantize")
     assert quantize.outputs[0].shape == (1, 12, 12, 1)
     assert values(quantize) == (12, 12, 32)

@@ -40,7 +40,7 @@ def test_an_ordinary_twin_has_the_macs_of_the_network(bireal, bireal_file, tmp_p
 
 
 def test_an_ordinary_twin_computes_rectified_sums(bireal):
-    """add1 = stem_bn + conv1_bn, rectified for all that read it."""
+    """add1 = stem_bn + conv1_bn, rectified for all of its consumers."""
     graph = as_ordinary(lift(Reference(bireal)))
     values = graph.run({"image": tf.constant(sample_networks.images(bireal, 2))})
     stem, total = np.maximum(values["stem_bn"], 0.0), values["add1"].numpy()

@@ -1,4 +1,4 @@
-"""`convert`: what becomes a file, and what is refused with each layer, its reason and the fix."""
+"""`convert`: models that become a file, and models that are refused with each layer, the reason and the fix."""
 
 import larq as lq
 import numpy as np
@@ -27,18 +27,18 @@ def test_a_bireal_block_is_three_operators(bireal_file):
     assert names[:4] == ["CONV_2D", "LceQuantize", "LceBconv2d", "ADD"]
 
 
-def test_without_shortcuts_the_convolutions_pass_bits_on(tmp_path):
+def test_convolutions_without_shortcuts_write_bitpacked_output(tmp_path):
     model = sample_networks.plain()
     artifact = convert(model, tmp_path / "model.tflite")
     assert [c.output for c in artifact.audit.binary_convolutions] == ["bitpacked", "bitpacked", "float32"]
 
 
-def test_inputs_and_outputs_bear_the_names_of_keras(bireal_file):
+def test_inputs_and_outputs_have_the_names_of_keras(bireal_file):
     assert list(bireal_file.inputs) == ["image"]
     assert list(bireal_file.outputs) == ["logits"]
 
 
-def test_several_inputs_and_outputs_go_by_name(tmp_path):
+def test_several_inputs_and_outputs_are_matched_by_name(tmp_path):
     first, second = tf.keras.Input((6, 6, 32), name="first"), tf.keras.Input((6, 6, 64), name="second")
     a = layers.GlobalAveragePooling2D(name="a")(sample_networks.convolution(first, 32, "conv_a"))
     b = layers.GlobalAveragePooling2D(name="b")(sample_networks.convolution(second, 32, "conv_b"))
@@ -106,26 +106,26 @@ def test_each_reason_is_named_and_no_file_is_left(changes, reason, tmp_path):
 @pytest.mark.parametrize(
     "changes", [{"groups": 4}, {"pad_values": -1.0}, {"pad_values": 0.0}, {"padding": "valid"}, {"dilation_rate": 2}]
 )
-def test_what_deployment_can_rescue_exactly_is_converted(changes, tmp_path):
+def test_layers_that_can_be_rewritten_exactly_are_converted(changes, tmp_path):
     layer = lq.layers.QuantConv2D(64, 3, **{**sample_networks.BINARY, **changes})
     artifact = convert(sample_networks.single(layer), tmp_path / "model.tflite")
     assert artifact.audit.float_convolutions == []
     assert artifact.parity.kernels[0].differing == 0
 
 
-def test_a_network_as_it_is_built(tmp_path):
-    """Its batch normalizations shift nothing, so that the converter finds no bias."""
+def test_an_untrained_network(tmp_path):
+    """Untrained batch normalizations do not shift, so that the converter finds no bias."""
     assert convert(kbnn.models.build("tiny"), tmp_path / "model.tflite").parity.passed
 
 
 @pytest.mark.parametrize(("size", "kernel"), [((1, 1), 3), ((2, 6), 3), ((6, 2), 3), ((4, 4), 5)])
-def test_zeros_around_less_than_a_kernel_are_refused(size, kernel, tmp_path):
-    """LCE's optimised kernels compute something else; of its three, only the reference kernel is right."""
+def test_zero_padding_of_images_smaller_than_the_kernel_is_refused(size, kernel, tmp_path):
+    """LCE's optimised kernels compute something else; only its reference kernel is right."""
     changes = {"pad_values": 0.0, "kernel_quantizer": "ste_sign"}
     layer = lq.layers.QuantConv2D(32, kernel, name="culprit", **{**sample_networks.BINARY, **changes})
     model = sample_networks.single(layer, (*size, 32))
     reason = (
-        f"'culprit': it pads {size[0]}x{size[1]} places with zeros for a {kernel}x{kernel} kernel.*: use pad_values"
+        f"'culprit': it pads maps of {size[0]}x{size[1]} with zeros for a {kernel}x{kernel} kernel.*: use pad_values"
     )
     with pytest.raises(ConversionError, match=reason):
         convert(model, tmp_path / "model.tflite")
@@ -137,7 +137,7 @@ def test_zeros_around_less_than_a_kernel_are_refused(size, kernel, tmp_path):
 
 
 @pytest.mark.parametrize("weight", [1e-9, 0.0])
-def test_a_dead_filter_is_rescued(weight, tmp_path):
+def test_a_network_with_a_dead_filter_is_converted(weight, tmp_path):
     layer = lq.layers.QuantConv2D(64, 3, **sample_networks.BINARY)
     model = sample_networks.single(layer)
     kernel = layer.get_weights()[0]
@@ -146,7 +146,7 @@ def test_a_dead_filter_is_rescued(weight, tmp_path):
     assert len(convert(model, tmp_path / "model.tflite").audit.binary_convolutions) == 1
 
 
-def test_dense_layers_are_convolutions_over_one_pixel(tmp_path):
+def test_dense_layers_become_convolutions_over_one_pixel(tmp_path):
     image = tf.keras.Input((2, 2, 16), name="image")
     x = layers.Flatten()(image)
     for k in range(2):
@@ -159,7 +159,7 @@ def test_dense_layers_are_convolutions_over_one_pixel(tmp_path):
     assert artifact.audit.float_convolutions == []
 
 
-def test_dense_layers_over_several_places(tmp_path):
+def test_dense_layers_over_several_positions_are_refused(tmp_path):
     image = tf.keras.Input((4, 32), name="image")
     layer = lq.layers.QuantDense(8, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="culprit")
     with pytest.raises(ConversionError, match="'culprit': LCE has no binary dense operator: use a 1x1 "):
@@ -168,7 +168,7 @@ def test_dense_layers_over_several_places(tmp_path):
 
 @pytest.mark.parametrize("shape", [(1, 6, 1, 1), (1, 1, 6, 1)], ids=["height", "width"])
 def test_constants_that_vary_over_the_image_are_not_folded_into_a_binary_convolution(shape, tmp_path):
-    """LCE takes their first value for all places."""
+    """LCE would use their first value for all positions."""
     constant = np.linspace(-200, 200, 6, dtype=np.float32).reshape(shape)
     image = tf.keras.Input((6, 6, 32), name="image")
     x = sample_networks.convolution(image, 32, "first")
@@ -179,7 +179,7 @@ def test_constants_that_vary_over_the_image_are_not_folded_into_a_binary_convolu
     assert artifact.audit.operators["MAXIMUM"] == 1
 
 
-def test_a_layer_that_lce_does_not_have(tmp_path):
+def test_a_layer_without_a_binary_operator_is_refused(tmp_path):
     layer = lq.layers.QuantDepthwiseConv2D(
         3, input_quantizer="ste_sign", depthwise_quantizer="ste_sign", name="culprit"
     )
@@ -187,7 +187,7 @@ def test_a_layer_that_lce_does_not_have(tmp_path):
         convert(sample_networks.single(layer), tmp_path / "model.tflite")
 
 
-def test_a_layer_that_is_allowed_to_be_float(tmp_path):
+def test_a_layer_that_may_stay_float(tmp_path):
     image = tf.keras.Input((6, 6, 32), name="image")
     x = sample_networks.convolution(image, 32, "packed")
     x = sample_networks.convolution(x, 32, "floating", input_quantizer=half)
@@ -202,7 +202,7 @@ def test_a_layer_that_is_allowed_to_be_float(tmp_path):
     assert [kernel.name for kernel in artifact.parity.kernels] == ["packed"]
 
 
-def test_a_binary_kernel_on_a_real_input_is_refused_but_in_the_first_layer(tmp_path):
+def test_a_binary_kernel_on_a_real_input_is_refused_except_in_the_first_layer(tmp_path):
     image = tf.keras.Input((6, 6, 3), name="image")
     real = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
     x = lq.layers.QuantConv2D(32, 3, name="first", **real)(image)
@@ -226,13 +226,13 @@ def test_an_unknown_height(tmp_path):
         convert(sample_networks.single(layer, (None, 8, 32)), tmp_path / "model.tflite")
 
 
-def test_a_place_that_cannot_be_written(bireal):
+def test_a_path_that_cannot_be_written(bireal):
     with pytest.raises(KbnnError, match=r"cannot write '/proc/kbnn/model\.tflite'"):
         kbnn.converters.convert(bireal, "/proc/kbnn/model.tflite")
 
 
-def test_the_sign_of_a_shifted_sign_is_not_taken_for_a_sign(tmp_path):
-    """`sign(sign(x) + 2)` is +1 everywhere; LCE never looks at the constant and would make sign(x) of it."""
+def test_the_sign_of_a_shifted_sign_is_not_mistaken_for_a_sign(tmp_path):
+    """`sign(sign(x) + 2)` is +1 everywhere, but LCE ignores the constant and would compute sign(x)."""
     image = tf.keras.Input((6, 6, 32), name="image")
     x = layers.Lambda(lambda x: tf.sign(tf.sign(x) + 2.0), name="ones")(image)
     x = lq.layers.QuantConv2D(32, 3, name="conv", **{**sample_networks.BINARY, "input_quantizer": None})(x)

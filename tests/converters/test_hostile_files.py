@@ -1,4 +1,4 @@
-"""Damaged and hostile files cost an error, never the process, much time or much memory."""
+"""Damaged and hostile files raise an error; they never crash the process, nor take much time or memory."""
 
 import os
 import struct
@@ -52,7 +52,7 @@ def mutants(bireal_path: Path):
 
 
 def refusals(function: Callable[[bytes], object], cases: Iterable[bytes]):
-    """The errors of calls, each of one line; None for those that work. Any other error fails the test."""
+    """The one-line errors of calls, None for calls that succeed. Any other exception fails the test."""
     found = []
     for case in cases:
         try:
@@ -105,7 +105,7 @@ def test_benchmark_survives_mutated_files(mutants: list[bytes], tmp_path: Path):
 
 
 def shared_tables(count: int):
-    """A small file that claims one subgraph, and in it one operator, `count` times: unpacking it would not end."""
+    """A small file that refers `count` times to one subgraph, and in it to one operator: unpacking takes forever."""
     import flatbuffers
 
     builder = flatbuffers.Builder(1024)
@@ -135,7 +135,7 @@ def test_shared_tables_are_refused_before_they_are_unpacked():
         flatbuffer.parse(shared_tables(20_000))
 
 
-# Runs in a process of its own, whose limits on processor time and memory end a hang or an endless allocation.
+# Runs in a child process, whose limits on processor time and memory stop a hang or an endless allocation.
 INSPECT = """
 import resource, sys
 from pathlib import Path
@@ -166,9 +166,8 @@ def inspected(folder: Path, attacks_by_name: dict[str, bytes]):
 
 def test_small_files_that_claim_to_be_large(tmp_path: Path):
     found = inspected(tmp_path, {name: make() for name, make in attacks.ATTACKS.items() if name != "many_operators"})
-    room = "it refers to more data than it can contain"
     for name in ("shared_name", "shared_scale", "shared_inputs", "shared_metadata"):
-        assert room in found.pop(name), name
+        assert "it refers to more data than it can contain" in found.pop(name), name
     assert "a tensor of 200000 dimensions, more than 32" in found.pop("long_shape")
     assert "bytes of options, more than 4096" in found.pop("shared_options")
     assert "kernels of more than 16 times the size of the file" in found.pop("shared_kernel")
@@ -215,7 +214,7 @@ def test_a_file_that_is_too_large(tmp_path: Path):
 
 
 def child_that(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str):
-    """Replaces the program that runs files."""
+    """Replaces the child process that runs files by another program."""
     path = folder / "child.py"
     path.write_text(program)
     child = interpreter.Child(path)
@@ -223,7 +222,7 @@ def child_that(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str):
     return child
 
 
-def test_a_child_that_dies_is_an_error_and_started_again(
+def test_a_child_that_crashes_is_an_error_and_is_restarted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bireal_file: File, bireal: tf.keras.Model
 ):
     child = child_that(monkeypatch, tmp_path, "import os, signal\ninput()\nos.kill(os.getpid(), signal.SIGSEGV)\n")

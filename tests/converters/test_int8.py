@@ -1,4 +1,4 @@
-"""Everything real-valued in int8, in the ranges of calibration images."""
+"""Conversion of everything real-valued to int8, with the ranges of calibration images."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def artifact(bireal, tmp_path_factory):
     return calibrated(bireal, tmp_path_factory.mktemp("int8") / "model.tflite")
 
 
-def test_nothing_but_the_ends_is_float(artifact):
+def test_only_the_output_is_float(artifact):
     operators = flatbuffer.read(artifact.path).operators
     block = ["LceQuantize", "LceBconv2d", "ADD"]
     short = ["AVERAGE_POOL_2D", "CONV_2D"]
@@ -38,7 +38,7 @@ def test_nothing_but_the_ends_is_float(artifact):
     assert {c.name: c.bits for c in artifact.audit.float_convolutions} == {"stem": 8, "short": 8, "logits": 8}
 
 
-def test_it_is_compared_with_its_graph_rounded_so(artifact, bireal):
+def test_it_is_compared_with_its_rounded_graph(artifact, bireal):
     assert artifact.parity.in_int8
     assert artifact.parity.top1_agreement > 0.8
     assert "equal to Keras rounded to int8" in str(artifact)
@@ -71,32 +71,32 @@ def test_damaged_files_are_errors(artifact, bireal):
 
 
 @pytest.mark.parametrize("limits", [(1.0, 2.0), (0.0, 0.0), (-1.0, float("nan")), (-float("inf"), 1.0)])
-def test_limits_of_a_damaged_file_are_none(limits):
+def test_invalid_limits_of_a_damaged_file_are_refused(limits):
     with pytest.raises(ValueError, match="zero does not lie"):
         Options.from_json({"limits": {"stem": limits}})
 
 
-def test_images_of_another_kind_are_no_calibration(bireal, tmp_path):
+def test_calibration_with_the_wrong_images_is_refused(bireal, tmp_path):
     images = sample_networks.images(bireal)
     with pytest.raises(ConversionError, match=r"rounding to int8 leaves .*% of the images in Keras's class"):
         convert(bireal, tmp_path / "model.tflite", images, calibration=1000 * images)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_weights_come_with_it(bireal, tmp_path):
+def test_int8_weights_with_calibration_are_refused(bireal, tmp_path):
     with pytest.raises(UsageError, match="calibration makes weights int8 too"):
         calibrated(bireal, tmp_path / "model.tflite", weights="int8")
 
 
 def rectified(x):
-    """ReActNet's block: a PReLU, and constants that are added to a residual stream."""
+    """A block of ReActNet: a PReLU, and constants that are added to a residual stream."""
     method = methods.get("react")
     y = keras.BatchNormalization(name="bn1")(method.convolution(x, 64, 3, name="conv1"))
     return method.convolution(method.activation(keras.Add(name="add")([x, y]), name="act"), 64, 3, name="conv2")
 
 
 def pooled(x):
-    """Clipping that is fused into a pool, and bits that are pooled."""
+    """Clipping that is fused into pooling, and pooling of bits."""
     layer = methods.get("bnn")
     x = keras.MaxPooling2D(2, name="pool1")(layer.convolution(x, 64, 3, name="conv1"))
     x = layer.convolution(keras.BatchNormalization(name="bn1")(x), 64, 3, name="conv2")
@@ -106,7 +106,7 @@ def pooled(x):
 
 
 def shuffled(x):
-    """Groups that are split and put together again, in the order of a shuffle, and padded."""
+    """Groups that are shuffled, split and concatenated, and padded channels."""
     layer = methods.get("bireal")
     y = layers.ChannelShuffle(2, name="shuffle")(keras.BatchNormalization(name="bn")(x))
     y = layer.convolution(y, 32, 3, groups=2, name="grouped")
@@ -127,7 +127,7 @@ RECTIFIERS = {
 
 
 @pytest.mark.parametrize("rectifier", RECTIFIERS.values(), ids=RECTIFIERS)
-def test_every_spelling_of_relu_is_fused_alike(rectifier, tmp_path):
+def test_every_form_of_relu_is_fused(rectifier, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")
     method = methods.get("bireal")
     x = keras.BatchNormalization(name="stem_bn")(keras.Conv2D(32, 3, padding="same", name="stem")(image))
@@ -141,7 +141,7 @@ def test_every_spelling_of_relu_is_fused_alike(rectifier, tmp_path):
 
 
 @pytest.mark.parametrize("network", [rectified, pooled, shuffled])
-def test_what_networks_are_made_of(network, tmp_path):
+def test_the_building_blocks_of_networks(network, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")
     x = network(keras.BatchNormalization(name="stem_bn")(keras.Conv2D(64, 3, padding="same", name="stem")(image)))
     x = keras.Dense(4, name="logits")(keras.GlobalAveragePooling2D(name="pool")(x))

@@ -1,4 +1,4 @@
-"""Networks in the manner of larq-zoo, of Keras's and Larq's own layers: all 1-bit layers are bitpacked."""
+"""Networks like those of larq-zoo, with Keras's and Larq's own layers: all 1-bit layers are bitpacked."""
 
 import larq as lq
 import pytest
@@ -17,7 +17,7 @@ def batch_normalization(**options):
 
 
 def quicknet(image):
-    """ReLU as the convolution's own activation, blur pooling, a depthwise stem; sections are models of their own."""
+    """ReLU as the activation of a convolution, blur pooling, a depthwise stem; each section is a nested model."""
 
     def section(filters, name):
         inputs = layers.Input((8, 8, filters) if name == "section1" else (4, 4, filters))
@@ -40,7 +40,7 @@ def quicknet(image):
 
 
 def alexnet(image):
-    """A binary kernel on the image, pooling before batch normalization, no padding with ones, binary dense layers."""
+    """A binary kernel on the image, pooling before batch normalization, zero padding, binary dense layers."""
     bare = {"use_bias": False, "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
     both = {**bare, "input_quantizer": "ste_sign"}
     x = lq.layers.QuantConv2D(32, 3, padding="same", **bare)(image)
@@ -54,7 +54,7 @@ def alexnet(image):
 
 
 def densenet(image):
-    """What each layer makes is appended to its input; dilated convolutions."""
+    """Each layer's output is concatenated to its input; dilated convolutions."""
     x = batch_normalization()(layers.Conv2D(32, 3, padding="same", use_bias=False)(image))
     for rate in (1, 2):
         y = lq.layers.QuantConv2D(32, 3, dilation_rate=rate, **BINARY)(batch_normalization()(x))
@@ -79,7 +79,7 @@ class Rescale(layers.Layer):
 
 
 def real_to_binary(image):
-    """A learned scale of every place, a gate that looks at the input, PReLU."""
+    """A learned scale for every position, a gate that depends on the input, PReLU."""
     x = batch_normalization()(layers.Conv2D(32, 3, padding="same", use_bias=False)(image))
     for gated in (False, True):
         y = lq.layers.QuantConv2D(32, 3, **STRONG)(batch_normalization()(x))
@@ -94,7 +94,7 @@ def real_to_binary(image):
 
 
 def melius(image):
-    """New channels, then an improvement that is added to these alone, in TensorFlow's own operations."""
+    """New channels are concatenated, then improved by an addition to only these, with TensorFlow's own operations."""
     x = batch_normalization()(layers.Conv2D(32, 3, padding="same", use_bias=False)(image))
     y = lq.layers.QuantConv2D(32, 3, **STRONG)(batch_normalization()(x))
     x = tf.concat([x, y], axis=-1)
@@ -108,7 +108,7 @@ def melius(image):
     [(quicknet, 4, 6), (alexnet, 4, 1), (densenet, 2, 3), (real_to_binary, 2, 4), (melius, 2, 2)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_networks_in_the_manner_of_larq_zoo(network, binary, real, tmp_path):
+def test_networks_like_those_of_larq_zoo(network, binary, real, tmp_path):
     image = layers.Input((16, 16, 3), name="image")
     model = sample_networks.shaken(tf.keras.Model(image, network(image)))
     artifact = convert(model, tmp_path / "model.tflite")

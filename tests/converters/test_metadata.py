@@ -1,4 +1,4 @@
-"""Metadata that apps and TensorFlow Lite's tools read."""
+"""The metadata that apps and TensorFlow Lite's tools read."""
 
 import io
 import json
@@ -30,7 +30,7 @@ def path(bireal: tf.keras.Model, tmp_path_factory: pytest.TempPathFactory):
 
 
 class Table:
-    """A FlatBuffers table, read by the rules of the format, without a schema."""
+    """Reads a FlatBuffers table by the rules of the format, without a schema."""
 
     def __init__(self, data: bytes, position: int):
         self.data, self.position = data, position
@@ -68,7 +68,7 @@ class Table:
         return list(struct.unpack_from(f"<{struct.unpack_from('<I', self.data, place)[0]}f", self.data, place + 4))
 
 
-def test_the_entry_is_what_the_schema_says(path: Path):
+def test_the_entry_follows_the_schema(path: Path):
     """Field numbers of metadata_schema.fbs: the tables ModelMetadata, SubGraphMetadata, TensorMetadata and below."""
     data = flatbuffer.read(path).metadata["TFLITE_METADATA"]
     assert data[4:8] == b"M001"
@@ -96,7 +96,7 @@ def test_the_entry_is_what_the_schema_says(path: Path):
     assert associated.byte(2) == 2
 
 
-def test_labels_are_packed_behind_the_file(path: Path):
+def test_labels_are_appended_to_the_file(path: Path):
     assert metadata.labels(flatbuffer.read(path)) == list(LABELS)
 
 
@@ -112,7 +112,7 @@ def test_labels_of_other_tools_files(bireal_file: File, text: str):
     assert metadata.labels(flatbuffer.parse(data)) == ["a", "b"]
 
 
-def test_an_archive_that_unfolds_without_end_is_not_read(bireal_file: File):
+def test_an_archive_bomb_is_not_read(bireal_file: File):
     buffer = io.BytesIO(bireal_file.data)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("labels.txt", b"\n" * 2**25)
@@ -120,7 +120,7 @@ def test_an_archive_that_unfolds_without_end_is_not_read(bireal_file: File):
     assert metadata.labels(flatbuffer.parse(buffer.getvalue())) == []
 
 
-def test_how_kbnn_made_the_file(path: Path):
+def test_the_file_records_how_it_was_made(path: Path):
     made_by = json.loads(flatbuffer.read(path).metadata["KBNN"])
     assert made_by["version"] == kbnn.__version__
     assert made_by["recipe"] == "my-recipe"
@@ -141,7 +141,7 @@ def test_without_a_description_there_are_no_labels(bireal_file: File):
     assert json.loads(bireal_file.metadata["KBNN"])["model"] == "bireal"
 
 
-def test_of_a_data_set():
+def test_the_description_of_a_data_set():
     data = kbnn.datasets.load("digits")
     found = Description.of(data, "recipe", "tiny")
     assert found.labels == tuple(data.classes)

@@ -1,4 +1,4 @@
-"""Conversions in threads of one process: the bytes of sequential ones, and nothing changed for others."""
+"""Conversions in threads give the same bytes as sequential ones, and do not disturb other threads."""
 
 import os
 import threading
@@ -40,7 +40,7 @@ def test_two_threads_give_the_bytes_of_sequential_conversions(tmp_path):
     assert all("call" not in layer.__dict__ for model in models for layer in model.layers)
 
 
-def test_a_training_beside_a_conversion_survives(tmp_path):
+def test_training_during_a_conversion(tmp_path):
     model = sample_networks.plain(size=4)
     model.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     images, labels = np.zeros((64, 4, 4, 3), np.float32), np.zeros(64, int)

@@ -1,4 +1,4 @@
-"""Networks as users build them: each kind is converted to the right values, or refused with the true reason."""
+"""Networks as users build them: each kind is converted correctly, or refused with the right reason."""
 
 import re
 

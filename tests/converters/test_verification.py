@@ -1,4 +1,4 @@
-"""`verify`: a file that departs from Keras is caught, and what departs is named."""
+"""`verify` catches files that do not compute what Keras computes, and names the layers that differ."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ def test_prints_as_a_table_and_dumps_as_json(bireal, bireal_path):
 
 
 def with_constant(file, tensor, value):
-    """The file with a tensor's constant replaced."""
+    """The file with another value of a constant."""
     model = flatbuffer.tree(file.data)
     buffer = model.buffers[model.subgraphs[0].tensors[tensor.index].buffer]
     buffer.data = np.frombuffer(value.tobytes(), np.uint8)
@@ -89,7 +89,7 @@ def test_bits_between_convolutions_are_compared(tmp_path):
 
 
 def test_the_sign_of_a_shifted_sign_is_caught(tmp_path):
-    """LCE never looks at the constant of `sign(sign(x) + c)`."""
+    """LCE ignores the constant in `sign(sign(x) + c)`."""
     image = tf.keras.Input((6, 6, 32), name="image")
     x = layers.Lambda(lambda x: tf.sign(tf.sign(x) + 2.0), name="wrong")(image)
     x = lq.layers.QuantConv2D(32, 3, **{**sample_networks.BINARY, "input_quantizer": None}, name="conv")(x)
@@ -101,7 +101,7 @@ def test_the_sign_of_a_shifted_sign_is_caught(tmp_path):
 
 @pytest.mark.parametrize("axis", ["height", "width"])
 def test_a_constant_that_varies_over_the_image_is_caught(axis):
-    """Right after a binary convolution and before a sign, LCE takes its first value for all positions."""
+    """Between a binary convolution and a sign, LCE uses its first value for all positions."""
     shape = (1, 6, 1, 1) if axis == "height" else (1, 1, 6, 1)
     constant = np.linspace(-200, 200, 6, dtype=np.float32).reshape(shape)
     image = tf.keras.Input((6, 6, 32), name="image")
@@ -155,7 +155,7 @@ def test_images_of_another_shape(bireal, bireal_path):
 
 def test_a_file_without_lce_operators(bireal, tmp_path):
     export_float(bireal, tmp_path / "plain.tflite")
-    with pytest.raises(KbnnError, match="holds no operator of Larq Compute Engine"):
+    with pytest.raises(KbnnError, match="contains no operator of Larq Compute Engine"):
         verify(bireal, tmp_path / "plain.tflite", sample_networks.images(bireal))
 
 
@@ -166,7 +166,7 @@ def test_a_missing_file(bireal):
 
 @pytest.mark.parametrize("made", [sample_networks.deployed, sample_networks.raw], ids=["kbnn", "LCE"])
 def test_the_parts_of_a_split_are_told_apart(made):
-    """An operator with several outputs gives them all one name."""
+    """All outputs of an operator have the same name."""
     image = tf.keras.Input((8, 8, 32), name="image")
     parts = layers.Lambda(lambda x: tf.split(x, 2, axis=-1), name="split")(image)
     x = layers.Concatenate()([layers.Conv2D(16, 3, padding="same", name=f"part{k}")(x) for k, x in enumerate(parts)])
@@ -178,8 +178,8 @@ def test_the_parts_of_a_split_are_told_apart(made):
 
 
 @pytest.mark.parametrize(("margin", "passed"), [(4.0, True), (0.0, False)])
-def test_outputs_may_depart_as_far_as_keras_departs_from_itself(margin, passed, bireal, bireal_file, monkeypatch):
-    """A deep network turns a rounding of one value into a difference of all outputs, in Keras too."""
+def test_outputs_may_depart_as_far_as_rounding_moves_keras(margin, passed, bireal, bireal_file, monkeypatch):
+    """In a deep network one rounded value can change all outputs, in Keras too."""
     monkeypatch.setattr(verification, "LOGIT_TOLERANCE", 1e-12)
     monkeypatch.setattr(verification, "SENSITIVITY_MARGIN", margin)
     parity = sample_networks.parity(bireal, bireal_file)
@@ -189,7 +189,7 @@ def test_outputs_may_depart_as_far_as_keras_departs_from_itself(margin, passed, 
     assert all("depart from Keras's on the" in failure for failure in parity.failures)
 
 
-def test_how_far_keras_departs_from_itself_is_measured_only_where_a_file_departs(bireal, bireal_file):
+def test_sensitivity_is_measured_only_if_the_outputs_depart(bireal, bireal_file):
     parity = sample_networks.parity(bireal, bireal_file)
     assert parity.sensitivity is None
     assert "when the images change" not in str(parity)
@@ -224,7 +224,7 @@ def test_swapped_labels_are_found(bireal, labelled):
 
 
 def test_labels_of_another_record_are_found_with_the_data_set(bireal, labelled, tmp_path):
-    """The record and the labels say the same; only the data set tells."""
+    """The record and the labels agree, so only the data set shows that they are swapped."""
     _, swapped = labelled
     (tmp_path / "swapped.tflite").write_bytes(swapped)
     images = sample_networks.images(bireal)
@@ -263,19 +263,19 @@ def test_a_threshold_that_is_off_by_a_little_is_found(change, tmp_path):
     assert any(failure.startswith(f"constant '{thresholds.name}' differs in") for failure in parity.failures)
 
 
-def test_a_file_of_other_versions_is_compared_by_running_it_only(bireal, bireal_file):
+def test_a_file_of_other_versions_is_not_compared_with_a_new_conversion(bireal, bireal_file):
     model = flatbuffer.tree(bireal_file.data)
     record = {**json.loads(bireal_file.metadata["KBNN"]), "tools": "tensorflow 1.0"}
     flatbuffer.add_metadata(model, "KBNN", json.dumps(record).encode())
     parity = sample_networks.parity(bireal, flatbuffer.parse(flatbuffer.pack(model)))
     assert parity.passed
     assert parity.rebuilt is None
-    assert "compared by running it only: it was made by kbnn" in str(parity)
+    assert "not compared with a new conversion: it was made by kbnn" in str(parity)
     assert "tensorflow 1.0" in parity.not_rebuilt
 
 
 def test_a_file_whose_values_have_other_sizes_is_not_equal(bireal, bireal_path):
-    """A stem of another padding makes values of other sizes."""
+    """With another padding of the stem, values have other sizes."""
     image = tf.keras.Input((12, 12, 3), name="image")
     x = layers.Conv2D(32, 3, use_bias=False, name="stem")(image)
     x = layers.BatchNormalization(name="stem_bn")(x)
@@ -289,7 +289,7 @@ def test_a_file_whose_values_have_other_sizes_is_not_equal(bireal, bireal_path):
 
 
 def test_the_agreement_of_each_output(tmp_path):
-    """A head of classes, and a map whose pixels are classified."""
+    """A network with a classifier, and with a map whose pixels are classified."""
     image = tf.keras.Input((6, 6, 32), name="image")
     x = sample_networks.convolution(image, 32, "conv")
     pixels = layers.Conv2D(4, 1, activation="softmax", name="pixels")(x)
@@ -310,7 +310,7 @@ def test_agreement_and_accuracy_by_hand():
     assert (right.top1, round(right.low, 4), round(right.high, 4)) == (0.8, 0.7112, 0.8666)
 
 
-def test_what_is_read_first_is_the_trained_network(bireal, bireal_path):
+def test_the_summary_begins_with_the_trained_network(bireal, bireal_path):
     images = sample_networks.images(bireal)
     labels = bireal.predict(images, verbose=0).argmax(1)
     parity = verify(bireal, bireal_path, images, labels=labels)

@@ -1,4 +1,4 @@
-"""How devices are reached."""
+"""Transports: the ways to reach a device."""
 
 from kbnn.converters.benchmark.program import Executable
 from kbnn.converters.benchmark.transports.adb import AdbTransport
@@ -12,12 +12,12 @@ __all__ = ["Completed", "ConnectionLostError", "Transport", "transport"]
 
 
 def transport(target: str, program: Executable | None) -> Transport:
-    """The transport to `local`, `ssh://user@host[:port]`, `adb[:serial]` or `qemu`.
+    """The transport for the target `local`, `ssh://user@host[:port]`, `adb[:serial]` or `qemu`.
 
-    `program` is the tool that will run there, None for the Python interpreter of this machine.
+    `program` is the tool that will run there, None for the Python interpreter on this machine.
 
     Raises:
-        UsageError: no such target, or the tool cannot run there.
+        UsageError: there is no such target, or the tool cannot run there.
     """
     if target == "local":
         return LocalTransport()
@@ -26,8 +26,8 @@ def transport(target: str, program: Executable | None) -> Transport:
         raise unknown("benchmark target", target, ["local", "ssh://user@host", "adb", "adb:SERIAL", "qemu"])
     if program is None:
         raise UsageError(
-            f"target '{target}' needs a tool: give --tool with LCE's lce_benchmark_model for that device "
-            f"(the Python interpreter runs on this machine only)"
+            f"target '{target}' needs a tool: give the path of LCE's lce_benchmark_model for that device "
+            f"(the Python interpreter runs only on this machine)"
         )
     if kind == "ssh":
         return SshTransport(target)

@@ -1,4 +1,4 @@
-"""An Android device that adb reaches."""
+"""Runs the tool on an Android device through adb."""
 
 import re
 import subprocess
@@ -21,14 +21,14 @@ _ADVICE = {
 
 
 class AdbTransport(ShellTransport):
-    """`adb`, or `adb:SERIAL` when there are several devices; SERIAL may be HOST:PORT.
+    """`adb`, or `adb:SERIAL` if there are several devices; SERIAL may be HOST:PORT.
 
     Raises:
-        UsageError: the serial number is not one.
+        UsageError: the serial number is malformed.
     """
 
     def __init__(self, address: str) -> None:
-        # The one folder from which every Android lets the shell user run programs.
+        # The only folder from which every version of Android lets the shell user run programs.
         super().__init__(address, "/data/local/tmp/kbnn")
         match = re.fullmatch(r"adb:?(?P<serial>(?<=:)\w[\w.:-]*|(?<=:)\[[\da-fA-F:]+\]:\d+)?", address)
         if match is None:
@@ -37,10 +37,10 @@ class AdbTransport(ShellTransport):
         self._adb = ["adb", *(["-s", serial] if serial else [])]
 
     def open(self) -> None:
-        # On its own, so that the server's greeting is not part of an answer.
+        # Started separately, so that the server's start-up message is not part of a later answer.
         self._ask(["adb", "start-server"])
         if re.search(r":\d+$", self._serial):
-            # Exits with 0 even when nobody answers; the state shows it.
+            # Exits with 0 even if nobody answers; the state below tells.
             self._ask(["adb", "connect", self._serial])
         state = self._ask([*self._adb, "get-state"])
         if state != "device":

@@ -1,4 +1,4 @@
-"""This machine."""
+"""Runs the tool on this machine."""
 
 import contextlib
 import shutil
@@ -14,7 +14,7 @@ from kbnn.errors import KbnnError
 
 
 class LocalTransport(Transport):
-    """Runs programs here; files are used where they are."""
+    """Runs programs on this machine; files are used where they are."""
 
     name = "local"
 
@@ -23,7 +23,7 @@ class LocalTransport(Transport):
         self._scratch = contextlib.ExitStack()
 
     def open(self) -> None:
-        # The folders of killed processes are removed on the way.
+        # This also removes the folders of killed processes.
         self.folder = self._scratch.enter_context(files.scratch())
 
     def close(self) -> None:
@@ -33,7 +33,7 @@ class LocalTransport(Transport):
     def put(self, path: Path, executable: bool = False) -> str:
         if not executable or path.stat().st_mode & stat.S_IXUSR:
             return str(path.resolve())
-        # A downloaded tool is not executable; a copy of it is made executable.
+        # A downloaded tool is not executable, so an executable copy is made.
         copy = self._private / path.name
         shutil.copyfile(path, copy)
         copy.chmod(0o700)

@@ -1,4 +1,4 @@
-"""Runs a local program with limits on its time and its output."""
+"""Runs a local program with limits on time and output."""
 
 import contextlib
 import os
@@ -11,15 +11,15 @@ from typing import IO
 
 from kbnn.errors import KbnnError
 
-# The real tool prints a few kilobytes; a device that misbehaves prints without end.
+# The real tool prints a few kilobytes; a faulty device may print without end.
 MOST_OUTPUT = 16 * 2**20
 _PIECE = 2**16
-# A program may leave children behind that keep its pipes open.
+# Seconds to wait for the pipes to close: children that a program leaves behind may keep them open.
 _PATIENCE = 5.0
 
 
 class TooMuchOutputError(KbnnError):
-    """The program printed more than any benchmark tool does."""
+    """A program printed more than any benchmark tool does."""
 
 
 def call(
@@ -29,19 +29,19 @@ def call(
     folder: Path | None = None,
     largest_file: int | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs a program; ends it and its children when it exceeds a limit, or when this process is interrupted.
+    """Runs a program; kills it and its children if it exceeds a limit, or if this process is interrupted.
 
     Args:
-        command: program and arguments.
-        seconds: how long it may take.
-        content: what it reads on stdin.
-        folder: where it runs.
-        largest_file: the largest file that it may write, in bytes.
+        command: the program and its arguments.
+        seconds: how long the program may run.
+        content: what the program reads on stdin.
+        folder: the working directory.
+        largest_file: the largest file that the program may write, in bytes.
 
     Raises:
-        OSError: it cannot be started.
-        subprocess.TimeoutExpired: it took longer than `seconds`.
-        TooMuchOutputError: it printed more than 16 MB.
+        OSError: the program cannot be started.
+        subprocess.TimeoutExpired: the program took longer than `seconds`.
+        TooMuchOutputError: the program printed more than 16 MB.
     """
     process = subprocess.Popen(
         command,
@@ -49,7 +49,7 @@ def call(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
-        # A session of its own, so that its children can be ended with it.
+        # In its own session, so that its children can be killed with it.
         start_new_session=True,
         preexec_fn=None if largest_file is None else lambda: _limit_files(largest_file),
     )
@@ -76,14 +76,14 @@ def call(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process that leads a session of its own, and its children."""
+    """Kills a process that leads its own session, and its children."""
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
     process.wait()
 
 
 class _PipeReader(threading.Thread):
-    """Collects a pipe until it ends or more than is allowed has come."""
+    """Reads a pipe until it ends, or until there is more output than allowed."""
 
     def __init__(self, pipe: IO[bytes], process: subprocess.Popen[bytes]) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""A program for another architecture, emulated on this machine: shows that it works, but not how fast it is."""
+"""Emulates a program for another architecture on this machine, which shows that it works, but not how fast it is."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ class QemuTransport(LocalTransport):
         return super().run([*self._emulator, *command], seconds)
 
     def probe(self) -> dict[str, str]:
-        """The emulated machine, as the tool's file describes it; the state of this machine does not matter."""
+        """The emulated machine, according to the tool's executable; the state of this machine does not matter."""
         version = re.search(r"version ([\d.]+)", super().run([self._emulator[0], "--version"], seconds=60).stdout)
         return {
             "machine": str(self._program.architecture),
@@ -44,7 +44,7 @@ def _emulator(program: Executable) -> list[str]:
         UsageError: QEMU or the C library for the architecture is not installed, or the program is a script.
     """
     if program.architecture is None:
-        raise UsageError(f"'{program.path}' is a script; QEMU emulates programs: give the release file itself")
+        raise UsageError(f"'{program.path}' is a script, which QEMU cannot emulate: give the release file itself")
     names = (f"qemu-{program.architecture}", f"qemu-{program.architecture}-static")
     found = next((path for name in names if (path := shutil.which(name))), None)
     if not found:

@@ -1,4 +1,4 @@
-"""What ssh and adb have in common: a POSIX shell at the other end."""
+"""The common part of ssh and adb: a POSIX shell on the device."""
 
 import abc
 import hashlib
@@ -18,19 +18,19 @@ from kbnn.printable import printable
 _SHORT = 30.0
 _TRANSFER = 600.0
 _STATUS = "kbnn-status:"
-# A folder is named after who made it, so that the next connection from here can tell whether that process still runs.
+# A folder's name identifies this computer and process, so that the next connection can tell whether it is abandoned.
 _HERE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 class ShellTransport(Transport):
     """Runs commands through a shell on a device.
 
-    Files live in one folder there under the name of their hash, so that nothing is sent twice; the tool runs in a
+    Files are stored in one folder there under the name of their hash, so that nothing is sent twice. The tool runs in a
     private folder next to them, which is removed at the end.
     """
 
     def __init__(self, name: str, store: str) -> None:
-        """`store` may hold variables, which the shell there expands; so it must never come from outside."""
+        """`store` may contain variables, which the device's shell expands, so it must never come from user input."""
         self.name = name
         self._store_expression = store
         self._store = ""
@@ -47,8 +47,8 @@ class ShellTransport(Transport):
             self._folder = ""
 
     def _opening(self) -> str:
-        """A script that makes the private folder; prints the store, the folders in it and the new one."""
-        # A folder that is a day old was left by a computer that has not connected again.
+        """A script that makes the private folder, and prints the store, the folders in it and the new one."""
+        # A folder that is more than a day old was left by a computer that has not connected again.
         return (
             f'umask 077; mkdir -p "{self._store_expression}" && cd "{self._store_expression}" && '
             "{ find . -name 'run.*' -mtime +0 -prune -exec rm -rf {} + || true; } && pwd -P && "
@@ -57,7 +57,7 @@ class ShellTransport(Transport):
 
     def _enter(self, lines: Sequence[str]) -> list[str]:
         """Takes the new folder from the script's output; returns the others."""
-        # A start-up file may have printed something before.
+        # A start-up file of the shell may have printed something before.
         stores = [k for k, line in enumerate(lines) if line.startswith("/")]
         if not stores or not re.fullmatch(r"run\.[\w.-]+", lines[-1]):
             said = printable(" ".join(lines)[-300:])
@@ -67,7 +67,7 @@ class ShellTransport(Transport):
         return [f"{self._store}/{line}" for line in lines[stores[-1] + 1 : -1]]
 
     def _clean(self, folder: str) -> bool:
-        """Ends what runs in a folder and removes it; whether that was possible."""
+        """Kills the program that runs in a folder, and removes the folder; returns whether that worked."""
         try:
             self._quick(cleaning(shlex.quote(folder)))
         except KbnnError:
@@ -78,7 +78,7 @@ class ShellTransport(Transport):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         place = f"{self._store}/{digest}"
         quoted, mode = shlex.quote(place), "700" if executable else "600"
-        # The device computes the hash: a file that was cut off or changed is sent again.
+        # The device computes the hash, so that a truncated or changed file is sent again.
         if not self._quick(f"sha256sum {quoted} && chmod {mode} {quoted}").stdout.startswith(digest):
             arriving = f"{self._folder}/arriving"
             self._copy_there(path, arriving)
@@ -91,7 +91,7 @@ class ShellTransport(Transport):
         return place
 
     def run(self, command: Sequence[str], seconds: float) -> Completed:
-        # While the program runs its process id is in the folder, so that it can be ended after a lost connection.
+        # While the program runs, its process id is in the folder, so that it can be killed after a lost connection.
         script = (
             f"cd {shlex.quote(self._folder)} || exit 1; {shlex.join(command)} </dev/null & echo $! >pid; "
             f"wait $!; status=$?; rm -f pid; exit $status"
@@ -109,7 +109,7 @@ class ShellTransport(Transport):
 
     @abc.abstractmethod
     def _command(self, script: str) -> list[str]:
-        """The local command that has the device's shell run a script."""
+        """The local command that runs a script in the device's shell."""
 
     @abc.abstractmethod
     def _copy_there(self, path: Path, place: str) -> None:
@@ -120,11 +120,11 @@ class ShellTransport(Transport):
         """The content of a file on the device."""
 
     def _shell(self, script: str, seconds: float) -> Completed:
-        """Runs a script; the last line of its output is its status, whatever the transport makes of that.
+        """Runs a script. It prints its status as the last line, because not every transport passes the status on.
 
         Raises:
-            subprocess.TimeoutExpired: it took longer than `seconds`.
-            ConnectionLostError: that last line did not come.
+            subprocess.TimeoutExpired: the script took longer than `seconds`.
+            ConnectionLostError: the last line is missing.
         """
         done = self._call(self._command(f"({script}); printf '\\n{_STATUS}%s\\n' $?"), seconds)
         stdout = done.stdout.decode(errors="replace").replace("\r\n", "\n")
@@ -134,7 +134,7 @@ class ShellTransport(Transport):
         return Completed(int(status), output, done.stderr.decode(errors="replace").replace("\r\n", "\n"))
 
     def _quick(self, script: str) -> Completed:
-        """A script that must answer soon."""
+        """Runs a script that must end soon."""
         try:
             return self._shell(script, _SHORT)
         except subprocess.TimeoutExpired as error:
@@ -177,8 +177,8 @@ class ShellTransport(Transport):
 
 
 def cleaning(quoted: str) -> str:
-    """A script that ends the program that runs in a folder, given as the shell reads it, and removes the folder."""
-    # Where /proc exists it tells whether the number still belongs to a program of ours.
+    """A script that kills the program that runs in a (quoted) folder, and removes the folder."""
+    # If there is a /proc, it tells whether the process id still belongs to that program.
     return (
         f"if [ -s {quoted}/pid ]; then p=$(cat {quoted}/pid); "
         f'if [ ! -e /proc/self/cwd ] || [ "$(readlink /proc/$p/cwd)" = {quoted} ]; then kill -9 "$p"; fi; fi; '
@@ -187,7 +187,7 @@ def cleaning(quoted: str) -> str:
 
 
 def abandoned(folders: Sequence[str]) -> list[str]:
-    """The folders made by processes of this computer that have ended."""
+    """The folders of processes of this computer that have ended."""
     found = []
     for folder in folders:
         match = re.fullmatch(rf".*/run\.{_HERE}-(\d{{1,9}})\.\w+", folder)

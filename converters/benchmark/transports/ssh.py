@@ -1,4 +1,4 @@
-"""A machine that the system's ssh reaches."""
+"""Runs the tool on a machine that the system's ssh reaches."""
 
 import contextlib
 import os
@@ -20,31 +20,31 @@ from kbnn.converters.benchmark.transports.transport import ConnectionLostError
 from kbnn.errors import UsageError
 from kbnn.printable import printable
 
-# As git and rsync do it: another program, or options, instead of `ssh`.
+# Another program or options instead of `ssh`, as with GIT_SSH_COMMAND.
 VARIABLE = "KBNN_SSH"
 _OPTIONS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=5", "ServerAliveCountMax=3")
-# No name begins with a dash, which ssh would take for an option.
+# No name may begin with a dash, because ssh would treat it as an option.
 _ADDRESS = re.compile(
     r"ssh://((?P<user>\w[\w.+-]*)@)?(?P<host>\w[\w.-]*|\[[\da-fA-F:.]+(%\w+)?\])(:(?P<port>\d{1,5}))?/?"
 )
 _READY = "kbnn-ready"
 _DIALING = 60.0
 _HANGING_UP = 10.0
-# What start-up files may print before the script does.
+# Limits on what start-up files may print before the script does.
 _MOST_LINES = 1000
 _LONGEST_LINE = 4096
-# A socket's path has at most 108 characters, of which ssh adds 17.
+# The path of a socket has at most 108 characters, of which ssh adds 17.
 _LONGEST_FOLDER = 80
 
 
 class SshTransport(ShellTransport):
-    """`ssh://[USER@]HOST[:PORT]`; keys, jumps and all else come from the user's own ssh configuration.
+    """`ssh://[USER@]HOST[:PORT]`; keys, jump hosts and so on come from the user's ssh configuration.
 
-    There is one connection, which all commands share. Its own command guards the private folder: when the connection
-    ends, for whatever reason, the guard ends what runs there and removes the folder.
+    All commands share one connection. The command of this connection guards the private folder: when the connection
+    ends, for whatever reason, the guard kills the program that runs there and removes the folder.
 
     Raises:
-        UsageError: the address is not of that form.
+        UsageError: the address is malformed.
     """
 
     def __init__(self, address: str) -> None:
@@ -89,8 +89,8 @@ class SshTransport(ShellTransport):
         return lines
 
     def _guarded(self) -> str:
-        """The opening script; then waits until the connection ends, and cleans up."""
-        # Neither a hangup nor a broken pipe may end the guard before it has cleaned up.
+        """A script that runs the opening script, waits until the connection ends, and cleans up."""
+        # Neither a hangup nor a broken pipe may kill the guard before it has cleaned up.
         return (
             f"trap '' HUP TERM PIPE; opened=$({self._opening()}) || exit 1; echo \"$opened\"; echo {_READY}; "
             f'cd "{self._store_expression}"; run="$(pwd -P)/$(echo "$opened" | tail -n 1)"; cat >/dev/null; '
@@ -98,7 +98,7 @@ class SshTransport(ShellTransport):
         )
 
     def _hang_up(self) -> None:
-        """Ends the connection; the guard at its other end cleans up."""
+        """Ends the connection; the guard at the other end cleans up."""
         guard, self._guard = self._guard, None
         if guard is not None:
             with contextlib.suppress(OSError):
@@ -119,7 +119,7 @@ class SshTransport(ShellTransport):
     def _command(self, script: str) -> list[str]:
         if self._guard is None or self._guard.poll() is not None:
             raise ConnectionLostError(f"lost the connection to {self.name}")
-        # Without the shared connection ssh would open another one; a proxy that fails prevents that.
+        # If the shared connection is gone, ssh would open another one; a failing proxy prevents that.
         return [*self._ssh, "-o", "ProxyCommand=false", *self._socket(), *self._address, _shell(script)]
 
     def _copy_there(self, path: Path, place: str) -> None:
@@ -131,7 +131,7 @@ class SshTransport(ShellTransport):
 
 
 class _Lines:
-    """Reads lines from a pipe with limits on their number, their length and the time."""
+    """Reads lines from a pipe, with limits on their number, their length and the time."""
 
     def __init__(self, pipe: IO[bytes] | None) -> None:
         self._found: queue.Queue[str | None] = queue.Queue()
@@ -154,7 +154,7 @@ class _Lines:
         self._found.put(None)
 
     def until(self, last: str, seconds: float) -> list[str] | None:
-        """The lines before `last`; None when it does not come in time."""
+        """The lines before the line `last`; None if that does not come in time."""
         lines: list[str] = []
         deadline = time.monotonic() + seconds
         while True:
@@ -170,13 +170,13 @@ class _Lines:
 
 
 def _shell(script: str) -> str:
-    """The login shell may be any (fish, csh): sh runs the script."""
+    """A command that runs a script in sh, as the login shell may be another one, such as fish or csh."""
     return f"exec sh -c {shlex.quote(script)}"
 
 
 @contextlib.contextmanager
 def _control_folder() -> Iterator[Path]:
-    """A private folder with a path short enough for a socket."""
+    """A private folder with a path that is short enough for a socket."""
     with files.scratch() as folder:
         if len(str(folder)) <= _LONGEST_FOLDER:
             yield folder

@@ -1,4 +1,4 @@
-"""How files, commands and results travel to where the tool runs."""
+"""The interface of transports, which bring files and commands to a device and results back."""
 
 import abc
 import contextlib
@@ -21,7 +21,7 @@ _MOST_FACTS = 100
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that ran to its end."""
+    """A command that has ended."""
 
     status: int
     stdout: str
@@ -29,23 +29,23 @@ class Completed:
 
 
 class ConnectionLostError(KbnnError):
-    """The device went away. What ran before counts; what was running does not."""
+    """The connection was lost. Commands that had ended before are valid; the one that was running is not."""
 
 
 class Transport(abc.ABC):
-    """A place to run commands in: open, put files there, run, fetch what they wrote, close.
+    """A place to run commands: open it, put files there, run commands, fetch what they wrote, and close it.
 
-    Commands are argument lists; a transport that goes through a shell quotes them.
+    Commands are lists of arguments; a transport that uses a shell quotes them.
     """
 
     name: str
 
     @contextlib.contextmanager
     def session(self) -> Iterator["Transport"]:
-        """The transport with its private folder, which is removed whatever happens, SIGTERM and SIGHUP included.
+        """Opens the transport, and closes it at the end, even after an exception, SIGTERM or SIGHUP.
 
         Raises:
-            KbnnError: the place cannot be reached.
+            KbnnError: the device cannot be reached.
         """
         with _signals_as_exceptions():
             try:
@@ -56,23 +56,23 @@ class Transport(abc.ABC):
 
     @abc.abstractmethod
     def open(self) -> None:
-        """Makes the private folder. After a lost connection, first stops what was left running."""
+        """Makes the private folder. After a lost connection, it also stops what was left running."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Stops what runs and removes the private folder. Never raises: a device that is gone cannot be cleaned."""
+        """Stops what runs and removes the private folder. Never raises, because a lost device cannot be cleaned up."""
 
     @abc.abstractmethod
     def put(self, path: Path, executable: bool = False) -> str:
-        """Brings a file there unless a file of the same hash is there already; returns its path there."""
+        """Copies a file to the device unless it is there already; returns its path there."""
 
     @abc.abstractmethod
     def run(self, command: Sequence[str], seconds: float) -> Completed:
         """Runs a program in the private folder.
 
         Raises:
-            ConnectionLostError: the connection broke before it ended.
-            KbnnError: it took longer than `seconds`.
+            ConnectionLostError: the connection was lost before the program ended.
+            KbnnError: the program took longer than `seconds`.
         """
 
     @abc.abstractmethod
@@ -84,7 +84,7 @@ class Transport(abc.ABC):
         """The content of a file in the private folder."""
 
     def probe(self) -> dict[str, str]:
-        """What the place says about itself: the lines of probe.sh, which are foreign text."""
+        """What the device reports about itself: the output of probe.sh, which cannot be trusted."""
         lines = self.run(["sh", "-c", PROBE.read_text()], seconds=60).stdout.splitlines()
         facts = (line.partition("=") for line in lines[:_MOST_FACTS])
         return {
@@ -96,13 +96,13 @@ class Transport(abc.ABC):
 
 @contextlib.contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """Lets the session clean up before SIGTERM or SIGHUP ends the process. Signals reach the main thread only."""
+    """Lets the session clean up before SIGTERM or SIGHUP ends the process; works only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     previous = {number: signal.getsignal(number) for number in numbers}
-    # A process that was started with nohup ignores SIGHUP; so it stays.
+    # A process that was started with nohup must keep ignoring SIGHUP.
     changed = [number for number in numbers if previous[number] == signal.SIG_DFL]
     for number in changed:
         signal.signal(number, _end)

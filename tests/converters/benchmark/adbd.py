@@ -1,7 +1,7 @@
 """The device side of the Android Debug Bridge, as far as `adb shell`, `push` and `pull` need it.
 
-Debian packages adb and its server but no adbd, so this small one lets the real client and the real server talk to
-something: commands run on this machine, `/data/local/tmp` is a folder given to it.
+Debian packages adb and its server, but not adbd. With this small replacement, the real client and server can be tested:
+commands run on this machine, and `/data/local/tmp` stands for a given folder.
 """
 
 import contextlib
@@ -122,7 +122,7 @@ class _Stream:
         self.connection.send(b"CLSE", self.ours, self.theirs)
 
     def write(self, data: bytes) -> None:
-        """Writes, and waits until the other side has acknowledged it, as the protocol demands."""
+        """Writes, and waits until the other side has acknowledged it, as the protocol requires."""
         for start in range(0, len(data), _PIECE):
             self.connection.send(b"WRTE", self.ours, self.theirs, data[start : start + _PIECE])
             if not self.taken.acquire(timeout=30):

@@ -27,7 +27,7 @@ HELP = "ERROR: usage: ./tool <flags>\nFlags:\n" + "".join(
 
 
 def compile_probe(folder: Path, compiler: str = "cc", *options: str) -> Path:
-    """The C program, compiled; skips the test where the compiler is missing."""
+    """Compiles the C program; skips the test if the compiler is missing."""
     if not shutil.which(compiler):
         pytest.skip(f"no {compiler}: install it (see .ci/packages)")
     program = folder / f"probe-{compiler}{''.join(options)}"
@@ -37,16 +37,16 @@ def compile_probe(folder: Path, compiler: str = "cc", *options: str) -> Path:
 
 
 def emulated(folder: Path) -> Path:
-    """The C program for ARM; skips the test where it cannot be emulated or compiled."""
+    """Compiles the C program for ARM; skips the test if it cannot be emulated or compiled."""
     if not shutil.which("qemu-aarch64") and not shutil.which("qemu-aarch64-static"):
         pytest.skip("no qemu-aarch64: install qemu-user (see .ci/packages)")
     return compile_probe(folder, "aarch64-linux-gnu-gcc")
 
 
 def replay(folder: Path, case: str, profile: str | None = None, status: int = 0, before: str = "") -> Path:
-    """A script with the tool's help that prints a captured case, and another one when asked for a profile.
+    """A script with the tool's help that prints a captured output, or another one if asked for a profile.
 
-    `before` is a piece of shell script that runs before a case is printed.
+    `before` is shell script that runs before an output is printed.
     """
     tool = folder / f"replay-{case}"
     outputs = {name: shlex.quote(str(CAPTURED / name)) for name in (case, profile or case)}

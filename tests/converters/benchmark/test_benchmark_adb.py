@@ -1,4 +1,4 @@
-"""The real adb client and server, with a device side of our own."""
+"""The real adb client and server, with the device side from adbd.py."""
 
 import shutil
 import signal
@@ -19,7 +19,7 @@ from kbnn.errors import KbnnError, UsageError
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """An adb server of our own, so that no real device is touched."""
+    """A separate adb server, so that no real device is touched."""
     if not shutil.which("adb"):
         pytest.skip("no adb: install it (see .ci/packages)")
     with pytest.MonkeyPatch.context() as patch:
@@ -69,7 +69,7 @@ def test_a_program_runs_on_the_device(device: Daemon, probe: Path, model: Path):
     assert sorted(path.name for path in store.iterdir()) == sorted([report.tool.sha256, report.file.sha256])
 
 
-def test_what_an_ended_process_left_is_removed_by_the_next_connection(device: Daemon, probe: Path, model: Path):
+def test_leftovers_of_an_ended_process_are_removed_by_the_next_connection(device: Daemon, probe: Path, model: Path):
     ended = subprocess.Popen(["true"])
     ended.wait()
     left = device.folder / "kbnn" / f"run.{shell._HERE}-{ended.pid}.abcdef"

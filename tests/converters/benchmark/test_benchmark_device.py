@@ -1,4 +1,4 @@
-"""What devices report about themselves, and which tools they can run."""
+"""The properties that devices report, and the tools that they can run."""
 
 import os
 from dataclasses import replace
@@ -104,7 +104,7 @@ ANDROID = replace(LCE, loader="/system/bin/linker64", glibc=None)
     ],
     ids=["pi", "phone", "static", "32-bit tool", "script"],
 )
-def test_tools_that_fit(program: Executable, facts: dict[str, str]):
+def test_tools_that_can_run(program: Executable, facts: dict[str, str]):
     device.check(program, device.describe(Told(facts)))
 
 
@@ -121,6 +121,6 @@ def test_tools_that_fit(program: Executable, facts: dict[str, str]):
     ],
     ids=["architecture", "32-bit userland", "32-bit", "old glibc", "musl", "glibc on Android", "Android on Linux"],
 )
-def test_tools_that_do_not_fit(program: Executable, facts: dict[str, str], message: str):
+def test_tools_that_cannot_run(program: Executable, facts: dict[str, str], message: str):
     with pytest.raises(KbnnError, match=message):
         device.check(program, device.describe(Told(facts)))

@@ -1,4 +1,4 @@
-"""A device that misbehaves: its output, its figures and its names are not to be trusted."""
+"""A faulty device, whose output, figures and names cannot be trusted."""
 
 import csv
 import signal
@@ -64,7 +64,7 @@ def test_a_child_that_keeps_the_pipe_open_is_not_waited_for(tmp_path: Path, monk
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-45865.1", "1e999", "4..5", "0x10", "twelve"])
 @pytest.mark.parametrize("name", ["avg", "min", "max"])
-def test_figures_that_cannot_be_true_are_refused(model: Path, tmp_path: Path, name: str, value: str):
+def test_impossible_figures_are_refused(model: Path, tmp_path: Path, name: str, value: str):
     known = {"avg": "45865.1", "min": "43268", "max": "62713"}[name]
     with pytest.raises(KbnnError, match=rf"printed the impossible figure '{name}=") as caught:
         benchmark(model, tool=prints(tmp_path, DEFAULT.replace(f"{name}={known}", f"{name}={value}")), repeats=1)
@@ -113,7 +113,7 @@ def test_names_from_a_device_cannot_control_the_terminal(model: Path, tmp_path: 
     assert "\x1b" not in str(caught.value)
 
 
-def test_names_from_a_device_are_no_formulas(model: Path, tmp_path: Path):
+def test_names_from_a_device_do_not_become_formulas(model: Path, tmp_path: Path):
     flag = "WARN: Unconsumed cmdline flags: =cmd|'/c calc'!A1\n"
     report = benchmark(model, tool=prints(tmp_path, flag + DEFAULT), repeats=5)
     from kbnn.converters.benchmark import BenchmarkComparison

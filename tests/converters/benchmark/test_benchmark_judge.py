@@ -32,7 +32,7 @@ def test_a_steady_cool_device_is_trusted():
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        (outputs([100, 101, 102, 101, 112]), "lie 12% apart"),
+        (outputs([100, 101, 102, 101, 112]), "differ by 12%"),
         (outputs([100] * 5, count=49), "49 instead of 50"),
         (outputs([100] * 3), "3 of 5 processes"),
         (outputs([]), "0 of 5 processes"),
@@ -91,7 +91,7 @@ def test_throttling_before_the_measurement_does_not_count():
         (replace(TARGET, before=replace(COOL, load=2.5)), "device was busy"),
     ],
 )
-def test_what_only_warns(target: Target, message: str):
+def test_reasons_that_only_warn(target: Target, message: str):
     invalid, text = verdict(target)
     assert not invalid
     assert message in text

@@ -1,4 +1,4 @@
-"""Outputs of a device against those of this machine. The device is this machine, so both come from the same program."""
+"""Compares the outputs of a device with those of this machine; here the device is this machine, too."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""The parser of the tool's output, on captured and on invented outputs."""
+"""The parser of the tool's output, on captured and generated outputs."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ VALUES = st.floats(0.1, 1e9)
 
 
 def six_digits(value: float) -> str:
-    """As a C++ stream prints a double: six significant digits, scientific from 1e6."""
+    """Formats a number like a C++ stream: six significant digits, scientific from 1e6."""
     return f"{value:.6g}"
 
 

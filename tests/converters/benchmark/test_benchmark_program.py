@@ -1,4 +1,4 @@
-"""What executable files say about where they run; the files are real."""
+"""Reads from real executable files where they can run."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The real lce_benchmark_model, where LCE_BENCHMARK_MODEL names one that runs on this machine."""
+"""The real lce_benchmark_model, if LCE_BENCHMARK_MODEL names one that runs on this machine."""
 
 import os
 from pathlib import Path

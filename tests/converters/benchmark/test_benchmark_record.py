@@ -24,7 +24,7 @@ def test_rows_are_appended_with_hashes(tmp_path: Path, model: Path):
     assert {row["file"] for row in rows} == {str(model)}
 
 
-def test_what_was_not_measured_is_empty(tmp_path: Path, model: Path):
+def test_figures_that_were_not_measured_are_empty(tmp_path: Path, model: Path):
     record.append(tmp_path / "o.csv", compare([model], tool=replay(tmp_path, "out-arm.default")))
     with (tmp_path / "o.csv").open(newline="") as file:
         assert next(csv.DictReader(file))["binary_share_of_time"] == ""

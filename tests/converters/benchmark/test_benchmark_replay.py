@@ -33,10 +33,10 @@ def test_the_table_names_operators(tmp_path: Path, model: Path):
     assert "Convolution (NHWC, F32) IGEMM" in text
 
 
-def test_fewer_runs_than_asked_are_flagged(tmp_path: Path, model: Path):
+def test_fewer_runs_than_asked_for_are_flagged(tmp_path: Path, model: Path):
     report = benchmark(model, tool=replay(tmp_path, "out-arm.one_run"), runs=50)
     assert not report.timing_valid
-    assert "fewer inferences than asked: 1 instead of 50" in report.warnings
+    assert "fewer inferences than asked for: 1 instead of 50" in report.warnings
 
 
 def test_unconsumed_flags_are_flagged(tmp_path: Path, model: Path):
@@ -60,7 +60,7 @@ def test_output_without_figures_is_an_error(tmp_path: Path, model: Path):
         benchmark(model, tool=replay(tmp_path, "out-arm.missing", status=0))
 
 
-def test_a_tool_that_cannot_choose_kernels(tmp_path: Path, model: Path):
+def test_a_tool_that_cannot_select_kernels(tmp_path: Path, model: Path):
     tool = replay(tmp_path, "out-arm.default")
     help_text = [line for line in HELP.splitlines(True) if "bgemm" not in line and "bconv" not in line]
     (tmp_path / "help").write_text("".join(help_text))
@@ -99,7 +99,7 @@ def test_emulated_program_runs_and_its_latency_is_withheld(tmp_path: Path, model
     assert [(operator.type, operator.mean_ms) for operator in report.operators] == [("LceBconv2d", None)]
     assert report.binary_share_of_time is None
     assert not report.timing_valid
-    assert report.warnings == ("emulated: the file runs, its latency is withheld because it means nothing",)
+    assert report.warnings == ("emulated: the file runs, but its latency is withheld because it is meaningless",)
 
 
 def test_emulation_is_real(tmp_path: Path, model: Path):
@@ -109,7 +109,7 @@ def test_emulation_is_real(tmp_path: Path, model: Path):
 
 
 def test_a_program_for_another_architecture_is_refused_here(tmp_path: Path, model: Path):
-    with pytest.raises(KbnnError, match=r"it is for aarch64, the device is x86_64; .*--target qemu"):
+    with pytest.raises(KbnnError, match=r"it is for aarch64, the device is x86_64; the target 'qemu' emulates it"):
         benchmark(model, "local", compile_probe(tmp_path, "aarch64-linux-gnu-gcc"))
 
 

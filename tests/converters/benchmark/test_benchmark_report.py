@@ -26,6 +26,6 @@ def test_one_run_has_no_spread():
     assert summarize([run(10, 9)]) == Summary(10, 9, 0, 0)
 
 
-def test_nothing_measured_is_nothing_summarized():
+def test_without_measurements_the_summary_is_empty():
     assert summarize([]) == Summary(None, None, None, None)
     assert summarize([Measurement(0, *[None] * 7)]) == Summary(None, None, None, None)

@@ -1,4 +1,4 @@
-"""A real sshd on the loopback interface, with keys of one test."""
+"""A real sshd on the loopback interface, with new keys for each test."""
 
 import getpass
 import os
@@ -155,7 +155,7 @@ def test_whatever_ends_the_benchmark_nothing_is_left_on_the_device(
     wait_until(lambda: sshd.private_folders == [])
 
 
-def test_what_an_ended_process_left_is_removed_by_the_next_connection(sshd: Server, probe: Path, model: Path):
+def test_leftovers_of_an_ended_process_are_removed_by_the_next_connection(sshd: Server, probe: Path, model: Path):
     ended = subprocess.Popen(["true"])
     ended.wait()
     left = sshd.store / f"run.{shell._HERE}-{ended.pid}.abcdef"

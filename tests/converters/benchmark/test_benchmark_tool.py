@@ -1,4 +1,4 @@
-"""The tool's flags, and what its failures mean."""
+"""The flags of the tool, and the meaning of its failures."""
 
 import signal
 from dataclasses import replace
@@ -40,7 +40,7 @@ def captured(case: str) -> Completed:
         (Completed(126, "", "sh: 1: tool: Permission denied"), "noexec"),
         (Completed(-signal.SIGSEGV, "", ""), "it crashed (SIGSEGV)"),
         (Completed(128 + signal.SIGILL, "", ""), "it crashed (SIGILL)"),
-        (Completed(9, "out", "some\nwords"), "ended with status 9 and said 'some words out'"),
+        (Completed(9, "out", "some\nwords"), "ended with status 9 and printed 'some words out'"),
     ],
 )
 def test_failures(done: Completed, meaning: str):
@@ -51,7 +51,7 @@ def test_failures(done: Completed, meaning: str):
 SETTINGS = BenchmarkOptions(threads=2, warmup=3, runs=4, repeats=5, kernel="indirect")
 
 
-def test_nothing_is_left_to_the_tools_defaults():
+def test_every_flag_that_matters_is_set():
     flags = frozenset({"graph", "max_secs", "min_secs", "warmup_min_secs"})
     assert ToolCommand(("./tool",), flags, "tool").measure("m.tflite", SETTINGS, profile=True) == [
         *("./tool", "--graph=m.tflite", "--num_threads=2", "--warmup_runs=3", "--num_runs=4"),
@@ -60,7 +60,7 @@ def test_nothing_is_left_to_the_tools_defaults():
     ]
 
 
-def test_further_flags_are_passed_on_and_replace_the_drivers():
+def test_more_flags_are_passed_on_and_override_the_drivers():
     flags = frozenset({"graph", "max_secs", "use_xnnpack"})
     settings = replace(SETTINGS, flags={"use_xnnpack": "false", "max_secs": "5"})
     words = ToolCommand(("./tool",), flags, "tool").measure("m.tflite", settings)
