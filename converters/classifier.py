@@ -25,7 +25,7 @@ from kbnn.training import Run
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | PIL.Image.Image
 
-# Images that are computed at once.
+# Images per batch.
 _BATCH = 256
 
 
@@ -39,23 +39,23 @@ class Prediction(NamedTuple):
 class Classifier:
     """A trained network that takes pictures and returns labels with probabilities, best first.
 
-    A `.tflite` file of kbnn's knows its labels, size and normalization; a run takes them from its data set. The picture
-    is turned upright, its shorter side is resized to the network's, and the middle is cut out, as the Android app does;
-    a run resizes and crops as it did for its test images.
+    A `.tflite` file made by kbnn contains its labels, size and normalization; a run takes them from its data set. The
+    picture is turned upright, its shorter side is resized to the network's, and the middle is cut out, as in the
+    Android app; a run resizes and crops pictures like its test images.
 
     Args:
         path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.
-        data: the data set whose classes and normalization apply; needed where `path` does not say.
-        trust: load a Keras file that may run code; see `kbnn.loading`.
+        data: the data set whose classes and normalization apply; needed if `path` does not contain them.
+        trust: whether to load a Keras file that may run code; see `kbnn.loading`.
 
     Attributes:
-        labels: names of the classes, in the order of the network's outputs.
+        labels: the names of the classes, in the order of the network's outputs.
         input_shape: height, width and channels of the network's input.
-        normalization: from pixels to the network's input.
+        normalization: maps pixels to the network's input.
 
     Raises:
-        UsageError: there is no such file, it is no image classifier, or its labels or normalization are not known.
-        KbnnError: it is damaged, or cannot be run on this platform.
+        UsageError: there is no such file, it is not an image classifier, or its labels or normalization are not known.
+        KbnnError: the file is damaged, or cannot be run on this platform.
 
     Example:
         >>> classify = kbnn.Classifier("photos.tflite")
@@ -94,7 +94,7 @@ class Classifier:
 
         Args:
             picture: a path, the bytes of an image file, pixels uint8 `(H, W)` or `(H, W, 3)`, or a Pillow image.
-            top: how many labels; all by default.
+            top: the number of labels to return; all by default.
 
         Returns:
             Labels with probabilities, best first.
@@ -124,7 +124,7 @@ class Classifier:
         return np.concatenate(batches).astype(np.float32)
 
     def _known(self, file: Description, data: Description) -> Description:
-        """What the file says, completed by the data set."""
+        """The description in the file, completed with that of the data set."""
         if file.labels and data.labels and file.labels != data.labels:
             differing = [f"'{a}' and '{b}'" for a, b in zip(file.labels, data.labels, strict=False) if a != b]
             first = differing[0] if differing else f"{len(file.labels)} and {len(data.labels)} labels"
@@ -215,7 +215,7 @@ def _image_shape(what: str, shape: Sequence[int | None]) -> tuple[int, int, int]
 
 def _classes(what: str, shape: Sequence[int | None]) -> int:
     if isinstance(shape, list) or len(shape) != 2 or shape[1] is None:
-        raise UsageError(f"{what} is no classifier: received output shape {shape}, expected (N, classes)")
+        raise UsageError(f"{what} is not a classifier: received output shape {shape}, expected (N, classes)")
     return int(shape[1])
 
 

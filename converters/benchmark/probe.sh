@@ -1,5 +1,5 @@
-# Prints what a device says of itself as key=value lines; what it does not know is left out.
-# Plain POSIX sh, for Linux, Android and macOS. Reads only.
+# Prints the properties of a device as key=value lines, without those that are unknown.
+# Plain POSIX sh for Linux, Android and macOS. It changes nothing.
 say() { [ -n "$2" ] && echo "$1=$2"; }
 first() { head -n 1 "$1" 2>/dev/null | tr -d '\0\r'; }
 
@@ -7,7 +7,7 @@ say machine "$(uname -m)"
 say system "$(uname -s) $(uname -r)"
 
 bits=$(getconf LONG_BIT 2>/dev/null)
-# Android's older shells lack getconf: the fifth byte of any program says its class.
+# Older versions of Android have no getconf; the fifth byte of a program tells its word size.
 [ -n "$bits" ] || case "$(od -An -tu1 -j4 -N1 /proc/self/exe 2>/dev/null | tr -d ' ')" in 1) bits=32 ;; 2) bits=64 ;; esac
 say word_bits "$bits"
 
@@ -31,7 +31,7 @@ say memory_available_kb "$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/me
 say load "$(cut -d ' ' -f 1 /proc/loadavg 2>/dev/null)"
 say temperatures "$(cat /sys/class/thermal/thermal_zone*/temp 2>/dev/null | tr '\n' ' ')"
 
-# Raspberry Pi: bits 0-3 now, 16-19 since it started. Android: 0 none .. 6. x86: how often a core was slowed down.
+# Raspberry Pi: bits 0-3 now, 16-19 since the start. Android: 0 (none) to 6. x86: how often a core was throttled.
 say pi_throttled "$(vcgencmd get_throttled 2>/dev/null | sed -n 's/^throttled=//p')"
 say android_thermal_status "$(dumpsys thermalservice 2>/dev/null | sed -n 's/^Thermal Status: *//p' | head -n 1)"
 say throttle_count "$(cat /sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count 2>/dev/null | awk '{ n += $1 } END { if (NR) print n }')"

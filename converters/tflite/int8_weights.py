@@ -1,12 +1,12 @@
-"""Real-valued weights in 8 or 16 bits, one scale per output channel; activations and arithmetic stay float.
+"""Stores real-valued weights in 8 or 16 bits, with one scale per output channel; arithmetic stays in float.
 
-The file holds w = s·q. With 8 bits a DEQUANTIZE makes the float kernel, once, when the file is loaded; it has no scale
-per channel for 16 bits, so there a MUL follows. The file computes what Keras computes with its weights rounded so, and
-is compared with that.
+The file contains w = s·q. With 8 bits, a DEQUANTIZE computes the float kernel once, when the file is loaded. For 16
+bits, DEQUANTIZE has no scale per channel, so a MUL follows. The file is compared with Keras after the same rounding of
+its weights.
 
-A binary network amplifies differences: rounding the stem of a ResNet-20 to 8 bits moves the class of as many images as
-noise of half a grey level does (results/int8.csv), and no correction of biases, scales or statistics undoes that.
-Layers whose values reach a sign are therefore stored in 16 bits. They are small; the classifier stays in 8.
+A binary network amplifies differences: rounding the stem of a ResNet-20 to 8 bits changes the class of as many images
+as noise of half a grey level (results/int8.csv), and no correction of biases, scales or statistics undoes that. Layers
+whose values reach a sign are therefore stored in 16 bits. They are small; the classifier stays in 8 bits.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite.flatbuffer import File, Tensor
 from kbnn.converters.tflite.surgery import Surgery
 
-# A smaller kernel gains nothing: its scales and the operators take as much.
+# A smaller kernel saves nothing, because its scales and the operators take as much memory.
 _SMALLEST_BYTES = 1024
 
 
 def before_signs(graph: Graph) -> tuple[str, ...]:
-    """The real-valued layers that have a sign anywhere behind them."""
+    """The real-valued layers whose values reach a sign in a later layer."""
     read: set[str] = set()
     for node in reversed(list(graph)):
         if node.name in read or isinstance(node.operation, Sign):
@@ -37,7 +37,7 @@ def before_signs(graph: Graph) -> tuple[str, ...]:
 
 
 def rounded(reference: Reference, in_16_bits: Sequence[str] = ()) -> Reference:
-    """Keras with the kernels of its real-valued layers rounded to int8, or to int16 for the layers that are named."""
+    """A reference with the kernels of real-valued layers rounded to int8, or to int16 for the layers `in_16_bits`."""
     bits = {name: 16 if layer in in_16_bits else 8 for name, layer in _real_kernels(reference).items()}
     kernels = dict(zip(bits, reference.constants(list(bits)), strict=True))
     return reference.with_constants(
@@ -50,7 +50,7 @@ def rounded(reference: Reference, in_16_bits: Sequence[str] = ()) -> Reference:
 
 
 def stored_as_int8(file: File, in_16_bits: Sequence[str] = ()) -> File:
-    """The file with the weights of its real-valued convolutions and dense layers stored as int8, or as int16."""
+    """Stores the weights of a file's real-valued convolutions and dense layers as int8, or int16 for `in_16_bits`."""
     weights = {tensor.index: tensor for tensor in _real_weights(file) if tensor.size_bytes >= _SMALLEST_BYTES}
     if not weights:
         return file
@@ -81,7 +81,7 @@ def _as_int16(surgery: Surgery, weights: Tensor) -> None:
 
 
 def _real_kernels(reference: Reference) -> dict[str, str]:
-    """The kernel tensors of all convolutions and products except those of 1-bit layers, each with its layer."""
+    """The kernel tensors of all convolutions and matrix products outside of 1-bit layers, with their layers."""
     binary = {name for call in binary_calls(reference) for name in call.kernels}
     found: dict[str, str] = {}
     for operation in reference.operations(reference.root, ("Conv2D", "MatMul")):

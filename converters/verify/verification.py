@@ -31,11 +31,11 @@ from kbnn.converters.verify.rebuilding import Rebuilt, description_of, options_o
 from kbnn.errors import KbnnError, UsageError
 from kbnn.precision import in_float32
 
-# The largest logit difference of the median image, as a fraction of the range of the logits.
+# The largest allowed logit difference of the median image, as a fraction of the range of the logits.
 LOGIT_TOLERANCE = 1e-2
 # The effect of rounding on a network is measured by how far Keras's outputs move when the images change by this
-# fraction of their range, which is about the difference between equal layers. The outputs of a file may be this many
-# times as far from Keras's.
+# fraction of their range, about as much as rounding changes the values of a layer. The outputs of a file may be this
+# many times as far from Keras's.
 PERTURBATION = 1e-6
 SENSITIVITY_MARGIN = 4.0
 # In int8 every value is rounded, and the signs that flip move the logits of a deep network much further. A file that

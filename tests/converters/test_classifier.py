@@ -42,7 +42,7 @@ def run(*arguments: object, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(main, [str(each) for each in arguments], input=stdin)
 
 
-def test_a_file_knows_its_labels_size_and_normalization(digits: datasets.Dataset):
+def test_a_file_contains_its_labels_size_and_normalization(digits: datasets.Dataset):
     classifier = kbnn.Classifier(DIGITS)
     assert classifier.labels == digits.classes
     assert classifier.input_shape == (8, 8, 1)
@@ -70,7 +70,7 @@ def test_pictures_come_in_any_form(digits: datasets.Dataset, photos: Path):
     assert all(other == first for other in others)
 
 
-def test_the_input_is_what_the_test_split_has(digits: datasets.Dataset):
+def test_the_input_equals_that_of_the_test_split(digits: datasets.Dataset):
     classifier = kbnn.Classifier(DIGITS)
     np.testing.assert_allclose(
         classifier.input_of(digits.test.images[5, ..., 0]), digits.inputs(digits.test, 6)[5], rtol=1e-5, atol=1e-5
@@ -82,7 +82,7 @@ def test_the_input_is_what_the_test_split_has(digits: datasets.Dataset):
     [(np.zeros((8, 8), np.float32), "float32"), (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)")],
     ids=["floats", "four channels"],
 )
-def test_pixels_that_are_no_picture(pixels: np.ndarray, received: str):
+def test_pixels_that_are_not_a_picture(pixels: np.ndarray, received: str):
     with pytest.raises(UsageError, match=rf"received {received}"):
         kbnn.Classifier(DIGITS)(pixels)
 
@@ -109,23 +109,23 @@ def test_a_keras_model_needs_its_data_set(model: Path, digits: datasets.Dataset,
     assert len(json.loads(done.stdout)["images"][0]["predictions"]) == 1
 
 
-def test_other_labels_than_the_data_set_has(digits: datasets.Dataset):
+def test_labels_that_differ_from_those_of_the_data_set(digits: datasets.Dataset):
     renamed = dataclasses.replace(digits, classes=("zero", *digits.classes[1:]))
     with pytest.raises(UsageError, match=r"labels of '.*' are not those of data set 'digits': '0' and 'zero' differ"):
         kbnn.Classifier(DIGITS, data=renamed)
 
 
-def test_what_is_no_classifier(tmp_path: Path):
+def test_networks_that_are_not_classifiers(tmp_path: Path):
     network = tf.keras.Sequential([tf.keras.Input((8, 8, 1)), tf.keras.layers.Conv2D(2, 3)])
     network.save(tmp_path / "map.keras")
-    with pytest.raises(UsageError, match="is no classifier: received output shape"):
+    with pytest.raises(UsageError, match="is not a classifier: received output shape"):
         kbnn.Classifier(tmp_path / "map.keras")
     (tmp_path / "bad.tflite").write_bytes(b"no")
     with pytest.raises(KbnnError):
         kbnn.Classifier(tmp_path / "bad.tflite")
 
 
-def test_outputs_that_are_probabilities_stay():
+def test_outputs_that_are_probabilities_are_unchanged():
     shares = np.array([[0.25, 0.75], [1.0, 0.0]])
     np.testing.assert_array_equal(probabilities(shares), shares)
     np.testing.assert_allclose(probabilities(np.log(shares[:1]) + 3), shares[:1])
@@ -175,7 +175,7 @@ def test_evaluate_a_file(tmp_path: Path, digits: datasets.Dataset):
     assert "Worst mistakes" in page
 
 
-def test_evaluate_a_model_that_does_not_fit(model: Path):
+def test_evaluate_a_keras_model(model: Path):
     done = run("evaluate", model, "--data", "digits")
     assert done.exit_code == 0, done.output
     assert "top-1" in done.stdout
@@ -198,7 +198,7 @@ def test_the_interval_of_a_share():
     assert judgement.wilson(10, 10)[1] == 1.0
 
 
-def test_metadata_survive_the_file():
+def test_metadata_round_trips_through_a_file():
     file = flatbuffer.read(DIGITS)
     described = metadata.Description("net", "recipe", "data", tuple("abcdefghij"), (1.5,), (2.5,))
     again = metadata.describe(flatbuffer.parse(metadata.with_metadata(file, described)))
@@ -206,7 +206,7 @@ def test_metadata_survive_the_file():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_damaged_metadata_are_one_error(seed: int):
+def test_damaged_metadata_is_one_error(seed: int):
     file = flatbuffer.read(DIGITS)
     generator = np.random.default_rng(seed)
     entry = file.metadata[metadata.ENTRY]
@@ -224,7 +224,7 @@ def test_damaged_metadata_are_one_error(seed: int):
     ("labels", "message"),
     [(("a\nb", *"cdefghijk"), "has a line break"), (tuple("abc"), r"received 3 labels .* for 10 outputs")],
 )
-def test_labels_that_do_not_fit_are_not_packed(labels: tuple[str, ...], message: str):
+def test_labels_that_do_not_fit_are_refused(labels: tuple[str, ...], message: str):
     with pytest.raises(UsageError, match=message):
         metadata.with_metadata(flatbuffer.read(DIGITS), metadata.Description(labels=labels))
 

@@ -1,4 +1,4 @@
-"""Real-valued weights as int8."""
+"""Storing real-valued weights as int8 or int16."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def artifact(bireal, tmp_path_factory):
 
 
 def test_the_real_kernels_take_a_quarter_or_half(artifact, bireal_file):
-    """Behind the stem there are signs, behind the last shortcut and the classifier there are none."""
+    """The stem's values reach a sign; those of the last shortcut and the classifier do not."""
     assert {c.name: c.bits for c in artifact.audit.float_convolutions} == {"stem": 16, "short": 8, "logits": 8}
     halves, quarters = 27 * 32, 32 * 64 + 64 * 10
     saved = bireal_file.size_bytes - artifact.size_bytes
@@ -63,7 +63,7 @@ def test_each_output_channel_has_a_scale_of_its_own(layer, dtype, largest, artif
 
 
 def test_files_with_all_weights_in_8_bits_still_verify(bireal, tmp_path):
-    """Those of versions that had no 16 bits."""
+    """Earlier versions of kbnn stored all weights in 8 bits."""
     file = sample_networks.deployed(sample_networks.bireal(), weights="int8")
     parity = sample_networks.parity(bireal, stored_as_int8(file))
     assert parity.passed

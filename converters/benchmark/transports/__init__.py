@@ -27,7 +27,8 @@ def transport(target: str, program: Executable | None) -> Transport:
     if program is None:
         raise UsageError(
             f"target '{target}' needs a tool: give the path of LCE's lce_benchmark_model for that device "
-            f"(the Python interpreter runs only on this machine)"
+            f"(the Python interpreter runs only on this machine)",
+            parameter="tool",
         )
     if kind == "ssh":
         return SshTransport(target)

@@ -52,6 +52,13 @@ def test_several_files_are_a_table_and_a_list_of_reports(files: dict[str, Path])
     assert [report["file"]["path"] for report in reports] == [str(path) for path in files.values()]
 
 
+def test_a_missing_tool_names_the_option(files: dict[str, Path]):
+    done = benchmark(files["binary"], "--target", "qemu")
+    assert done.returncode == 2
+    assert "target 'qemu' needs a tool" in done.stderr
+    assert done.stderr.endswith("(here: --tool)\n")
+
+
 @pytest.mark.parametrize(
     ("part", "status", "message"),
     [(None, 2, "it does not exist"), (0, 2, "it is empty"), (0.5, 1, "truncated or damaged")],
