@@ -38,7 +38,7 @@ class Executable:
 
 
 def read_program(path: Path) -> Executable:
-    """Reads the header of an executable file.
+    """Reads the properties of an executable file.
 
     Raises:
         UsageError: there is no such file, or it is not a program for Linux or Android.

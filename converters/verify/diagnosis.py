@@ -106,7 +106,7 @@ def _by_values(binary: BinaryCall, kernel: np.ndarray, source: np.ndarray) -> st
         return f"it has {channels} channels per group, not a multiple of {CHANNELS_PER_WORD}: choose other groups"
     padding = getattr(binary.layer, "pad_values", 0.0)
     if binary.layer.padding == "causal":
-        return "it pads on one side with zeros: use padding='valid' behind a padding layer, or padding='same'"
+        return "it pads on one side with zeros: use padding='valid' after a padding layer, or padding='same'"
     if binary.layer.padding == "same" and padding not in (0.0, 1.0):
         return f"it pads with {padding}: use pad_values=1.0"
     magnitudes = np.abs(kernel.reshape(-1, kernel.shape[-1]))
@@ -116,7 +116,7 @@ def _by_values(binary: BinaryCall, kernel: np.ndarray, source: np.ndarray) -> st
     if np.any(magnitudes.max(0) - magnitudes.min(0) > _SCALE_SPREAD * magnitudes.max(0)):
         return "its kernel is not ±s with one s per filter: scale per output channel, or after the convolution"
     if set(np.unique(source)) == {0.0, 1.0}:
-        return "its input is binarized to 0 and 1, and LCE computes with -1 and +1: use ste_sign or the like"
+        return "its input is binarized to 0 and 1, but LCE computes with -1 and +1: use ste_sign or the like"
     others = np.setdiff1d(np.unique(source), (-1.0, 0.0 if padding == 0.0 else 1.0, 1.0))
     if len(others):
         return f"its input is not a sign (it holds {others[0]:.3g}): use an input quantizer that gives -1 and +1"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import attacks
 import larq as lq
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from kbnn.cli.command import to_json
 from kbnn.converters import Description, convert, verify
 from kbnn.converters.baseline import export_float
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.verify import agreement, verification
+from kbnn.converters.verify import agreement, rebuilding, verification
 from kbnn.errors import KbnnError, UsageError
 
 layers = tf.keras.layers
@@ -244,6 +245,16 @@ def test_changed_normalization_is_found(bireal, labelled):
     model.buffers[entry.buffer].data = np.frombuffer(changed, np.uint8)
     parity = sample_networks.parity(bireal, flatbuffer.parse(flatbuffer.pack(model)))
     assert "its metadata entry TFLITE_METADATA differs" in parity.failures
+
+
+@pytest.mark.parametrize("changes", [{"labels": "abc"}, {"labels": [1]}, {"mean": ["1"]}, {"std": 1.0}, {"model": 3}])
+def test_a_damaged_description_is_ignored(changes):
+    record = {"model": "net", "recipe": "", "dataset": "pets", "labels": ["cat"], "mean": [1, 2.5], "std": [3.0]}
+    file = flatbuffer.parse(attacks.no_outputs())
+    sound = replace(file, metadata={"KBNN": json.dumps(record).encode()})
+    assert rebuilding.description_of(sound) == Description("net", "", "pets", ("cat",), (1, 2.5), (3.0,))
+    damaged = replace(file, metadata={"KBNN": json.dumps({**record, **changes}).encode()})
+    assert rebuilding.description_of(damaged) is None
 
 
 def test_appended_bytes_are_found(bireal, bireal_file):
