@@ -1,12 +1,16 @@
 """Operators of a bitpacked int8 .tflite file -> steps of the C kernels: one writer per operator.
 
-The file is the graph as `lower` wrote it, with the scales and zero points that LCE chose: a run, a model and a file all
-take this one way. What has no integer form is refused by name.
+The int8 file is the integer graph. kbnn's own graph holds real values between limits: which scale, zero point,
+multiplier and threshold each value gets in int8 is decided by LCE's converter, when `lower` has it write the file. C
+code that is equal bit for bit has to start from those integers, and a file is a source of its own as well. So a run, a
+model and a file all take this one way, and nothing else takes a network apart. An operator without an integer form is
+refused by name.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +21,7 @@ from kbnn.converters.c.plan import Step, Tensor, Window, words_of
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File, Operator
+from kbnn.errors import KbnnError
 
 _LEVELS = np.arange(integer.LOW, integer.HIGH + 1)
 _ELEMENTWISE = Window(in_place=True)
@@ -173,13 +178,25 @@ class Lowering:
         self.steps.append(step)
 
 
+# What to do about operators that users often end a network with.
+_SCORES = "end the network with the logits, whose largest is the predicted class"
+_REMEDIES = {"SOFTMAX": _SCORES, "LOG_SOFTMAX": _SCORES, "ARG_MAX": _SCORES}
+
+
 def refused(operator: Operator, why: str) -> ConversionError:
-    """An operator that cannot be exported, by the name of what it computes."""
-    name = operator.outputs[0].name if operator.outputs else operator.name
-    return ConversionError(
-        f"'{name}' ({operator.name}) has no form in C: {why}; convert with --int8 --calibrate, and use layers that "
-        f"become int8, see docs/microcontrollers.md"
+    """The error about an operator that cannot be exported, by the name of what it computes."""
+    remedy = _REMEDIES.get(
+        operator.name, "convert to int8 with calibration images, and use layers that docs/microcontrollers.md lists"
     )
+    return ConversionError(f"{_named(operator)} has no form in C: {why}; {remedy}")
+
+
+def _named(operator: Operator) -> str:
+    """An operator by its output, or by what it reads if the converter had no name for the output."""
+    name = operator.outputs[0].name if operator.outputs else operator.name
+    if name.startswith("unnamed") and operator.operands:
+        return f"the {operator.name} of '{operator.operands[0].name}'"
+    return f"'{name}' ({operator.name})"
 
 
 Writer = Callable[[Lowering, Operator], None]
@@ -220,22 +237,37 @@ def write(file: File) -> Network:
         )
     (given,), (returned,) = file.inputs.values(), file.outputs.values()
     lowering = Lowering(file)
-    image = _image(file, given, lowering)
+    with _damage("the input", given.name):
+        image = _image(file, given, lowering)
     for operator in file.operators:
         if operator.outputs and operator.outputs[0].index in lowering.values:
             continue
         if operator.name not in _WRITERS:
             raise refused(operator, "there is no kernel for this operator")
-        _WRITERS[operator.name](lowering, operator)
+        with _damage(operator.name, operator.outputs[0].name if operator.outputs else ""):
+            _WRITERS[operator.name](lowering, operator)
     value = lowering.values.get(returned.index)
     if isinstance(value, Derived):
         value = lowering.computed(value)
     if isinstance(value, Function) and isinstance(value.source, Tensor):
         value = value.source
     if not isinstance(value, Tensor) or value is image:
-        raise ConversionError(f"the network's output '{returned.name}' is not int8: convert with --int8 --calibrate")
+        raise ConversionError(
+            f"the network's output '{returned.name}' is not int8: convert to int8 with calibration images"
+        )
     indices = {id(held): index for index, held in lowering.values.items()}
     return _with_scores(lowering.steps, image, value, indices[id(image)], indices[id(value)])
+
+
+@contextlib.contextmanager
+def _damage(kind: str, name: str) -> Iterator[None]:
+    """What a tampered file causes, such as a missing operand or a constant of another size, as one clear error."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise KbnnError(
+            f"cannot export {kind} '{name}': the file is damaged there ({error}); convert the model again"
+        ) from error
 
 
 def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
@@ -247,7 +279,7 @@ def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
     if item.dtype != "int8" or len(item.shape) != 4:
         raise ConversionError(
             f"the network's input '{given.name}' is {given.dtype} and nothing makes it int8: this is a float network, "
-            f"convert it with --int8 --calibrate first"
+            f"convert it to int8 with calibration images first"
         )
     _, height, width, channels = item.shape
     image = Tensor("image", height, width, channels, "int8", item.scales[0], item.zero_points[0], "image")

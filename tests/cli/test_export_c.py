@@ -1,13 +1,19 @@
 """`kbnn export-c`."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from kbnn.converters.c import export
+
 sys.path.append(str(Path(__file__).parent.parent / "converters"))
+
+
+KBNN = Path(sys.executable).with_name("kbnn")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,20 @@ def test_a_file_becomes_a_folder_that_is_checked(int8, tmp_path):
     report = json.loads(run(int8, "-o", tmp_path / "out", "--name", "net", "--check", "--json").stdout)
     assert report["export"]["name"] == "net"
     assert report["check"]["passed"]
+
+
+def test_the_program_adds_the_operators_for_tensorflow_lite_micro(int8, tmp_path):
+    """As a process, which imports everything itself."""
+    command = [KBNN, "export-c", int8, "-o", tmp_path / "out", "--name", "net", "--tflm"]
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "PASS" in done.stdout
+    shipped = Path(export.__file__).parent
+    for name in export.TFLM:
+        assert (tmp_path / "out" / name).read_text() == (shipped / "tflm" / name).read_text()
+    again = subprocess.run([*command, "--max-ram", "1000"], capture_output=True, text=True)
+    assert (again.returncode, len(again.stderr.strip().splitlines())) == (1, 1)
+    assert (tmp_path / "out" / "net.c").exists()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ void* OutputData(TfLiteContext* context, TfLiteNode* node, int index) {
 }
 
 void* Allocate(TfLiteContext* context, size_t bytes) {
-    return context->AllocatePersistentBuffer(context, bytes);
+    return tflite::GetMicroContext(context)->AllocatePersistentBuffer(bytes);
 }
 
 /* Working memory of an operator: shared with others, by number. */
@@ -63,11 +63,11 @@ struct Working {
 };
 
 TfLiteStatus RequestWorking(TfLiteContext* context, size_t bytes, Working* working) {
-    return context->RequestScratchBufferInArena(context, bytes, &working->number);
+    return tflite::GetMicroContext(context)->RequestScratchBufferInArena(bytes, &working->number);
 }
 
 unsigned char* WorkingMemory(TfLiteContext* context, const Working& working) {
-    return static_cast<unsigned char*>(context->GetScratchBuffer(context, working.number));
+    return static_cast<unsigned char*>(tflite::GetMicroContext(context)->GetScratchBuffer(working.number));
 }
 
 #else
@@ -96,8 +96,8 @@ void* Allocate(TfLiteContext* context, size_t bytes) {
     return context->AllocatePersistentBuffer(context, bytes, &memory) == kTfLiteOk ? memory : nullptr;
 }
 
-/* Working memory of an operator: its own, for other operators allocate memory between the requests, which this version
- * cannot take. */
+/* Working memory of an operator: its own, because in this version no memory may be allocated between two requests for
+ * shared memory, and other operators do that. */
 struct Working {
     void* memory;
 };

@@ -1,23 +1,28 @@
 /* Larq Compute Engine's operators for TensorFlow Lite for Microcontrollers.
  *
  *     tflite::MicroMutableOpResolver<10> resolver;
- *     kbnn::AddLceOperators(resolver);   // beside the built-in operators of the file
+ *     kbnn::AddLceOperators(resolver);   // after the built-in operators of the file
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #ifndef KBNN_TFLM_H
 #define KBNN_TFLM_H
 
+/* Which API there is: kernels got MicroContext first (2021), then TFLMRegistration (2023). */
+#define KBNN_TFLM_CONTEXT 0
+#define KBNN_TFLM_REGISTRATION 0
 #if defined(__has_include)
 #if __has_include("tensorflow/lite/micro/micro_context.h")
+#undef KBNN_TFLM_CONTEXT
 #define KBNN_TFLM_CONTEXT 1
 #endif
+#if __has_include("tensorflow/lite/micro/micro_common.h")
+#undef KBNN_TFLM_REGISTRATION
+#define KBNN_TFLM_REGISTRATION 1
 #endif
-#ifndef KBNN_TFLM_CONTEXT
-#define KBNN_TFLM_CONTEXT 0 /* the API of 2020 */
 #endif
 
-#if KBNN_TFLM_CONTEXT
+#if KBNN_TFLM_REGISTRATION
 #include "tensorflow/lite/micro/micro_common.h"
 #else
 #include "tensorflow/lite/c/common.h"
@@ -25,7 +30,7 @@
 
 namespace kbnn {
 
-#if KBNN_TFLM_CONTEXT
+#if KBNN_TFLM_REGISTRATION
 using Registration = TFLMRegistration;
 #else
 using Registration = TfLiteRegistration;

@@ -181,6 +181,13 @@ def test_a_model_is_converted_on_the_way_and_the_code_needs_nothing_else(bireal,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+def test_a_feature_map_is_refused(bireal, tmp_path):
+    model = sample_networks.tf.keras.Model(bireal.inputs, bireal.get_layer("add2").output, name="features")
+    with pytest.raises(ConversionError, match=r"one score per class: the network's output '\S+' is 6x6x64"):
+        export_c(model, tmp_path / "out", calibration=sample_networks.images(model, 16, seed=2))
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_earlier_export_is_replaced_and_anything_else_is_kept(int8, tmp_path):
     export_c(int8, tmp_path / "out", name="net")
     before = (tmp_path / "out" / "net.c").read_text()

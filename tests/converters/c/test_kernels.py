@@ -1,11 +1,15 @@
 """Every kernel alone, in C under sanitizers, against TensorFlow Lite's and LCE's definitions in NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from compiled import binary, check
 from operators import Builder, f32
 
+from kbnn.converters.c import writers
 from kbnn.converters.errors import ConversionError
+from kbnn.errors import KbnnError
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8, 16, 17, 32, 40, 64, 96, 128])
@@ -219,14 +223,42 @@ def test_residual_blocks_share_one_stream_of_memory(compiler):
 
 
 def test_what_has_no_integer_form_is_refused_by_name():
-    from kbnn.converters.c import writers
-
     builder = Builder(4, 4, 8)
     builder.add("LOGISTIC", [builder.last], (1, 4, 4, 8))
     with pytest.raises(ConversionError, match=r"'t1' \(LOGISTIC\) has no form in C"):
         writers.write(builder.file())
     builder = Builder(4, 4, 8)
+    builder.add("SOFTMAX", [builder.last], (1, 4, 4, 8))
+    with pytest.raises(ConversionError, match="there is no kernel for this operator; end the network with the logits"):
+        writers.write(builder.file())
+    builder = Builder(4, 4, 8)
     builder.signs()
     builder.binary(8, out="float32")
     with pytest.raises(ConversionError, match="is not int8"):
+        writers.write(builder.file())
+
+
+def without(number):
+    return lambda tensors: (*tensors[:number], None, *tensors[number + 1 :])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: (),
+        without(0),
+        without(2),
+        lambda tensors: (*tensors[:3], replace(tensors[3], data=None)),
+        lambda tensors: (*tensors[:3], replace(tensors[3], data=tensors[3].data[:-1])),
+        lambda tensors: (tensors[0], replace(tensors[1], shape=(8, 3, 3, 1 << 20)), *tensors[2:]),
+        lambda tensors: (tensors[0], replace(tensors[1], shape=(8, 0, 0, 1)), *tensors[2:]),
+    ],
+)
+def test_a_tampered_operator_is_one_clear_error(change):
+    builder = Builder(4, 4, 8)
+    builder.signs()
+    builder.binary(8)
+    operator = builder.operators[-1]
+    builder.operators[-1] = replace(operator, inputs=change(operator.inputs))
+    with pytest.raises(KbnnError, match=r"the file is damaged there|has no form in C"):
         writers.write(builder.file())

@@ -1,5 +1,6 @@
 """LCE files in TensorFlow Lite Micro, whose sources come with the crate tfmicro (.ci/packages), by our operators."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import cores
 import numpy as np
 import pytest
 import sample_networks
+from flatbuffers import flexbuffers
+from operators import Builder, run
 
 from kbnn.converters import convert, export_c
 from kbnn.converters.c.export import _HERE as KERNELS
@@ -132,3 +135,65 @@ def test_the_operators_come_with_an_export(bireal_path, bireal, tmp_path):
     calibration = sample_networks.images(bireal, 64, seed=2)
     export_c(bireal, tmp_path / "out", name="net", calibration=calibration, tflm=True)
     assert {"kbnn_tflm.h", "kbnn_tflm.cc", "net.c"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+LATER = Path(__file__).with_name("later_tflm")
+
+
+def graph_header(file):
+    """A file's tensors and operators as C++."""
+    kinds = {
+        "int8": ("int8_t", "kTfLiteInt8"),
+        "int32": ("int32_t", "kTfLiteInt32"),
+        "float32": ("float", "kTfLiteFloat32"),
+    }
+    lines, rows = [], []
+    for tensor in file.tensors:
+        ctype, kind = kinds[tensor.dtype]
+        values = [0] * math.prod(tensor.shape) if tensor.data is None else tensor.value().ravel().tolist()
+        listed = ", ".join(map(repr, values))
+        lines.append(f"static {ctype} data{tensor.index}[] = {{{listed}}};")
+        sizes = ", ".join(map(str, tensor.shape))
+        lines.append(f"static TfLiteIntArray dims{tensor.index} = {{{len(tensor.shape)}, {{{sizes}}}}};")
+        scale, zero = (tensor.scales[0], tensor.zero_points[0]) if tensor.scales else (0.0, 0)
+        data = f"{{reinterpret_cast<char*>(data{tensor.index})}}"
+        rows.append(f"{{{kind}, {data}, &dims{tensor.index}, {{{scale}f, {zero}}}, sizeof(data{tensor.index})}}")
+    lines.append(f"static TfLiteTensor tensors[] = {{{', '.join(rows)}}};")
+    rows = []
+    for operator in file.operators:
+        options = bytes(flexbuffers.Dumps(operator.options))
+        name = f"options{operator.index}"
+        lines.append(f"static const unsigned char {name}[] = {{{', '.join(map(str, options))}}};")
+        read = [-1 if tensor is None else tensor.index for tensor in operator.inputs]
+        inputs = f"{{{len(read)}, {{{', '.join(map(str, read))}}}}}"
+        outputs = f"{{1, {{{operator.outputs[0].index}}}}}"
+        rows.append(f'{{"{operator.name}", {inputs}, {outputs}, {name}, {len(options)}}}')
+    lines.append(f"static Operator operators[] = {{{', '.join(rows)}}};")
+    lines.append(f"enum {{ OPERATORS = {len(rows)}, IMAGE = {file.inputs['image'].index} }};")
+    return "\n".join([*lines, f"enum {{ RESULT = {file.outputs['out'].index} }};"])
+
+
+@pytest.mark.parametrize("registration", [False, True], ids=["TfLiteRegistration", "TFLMRegistration"])
+def test_the_later_api(registration, crate, tmp_path):
+    """Against declarations of the API of 2021 and of 2023, whose sources no package has."""
+    builder = Builder(8, 9, 40)
+    builder.signs()
+    builder.binary(64, stride=2, bits=True)
+    pooled = {"filter_height": 2, "filter_width": 2, "stride_height": 2, "stride_width": 2, "padding": 1}
+    builder.add("LceBMaxPool2d", [builder.last], (1, 2, 2, 2), "int32", **pooled)
+    builder.binary(7)
+    file = builder.file()
+    (tmp_path / "graph.h").write_text(graph_header(file))
+    options = ["-std=c++11", "-O1", "-Wall", "-Wextra", f"-I{KERNELS}", f"-I{KERNELS / 'tflm'}", f"-I{tmp_path}"]
+    options += [f"-I{LATER / 'registration'}"] if registration else []
+    options += [f"-I{LATER}", "-isystem", DOWNLOADS / "flatbuffers/include", "-fsanitize=address,undefined"]
+    subprocess.run(["gcc", "-std=c99", "-O1", "-c", KERNELS / "kbnn_nn.c", "-o", tmp_path / "kbnn_nn.o"], check=True)
+    sources = [LATER / "main.cc", KERNELS / "tflm" / "kbnn_tflm.cc", tmp_path / "kbnn_nn.o"]
+    subprocess.run(["g++", *options, *sources, "-o", tmp_path / "run"], check=True)
+    images = np.random.default_rng(0).integers(-128, 128, size=(3, 8, 9, 40)).astype(np.int8)
+    done = subprocess.run([tmp_path / "run"], input=images.tobytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+    expected = run(file, images)[builder.last.index]
+    found = np.frombuffer(done.stdout, np.int8).reshape(expected.shape)
+    assert len(np.unique(found)) > 10
+    np.testing.assert_array_equal(found, expected)
