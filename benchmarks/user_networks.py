@@ -81,6 +81,15 @@ def arrays() -> tf.keras.Model:
     return classifier(inputs, layers.Add()([binary(inputs, "first"), np.ones((1, 8, 8, 32), np.float32)]))
 
 
+@kind("choices and parts: `tf.where`, `tf.concat`, `tf.pad`, slices")
+def choices() -> tf.keras.Model:
+    inputs = image()
+    x = binary(inputs, "first")
+    x = tf.where(x > 0.5, 1.0, tf.concat([x, tf.zeros_like(x)], -1)[..., ::2])
+    x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])[:, 1:-1, 1:-1]
+    return classifier(inputs, binary(tf.transpose(x, [0, 2, 1, 3]), "second"))
+
+
 @kind("float64 input")
 def float64() -> tf.keras.Model:
     inputs = image(dtype="float64")
@@ -90,6 +99,12 @@ def float64() -> tf.keras.Model:
 @kind("float16 input")
 def float16() -> tf.keras.Model:
     inputs = image(dtype="float16")
+    return classifier(inputs, binary(inputs, "first"))
+
+
+@kind("bfloat16 input")
+def bfloat16() -> tf.keras.Model:
+    inputs = image(dtype="bfloat16")
     return classifier(inputs, binary(inputs, "first"))
 
 
@@ -155,6 +170,14 @@ def equal_kernels() -> tf.keras.Model:
     return classifier(inputs, binary(binary(inputs, "first", **ones), "second", **ones))
 
 
+@kind("branches with equal kernels")
+def equal_branches() -> tf.keras.Model:
+    inputs = image()
+    ones = {"kernel_initializer": "ones", **BINARY}
+    branches = [lq.layers.QuantConv2D(32, 3, name=name, **ones)(inputs) for name in ("left", "right")]
+    return classifier(inputs, layers.Concatenate()(branches))
+
+
 @kind("names over 50 characters")
 def long_names() -> tf.keras.Model:
     inputs = image()
@@ -177,10 +200,11 @@ def reshaped() -> tf.keras.Model:
     return tf.keras.Model(frames, layers.Dense(5)(tf.reduce_mean(x, [1, 2, 3])))
 
 
-def behind_sign(sign: Callable[[tf.Tensor], tf.Tensor]) -> tf.keras.Model:
+def behind_sign(sign: Callable[[tf.Tensor], tf.Tensor], padding: str = "same") -> tf.keras.Model:
     inputs = image()
     x = sign(layers.BatchNormalization()(layers.Conv2D(32, 3, padding="same")(inputs)))
-    return classifier(inputs, binary(x, "second", input_quantizer=None))
+    changes = {"padding": padding, "pad_values": float(padding == "same")}
+    return classifier(inputs, binary(x, "second", input_quantizer=None, **changes))
 
 
 @kind("`SteSign()` as a layer")
@@ -201,6 +225,39 @@ def sign_lambda() -> tf.keras.Model:
 @kind("sign in TensorFlow's functions")
 def sign_functions() -> tf.keras.Model:
     return behind_sign(lambda x: tf.where(x >= 0, 1.0, -1.0))
+
+
+@kind("`Activation('ste_sign')`")
+def sign_by_name() -> tf.keras.Model:
+    return behind_sign(layers.Activation("ste_sign"))
+
+
+@kind("sign, then max-pooling")
+def pooled_sign() -> tf.keras.Model:
+    return behind_sign(lambda x: layers.MaxPooling2D(2)(lq.quantizers.SteSign()(x)))
+
+
+@kind("sign, then `ZeroPadding2D`")
+def padded_sign() -> tf.keras.Model:
+    return behind_sign(lambda x: layers.ZeroPadding2D(1)(lq.quantizers.SteSign()(x)), "valid")
+
+
+@kind("`tf.sign`, which is 0 at 0")
+def three_signs() -> tf.keras.Model:
+    return behind_sign(tf.sign)
+
+
+@kind("`tf.where(x > 0, 1.0, -1.0)`, which is -1 at 0")
+def strict_sign() -> tf.keras.Model:
+    return behind_sign(lambda x: tf.where(x > 0, 1.0, -1.0))
+
+
+@kind("`channels_first`")
+def channels_first() -> tf.keras.Model:
+    inputs = layers.Input((32, 8, 8), name="image")
+    quantizers = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "data_format": "channels_first"}
+    x = lq.layers.QuantConv2D(32, 3, name="first", **quantizers)(inputs)
+    return tf.keras.Model(inputs, layers.GlobalAveragePooling2D(data_format="channels_first")(x))
 
 
 @kind("`QuantConv1D`")
@@ -307,15 +364,36 @@ def embedding() -> tf.keras.Model:
     return classifier(tokens, binary(layers.Reshape((4, 4, 32))(layers.Embedding(50, 32)(tokens)), "first"))
 
 
-@kind("saved inside Larq's `quantized_scope`, half-half kernels")
-def quantized_scope() -> tf.keras.Model:
+@kind("tokens as numbers (`Embedding`), no images given")
+def numbers() -> tf.keras.Model:
+    tokens = layers.Input((16,), name="tokens")
+    x = binary(layers.Reshape((4, 4, 32))(layers.Embedding(50, 32)(tokens)), "first")
+    return tf.keras.Model(tokens, layers.GlobalAveragePooling2D()(x), name="words")
+
+
+def saved_in_scope(kernel_quantizer: str) -> tf.keras.Model:
     inputs = image()
-    x = kbnn.layers.BinaryConv2D(32, 3, input_quantizer="ste_sign", kernel_quantizer="half_half", name="first")(inputs)
-    model = classifier(inputs, x)
+    quantizers = {"input_quantizer": "ste_sign", "kernel_quantizer": kernel_quantizer}
+    model = classifier(inputs, kbnn.layers.BinaryConv2D(32, 3, name="first", **quantizers)(inputs))
     with lq.context.quantized_scope(True):
         weights = model.get_weights()
-    model.set_weights([np.where(w >= 0, 1.0, -1.0) if w.ndim == 4 else w for w in weights])
+    model.set_weights(weights)
     return model
+
+
+@kind("saved inside Larq's `quantized_scope`, half-half kernels")
+def half_half_in_scope() -> tf.keras.Model:
+    return saved_in_scope("half_half")
+
+
+@kind("saved inside Larq's `quantized_scope`, AdaBin's kernels")
+def equalized_in_scope() -> tf.keras.Model:
+    return saved_in_scope("equalized")
+
+
+@kind("saved inside Larq's `quantized_scope`, kernels of signs")
+def signs_in_scope() -> tf.keras.Model:
+    return saved_in_scope("ste_sign")
 
 
 @kind("Larq's tutorial network as it is built, untrained")

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import files
+from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.lowering import serving
@@ -26,6 +27,7 @@ from kbnn.converters.passes.affine import merge_affine
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.converter import with_names
 from kbnn.converters.tflite.metadata import Description, with_metadata
+from kbnn.converters.verify.diagnosis import loops
 from kbnn.errors import KbnnError, UsageError
 from kbnn.native_output import held_stderr
 from kbnn.precision import in_float32
@@ -50,7 +52,7 @@ def export_float(
         ConversionError: the input has an unknown size.
         KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
     """
-    _export(model, path, description, ordinary, lambda converter: None)
+    _export(model, path, description, ordinary)
 
 
 def export_int8(
@@ -66,7 +68,7 @@ def export_int8(
     For the other arguments see `export_float`.
 
     Raises:
-        ConversionError: the input has an unknown size.
+        ConversionError: the input has an unknown size, or a layer is a loop.
         UsageError: there are no images.
         KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
     """
@@ -77,14 +79,14 @@ def export_int8(
         for image in images:
             yield [image[None].astype(np.float32)]
 
-    def in_int8(converter: tf.lite.TFLiteConverter) -> None:
+    def set_up(converter: tf.lite.TFLiteConverter) -> None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = samples
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
 
-    _export(model, path, description, ordinary, in_int8)
+    _export(model, path, description, ordinary, set_up)
 
 
 def as_ordinary(graph: Graph) -> Graph:
@@ -126,13 +128,23 @@ def _export(
     path: str | os.PathLike[str],
     description: Description | None,
     ordinary: bool,
-    set_up: Callable[[tf.lite.TFLiteConverter], None],
+    in_int8: Callable[[tf.lite.TFLiteConverter], None] | None = None,
 ) -> None:
-    graph = lift(Reference(in_float32(model)))
+    reference = Reference(in_float32(model))
+    looped = loops(reference)
+    if looped and in_int8:
+        raise ConversionError(
+            f"layer '{looped[0]}' is a loop, which TensorFlow Lite cannot convert to int8: build it with unroll=True"
+        )
+    if looped:
+        # TensorFlow Lite converts a loop only if its shapes are static.
+        reference = Reference(reference.model, batch=1)
+    graph = lift(reference)
     graph = as_ordinary(graph) if ordinary else graph
     trace = serving(graph)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([trace.module.serve], trace.module)
-    set_up(converter)
+    if in_int8 is not None:
+        in_int8(converter)
     file = with_names(flatbuffer.parse(_convert(converter, model.name)), trace, graph)
     files.write(path, with_metadata(file, (description or Description()).of_model(model.name)))
 

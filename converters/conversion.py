@@ -48,6 +48,7 @@ class Artifact(tables.Shown):
             f"({audit.share} of all MACs); equal to {parity.compared_with}: kernel bits all, "
             f"layers within {max((layer.difference for layer in parity.layers), default=0):.0e} of their range, "
             f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}"
+            + "".join(f"\nLCE's {run.kernel} kernel refuses it: {run.refused}" for run in parity.runs if run.refused)
         )
 
 
@@ -101,6 +102,28 @@ def convert(
     options = Options(allow_float=tuple(allow_float), weights=weights, device=device)
     if calibration is not None and weights != "float32":
         raise UsageError(f"calibration makes weights int8 too: received weights='{weights}' with it, leave that out")
+    try:
+        file, parity = _converted(model, path, images, options, kernel, calibration, description, labels)
+    except tf.errors.OpError as error:
+        given = "random images" if images is None and calibration is None else "the images"
+        raise ConversionError(
+            f"model '{model.name}' cannot be run on {given} ({_reason(error)}): give images= as it was trained on"
+        ) from error
+    files.write(path, file.data)
+    return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity)
+
+
+def _converted(
+    model: tf.keras.Model,
+    path: str | os.PathLike[str],
+    images: Images | None,
+    options: Options,
+    kernel: str | None,
+    calibration: Images | None,
+    description: Description | None,
+    labels: np.ndarray | None,
+) -> tuple[File, Parity]:
+    """The file that `convert` writes, and its parity with Keras."""
     keras = Reference(in_float32(model))
     options = _completed(options, keras, kernel, calibration)
     given = _default_images(model, keras, calibration) if images is None else images
@@ -109,8 +132,14 @@ def convert(
     parity = verification.compare(keras, file, given, os.fspath(path), graph, labels)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
-    files.write(path, file.data)
-    return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity)
+    return file, parity
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What an operation complains of, without where it was made."""
+    lines = [line.strip() for line in str(error.message).splitlines()]
+    places = [k for k, line in enumerate(lines) if line.startswith("[[")]
+    return lines[places[0] - 1] if places and places[0] else " ".join(lines)[:200]
 
 
 def _completed(options: Options, keras: Reference, kernel: str | None, calibration: Images | None) -> Options:

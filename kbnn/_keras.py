@@ -100,6 +100,14 @@ def register_with_keras(*modules: str) -> None:
         for module in modules:
             importlib.import_module(module)
 
+    @wrapt.when_imported("tf_keras.src.activations")
+    def _wrap(activations: ModuleType) -> None:
+        wrapt.wrap_function_wrapper(activations, "deserialize", _activation)
+
+    @wrapt.when_imported("larq.context")
+    def _restore(context: Any) -> None:
+        context.quantized_scope = wrapt.FunctionWrapper(context.quantized_scope, _restoring)
+
     # TensorFlow would import tf_keras while it resolves `tf.keras`, which our modules need resolved.
     if "tensorflow" in sys.modules:
         importlib.import_module("tf_keras")
@@ -130,6 +138,42 @@ def quiet_in_notebooks() -> None:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.meta_path.insert(0, Finder())
+
+
+@contextlib.contextmanager
+def _restoring(scope: Any, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Larq's `quantized_scope`, which also ends where an error leaves it.
+
+    Larq enters it to call each layer. One wrong shape would leave kernels binarized for the rest of the process, and
+    so in every model that is then saved.
+    """
+    larq_scope = scope(*args, **kwargs)
+    entered = larq_scope.__enter__()
+    try:
+        yield entered
+    finally:
+        larq_scope.__exit__(None, None, None)
+
+
+def _activation(deserialize: Any, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An activation by its name or configuration, where the newest Keras fails.
+
+    For the name of a class, as all of Larq's quantizers have, Keras returns the class, which `Activation("ste_sign")`
+    would call on its input; earlier versions made an instance. Registered functions in `.h5` files it does not find.
+    """
+    config = args[0] if args else None
+    if isinstance(config, dict) and config.get("class_name") == "function":
+        registered = _registered(config.get("config"))
+        if registered is not None:
+            return registered
+    found = deserialize(*args, **kwargs)
+    return found() if isinstance(found, type) else found
+
+
+def _registered(name: object) -> Any:
+    import tensorflow as tf
+
+    return tf.keras.utils.get_custom_objects().get(name) if isinstance(name, str) else None
 
 
 def forget_scratch_gradients() -> None:

@@ -2,10 +2,15 @@
 
 from typing import Any
 
+import larq as lq
 import tensorflow as tf
 
 from kbnn.compiled import compiled
 from kbnn.quantizers.estimators import ste_gradient
+
+# Larq does not register these two, so that Keras would not find what `Activation(larq.math.sign)` was saved as.
+for _function in (lq.math.sign, lq.math.heaviside):
+    tf.keras.utils.get_custom_objects().setdefault(_function.__name__, _function)
 
 _gradient = compiled(ste_gradient)
 

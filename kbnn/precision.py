@@ -17,7 +17,7 @@ def in_float32(model: tf.keras.Model) -> tf.keras.Model:
     if not any(_is_other_float(layer.compute_dtype) for layer in structure.layers(model)):
         return model
     try:
-        copy = tf.keras.models.clone_model(model, clone_function=_float32_layer)
+        copy = tf.keras.models.clone_model(model, _float32_inputs(model), clone_function=_float32_layer)
     except (NotImplementedError, ValueError) as error:
         raise KbnnError(
             f"model '{model.name}' computes in {model.compute_dtype} and cannot be rebuilt ({error}): build it under "
@@ -25,6 +25,17 @@ def in_float32(model: tf.keras.Model) -> tf.keras.Model:
         ) from error
     copy.set_weights(model.get_weights())
     return copy
+
+
+def _float32_inputs(model: tf.keras.Model) -> list[Any] | None:
+    """Inputs instead of a graph's own ones, which cloning would leave in their type."""
+    if not getattr(model, "_is_graph_network", False) or not any(_is_other_float(x.dtype.name) for x in model.inputs):
+        return None
+    names = model.input_names
+    return [
+        tf.keras.Input(batch_shape=x.shape, dtype="float32" if x.dtype.is_floating else x.dtype, name=name)
+        for x, name in zip(model.inputs, names, strict=True)
+    ]
 
 
 def _float32_layer(layer: Any) -> Any:

@@ -14,10 +14,13 @@ from kbnn.converters.graph.operations import (
     Add,
     Affine,
     BinaryConvolution,
+    Concatenate,
     Input,
     Kept,
+    Maximum,
     Opaque,
     Operation,
+    Pad,
     Part,
     Pool,
     Reshape,
@@ -43,7 +46,7 @@ class _Lifted:
 
     def __init__(self, reference: Reference) -> None:
         self._reference = reference
-        self._context = _context(reference, self._holds_signs)
+        self._context = _context(reference, self._holds_signs, self._is_sign_node)
         self._nodes: dict[str, Node] = {}
         self._values: dict[str, str] = {}
         for name, tensor in reference.inputs.items():
@@ -142,11 +145,18 @@ class _Lifted:
         return True
 
     def _holds_signs(self, tensor: str) -> bool:
-        """Whether a tensor holds only -1 and +1: signs, possibly reshaped, shuffled or max-pooled."""
-        node = self._nodes[self._value(tensor)]
-        while isinstance(node.operation, Reshape | Shuffle) or _is_max_pool(node.operation):
-            node = self._nodes[node.inputs[0]]
-        return isinstance(node.operation, Sign)
+        """Whether a tensor holds only -1 and +1: signs, possibly reshaped, shuffled, padded, joined or max-pooled."""
+        waiting = [self._nodes[self._value(tensor)]]
+        while waiting:
+            node = waiting.pop()
+            if _keeps_signs(node.operation):
+                waiting += [self._nodes[name] for name in node.inputs]
+            elif not isinstance(node.operation, Sign):
+                return False
+        return True
+
+    def _is_sign_node(self, tensor: str) -> bool:
+        return isinstance(self._nodes[self._value(tensor)].operation, Sign)
 
     def _kept(self, name: str, layer: str) -> str:
         """Protects a value from being folded into the binary convolution that computes it."""
@@ -174,21 +184,26 @@ class _Lifted:
         return self._values[tensor]
 
 
-def _is_max_pool(operation: Operation) -> bool:
-    return isinstance(operation, Pool) and operation.kind == "max"
+def _keeps_signs(operation: Operation) -> bool:
+    """Whether an operation makes signs of signs."""
+    if isinstance(operation, Pool):
+        return operation.is_maximum
+    if isinstance(operation, Pad):
+        return abs(operation.value) == 1.0
+    return isinstance(operation, Concatenate | Maximum | Reshape | Shuffle)
 
 
 def _holds_binary_layer(call: Call) -> bool:
     return any(has_binary_kernel(inner.layer) for inner in call.nested() if inner is not call)
 
 
-def _context(reference: Reference, holds_signs: Callable[[str], bool]) -> Context:
+def _context(reference: Reference, holds_signs: Callable[[str], bool], is_sign: Callable[[str], bool]) -> Context:
     """What rules need to know about a traced model, such as the binarized kernel of each call."""
     calls = {id(call): call for call in reference.calls if _kernel(reference, call) is not None}
     names = {key: str(_kernel(reference, call)) for key, call in calls.items()}
     values = reference.constants(list(names.values())) if names else []
     numbers = {id(binary.call): k for k, binary in enumerate(binary_calls(reference))}
-    return Context(reference, dict(zip(names, values, strict=True)), numbers, holds_signs)
+    return Context(reference, dict(zip(names, values, strict=True)), numbers, holds_signs, is_sign)
 
 
 def _kernel(reference: Reference, call: Call) -> str | None:

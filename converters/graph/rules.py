@@ -29,13 +29,15 @@ class Context:
     """What rules need to know about the model around a layer.
 
     `kernels` holds the binarized kernels and `numbers` the numbers of the calls of 1-bit layers, both by the `id` of a
-    call; `holds_signs` tells whether a tensor already holds signs.
+    call; `holds_signs` tells whether a tensor holds only -1 and +1, and `is_sign` whether it
+    is the direct result of a sign.
     """
 
     reference: Reference
     kernels: dict[int, np.ndarray]
     numbers: dict[int, int]
     holds_signs: Callable[[str], bool]
+    is_sign: Callable[[str], bool]
 
     def kernel(self, call: Call) -> np.ndarray:
         return self.kernels[id(call)]

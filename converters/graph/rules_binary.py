@@ -114,7 +114,7 @@ def _binary_convolution(call: Call, context: Context) -> list[Step] | None:
         padding=padding,
         pad_value=pad_value,
     )
-    if steps or not _reads_signs(call, context):
+    if steps or not _reads_signs(call, context) or not context.is_sign(call.inputs[0]):
         steps.append(("sign", op.Sign(), shape))
     steps += _products(layer, convolution, found, output)
     return [*steps, *([("flat", op.Reshape(returned), None)] if is_row else []), *activation(layer, output[-1])]

@@ -85,8 +85,8 @@ def _is_cut(reference: Reference, tensor: str, known: Container[str]) -> bool:
     return tensor in known and reference.tensor(tensor).dtype != tf.bool
 
 
-def sign_source(reference: Reference, tensor: str) -> str | None:
-    """The tensor whose sign a named tensor is, elementwise with sign(0) = +1; None if it is not a sign.
+def sign_source(reference: Reference, tensor: str, at_zero: float = 1.0) -> str | None:
+    """The tensor whose sign a named tensor is, elementwise with sign(0) = `at_zero`; None if it is not a sign.
 
     The search walks back from the tensor, one operation at a time, and tries whether the operations so far turn probe
     values into their signs.
@@ -107,17 +107,18 @@ def sign_source(reference: Reference, tensor: str) -> str | None:
             return None
         if len(frontier) == 1 and any(kind in _COMPARISONS for kind in made):
             source = reference.source(frontier[0].name)
-            if _turns_into_signs(reference, source, tensor):
+            if _turns_into_signs(reference, source, tensor, at_zero):
                 return source
     return None
 
 
-def _turns_into_signs(reference: Reference, source: str, tensor: str) -> bool:
+def _turns_into_signs(reference: Reference, source: str, tensor: str, at_zero: float) -> bool:
     shape = reference.shape(source)
     if reference.tensor(source).dtype != tf.float32 or None in shape or shape != reference.shape(tensor):
         return False
     given = np.resize(PROBE, (1, *shape))
-    return np.array_equal(reference.computed(tensor, {source: given}), np.where(given >= 0, 1.0, -1.0))
+    signs = np.where(given == 0, at_zero, np.sign(given))
+    return np.array_equal(reference.computed(tensor, {source: given}), signs)
 
 
 def _is_sign_of_a_shifted_sign(reference: Reference, operation: tf.Operation) -> bool:

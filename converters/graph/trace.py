@@ -29,6 +29,8 @@ _BATCH = 16
 _SAMPLES = 100003
 # Larq changes a layer's padding during its call, so only one thread traces at a time.
 _TRACING = threading.Lock()
+# The operations of a loop, such as that of a recurrent layer.
+LOOPS = ("While", "StatelessWhile")
 _FUNCTION_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 
 
@@ -71,13 +73,14 @@ class Reference:
     """The graph of `model(x, training=False)` and its values on images; `order` numbers its operations by name.
 
     Variables are frozen to constants, functions are inlined, and identities are skipped, so that a tensor has the name
-    of the operation that computed it. Operations that no output depends on are left out.
+    of the operation that computed it. Operations that no output depends on are left out. With
+    `batch`, the graph works for that many samples only, and the shapes in loops are static.
 
     Raises:
         ConversionError: the model has never been called, so its input is unknown.
     """
 
-    def __init__(self, model: tf.keras.Model) -> None:
+    def __init__(self, model: tf.keras.Model, batch: int | None = None) -> None:
         self.model = model
         self.signature = signature(model)
         recorder = _Recorder()
@@ -89,7 +92,7 @@ class Reference:
                 return call(model, inputs)
 
         with _TRACING:
-            traced = tf.function(observed, autograph=False).get_concrete_function(self._specification())
+            traced = tf.function(observed, autograph=False).get_concrete_function(self._specification(batch))
         outputs = {name: tensor.name for name, tensor in output_names(model, traced.outputs).items()}
         self.graph_def = _frozen(traced)
         places = {operation.name: k for k, operation in enumerate(traced.graph.get_operations())}
@@ -115,8 +118,8 @@ class Reference:
         self.root = self._renumbered(recorder.root, [place for place, _ in found])
         self.calls = list(self.root.nested())
 
-    def _specification(self) -> dict[str, tf.TensorSpec]:
-        return {name: tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for name, spec in self.signature.items()}
+    def _specification(self, batch: int | None) -> dict[str, tf.TensorSpec]:
+        return {name: tf.TensorSpec([batch, *spec.shape[1:]], spec.dtype) for name, spec in self.signature.items()}
 
     def _renumbered(self, made: Call, places: list[int]) -> Call:
         """Adapts a call to the frozen graph, in which operations have other numbers and some are left out."""

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph.graph import Graph, Limits, Node
-from kbnn.converters.graph.operations import Affine, BinaryConvolution, Operation, Pool, Sign, Split
+from kbnn.converters.graph.operations import Affine, BinaryConvolution, Opaque, Operation, Pool, Sign, Split
 
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
@@ -64,7 +64,9 @@ def _first_of_same_levels(graph: Graph) -> dict[str, str]:
 
 def _is_stored(graph: Graph, node: Node) -> bool:
     """Whether a file holds a node's value itself, and not only what the next operation makes of it."""
-    if node.operation.moves_values or isinstance(node.operation, Sign) or not node.shape:
+    # A part of Keras's graph may put constants between the values that it moves.
+    only_moves = node.operation.moves_values and not isinstance(node.operation, Opaque)
+    if only_moves or isinstance(node.operation, Sign) or not node.shape:
         return False
     reader = graph.sole_consumer(node.name)
     if reader is None:

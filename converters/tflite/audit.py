@@ -297,7 +297,8 @@ def convolution(file: File, operator: Operator) -> AuditedConvolution:
     """The shapes and costs of an operator that multiplies."""
     source, kept, written = data_input(operator), weights(file, operator), output(operator)
     is_binary = operator.name == "LceBconv2d"
-    channels = operator.options["channels_in"] if is_binary else source.shape[-1]
+    # The converter does not note the shapes of factors that it transposes: they are those that the other one fits.
+    channels = operator.options["channels_in"] if is_binary else (source.shape or kept.shape)[-1]
     kernel = _kernel(file, operator, channels)
     constants = [stored(file, tensor) for tensor in operator.inputs if tensor is not None]
     return AuditedConvolution(
@@ -334,7 +335,8 @@ def _positions(operator: Operator) -> int:
     if operator.name == "BATCH_MATMUL":
         return math.prod(output(operator).shape[:-1])
     if operator.name == "FULLY_CONNECTED":
-        return math.prod(output(operator).shape) // max(1, _input(operator, 1).shape[0])
+        kept, written = _input(operator, 1), output(operator).shape
+        return math.prod(written) // max(1, (kept.shape or written[-1:])[0])
     return math.prod(output(operator).shape[:-1])
 
 
@@ -438,7 +440,8 @@ def _kernel(file: File, operator: Operator, channels: int) -> tuple[int, ...]:
     """The kernel's shape as `AuditedConvolution` describes it, from the order in which the operator stores it."""
     if operator.name in _RECURRENT:
         return (sum(math.prod(matrix.shape) for matrix in _matrices(file, operator)),)
-    shape = weights(file, operator).shape
+    kept = weights(file, operator)
+    shape = kept.shape
     if operator.name == "BATCH_MATMUL":
         if len(shape) < 2:
             raise ValueError(f"BATCH_MATMUL with a factor of shape {shape}")
@@ -448,7 +451,7 @@ def _kernel(file: File, operator: Operator, channels: int) -> tuple[int, ...]:
         first, last = ends
         return (depth, height, width, *((first, last) if operator.name == "CONV_3D" else (last, first)))
     if operator.name == "FULLY_CONNECTED":
-        filters, inputs = shape
+        filters, inputs = shape or (output(operator).shape[-1], channels)
         return 1, 1, inputs, filters
     filters, height, width, depth = shape
     if operator.name == "DEPTHWISE_CONV_2D":

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 
@@ -17,7 +18,7 @@ from kbnn.converters.graph.lowering import Trace, serving
 from kbnn.converters.graph.operations import BinaryConvolution, Opaque
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.audit import data_input, is_convolution
-from kbnn.converters.tflite.flatbuffer import File, Operator
+from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
 from kbnn.converters.tflite.lce import SchemaObject
 from kbnn.converters.tflite.names import last_operation, operations, value_name
 from kbnn.native_output import held_stderr
@@ -88,6 +89,8 @@ def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
     names = {tensor.index: name for name, tensor in file.inputs.items()}
     names |= {tensor.index: graph.outputs[name] for name, tensor in file.outputs.items()}
     taken = set(names.values())
+    names |= {k: name for k, name in _rounded_values(file, trace).items() if k not in names and name not in taken}
+    taken = set(names.values())
     for operator in file.operators:
         for number, tensor in enumerate(operator.outputs):
             if tensor.index not in names:
@@ -95,6 +98,28 @@ def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
                 names[tensor.index] = _tensor_name(value_name(file, tensor), number, trace, taken, is_binary)
                 taken.add(names[tensor.index])
     return names
+
+
+def _rounded_values(file: File, trace: Trace) -> dict[int, str]:
+    """The int8 values of parts of Keras's graph: the last tensor inside one that has the levels of its value.
+
+    Their names do not tell, where the converter rounds before a reshape that Keras has before the rounding.
+    """
+    found: dict[str, int] = {}
+    for operator in file.operators:
+        for tensor in operator.outputs:
+            last = last_operation(value_name(file, tensor), trace.order)
+            node = trace.nodes.get(last) if last is not None else None
+            if node is not None and isinstance(node.operation, Opaque) and _has_levels(tensor, node):
+                found[node.name] = tensor.index
+    return {index: name for name, index in found.items()}
+
+
+def _has_levels(tensor: Tensor, node: Node) -> bool:
+    if tensor.dtype != "int8" or node.limits is None or len(tensor.scales) != 1:
+        return False
+    step = (node.limits[1] - node.limits[0]) / 255
+    return abs(tensor.scales[0] - step) < 1e-4 * step and math.prod(tensor.shape[1:]) == math.prod(node.shape)
 
 
 def _tensor_name(name: str, output: int, trace: Trace, taken: set[str], is_binary: bool) -> str:

@@ -55,7 +55,7 @@ def run(
             np.save(root / f"input{k}.npy", array)
         started = time.monotonic()
         status = _CHILD.ask({"folder": str(root), "kernel": kernel, "inputs": len(inputs), "timeout": timeout})
-        _check(status, root, timeout, time.monotonic() - started)
+        _check(status, root, kernel, timeout, time.monotonic() - started)
         return [np.load(root / f"output{k}.npy") for k in range(len(list(root.glob("output*.npy"))))]
 
 
@@ -129,7 +129,7 @@ class Child:
 _CHILD = Child(Path(__file__).with_name("interpreter_child.py"))
 
 
-def _check(status: int, folder: Path, timeout: float, seconds: float) -> None:
+def _check(status: int, folder: Path, kernel: str, timeout: float, seconds: float) -> None:
     """Raises an error with one line of text if the run failed."""
     if status == 0:
         return
@@ -142,10 +142,16 @@ def _check(status: int, folder: Path, timeout: float, seconds: float) -> None:
     if "Grouped binary convolutions are not supported with this kernel" in message:
         raise UnsupportedKernelError("this kernel does not support grouped binary convolutions: use the indirect one")
     if "Zero-padding is only supported by the reference kernel" in message:
-        raise UnsupportedKernelError("the reference kernel does not pad an odd number of channels with zeros")
+        raise UnsupportedKernelError(_zero_padding(kernel))
     if status < 0:
         message = f"it was killed by {_signal(-status)}, {message or 'without a message'}"
     raise KbnnError(f"the interpreter cannot run the file: {message}; convert the model again")
+
+
+def _zero_padding(kernel: str) -> str:
+    if kernel == "reference":
+        return "the reference kernel does not pad an odd number of channels with zeros: use pad_values=1.0"
+    return "this kernel does not pad with zeros where a binary convolution returns int8: use pad_values=1.0"
 
 
 def _signal(number: int) -> str:

@@ -26,7 +26,7 @@ def value_name(file: File, tensor: Tensor) -> str:
 
     The converter moves a sign before the max-pooling that precedes it, but does not rename the tensors. The name of the
     unpooled bits therefore tells what the pooled bits hold, and no name tells what the unpooled bits hold. The same is
-    true of values that are rounded to int8.
+    true of values that are rounded to int8, unless their own name is that of the rounding.
     """
     readers = {reader.name for reader in file.consumers[tensor.index]}
     if "LceBMaxPool2d" in readers or readers == {"QUANTIZE"}:
@@ -36,9 +36,15 @@ def value_name(file: File, tensor: Tensor) -> str:
         return tensor.name
     # An input of the network keeps its name when it is rounded.
     source = producer.operands[0]
-    return source.name if source.index in file.producers else tensor.name
+    if source.index not in file.producers:
+        return tensor.name
+    return f"{tensor.name};{source.name}" if producer.name == "QUANTIZE" else source.name
 
 
 def _find(piece: str, order: Mapping[str, int]) -> int | None:
-    found = order.get(piece)
-    return found if found is not None else order.get(piece.rstrip("0123456789"))
+    """The operation of a name, which a number may follow: `n1/o/112` is the twelfth value named after `n1/o/1`."""
+    stem = piece.rstrip("0123456789")
+    if not stem.endswith("/"):
+        return order.get(piece, order.get(stem))
+    candidates = (piece[:end] for end in range(len(piece), len(stem), -1))
+    return next((order[name] for name in candidates if name in order), None)

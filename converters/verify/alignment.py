@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from kbnn.converters.graph.graph import Graph
+from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import Sign
 from kbnn.converters.graph.trace import Reference, is_quantizer
 from kbnn.converters.tflite import flatbuffer
@@ -21,7 +21,9 @@ from kbnn.converters.tflite.names import operations, value_name
 class Aligned:
     """A tensor of the file that should hold `keras[..., order] + shift`, where `value` names Keras's tensor.
 
-    A bitpacked tensor holds the signs of these values, an int8 tensor the nearest levels, which are `step` apart.
+    A bitpacked tensor holds the signs of these values, an int8 tensor the nearest levels. `step` is how far rounding
+    moves a value: the distance between its levels, or, for a sign, between the levels of its input if the input is not
+    compared by itself. `share` is how far rounded constants move it, as a fraction of its rms.
     """
 
     tensor: Tensor
@@ -30,6 +32,7 @@ class Aligned:
     order: np.ndarray | None = None
     shift: np.ndarray | None = None
     step: float = 0.0
+    share: float = 0.0
 
     @property
     def is_bitpacked(self) -> bool:
@@ -64,16 +67,27 @@ def align(file: File, reference: Reference, graph: Graph | None) -> dict[int, Al
 
 def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
     """As `align`, for a file in int8, whose tensors hold the values of the graph instead of Keras's."""
-    found = {}
-    for tensor in _computed(file, ("float32", "int8")):
+    found, tensors = {}, _computed(file, ("float32", "int8"))
+    named = {tensor.name for tensor in tensors}
+    for tensor in tensors:
         node = graph.nodes.get(tensor.name)
-        if node is None or not _has_levels(tensor):
+        # With a batch of 1, a first axis of more holds parts of a sample, such as the frames of a film.
+        if node is None or not _has_levels(tensor) or tensor.shape[:1] != (1,):
             continue
         source = graph[node.inputs[0]] if isinstance(node.operation, Sign) else node
-        step = (node.limits[1] - node.limits[0]) / 255 if node.limits is not None else node.operation.rounding_step
+        # What is compared by itself is given as it should be, so that its sign is exact.
+        is_given = source is not node and source.name in named
+        step, share = (0.0, 0.0) if is_given else _moved(source)
         if math.prod(source.shape[:-1]) == math.prod(tensor.shape[1:-1]):
-            found[tensor.index] = Aligned(tensor, source.name, node.layer, step=step)
+            found[tensor.index] = Aligned(tensor, source.name, node.layer, step=step, share=share)
     return found
+
+
+def _moved(node: Node) -> tuple[float, float]:
+    """`step` and `share` of a node's value."""
+    if node.limits is None:
+        return node.operation.rounding_step, 0.0
+    return (node.limits[1] - node.limits[0]) / 255, node.operation.rounding_share
 
 
 def take_apart(file: File, aligned: dict[int, Aligned]) -> tuple[bytes, list[Aligned], list[Aligned]]:

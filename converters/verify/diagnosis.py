@@ -4,8 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import structure
-from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls
-from kbnn.converters.graph.trace import Reference
+from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls, levels
+from kbnn.converters.graph.slices import sign_source
+from kbnn.converters.graph.trace import LOOPS, Reference
 from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
 # The converter's limits: smaller magnitudes count as zero, and the magnitudes in a filter may differ by this fraction.
@@ -20,21 +21,42 @@ def diagnose(reference: Reference, binary: BinaryCall) -> str:
         return "LCE has no binary dense operator: use a 1x1 kbnn.layers.BinaryConv2D, or flatten its input"
     if operation.type != "Conv2D":
         return f"LCE has no binary {operation.type}: use kbnn.layers.BinaryConv2D, or leave the layer real-valued"
+    if operation.get_attr("data_format") != b"NHWC":
+        return "its data format is channels_first, which LCE does not have: build it with channels_last"
     kernel, source = _values(reference, binary)
-    return _by_values(binary, kernel, source) or (
-        "LCE does not recognise how its input is binarized: use a quantizer of kbnn or Larq, right before it"
+    return (
+        _by_values(binary, kernel, source)
+        or _by_zero(reference, binary.call.inputs[0])
+        or ("LCE does not recognise how its input is binarized: use a quantizer of kbnn or Larq, right before it")
     )
+
+
+def _by_zero(reference: Reference, tensor: str) -> str | None:
+    """Signs that are LCE's but for zero."""
+    for value in (0.0, -1.0):
+        if sign_source(reference, tensor, value) is not None:
+            return (
+                f"its input is the sign of a value, but {value:.0f} where the value is 0, and LCE's sign of 0 is 1: "
+                f"use ste_sign, or tf.where(x >= 0, 1.0, -1.0)"
+            )
+    return None
+
+
+def loops(reference: Reference) -> list[str]:
+    """The names of the layers that are loops in the graph, such as recurrent layers."""
+    found = reference.operations(reference.root, LOOPS)
+    return list(dict.fromkeys(reference.layer_name(reference.order[loop.name]) for loop in found))
 
 
 def unconvertible(reference: Reference) -> list[str]:
     """The layers that LCE's converter cannot read, each with the fix."""
-    loops = reference.operations(reference.root, ("While", "StatelessWhile"))
-    names = dict.fromkeys(reference.layer_name(reference.order[loop.name]) for loop in loops)
-    return [f"layer '{name}' is a loop, which LCE cannot convert: build it with unroll=True" for name in names]
+    return [
+        f"layer '{name}' is a loop, which LCE cannot convert: build it with unroll=True" for name in loops(reference)
+    ]
 
 
 def saved_quantized(model: tf.keras.Model) -> list[str]:
-    """The layers whose latent weights are ±s and would change signs when quantized, each with the cause and the fix.
+    """The layers whose latent weights are quantized already and would change again, each with the cause and the fix.
 
     Inside Larq's `quantized_scope`, the kernel of a layer is the quantized one, which is saved instead of the latent
     weights.
@@ -43,17 +65,30 @@ def saved_quantized(model: tf.keras.Model) -> list[str]:
     for layer in structure.layers(model):
         for kernel, quantizer in structure.binary_kernels(layer):
             latent = kernel.numpy().reshape(-1, kernel.shape[-1])
-            sizes = np.abs(latent)
-            if np.any(sizes.max(0) - sizes.min(0) > 1e-6 * sizes.max(0)) or not (latent < 0).any():
-                continue
             binary = np.asarray(structure.quantize(quantizer, tf.constant(kernel.numpy()))).reshape(latent.shape)
-            changed = np.count_nonzero((binary < 0) != (latent < 0))
-            if changed and (latent > 0).any():
+            change = _changed_again(latent, binary)
+            if change is not None:
                 found.append(
-                    f"layer '{layer.name}' was saved inside Larq's quantized_scope: its latent weights are ±s, and its "
-                    f"quantizer changes the sign of {changed} of {latent.size}: save the model outside of the scope"
+                    f"layer '{layer.name}' was saved inside Larq's quantized_scope: {change}: save the model outside "
+                    f"of the scope"
                 )
     return found
+
+
+def _changed_again(latent: np.ndarray, binary: np.ndarray) -> str | None:
+    """What a quantizer changes of latent weights `(weights, filters)` that are two values per filter."""
+    found, has_two = levels(latent), latent.min(0) < latent.max(0)
+    # Two weights are always two values.
+    if found is None or len(latent) <= 2 or not has_two.any():
+        return None
+    centre, distance, _ = found
+    if not np.any(centre):
+        changed = np.count_nonzero((binary < 0) != (latent < 0))
+        of = f"its latent weights are ±s, and its quantizer changes the sign of {changed} of {latent.size}"
+        return of if changed else None
+    moved = float(np.max(np.abs(binary - latent)[:, has_two] / distance[has_two]))
+    of = f"its latent weights are two values per filter, and its quantizer moves them by {moved:.0%} of their distance"
+    return of if moved > _SCALE_SPREAD else None
 
 
 def padded_with_zeros(reference: Reference) -> list[str]:
@@ -117,7 +152,9 @@ def _by_values(binary: BinaryCall, kernel: np.ndarray, source: np.ndarray) -> st
         return "its kernel is not ±s with one s per filter: scale per output channel, or after the convolution"
     if set(np.unique(source)) == {0.0, 1.0}:
         return "its input is binarized to 0 and 1, but LCE computes with -1 and +1: use ste_sign or the like"
-    others = np.setdiff1d(np.unique(source), (-1.0, 0.0 if padding == 0.0 else 1.0, 1.0))
+    others = np.setdiff1d(np.unique(source), (-1.0, 1.0))
+    if np.array_equal(others, [0.0]) and not np.any(source[:, 0]) and not np.any(source[:, :, 0]):
+        return "its signs are padded with zeros before it: pad in the layer (padding='same', pad_values=1.0), or with 1"
     if len(others):
         return f"its input is not a sign (it holds {others[0]:.3g}): use an input quantizer that gives -1 and +1"
     return None

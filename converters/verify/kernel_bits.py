@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
 from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls, levels
-from kbnn.converters.graph.graph import Graph
-from kbnn.converters.graph.operations import BinaryConvolution
+from kbnn.converters.graph.graph import Graph, Node
+from kbnn.converters.graph.operations import BinaryConvolution, Operation, Sign
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite.audit import data_input
 from kbnn.converters.tflite.converter import kernel_name
@@ -56,13 +57,32 @@ def find_packed(file: File, reference: Reference, graph: Graph | None) -> list[P
 
 
 def _by_graph(file: File, graph: Graph) -> list[Packed]:
-    nodes = {kernel_name(node): node.operation for node in graph if isinstance(node.operation, BinaryConvolution)}
+    nodes = {kernel_name(node): node for node in graph if isinstance(node.operation, BinaryConvolution)}
     found = []
     for operator in _binary_convolutions(file):
-        operation = nodes.get(operator.inputs[1].name) if operator.inputs[1] is not None else None
-        if isinstance(operation, BinaryConvolution):
-            found.append(Packed(operator, operation.call, operation.rows, operation.filters))
+        own = nodes.get(operator.inputs[1].name) if operator.inputs[1] is not None else None
+        if own is not None:
+            # The converter computes once what two layers compute alike.
+            alike = [node.operation for node in nodes.values() if node is own or _computes_alike(graph, node, own)]
+            found += [Packed(operator, each.call, each.rows, each.filters) for each in alike if _is_binary(each)]
     return found
+
+
+def _is_binary(operation: Operation) -> TypeGuard[BinaryConvolution]:
+    return isinstance(operation, BinaryConvolution)
+
+
+def _computes_alike(graph: Graph, one: Node, other: Node) -> bool:
+    """Whether two convolutions have the same signs of the same values, the same kernel and the same options."""
+    if _read(graph, one) != _read(graph, other):
+        return False
+    ours, theirs = vars(one.operation), vars(other.operation)
+    return all(np.array_equal(ours[key], theirs[key]) for key in ours if key != "call")
+
+
+def _read(graph: Graph, node: Node) -> tuple[str, ...]:
+    source = graph[node.inputs[0]]
+    return source.inputs if isinstance(source.operation, Sign) else node.inputs
 
 
 def _whole(operator: Operator, number: int, call: BinaryCall, reference: Reference) -> Packed:

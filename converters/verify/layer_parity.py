@@ -15,6 +15,8 @@ TOLERANCE = 1e-4
 FLIP_TOLERANCE = 1e-4
 # Of the steps between the levels of a value in int8: operators round their constants and results as each can.
 STEP_TOLERANCE = 2.0
+# Of the rms of what the rounding of constants moves a value by: the largest of a million is 5 times as much.
+SHARE_TOLERANCE = 6.0
 
 Values = Callable[[Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
 
@@ -78,9 +80,18 @@ def _compare(item: Aligned, kernel: str, expected: np.ndarray, output: np.ndarra
         with np.errstate(invalid="ignore"):
             largest = float(np.abs(output.astype(np.float64) - expected).max())
         span = float(np.ptp(expected)) or 1.0
-        passed = largest <= max(TOLERANCE * span, STEP_TOLERANCE * item.step)
+        passed = largest <= max(TOLERANCE * span, _rounding(item, expected))
         return LayerParity(item.layer, kernel, expected.size, largest / span, 0, passed)
     differs = unpack_signs(output, expected.shape[-1]) != (expected < 0)
-    matters = np.abs(expected) > FLIP_TOLERANCE * np.sqrt(np.mean(np.square(expected)))
+    matters = np.abs(expected) > max(FLIP_TOLERANCE * _rms(expected), _rounding(item, expected))
     flips = int((differs & matters).sum())
     return LayerParity(item.layer, kernel, expected.size, 0.0, flips, not flips)
+
+
+def _rounding(item: Aligned, expected: np.ndarray) -> float:
+    """How far rounding to int8 may move a value from what the rounded graph computes."""
+    return STEP_TOLERANCE * item.step + SHARE_TOLERANCE * item.share * _rms(expected)
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))

@@ -293,6 +293,12 @@ def compare(
     )
 
 
+def _no_kernel(runs: list[KernelRun], padded: list[str], path: str) -> str:
+    reasons = "; ".join(f"{run.kernel}: {run.refused}" for run in runs)
+    layers = f" (padded with zeros: {', '.join(map(repr, padded))})" if padded else ""
+    return f"no kernel runs '{path}': {reasons}{layers}"
+
+
 @dataclass(frozen=True)
 class _Case:
     """A file, what it is compared with, and the images; `graph` is what it was made from, if that is known."""
@@ -322,7 +328,7 @@ def _runs(case: _Case, expected: Outputs, path: str) -> tuple[list[KernelRun], l
     tried = [_run(case.file, case.inputs, expected, kernel) for kernel in interpreter.KERNELS]
     predictions = [made for _, made in tried if made is not None]
     if not predictions:
-        raise KbnnError(f"no kernel runs '{path}': {tried[0][0].refused}")
+        raise KbnnError(_no_kernel([run for run, _ in tried], padded_with_zeros(case.reference), path))
     return [run for run, _ in tried], predictions
 
 

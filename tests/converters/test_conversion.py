@@ -1,5 +1,7 @@
 """`convert`: models that become a file, and models that are refused with each layer, the reason and the fix."""
 
+import sys
+
 import larq as lq
 import numpy as np
 import pytest
@@ -241,3 +243,60 @@ def test_the_sign_of_a_shifted_sign_is_not_mistaken_for_a_sign(tmp_path):
     artifact = convert(model, tmp_path / "model.tflite")
     assert artifact.parity.max_abs_difference < 1e-5
     assert [c.name for c in artifact.audit.binary_convolutions] == ["next"]
+
+
+@pytest.mark.parametrize(
+    ("module", "guard", "network"),
+    [
+        ("kbnn.converters.graph.slices", "_is_sign_of_a_shifted_sign", "ternary"),
+        ("kbnn.converters.graph.slices", "_varies", "map"),
+        ("kbnn.converters.conversion", "miscomputed", "padded"),
+    ],
+)
+def test_what_lce_miscomputes_is_caught_without_its_guard_too(module, guard, network, tmp_path, monkeypatch):
+    image = tf.keras.Input((2, 6, 32) if network == "padded" else (6, 6, 32), name="image")
+    first = {**sample_networks.BINARY, "kernel_quantizer": "ste_sign"}
+    if network == "ternary":
+        first["input_quantizer"] = lq.quantizers.SteTern()
+    if network == "padded":
+        first["pad_values"] = 0.0
+    x = lq.layers.QuantConv2D(32, 3, name="first", **first)(sample_networks.convolution(image, 32, "before"))
+    if network == "map":
+        x = layers.Lambda(lambda x: x + np.linspace(-200, 200, 6, dtype=np.float32).reshape(6, 1, 1))(x)
+    x = sample_networks.convolution(x, 32, "after")
+    model = sample_networks.randomized(tf.keras.Model(image, x))
+    path = tmp_path / "model.tflite"
+    if network != "padded":
+        assert convert(model, path).parity.passed
+    monkeypatch.setattr(sys.modules[module], guard, lambda *_: None)
+    with pytest.raises(ConversionError, match=r"would not compute what Keras computes|cannot be bitpacked"):
+        convert(model, path)
+
+
+def test_sums_that_are_exactly_zero_are_named_where_they_move_the_outputs(tmp_path):
+    """A black image in a network as it is built; batch normalization does not shift its sums."""
+    quantizers = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip"}
+    image = tf.keras.Input((8, 8, 32), name="image")
+    x = lq.layers.QuantConv2D(32, 3, padding="same", use_bias=False, name="first", **quantizers)(image)
+    x = layers.BatchNormalization(scale=False)(x)
+    x = lq.layers.QuantConv2D(32, 3, padding="same", use_bias=False, name="second", **quantizers)(x)
+    x = layers.Dense(5)(layers.Flatten()(layers.BatchNormalization(scale=False)(x)))
+    reason = (
+        r"the outputs depart from Keras's on the default kernel: .*LCE's optimised kernels round sums that are exactly "
+        r"0 in layers padded with zeros \('first', 'second'\): use pad_values=1\.0, or train the network"
+    )
+    with pytest.raises(ConversionError, match=reason):
+        convert(tf.keras.Model(image, x), tmp_path / "model.tflite", np.zeros((8, 8, 8, 32), np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_random_images_do_not_fit(tmp_path):
+    tokens = tf.keras.Input(16, name="tokens")
+    x = layers.Reshape((4, 4, 32))(layers.Embedding(50, 32)(tokens))
+    model = tf.keras.Model(tokens, sample_networks.convolution(x, 32, "binary"), name="words")
+    with pytest.raises(
+        ConversionError, match=r"'words' cannot be run on random images \(indices.* is not in \[0, 50\)"
+    ):
+        convert(model, tmp_path / "model.tflite")
+    given = np.arange(64, dtype=np.float32).reshape(4, 16) % 50
+    assert convert(model, tmp_path / "model.tflite", given).parity.passed

@@ -1,5 +1,6 @@
 """Conversion of everything real-valued to int8, with the ranges of calibration images."""
 
+import larq as lq
 import numpy as np
 import pytest
 import sample_networks
@@ -12,7 +13,7 @@ from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.verify import verification
-from kbnn.errors import UsageError
+from kbnn.errors import KbnnError, UsageError
 
 keras = tf.keras.layers
 
@@ -140,7 +141,14 @@ def test_every_form_of_relu_is_fused(rectifier, tmp_path):
     assert artifact.audit.operators["DEQUANTIZE"] == 1
 
 
-@pytest.mark.parametrize("network", [rectified, pooled, shuffled])
+def frames(x):
+    """Parts of an image as samples of their own."""
+    x = tf.transpose(tf.reshape(x, (-1, 2, 4, 2, 4, 64)), (0, 1, 3, 2, 4, 5))
+    x = methods.get("bireal").convolution(tf.reshape(x, (-1, 4, 4, 64)), 64, 3, name="conv1")
+    return tf.reshape(keras.BatchNormalization(name="bn1")(x), (-1, 4, 16, 64))
+
+
+@pytest.mark.parametrize("network", [rectified, pooled, shuffled, frames])
 def test_the_building_blocks_of_networks(network, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")
     x = network(keras.BatchNormalization(name="stem_bn")(keras.Conv2D(64, 3, padding="same", name="stem")(image)))
@@ -152,3 +160,53 @@ def test_the_building_blocks_of_networks(network, tmp_path):
     # Both normalizations are computed in float.
     expected = 3 if network is shuffled else 1
     assert artifact.audit.operators["DEQUANTIZE"] == expected
+
+
+def test_calculations_between_layers(tmp_path):
+    """Levels that the converter makes equal, for a choice and for parts with constants; and products of matrices."""
+    image = tf.keras.Input((8, 8, 3), name="image")
+    x = keras.BatchNormalization(name="stem_bn")(keras.Conv2D(64, 3, padding="same", name="stem")(image))
+    x = tf.where(x > 0.5, 0.1 * x, tf.maximum(x, -0.5))
+    x = tf.concat([x, tf.zeros_like(x)], -1)[..., ::2]
+    x = tf.where(x > 0.5, 1.0, x)
+    kernel = tf.constant(np.random.default_rng(0).normal(size=(64, 64)), tf.float32)
+    x = tf.einsum("dc,bhwc->bhwd", kernel, tf.einsum("bhwc,cd->bhwd", x, kernel))
+    x = methods.get("bireal").convolution(x, 64, 3, name="conv1")
+    x = keras.Conv1D(64, 3, padding="same", name="row")(keras.Reshape((64, 64))(keras.BatchNormalization()(x)))
+    x = methods.get("bireal").convolution(keras.Reshape((8, 8, 64))(x), 64, 3, name="conv2")
+    x = keras.Dense(4, name="logits")(keras.GlobalAveragePooling2D(name="pool")(x))
+    artifact = calibrated(sample_networks.shaken(tf.keras.Model(image, x)), tmp_path / "model.tflite")
+    assert len(artifact.audit.binary_convolutions) == 2
+    assert {"tf.einsum", "tf.einsum_1", "row"} <= {layer.name for layer in artifact.parity.layers}
+    assert artifact.audit.float_macs == 64 * (27 * 64 + 2 * 64 * 64 + 3 * 64 * 64) + 64 * 4
+
+
+def test_values_between_two_levels_before_a_mean(tmp_path):
+    """Each is -9 or 9, whose levels are equally near, and the mean has finer levels: it is not to blame."""
+    image = tf.keras.Input((8, 8, 32), name="image")
+    depthwise = {"input_quantizer": "ste_sign", "depthwise_quantizer": "ste_sign", "depthwise_initializer": "ones"}
+    x = lq.layers.QuantDepthwiseConv2D(3, name="depthwise", **depthwise)(image)
+    y = methods.get("bireal").convolution(image, 32, 3, name="binary")
+    model = tf.keras.Model(image, [keras.GlobalAveragePooling2D(name=name)(z) for name, z in (("mean", x), ("y", y))])
+    edges = np.random.default_rng(0).integers(3, 6, (32, 1, 1, 32))
+    images = np.where(np.arange(8).reshape(1, 1, 8, 1) < edges, -1, 1) * np.ones((1, 8, 1, 1), np.float32)
+    path = tmp_path / "model.tflite"
+    parity = convert(model, path, images, calibration=images, allow_float=["depthwise"]).parity
+    assert {"depthwise", "mean"} <= {layer.name for layer in parity.layers}
+
+
+def test_zeros_around_an_image_run_on_the_reference_kernel_only(tmp_path):
+    """LCE's others do not pad with zeros where the output is int8, and it does not pad an odd number of channels."""
+    for channels in (4, 3):
+        changes = {**sample_networks.BINARY, "pad_values": 0.0, "kernel_quantizer": "ste_sign"}
+        layer = lq.layers.QuantConv2D(32, 3, name="padded", **changes)
+        model = sample_networks.single(layer, (8, 8, channels))
+        if channels == 4:
+            artifact = calibrated(model, tmp_path / "model.tflite")
+            assert [run.kernel for run in artifact.parity.runs if run.refused is None] == ["reference"]
+            assert "LCE's default kernel refuses it: this kernel does not pad with zeros where" in str(artifact)
+        else:
+            with pytest.raises(
+                KbnnError, match=r"no kernel runs .*: use pad_values=1\.0 \(padded with zeros: 'padded'\)"
+            ):
+                calibrated(model, tmp_path / "model.tflite")

@@ -12,16 +12,22 @@ REFUSED = {
     "`QuantLocallyConnected2D`": "layer 'local' is a QuantLocallyConnected2D, which LCE has no 1-bit operator for: use",
     "activations of 0 and 1 (`ste_heaviside`)": "'first': its input is binarized to 0 and 1, .*: use ste_sign",
     "activations of 0 and 1 (`DoReFa(k_bit=1)`)": "'first': its input is binarized to 0 and 1, .*: use ste_sign",
+    "sign, then `ZeroPadding2D`": r"'second': its signs are padded with zeros before it: pad in the layer \(padding=",
+    "`tf.sign`, which is 0 at 0": "'second': .*, but 0 where the value is 0, .*: use ste_sign, or",
+    "`tf.where(x > 0, 1.0, -1.0)`, which is -1 at 0": "'second': .*, but -1 where the value is 0, .*: use ste_sign, or",
+    "`channels_first`": "'first': its data format is channels_first, .*: build it with channels_last",
+    "tokens as numbers (`Embedding`), no images given": r"'words' cannot be run on random images \(.*: give images=",
     "GRU": "layer 'gru' is a loop, which LCE cannot convert: build it with unroll=True",
     "LSTM": "layer 'lstm' is a loop, which LCE cannot convert: build it with unroll=True",
     "integer input (`Embedding`), no images given": "input 'tokens' holds int32 values, .*: give images=",
+    "saved inside Larq's `quantized_scope`, AdaBin's kernels": "'first' was saved inside .*: save the model outside",
     "saved inside Larq's `quantized_scope`, half-half kernels": "layer 'first' was saved inside .*: save the model out",
 }
 CONVOLUTIONS = {"arithmetic with constants between layers": 3, "Larq's tutorial network as it is built, untrained": 3}
 TWO = (
     *("`tf.einsum` with a constant", "one layer used twice", "siamese branches", "layers with equal kernels"),
     *("names over 50 characters", "real-valued `Conv1D(dilation_rate=2)`", "`QuantConv1D`"),
-    "`MultiHeadAttention` among binary layers",
+    *("`MultiHeadAttention` among binary layers", "choices and parts: `tf.where`, `tf.concat`, `tf.pad`, slices"),
 )
 
 

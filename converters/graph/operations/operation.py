@@ -11,6 +11,18 @@ from tensorflow.core.framework.graph_pb2 import GraphDef
 Shape = tuple[int, ...]
 # The name scope of the operations in an `Opaque`.
 IMPORT = "o"
+# TensorFlow's operations that only move or select values.
+_MOVES = frozenset(
+    (
+        *("AvgPool", "BatchToSpaceND", "BroadcastTo", "ConcatV2", "DepthToSpace", "ExpandDims", "GatherV2", "Identity"),
+        *("Max", "MaxPool", "Min", "MirrorPad", "Pack", "Pad", "PadV2", "Reshape", "ResizeBilinear", "ReverseV2"),
+        *("ResizeNearestNeighbor", "Select", "SelectV2", "Slice", "SpaceToBatchND", "SpaceToDepth", "Split", "SplitV"),
+        *("Squeeze", "StridedSlice", "Tile", "Transpose", "Unpack"),
+    )
+)
+_COMPARES = frozenset(
+    ("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "NotEqual")
+)
 
 
 class Operation:
@@ -27,6 +39,11 @@ class Operation:
     @property
     def rounding_step(self) -> float:
         """How much its value changes if a number halfway between two levels is rounded the other way."""
+        return 0.0
+
+    @property
+    def rounding_share(self) -> float:
+        """How far constants in 8 bits move its value, as a fraction of its rms, beyond `with_int8_constants`."""
         return 0.0
 
     @property
@@ -112,6 +129,24 @@ class Opaque(Operation):
     operations: Sequence[str]
 
     convolves = True
+
+    @property
+    def moves_values(self) -> bool:
+        """Whether it computes nothing but conditions."""
+        nodes = [node for node in self.graph_def.node if node.op not in (*_COMPARES, "Const")]
+        types = {node.attr[key].type for node in nodes for key in ("T", "Tparams") if key in node.attr}
+        return (
+            len(self.results) == 1 and types == {tf.float32.as_datatype_enum} and {node.op for node in nodes} <= _MOVES
+        )
+
+    @functools.cached_property
+    def rounding_share(self) -> float:
+        """How far rounding moves the constants, rms by rms; sums of products move by the same fraction."""
+        nodes = [node for node in self.graph_def.node if node.op == "Const"]
+        constants = [tf.make_ndarray(node.attr["value"].tensor) for node in nodes]
+        kernels = [value for value in constants if value.dtype == np.float32 and value.size > 1 and np.any(value)]
+        steps = [np.abs(kernel).max() / 127 / np.sqrt(np.mean(np.square(kernel))) for kernel in kernels]
+        return float(max(steps, default=0.0) / np.sqrt(12))
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         outputs = self._eager(*inputs) if tf.executing_eagerly() else self._imported(*inputs)
