@@ -25,12 +25,12 @@ from kbnn.converters.tflite.flatbuffer import File
 from kbnn.errors import KbnnError, UsageError
 
 KERNELS = ("kbnn_nn.h", "kbnn_nn.c")
-# LCE's operators for TensorFlow Lite Micro, over the same kernels.
+# LCE's operators for TensorFlow Lite Micro, built on the same kernels.
 TFLM = ("kbnn_tflm.h", "kbnn_tflm.cc")
 _HERE = Path(__file__).parent
 _TEST_IMAGES = 4
 _MADE_BY = "KBNN"
-# What is written beside NAME.h, NAME.c, NAME_test.c and the kernels: template by file.
+# Files for build systems and readers, and their templates.
 _PACKAGING = {
     "CMakeLists.txt": "CMakeLists.txt.j2",
     "README.md": "README.md.j2",
@@ -39,7 +39,7 @@ _PACKAGING = {
     "library.properties": "library.properties.j2",
     "zephyr/module.yml": "module.yml.j2",
 }
-# Words of C and C++ that a prefix such as `int` would not collide with, but a library of that name would.
+# Reserved words of C and C++: build systems name a library after the network.
 _RESERVED = frozenset(
     [
         "alignas",
@@ -140,7 +140,7 @@ class CExport(tables.Shown):
 
 @dataclass(frozen=True)
 class Check(tables.Shown):
-    """The self-test on this machine; `unchecked` is what it says nothing about."""
+    """The result of the self-test on this machine; `unchecked` lists what it does not cover."""
 
     compiler: str
     output: str
@@ -226,7 +226,7 @@ def check(folder: str | os.PathLike[str], name: str) -> Check:
 
 
 def default_name(file: File, fallback: str) -> str:
-    """The model's name as a C identifier, or another."""
+    """The model's name, or else the fallback, as a C identifier."""
     candidate = str(described(file).get("model") or fallback or "network")
     word = re.sub(r"\W+", "_", candidate, flags=re.ASCII).strip("_").lower()
     return word if re.fullmatch(r"[a-z]\w*", word, re.ASCII) and word not in _RESERVED else f"net_{word}".rstrip("_")
@@ -242,7 +242,7 @@ def _checked_name(name: str) -> str:
 
 
 def described(file: File) -> dict[str, Any]:
-    """What kbnn noted in a file: labels, normalization and more; nothing in a file that it did not make."""
+    """What kbnn stored in a file: labels, normalization and more; empty for a file that kbnn did not make."""
     try:
         found = json.loads(file.metadata.get(_MADE_BY, b"{}"))
     except (ValueError, UnicodeDecodeError):
@@ -251,7 +251,7 @@ def described(file: File) -> dict[str, Any]:
 
 
 def _file(source: Any, calibration: Any, description: "metadata.Description | None") -> File:
-    """The int8 file of a model, made for this purpose, or the one that is given."""
+    """The given int8 file, or one that is converted from a model."""
     if isinstance(source, str | os.PathLike) and Path(source).suffix == ".tflite":
         file = flatbuffer.read(source)
         _check_sound(file, os.fspath(source))
@@ -296,7 +296,7 @@ def _check_scores(network: Network) -> None:
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    """Refuses a folder in which something would be lost."""
+    """Refuses a folder whose content would be lost."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -316,7 +316,7 @@ def _names(name: str) -> list[str]:
 
 
 def _write_folder(folder: Path, texts: Mapping[str, str]) -> None:
-    """All files, or none: they are written beside the folder and moved."""
+    """Writes all files or none: they are written to a temporary folder first, which is then renamed."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
@@ -343,7 +343,7 @@ def _write_folder(folder: Path, texts: Mapping[str, str]) -> None:
 def _texts(
     file: File, network: Network, planned: Plan, name: str, calibration: Any
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """The files' contents, and the figures that describe them."""
+    """The content of each file, and the figures that describe the export."""
     import jinja2
 
     made = program(network, planned)
@@ -380,7 +380,7 @@ def _texts(
 
 
 def _values(file: File, network: Network, made: Program, name: str) -> dict[str, Any]:
-    """What the templates are filled with, apart from the figures."""
+    """The values of the templates other than the figures."""
     about = described(file)
     image, output = network.input, network.output
     mean, std = (_numbers(about.get(key), image.channels) for key in ("mean", "std"))
@@ -432,7 +432,7 @@ def _normalization(mean: Any, std: Any) -> str:
 
 
 def _pixel_tables(network: Network, mean: np.ndarray | None, std: np.ndarray | None) -> list[str]:
-    """The int8 value of each pixel value, one table for all channels where they agree."""
+    """The int8 value of each pixel value: a table per channel, or one for all if they agree."""
     image = network.input
     pixels = np.arange(256, dtype=np.float32)[:, None]
     if mean is None or std is None:
@@ -443,13 +443,13 @@ def _pixel_tables(network: Network, mean: np.ndarray | None, std: np.ndarray | N
 
 
 def _float(value: float) -> str:
-    """A float constant of C without its suffix, exactly."""
+    """An exact float constant of C, without its suffix."""
     text = f"{np.float32(value):.9g}"
     return text if any(mark in text for mark in ".en") else f"{text}.0"
 
 
 def _comment(text: str) -> str:
-    """Text that a C comment, a YAML value and a property can hold."""
+    """Text that is safe in a C comment, a YAML value and a property."""
     return re.sub(r"[^\w .,()+/-]", "_", text.replace("*/", "* /"))
 
 
@@ -460,7 +460,7 @@ def _string(text: str) -> str:
 
 
 def _vectors(file: File, network: Network, calibration: Any) -> tuple[np.ndarray, np.ndarray, str]:
-    """Images for the self-test in int8, the scores that the file gives, and what images they are."""
+    """Images for the self-test in int8, the file's scores for them, and a description of the images."""
     (given,) = file.inputs.values()
     shape = tuple(given.shape[1:])
     if calibration is None:

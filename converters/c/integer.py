@@ -14,7 +14,7 @@ import numpy as np
 
 LOW, HIGH = -128, 127
 _INT32 = 2**31
-# Beyond any value that is compared with it.
+# Larger than any value it is compared with.
 _FAR = 2**62
 
 
@@ -85,7 +85,7 @@ def fit(x: np.ndarray, y: np.ndarray, low: int = LOW, high: int = HIGH) -> Line 
 
     Args:
         x: the values that can occur, `(levels,)`.
-        y: what becomes of them, int8 `(levels, C)`.
+        y: their results, int8 `(levels, C)`.
         low: the smallest result.
         high: the largest.
     """
@@ -100,7 +100,7 @@ def fit(x: np.ndarray, y: np.ndarray, low: int = LOW, high: int = HIGH) -> Line 
 
 @dataclass(frozen=True)
 class Short:
-    """(((x - centre)·multiplier >> shift) + offset) >> 8 per channel, multiplier and offset in 16 bits."""
+    """(((x - centre)·multiplier >> shift) + offset) >> 8 per channel, with multiplier and offset in 16 bits."""
 
     multiplier: np.ndarray
     offset: np.ndarray
@@ -114,13 +114,13 @@ class Short:
 
 
 def fit_short(x: np.ndarray, y: np.ndarray) -> Short | None:
-    """The same with constants of 16 bits: enough where a step of x is some levels of y."""
+    """The same with constants of 16 bits, which suffice if one step of x changes y by some levels."""
     slope, offset = _real_lines(x, y)
     steepest = np.abs(slope).max()
     if steepest < 2.0**-20 or np.abs(slope).min() < 2.0**-20:
         return None
     shift = math.floor(15 - math.log2(steepest) - 0.001) - 8
-    # Where each channel's line passes through the levels of int8, all have an offset that fits.
+    # At a sum where every channel's line is within int8, all offsets fit 16 bits.
     ends = np.sort(np.stack([(LOW + 1 - offset) / slope, (HIGH - 1 - offset) / slope]), axis=0)
     centre = round(float(ends[0].max() + ends[1].min()) / 2)
     if not 0 <= shift <= 22 or ends[0].max() > ends[1].min() or abs(centre) >= 2**15 - np.abs(x).max():

@@ -26,21 +26,21 @@
 #define KBNN_THUMB2 0
 #endif
 
-/* Population counts that are one instruction; elsewhere carry-save adders are faster than the compiler's function. */
+/* A population count in one instruction. On other cores carry-save adders are faster than the compiler's function. */
 #if defined(__GNUC__) && (defined(__riscv_zbb) || defined(__POPCNT__) || defined(__aarch64__))
 #define KBNN_POPCOUNT 1
 #else
 #define KBNN_POPCOUNT 0
 #endif
 
-/* For functions of a loop's body, which some optimization levels would call. */
+/* For functions in inner loops, which some optimization levels would not inline. */
 #if defined(__GNUC__)
 #define KBNN_INLINE static inline __attribute__((always_inline))
 #else
 #define KBNN_INLINE static inline
 #endif
 
-/* For the loops that take most of the time: GCC optimizes them for speed in programs that are optimized for size. */
+/* For the loops that take most of the time: GCC optimizes them for speed even at -Os. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define KBNN_HOT __attribute__((optimize("O2")))
 #else
@@ -109,7 +109,7 @@ static uint32_t odd_bytes(uint32_t word) {
 #endif
 }
 
-/* Four values as the bytes of a word, wherever they are. */
+/* Four values as the bytes of a word; they need not be aligned. */
 static uint32_t word_of_bytes(const int8_t *values) {
     return (uint32_t)(uint8_t)values[0] | ((uint32_t)(uint8_t)values[1] << 8) | ((uint32_t)(uint8_t)values[2] << 16) |
            ((uint32_t)(uint8_t)values[3] << 24);
@@ -196,7 +196,7 @@ int kbnn_run(const kbnn_network *network, const int8_t *image, int8_t *scores, v
     }
     memory.rows = network->rows;
     memory.base[KBNN_ARENA] = (unsigned char *)arena;
-    memory.base[KBNN_IMAGE] = (unsigned char *)(uintptr_t)image; /* is only read */
+    memory.base[KBNN_IMAGE] = (unsigned char *)(uintptr_t)image; /* only read */
     memory.base[KBNN_SCORES] = (unsigned char *)scores;
     for (int32_t k = network->count; k > 0; --k, ++pass) {
         for (int32_t y = 0; y < (int32_t)pass->rows; ++y) {
@@ -231,10 +231,10 @@ static void clear_words(uint32_t *words, int32_t count) {
 
 /* ---- Counting bits ---------------------------------------------------------------------------------------------- */
 
-/* Functions below count for one filter, or with MVE for four: a lane each. `filter_at` is where the next word of each is. */
+/* The functions below count for one filter or, with MVE, for four, one per lane. `filter_at` points to the next words. */
 #if KBNN_MVE
 typedef uint32x4_t lanes;
-typedef uint32x4_t filter_at; /* addresses, less 4 */
+typedef uint32x4_t filter_at; /* addresses minus 4 */
 #else
 typedef uint32_t lanes;
 typedef const uint32_t *filter_at;
@@ -258,8 +258,8 @@ KBNN_INLINE lanes next_of_four(filter_at *w) {
 #define NEXT_WORD(w) next_of_four(w)
 #define SAME(word) vdupq_n_u32(word)
 #elif KBNN_THUMB2
-/* Loads the next three words of a patch and of a filter with one instruction each, and takes their differences. The
- * block moves both pointers; blocks stay between the barriers of their function. */
+/* Loads three words of a patch and three of a filter with one instruction each, advances both pointers, and takes the
+ * differences. The barriers of the function around it keep the blocks in place. */
 #define DIFFERENCES(d0, d1, d2, x, w)                                                     \
     register uint32_t d0 __asm__("r4");                                                   \
     register uint32_t d1 __asm__("r5");                                                   \
@@ -297,7 +297,7 @@ KBNN_INLINE lanes next_of_four(filter_at *w) {
         NOW(sum, carry);                         \
     } while (0)
 
-/* The full adder of a triple, of which a ^ b, b and b ^ d are at hand. */
+/* A full adder of a, b and d, given a ^ b, b and b ^ d. */
 #define TRIPLE(sum, carry, ab, b, bd)     \
     do {                                  \
         sum = (ab) ^ (bd) ^ (b);          \
@@ -341,8 +341,8 @@ KBNN_INLINE lanes count_18(const uint32_t *x, filter_at *w) {
 
 #else
 
-/* Numbers of bits, in fields of 4 and of 8 bits. The masks are held in registers, because an operand cannot be both
- * shifted and combined with a constant. */
+/* Bit counts in fields of 4 and of 8 bits. The masks are kept in registers, because an instruction cannot both shift an
+ * operand and take a constant. */
 KBNN_INLINE lanes held(uint32_t constant) {
 #if KBNN_MVE
     return vreinterpretq_u32_u8(vdupq_n_u8((uint8_t)(constant & 0xFFu)));
@@ -399,7 +399,7 @@ KBNN_INLINE lanes count_9(const uint32_t *x, filter_at *w) {
     THREE(s2, c2, x, *w);
     FULL_ADDER(ones, a, s0, s1, s2);
     FULL_ADDER(b, fours, c0, c1, c2);
-    /* ones + 2 * twos is at most 12, and twos + 2 * fours. */
+    /* ones + 2 * twos and twos + 2 * fours are at most 12. */
     ones = nibbles_of(ones, in_pairs, in_nibbles) + 2u * nibbles_of(a, in_pairs, in_nibbles);
     twos = nibbles_of(b, in_pairs, in_nibbles) + 2u * nibbles_of(fours, in_pairs, in_nibbles);
     return sum_of_bytes(bytes_of(ones, in_bytes) + 2u * bytes_of(twos, in_bytes));
@@ -434,13 +434,13 @@ KBNN_INLINE lanes count_18(const uint32_t *x, filter_at *w) {
 #endif
 
 #if KBNN_MVE
-/* Where four filters of `words` begin; after the last of `left`, that one again. */
+/* The addresses of the next four filters of `words` words. If fewer are left, the last one repeats. */
 KBNN_INLINE filter_at four_filters(const uint32_t *weights, int32_t words, int32_t left) {
     const uint32x4_t numbers = vminq_u32(vidupq_n_u32(0, 1), vdupq_n_u32((uint32_t)left - 1u));
     return vmulq_n_u32(numbers, 4u * (uint32_t)words) + ((uint32_t)(uintptr_t)weights - 4u);
 }
 
-/* Stores a value for each of the filters that are left. */
+/* Stores up to four values, one per filter that is left. */
 KBNN_INLINE void store_sums(uint32_t *sums, lanes values, int32_t left) {
     vstrwq_p_u32(sums, values, vctp32q((uint32_t)left));
 }
@@ -471,7 +471,7 @@ COUNT(kbnn_count_6, 6, count_6)
 COUNT(kbnn_count_9, 9, count_9)
 COUNT(kbnn_count_18, 18, count_18)
 
-/* A half of a word twice. */
+/* One half of a word in both halves. */
 KBNN_INLINE lanes lower_twice(lanes word) {
 #if KBNN_MVE
     return vsliq_n_u32(word, word, 16);
@@ -496,7 +496,7 @@ KBNN_INLINE lanes upper_twice(lanes word) {
 #endif
 }
 
-/* The bits of the lower half in the lower half, those of the upper one in the upper. */
+/* Counts the bits of each half of a word separately; each count is in its half. */
 KBNN_INLINE lanes bits_of_halves(lanes ones, lanes a, lanes b, lanes fours) {
 #if KBNN_POPCOUNT
     const uint32_t low = bits_of(ones & 0xFFFFu) + 2u * (bits_of(a & 0xFFFFu) + bits_of(b & 0xFFFFu)) +
@@ -513,7 +513,7 @@ KBNN_INLINE lanes bits_of_halves(lanes ones, lanes a, lanes b, lanes fours) {
 #endif
 }
 
-/* Sums of the lower halves in the lower half, and of the upper ones; five words of two halves a filter. */
+/* Counts for two pixels at once, one in each half of a word. A filter has five words of two halves. */
 KBNN_INLINE lanes count_pair(const uint32_t *x, filter_at *filters) {
     lanes s0, c0, s1, c1, s2, c2, w, ones, a, b, fours;
     w = NEXT_WORD(filters);
@@ -559,7 +559,7 @@ KBNN_HOT void kbnn_count_pairs(const uint32_t *patch, const uint32_t *weights, i
 #endif
 }
 
-/* Filters of any multiple of 3 words. */
+/* Counts over any multiple of 3 words. */
 KBNN_INLINE lanes count_words(const uint32_t *x, filter_at *w, int32_t words) {
     lanes sum = SAME(0);
     for (; words >= 18; words -= 18, x += 18) {
@@ -602,7 +602,7 @@ void kbnn_count_plain(const uint32_t *patch, const uint32_t *weights, int32_t fi
     }
 }
 
-/* ---- What becomes of the sums ----------------------------------------------------------------------------------- */
+/* ---- From sums to outputs --------------------------------------------------------------------------------------- */
 
 #if !KBNN_MVE
 /* value >> 8, saturated. */
@@ -616,7 +616,7 @@ static int32_t saturated_byte(int32_t value) {
 #endif
 }
 
-/* By a multiplier in the lower half of a word and an offset in the upper one. */
+/* Scales a sum; `channel` holds the multiplier in its lower half and the offset in its upper half. */
 KBNN_INLINE int32_t scaled_by(uint32_t sum, uint32_t channel, int32_t centre, int32_t shift) {
     const int32_t product = ((int16_t)((int32_t)sum - centre) * (int16_t)(channel & 0xFFFFu)) >> shift;
     return saturated_byte(product + ((int32_t)channel >> 16));
@@ -758,8 +758,8 @@ static void signs_of_row(const kbnn_bconv_params *p, const int8_t *values, uint3
     }
 }
 
-/* Fills the ring with rows of signs up to the last one that output row y reads. Row r is at (r + pad_top) % rows; rows
- * and columns of padding are +1, which is 0. */
+/* Fills the ring with rows of signs up to the last one that output row y reads. Row r is at (r + pad_top) % rows. Padding
+ * is +1, stored as 0. */
 static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
     const kbnn_bconv_params *p = (const kbnn_bconv_params *)step->params;
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
@@ -790,7 +790,7 @@ static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memor
     }
 }
 
-/* Three words as the triples of the filters have them. */
+/* Turns words (a, b, c) into triples (a ^ b, b, b ^ c), as filters are stored. */
 static void in_triples(uint32_t *words, int32_t count) {
     for (; count > 0; count -= 3, words += 3) {
         words[0] ^= words[1];
@@ -817,8 +817,7 @@ static void gather_pair(const kbnn_bconv_params *p, const uint32_t *ring, int32_
     }
 }
 
-/* Gathers the patch of output pixel x, for one group of channels. Where a pixel is half a word or less, two pixels
- * share one. */
+/* Gathers the patch of output pixel x for one group of channels. Pixels of at most 16 channels share a word in pairs. */
 static void gather_patch(const kbnn_bconv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
     const int32_t words = p->words;
@@ -928,7 +927,7 @@ static int32_t rescaled(int32_t value, int32_t multiplier, int32_t shift) {
     return divided_by_power(doubling_high_word((int32_t)((uint32_t)value << left), multiplier), right);
 }
 
-/* The same as matrix multiplications round it: halves up. */
+/* The same with halves rounded up, as TensorFlow Lite's matrix multiplications do. */
 static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
     const int32_t left = shift > 0 ? shift : 0;
     const int32_t right = shift > 0 ? 0 : -shift;
@@ -938,9 +937,9 @@ static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
 
 /* ---- Convolution in int8 ---------------------------------------------------------------------------------------- */
 
-/* Expands a row into pairs of int16 without their zero point. A patch may begin at an odd value; for those a second
- * phase holds the row from its second value on. Where pixels are multiples of 4 channels, the four values of a word
- * are in the order 0, 2, 1, 3, which is the order of the halves that they are expanded to. */
+/* Expands a row to pairs of int16 and subtracts the zero point. A patch may begin at an odd value: for such patches a
+ * second phase holds the row from its second value on. If the channels are a multiple of 4, the four values of a word are
+ * in the order 0, 2, 1, 3, because that is how sxtb16 expands them. */
 KBNN_HOT static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
     const int32_t before = (int32_t)p->pad_left * p->channels;
     const int32_t inside = (int32_t)p->width * p->channels;
@@ -1025,7 +1024,7 @@ static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *mem
     }
 }
 
-/* Stores at offsets that stay offsets: pointers for each would not find registers. */
+/* Stores relative to one pointer: there are not enough registers for a pointer per pixel. */
 #if KBNN_THUMB2
 #define STORE_BYTE(base, offset, value) \
     __asm__ volatile("strb %0, [%1, %2]" : : "r"(value), "r"(base), "r"(offset) : "memory")
@@ -1055,8 +1054,8 @@ KBNN_INLINE void copy_words(uint32_t *out, const uint32_t *from, int32_t count) 
 }
 #endif
 
-/* The patches of four pixels, word by word: the first of each, the second, and so on; with MVE one after the other. What
- * is left of their length has weights of zero and may hold anything. */
+/* Gathers the patches of four pixels, interleaved word by word; with MVE, one patch after the other. The rest of a patch up
+ * to patch_words is multiplied by zero and may hold anything. */
 KBNN_HOT static void gather_four(const kbnn_conv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t pixels, uint32_t *out) {
     const int32_t rows = p->kernel_height;
     const int32_t values = p->stride_x * p->channels;
@@ -1099,13 +1098,13 @@ KBNN_HOT static void gather_four(const kbnn_conv_params *p, const uint32_t *ring
     }
 }
 
-/* Eight words of four patches times as many of a filter, which is stored in int16 or in int8. */
+/* Multiplies eight words of four patches by eight words of a filter, which is stored in int16 or int8. */
 typedef struct {
     int32_t a, b, c, d;
 } four_sums;
 
 #if KBNN_MVE
-/* Words as they are multiplied at once, the bias first. A filter in int8 has the values of a word in the order 0, 2, 1, 3. */
+/* Multiplies four patches by a filter that begins with its bias. The values of an int8 word are in the order 0, 2, 1, 3. */
 KBNN_INLINE const uint32_t *four_products(four_sums *s, const uint32_t *w, const uint32_t *x, int32_t words, int in_int8) {
     const int16_t *a = (const int16_t *)(const void *)x;
     const int16_t *b = a + 2 * words;
@@ -1133,7 +1132,7 @@ KBNN_INLINE const uint32_t *four_products(four_sums *s, const uint32_t *w, const
 #define TWO_OF_INT16 "ldrd r9, r10, [%[w]], #8\n\t"
 #define TWO_OF_INT8 "ldr r10, [%[w]], #4\n\tsxtb16 r9, r10\n\tsxtb16 r10, r10, ror #8\n\t"
 #define NEXT(two) two FOUR_PRODUCTS("r9") FOUR_PRODUCTS("r10")
-/* Begins with the bias. */
+/* The first eight words: sums begin with the bias. */
 #define FIRST_EIGHT(two)                                                                                      \
     __asm__ volatile("ldr %[d], [%[w]], #4\n\t" two                                          \
                      FOUR_PRODUCTS_ON("r9", "%[d]", "%[d]", "%[d]", "%[d]") FOUR_PRODUCTS("r10")              \
@@ -1169,11 +1168,11 @@ KBNN_INLINE const uint32_t *four_products(four_sums *s, const uint32_t *w, const
             FOUR_PRODUCTS(*w++);                    \
         }                                           \
     }
-/* Only the bias: without DSP instructions all words are multiplied in one loop, which is smaller. */
+/* Only the bias: without DSP instructions one loop multiplies all words, which is smaller. */
 #define FIRST_EIGHT(two) s.a = s.b = s.c = s.d = (int32_t)*w++
 #endif
 
-/* Four sums as results: by multiplier, shift and offset, which are the next words. */
+/* Rescales four sums by the multiplier, shift and offset that follow the weights. */
 #if KBNN_DSP
 #define RESULTS()                                                                                              \
     __asm__ volatile("ldmia %[w]!, {r4, r5, r6}\n\t"                                                           \
@@ -1200,8 +1199,8 @@ KBNN_INLINE const uint32_t *four_products(four_sums *s, const uint32_t *w, const
 
 typedef struct {
     int32_t filters;
-    int32_t more; /* words of a patch after the first eight, by eight */
-    int32_t to1;  /* from the first pixel's results to the others'; where there is no other, to the last one's */
+    int32_t more; /* how many times eight words follow the first eight */
+    int32_t to1;  /* offsets of the other pixels' results from the first's; missing pixels repeat the last one */
     int32_t to2;
     int32_t to3;
 } block;
@@ -1216,7 +1215,7 @@ static block block_of(const kbnn_conv_params *p, int32_t left) {
     return b;
 }
 
-/* Filters as expand_filters leaves them, on four patches of eight words or more. */
+/* Applies filters that expand_filters wrote to four patches. */
 KBNN_INLINE void filter_words(const block *b, const uint32_t *w, const uint32_t *patches, int8_t *out, int eight) {
     const int8_t *const end = out + b->filters;
     do {
@@ -1252,7 +1251,7 @@ KBNN_HOT static void filter_expanded(const kbnn_conv_params *p, const uint32_t *
     }
 }
 
-/* Filters as they are stored, on four patches; `any` as TensorFlow Lite scales them. */
+/* Applies filters in their stored form to four patches. `any` rescales exactly as TensorFlow Lite does. */
 KBNN_INLINE void filter_stored(const kbnn_conv_params *p, const uint32_t *patches, int32_t left, int8_t *out, int any) {
     const block b = block_of(p, left);
     const int32_t twice_zero = 2 * p->out_zero + 1;
@@ -1291,7 +1290,7 @@ KBNN_INLINE void filter_stored(const kbnn_conv_params *p, const uint32_t *patche
     }
 }
 
-/* Weights in int16 and doubled, and the offset that multiplier and shift go with. */
+/* Writes the filters in int16, with doubled weights, and with the offset that follows from zero point and shift. */
 static void expand_filters(const kbnn_conv_params *p, uint32_t *out) {
     const uint32_t *w = p->weights;
     for (int32_t f = p->count; f > 0; --f) {
@@ -1529,7 +1528,7 @@ void kbnn_max_pool(const kbnn_step *step, int32_t y, const kbnn_memory *memory) 
     }
 }
 
-/* The largest sign is +1 unless all are -1. */
+/* The maximum of signs is +1 unless all are -1. */
 void kbnn_max_pool_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_pool_params *p = (const kbnn_pool_params *)step->params;
     const int32_t words = p->channels;
@@ -1567,7 +1566,7 @@ void kbnn_mean(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
 
 /* ---- Layer normalization ---------------------------------------------------------------------------------------- */
 
-/* Products and sums must not be contracted, which rounds once where the file's interpreter rounds twice. */
+/* No fused multiply-add: it rounds once where the interpreter rounds twice. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #define UNCONTRACTED
@@ -1610,12 +1609,12 @@ static float square_root(float x) {
             root = candidate;
         }
     }
-    /* A last bit that says whether something is left makes the conversion round correctly. */
+    /* A sticky last bit makes the conversion to float round correctly. */
     root = (root << 1) | (root * root != mantissa ? 1u : 0u);
     return (float)(uint32_t)root * float_of_bits((uint32_t)(127 + (exponent - 26) / 2 - 1) << 23);
 }
 
-/* To the nearest, halves away from zero; what is far out of int8's range may be anything out of it. */
+/* Rounds to nearest, halves away from zero. Values far outside int8 are clipped to values outside int8. */
 static int32_t nearest(float value) {
     const float bounded = value > 512.0f ? 512.0f : value < -512.0f ? -512.0f : value;
     const int32_t whole = (int32_t)bounded;

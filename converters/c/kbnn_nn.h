@@ -1,8 +1,9 @@
 /* Kernels for 1-bit neural networks in plain C99: the same file for every network that kbnn exports.
  *
- * No allocation, no standard library beyond <stdint.h>, no writable globals: all memory is the caller's arena. Layer
- * normalization and LCE's own scaling, which exported networks do not use, are in floating point. Tensors are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1; pixels of
- * signs take whole 32-bit words, channel k of a word in bit k.
+ * No allocation, no standard library beyond <stdint.h>, no writable globals: all memory is the caller's arena. Only layer
+ * normalization uses floating point, and LCE's own scaling, which only the operators for TensorFlow Lite Micro use. Tensors
+ * are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1. A pixel of signs takes whole 32-bit
+ * words, with channel k of a word in bit k.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -20,10 +21,10 @@ extern "C" {
 #define KBNN_NULL_ARGUMENT (-1)
 #define KBNN_MISALIGNED_ARENA (-2)
 
-/* The memories that a tensor can be in. The arena must be aligned to 4 bytes, image and scores need not be. */
+/* Where a tensor can be. The arena must be aligned to 4 bytes; image and scores need not be. */
 enum { KBNN_ARENA, KBNN_IMAGE, KBNN_SCORES, KBNN_MEMORIES };
 
-/* Where the rows of a tensor are: row y at offset + (y % rows) * pitch bytes. */
+/* The rows of a tensor: row y is at offset + (y % rows) * pitch bytes. */
 typedef struct {
     uint32_t offset;
     uint32_t pitch;
@@ -41,8 +42,8 @@ struct kbnn_step;
 /* Computes row y of a step's output. */
 typedef void kbnn_kernel(const struct kbnn_step *step, int32_t y, const kbnn_memory *memory);
 
-/* One operation on rows: which of the network's `rows` it reads and writes. `scratch` is working memory, which keeps
- * its content from row to row of a pass. */
+/* One operation, with the indices of the `rows` that it reads and writes. `scratch` is working memory that keeps its content
+ * from row to row of a pass. */
 typedef struct kbnn_step {
     kbnn_kernel *kernel;
     const void *params;
@@ -52,7 +53,7 @@ typedef struct kbnn_step {
     uint16_t scratch;
 } kbnn_step;
 
-/* Steps that are executed row by row, so that what lies between them is a row and no whole tensor. */
+/* Steps that are executed row by row, so that only one row of a tensor between them is stored. */
 typedef struct {
     const kbnn_step *steps;
     uint16_t count;
@@ -83,8 +84,8 @@ kbnn_count kbnn_count_3;
 kbnn_count kbnn_count_6;
 kbnn_count kbnn_count_9;
 kbnn_count kbnn_count_18;
-kbnn_count kbnn_count_pairs; /* 9 words of two pixels with 9 halves a filter: sums of the one, then of the other */
-kbnn_count kbnn_count_plain; /* patch and filters as they are, not in triples; any number of words */
+kbnn_count kbnn_count_pairs; /* 9 words of two pixels, 9 halves per filter: sums of the first pixel, then of the second */
+kbnn_count kbnn_count_plain; /* not in triples; any number of words */
 kbnn_count kbnn_count_any; /* any multiple of 3 words */
 
 /* Writes one pixel of output from its sums. */
@@ -102,7 +103,7 @@ typedef struct {
     uint8_t shift;
 } kbnn_short;
 
-/* What a filter's sum becomes where the line does not say so. */
+/* The result for a sum where the line gives another one. */
 typedef struct {
     uint16_t filter;
     uint16_t sum;
@@ -111,9 +112,9 @@ typedef struct {
 
 typedef struct {
     const kbnn_channel *channels;
-    const kbnn_exception *exceptions; /* by filter; after the last comes one of a filter that there is none of */
+    const kbnn_exception *exceptions; /* sorted by filter; the last entry has a filter number that does not exist */
     uint8_t shift;
-    uint8_t left; /* the sum is shifted left by it first */
+    uint8_t left; /* applied to the sum first */
     int8_t low;
     int8_t high;
 } kbnn_wide;
@@ -123,7 +124,7 @@ kbnn_write kbnn_write_int8; /* kbnn_scaled, int8: (sum * multiplier + offset) >>
 kbnn_write kbnn_write_wide; /* kbnn_wide, int8: (high word of (sum << left) * multiplier, + offset) >> shift */
 kbnn_write kbnn_write_bits; /* bits: sum >= limit; params are the limits, a uint16_t per filter */
 
-/* LCE's own form, in float: the sum is doubled, clipped, scaled and shifted. */
+/* LCE's own form in float: the sum is doubled, clipped, multiplied, and an offset is added. */
 typedef struct {
     const float *multiplier;
     const float *offset;
@@ -166,13 +167,13 @@ typedef struct {
     uint8_t plain;  /* with kbnn_count_plain */
 } kbnn_bconv_params;
 
-kbnn_kernel kbnn_bconv_of_int8; /* in0 int8, of which the signs are taken */
-kbnn_kernel kbnn_bconv_of_bits; /* in0 bits */
+kbnn_kernel kbnn_bconv_of_int8; /* in0 is int8: takes its signs */
+kbnn_kernel kbnn_bconv_of_bits; /* in0 is bits */
 
 /* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
 
-/* A filter's sum, its bias included, is multiplied by multiplier * 2^(shift - 31). In kbnn_conv and kbnn_conv_large sums
- * are doubled, by the bias and by weights or values, and shift is a shift to the right. */
+/* A filter's sum, including its bias, is multiplied by multiplier * 2^(shift - 31). kbnn_conv and kbnn_conv_large double
+ * the sums, through the bias and either weights or values, and shift to the right. */
 typedef struct {
     const uint32_t *weights; /* of each filter: bias, patch_words / 2 words of 4 int8, multiplier, shift */
     uint16_t height;
@@ -251,7 +252,7 @@ typedef struct {
 
 kbnn_kernel kbnn_add_exact;
 
-/* (x * multiplier + offset) >> shift by channel; below `split` with `below`, else with `above`, which repeats after
+/* (x * multiplier + offset) >> shift per channel: with `below` for x < split, else with `above`, which repeats after
  * `above_channels` channels. */
 typedef struct {
     const kbnn_channel *below;
@@ -267,7 +268,7 @@ typedef struct {
 
 kbnn_kernel kbnn_affine;
 
-/* Any function of a value, by table: tables x 256 results, channel k has table k % tables. */
+/* Any function of one value as a table: tables x 256 results, where channel k uses table k % tables. */
 typedef struct {
     const int8_t *table;
     uint16_t width;
@@ -308,8 +309,8 @@ typedef struct {
 
 kbnn_kernel kbnn_mean;
 
-/* Layer normalization in float, as TensorFlow Lite computes it: every operation is rounded to single precision, and
- * sums are taken in order. The only kernels that use floating point. */
+/* Layer normalization in float as TensorFlow Lite computes it: every operation is rounded to single precision, and sums
+ * are taken in order. */
 typedef struct {
     const float *scale;  /* per channel, or 0 */
     const float *offset; /* per channel, or 0 */
@@ -326,7 +327,7 @@ typedef struct {
 kbnn_kernel kbnn_moments;   /* from all of in0 to two floats per channel: factor and shift */
 kbnn_kernel kbnn_normalize; /* a row of in0 with the moments in1 */
 
-/* Channel k of the output is channel source[k] of in0, then of in1; or, where it is negative, the constant. */
+/* Output channel k is channel source[k] of in0 followed by in1, or the constant if source[k] is negative. */
 typedef struct {
     const int16_t *source;
     uint16_t width;

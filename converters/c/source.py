@@ -11,7 +11,7 @@ from kbnn.converters.c.writers import Array, Network, Struct, float_literal
 
 _MEMORIES = {"arena": "KBNN_ARENA", "image": "KBNN_IMAGE", "scores": "KBNN_SCORES"}
 _COLUMNS = 118
-# Counted for the network's size in flash.
+# Bytes per value, for the size in flash.
 _SIZES = {"uint32_t": 4, "int32_t": 4, "uint16_t": 2, "int16_t": 2, "int8_t": 1, "uint8_t": 1}
 
 
@@ -22,7 +22,7 @@ def identifier(name: str) -> str:
 
 @dataclass
 class Definitions:
-    """Constants by content: equal ones are defined once. `size` is what they take in flash."""
+    """Constants by content: equal ones are defined once. `size` is their size in flash."""
 
     lines: list[str] = field(default_factory=list)
     names: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def _braces(values: Iterable[int]) -> str:
 
 
 def wrapped(items: Sequence[str]) -> str:
-    """Items over lines of the file's width."""
+    """Items, wrapped to the width of the file."""
     lines, line = [], ""
     for item in items:
         if len(line) + len(item) + 2 > _COLUMNS - 4 and line:
@@ -98,7 +98,7 @@ def wrapped(items: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Program:
-    """The text of the constants and of the network's tables, and what they take in flash without code."""
+    """The text of the constants and of the network's tables, and their size in flash, without code."""
 
     constants: str
     rows: str

@@ -26,13 +26,13 @@ from kbnn.errors import KbnnError
 _LEVELS = np.arange(integer.LOW, integer.HIGH + 1)
 _ELEMENTWISE = Window(in_place=True)
 _LARGEST_SIZE = 2**16 - 1
-# Convolutions of no more words expand their weights in RAM, which spares doing it again and again.
+# Convolutions of at most this many words expand their weights once, in RAM, instead of for every output.
 _MOST_EXPANDED_WORDS = 1280
-# The second of two pixels may lie so far behind its row, where the patch is.
+# A larger stride could place the second of two pixels beyond the ring, where the patch is stored.
 _LONGEST_PAIR_STRIDE = 8
-# Of a filter: more, and its results are no line at all.
+# Exceptions per filter; with more, the results follow no line.
 _MOST_EXCEPTIONS = 16
-# The activations that TensorFlow Lite fuses, by number, as the ranges that they clip to.
+# The ranges that TensorFlow Lite's fused activations clip to, by number.
 _ACTIVATIONS: dict[int, tuple[float, float]] = {
     0: (-math.inf, math.inf),
     1: (0.0, math.inf),
@@ -61,14 +61,14 @@ class Struct:
 
 @dataclass(frozen=True)
 class Signs:
-    """The signs of an int8 tensor, taken when they are read."""
+    """The signs of an int8 tensor, computed by the kernel that reads them."""
 
     tensor: Tensor
 
 
 @dataclass(frozen=True)
 class Accumulator:
-    """A binary convolution whose sums have not been written yet."""
+    """A binary convolution whose output form is not known yet."""
 
     operator: Operator
     bits: "Signs | Tensor"
@@ -77,7 +77,7 @@ class Accumulator:
 
 @dataclass(frozen=True)
 class Function:
-    """A float value that depends on one integer of the same place: by channel, its value for each of `levels`."""
+    """A float value that depends on one integer at the same position: per channel, its value for each of `levels`."""
 
     source: Tensor | Accumulator
     levels: np.ndarray
@@ -87,7 +87,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Derived:
-    """An int8 tensor that is a function of another, channel by channel, and is computed when it is read.
+    """An int8 tensor that is a function of another, channel by channel; a step is added only if something reads it.
 
     `table` has a value for each level and channel, `(256, C)`.
     """
@@ -99,7 +99,7 @@ class Derived:
 
 @dataclass(frozen=True)
 class Normalizing:
-    """A float value on the way to a layer normalization of a tensor, `stage` says which one.
+    """An intermediate float value of a layer normalization; `stage` says which one.
 
     mean, square (x²), mean_square, variance, factor (1/√(variance + ε)), scale (factor·scale_c), shift (mean·scale),
     scaled (x·scale), offset (offset_c - shift), normalized.
@@ -114,7 +114,7 @@ class Normalizing:
 
 @dataclass(frozen=True)
 class Reordered:
-    """An int8 tensor whose values are seen in another shape and order of axes, on the way to a shuffle of channels."""
+    """An int8 tensor seen in another shape and order of axes: an intermediate value of a channel shuffle."""
 
     tensor: Tensor
     places: np.ndarray
@@ -125,7 +125,7 @@ Value = Tensor | Signs | Function | Derived | Normalizing | Reordered
 
 @dataclass
 class Lowering:
-    """Steps so far, and what the file's tensors are."""
+    """The steps so far, and what each tensor of the file is."""
 
     file: File
     values: dict[int, Value] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Lowering:
         return self.of(operator, number, Tensor)
 
     def of(self, operator: Operator, number: int, *kinds: type) -> Any:
-        """An operand of one of some kinds.
+        """An operand that is of one of the given kinds.
 
         Raises:
             ConversionError: it is of another kind.
@@ -164,14 +164,14 @@ class Lowering:
         return made
 
     def computed(self, value: Derived) -> Tensor:
-        """A derived tensor, from now on in memory."""
+        """Adds the step that computes a derived tensor, and returns the tensor."""
         self.add(_function_step(value.source, value.table, value.tensor))
         index = next(index for index, held in self.values.items() if held is value)
         self.values[index] = value.tensor
         return value.tensor
 
     def derive(self, operator: Operator, source: Tensor, table: np.ndarray, output: Tensor) -> None:
-        """The output of an operator is a function of a tensor, by table."""
+        """Records that an operator's output is a function of a tensor, given as a table."""
         self.values[operator.outputs[0].index] = Derived(source, table, output)
 
     def add(self, step: Step) -> None:
@@ -215,7 +215,7 @@ def writes(*names: str) -> Callable[[Writer], Writer]:
 
 @dataclass(frozen=True)
 class Network:
-    """A file as steps; `input` is the image in int8, `output` the scores; the file's tensors by index are the same."""
+    """A file as steps. `input` is the image in int8 and `output` the scores, with their indices in the file."""
 
     steps: tuple[Step, ...]
     input: Tensor
@@ -261,7 +261,7 @@ def write(file: File) -> Network:
 
 @contextlib.contextmanager
 def _damage(kind: str, name: str) -> Iterator[None]:
-    """What a tampered file causes, such as a missing operand or a constant of another size, as one clear error."""
+    """Turns what a tampered file causes, such as a missing operand or a constant of the wrong size, into one error."""
     try:
         yield
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -271,7 +271,7 @@ def _damage(kind: str, name: str) -> Iterator[None]:
 
 
 def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
-    """The network's input in int8: itself, or what the operator that quantizes it writes."""
+    """The network's input in int8: the input itself, or the output of the operator that quantizes it."""
     readers = file.consumers[given.index]
     item = given
     if given.dtype == "float32" and len(readers) == 1 and readers[0].name == "QUANTIZE":
@@ -288,7 +288,7 @@ def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
 
 
 def _with_scores(steps: Sequence[Step], image: Tensor, output: Tensor, input_index: int, output_index: int) -> Network:
-    """The output moved out of the arena."""
+    """Moves the output from the arena to the scores."""
     scores = dataclasses.replace(output, memory="scores")
 
     def moved(tensor: Tensor) -> Tensor:
@@ -302,7 +302,7 @@ def _with_scores(steps: Sequence[Step], image: Tensor, output: Tensor, input_ind
 
 
 def _image_shape(operator: Operator, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and channels; a vector is one pixel."""
+    """Height, width and channels; a vector counts as one pixel."""
     sizes = (1, 1, shape[-1]) if len(shape) == 2 else shape[1:]
     if len(sizes) != 3 or shape[0] != 1 or max(sizes) > _LARGEST_SIZE:
         raise refused(operator, f"its output has the shape {shape}")
@@ -375,7 +375,7 @@ def _option(options: Mapping[str, Any], *names: str) -> int:
     return next((int(options[name]) for name in names if options.get(name)), 1)
 
 
-# ---- Float in between -----------------------------------------------------------------------------------------------
+# ---- Float operators between int8 tensors ----------------------------------------------------------------------------
 
 
 @writes("DEQUANTIZE")
@@ -420,7 +420,7 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
         raise refused(operator, "it combines two values that are computed")
 
 
-# What two values on the way to a normalization become; `x` is the tensor itself in float.
+# The stage that two intermediate values of a layer normalization lead to; `x` is the tensor itself in float.
 _STAGES = {
     ("MUL", "mean", "mean"): "squared_mean",
     ("MUL", "x", "x"): "square",
@@ -435,7 +435,7 @@ _STAGES = {
 
 
 def _stage(operator: Operator, value: Any) -> Normalizing:
-    """A value on the way to a normalization; the tensor that is normalized is one itself."""
+    """A value as a stage of a layer normalization; the tensor itself is stage `x`."""
     if isinstance(value, Normalizing):
         return value
     if isinstance(value, Function) and isinstance(value.source, Tensor) and value.is_dequantized:
@@ -527,7 +527,7 @@ def float_literal(value: Any) -> str:
 def _float_function(
     lowering: Lowering, operator: Operator, value: Function, constants: list[flatbuffer.Tensor]
 ) -> None:
-    """An operator in float between a dequantization and a quantization: by channel, it is computed for each level."""
+    """A float operator between DEQUANTIZE and QUANTIZE, computed for each level and channel."""
     given = [np.asarray(item.value(), np.float32).reshape(-1) for item in constants]
     order = [value.table if item.data is None else given[0] for item in operator.inputs if item is not None]
     apply: dict[str, Callable[..., np.ndarray]] = {
@@ -583,7 +583,7 @@ def _maximum(lowering: Lowering, operator: Operator) -> None:
 
 
 def _float_multiplier(factors: Sequence[float], divisor: float) -> tuple[int, int]:
-    """The multiplier of operators that compute it in float where others do in double."""
+    """The multiplier of operators that compute it in single precision; others use double precision."""
     return integer.quantized_multiplier(
         float(np.prod(np.array(factors, np.float32), dtype=np.float32) / np.float32(divisor))
     )
@@ -601,7 +601,7 @@ def _write_function(lowering: Lowering, operator: Operator, value: Function, tab
 
 
 def _function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
-    """An int8 function of an int8 value, `(256, C)`: a line per channel, two that meet at zero, or by table."""
+    """An int8 function of an int8 value, `(256, C)`, as one line per channel, two that meet at zero, or a table."""
     line = integer.fit(_LEVELS, table, int(table.min()), int(table.max()))
     if line is not None:
         return _affine_step(source, output, line, line, integer.LOW, source.channels)
@@ -635,7 +635,7 @@ def _channels(name: str, multiplier: np.ndarray, offset: np.ndarray) -> Array:
 
 
 def _table_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
-    """One table for all channels where they agree."""
+    """A table per channel, or one for all channels if they agree."""
     tables = table[:, :1] if np.all(table == table[:, :1]) else table
     fields: dict[str, Any] = {
         "table": Array("int8_t", tables.T.ravel(), f"{output.name}/table"),
@@ -729,7 +729,7 @@ def _binary_convolution(lowering: Lowering, operator: Operator) -> None:
 
 
 def _float_sums(operator: Operator, levels: np.ndarray, largest: int) -> np.ndarray:
-    """What LCE makes of each count of differing bits, in float as it computes it: `(levels, C)`."""
+    """LCE's float result for each count of differing bits, computed as LCE does: `(levels, C)`."""
     output = operator.outputs[0]
     scale, zero_point = (np.float64(np.float32(output.scales[0])), output.zero_points[0]) if output.scales else (1.0, 0)
     multiplier, bias = (_float64(operator, k) for k in (2, 3))
@@ -746,7 +746,7 @@ def _float64(operator: Operator, number: int) -> np.ndarray:
 
 
 def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray, output: Tensor) -> None:
-    """A binary convolution that writes int8, `table` by count of differing bits and filter."""
+    """Adds a binary convolution that writes int8. `table` holds the result per count of differing bits and filter."""
     levels = np.arange(accumulator.largest + 1)
     short = integer.fit_short(levels, table)
     line = integer.fit(levels, table) if short is None else None
@@ -772,13 +772,13 @@ def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray,
 def _write_wide(
     lowering: Lowering, accumulator: Accumulator, levels: np.ndarray, table: np.ndarray, output: Tensor
 ) -> None:
-    """Sums too large, or results too crooked, for 32 bits."""
+    """Adds a binary convolution whose results need 64-bit arithmetic, or deviate from a line in a few places."""
     found = integer.fit_wide(levels, table)
     if found is None or len(found[1]) > _MOST_EXCEPTIONS * table.shape[1]:
         raise refused(accumulator.operator, "its results are on no line that 64-bit arithmetic can follow")
     line, wrong = found
     wrong = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))]
-    # The end of the list is a filter that there is none of.
+    # The list ends with a filter number that does not exist.
     rows = [(c, x, table[x, c]) for x, c in wrong.tolist()] + [(_LARGEST_SIZE, 0, 0)]
     fields: dict[str, Any] = {
         "channels": _channels(f"{output.name}/channels", line.multiplier, line.offset),
@@ -796,7 +796,7 @@ def _write_thresholds(lowering: Lowering, accumulator: Accumulator, output: Tens
     item = accumulator.operator.inputs[4]
     if item is None:
         raise refused(accumulator.operator, "its thresholds are missing")
-    # LCE: -1 where the count is above the threshold.
+    # In LCE the output is -1 if the count is above the threshold.
     limits = np.clip(item.value().astype(np.int64) + 1, 0, min(accumulator.largest + 1, _LARGEST_SIZE))
     _bconv_step(lowering, accumulator, output, "kbnn_write_bits", Array("uint16_t", limits, f"{output.name}/limits"))
 
@@ -861,7 +861,7 @@ def _bconv_step(
 
 
 def _half_filters(kernel: np.ndarray) -> np.ndarray:
-    """Filters `(F, 3, 3, 1)` of at most 16 channels as triples of 9 halves, two a word."""
+    """Filters `(F, 3, 3, 1)` of at most 16 channels: 9 half words as triples, two per word."""
     halves = _triples(kernel.view(np.uint32).reshape(len(kernel), 9))
     halves = np.pad(halves, ((0, 0), (0, 1)))
     return halves[:, ::2] | (halves[:, 1::2] << np.uint32(16))
@@ -879,7 +879,7 @@ def _packed_filters(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _triples(words: np.ndarray) -> np.ndarray:
-    """Each (a, b, c) of a row as (a ^ b, b, b ^ c)."""
+    """Replaces each (a, b, c) of a row by (a ^ b, b, b ^ c)."""
     triples = words.reshape(len(words), -1, 3)
     a, b, c = triples[..., 0], triples[..., 1], triples[..., 2]
     return np.stack([a ^ b, b, b ^ c], axis=-1).reshape(len(words), -1)
@@ -908,7 +908,7 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         raise refused(operator, "grouped and dilated convolutions in int8 have no kernel")
     ring_values = geometry.padded_width(source.width, output.width) * own
     row_values = width * own
-    # A patch of several rows takes whole words of each.
+    # A patch takes whole words from each of its rows.
     row_words = -(-row_values // 2)
     phases = 2 if (geometry.strides[1] * own) % 2 and output.width > 1 else 1
     ring_words = -(-ring_values // 2) + 1
@@ -977,7 +977,7 @@ def _weights(operator: Operator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _in_pairs(rows: np.ndarray, row_words: int, in_groups: bool) -> np.ndarray:
-    """Weights `(F, kh, values)` in the order of the patch's halves, a patch's row in whole words."""
+    """Weights `(F, kh, values)` in the order of the patch's half words; each row of a patch takes whole words."""
     filters, height, values = rows.shape
     padded = np.pad(rows, ((0, 0), (0, 0), (0, 2 * row_words - values)))
     if in_groups:
@@ -986,13 +986,13 @@ def _in_pairs(rows: np.ndarray, row_words: int, in_groups: bool) -> np.ndarray:
 
 
 def _int16_words(patch: np.ndarray) -> np.ndarray:
-    """Two weights a word."""
+    """Two weights per word."""
     halves = patch.astype(np.int16).view(np.uint16).astype(np.uint32).reshape(-1, 2)
     return halves[:, 0] | (halves[:, 1] << np.uint32(16))
 
 
 def _int8_words(patch: np.ndarray) -> np.ndarray:
-    """Four weights a word: bytes 0 and 2 are the first pair, 1 and 3 the second."""
+    """Four weights per word: bytes 0 and 2 are the first pair, 1 and 3 the second."""
     return _bytes_in_words(patch.reshape(-1, 4)[:, [0, 2, 1, 3]])
 
 
@@ -1002,7 +1002,7 @@ def _bytes_in_words(values: np.ndarray) -> np.ndarray:
 
 
 def _reachable(source: Tensor, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest sum of each filter, its bias included."""
+    """The smallest and the largest sum of each filter, including its bias."""
     lowest, highest = integer.LOW - source.zero_point, integer.HIGH - source.zero_point
     weights = kernel.reshape(len(kernel), -1)
     extremes = np.stack([weights * lowest, weights * highest])
@@ -1046,7 +1046,7 @@ def _filters(
 
 
 def _fits_doubled(filters: np.ndarray, source: Tensor, kernel: np.ndarray) -> bool:
-    """Whether the fast kernels can compute a convolution: sums are doubled, and shifts are to the right."""
+    """Whether the fast kernels can compute a convolution: they double the sums and shift only to the right."""
     low, high = _reachable(source, kernel, filters[:, 0])
     return bool(max(-low.min(), high.max()) < 2**30 and filters[:, 2].max() <= 0 and filters[:, 2].min() > -23)
 
@@ -1157,7 +1157,7 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
     multiplier, shift = integer.quantized_multiplier(
         float(np.float64(np.float32(source.scale)) / np.float64(np.float32(output.scale)))
     )
-    # TensorFlow Lite divides the multiplier by the count, with as many bits as are left.
+    # TensorFlow Lite divides the multiplier by the count, at the precision that 32 bits leave.
     spare = min(count.bit_length() - 1, 32, 31 + shift)
     fields: dict[str, Any] = {
         "multiplier": (multiplier << spare) // count,
@@ -1174,7 +1174,7 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
     lowering.add(Step("kbnn_mean", Struct("kbnn_mean_params", fields, output.name), (source,), (window,), output))
 
 
-# ---- What moves values ----------------------------------------------------------------------------------------------
+# ---- Operators that move values --------------------------------------------------------------------------------------
 
 
 @writes("CONCATENATION")
@@ -1235,7 +1235,7 @@ def _split(lowering: Lowering, operator: Operator) -> None:
 
 @writes("RESHAPE", "TRANSPOSE")
 def _reorder(lowering: Lowering, operator: Operator) -> None:
-    """A shuffle of channels is a reshape, a transposition and a reshape; together they are followed by index."""
+    """Follows the index of each value through reshape, transpose and reshape, which make up a channel shuffle."""
     value = lowering.of(operator, 0, Tensor, Reordered, Function)
     item = operator.outputs[0]
     if isinstance(value, Function):
@@ -1260,7 +1260,7 @@ def _reorder(lowering: Lowering, operator: Operator) -> None:
 
 
 def _settle(lowering: Lowering, operator: Operator, tensor: Tensor, places: np.ndarray) -> None:
-    """The reordered tensor as a tensor: a view of it, or its channels in another order."""
+    """Resolves a reordered tensor into a view, or into its channels in another order."""
     height, width, channels = _image_shape(operator, operator.outputs[0].shape)
     index = operator.outputs[0].index
     same = (height, width, channels) == (tensor.height, tensor.width, tensor.channels)
@@ -1277,7 +1277,7 @@ def _settle(lowering: Lowering, operator: Operator, tensor: Tensor, places: np.n
 
 
 def _flatten(lowering: Lowering, operator: Operator, tensor: Tensor) -> None:
-    """All values as the channels of one pixel: the same bytes, which a step copies."""
+    """Copies all values into the channels of one pixel; the bytes stay the same."""
     output = lowering.output(operator)
     fields: dict[str, Any] = {"rows": tensor.height, "bytes": tensor.row_bytes}
     params = Struct("kbnn_flatten_params", fields, output.name)
@@ -1286,7 +1286,7 @@ def _flatten(lowering: Lowering, operator: Operator, tensor: Tensor) -> None:
 
 
 def _reshape_function(lowering: Lowering, operator: Operator, value: Function) -> None:
-    """A pixel that becomes a vector, or the reverse."""
+    """Reshapes one pixel into a vector, or the reverse."""
     shapes = [tensor.shape for tensor in (operator.inputs[0], operator.outputs[0]) if tensor is not None]
     if len({tuple(size for size in shape if size != 1) for shape in shapes}) != 1:
         raise refused(operator, "it reshapes a float value")

@@ -5,6 +5,7 @@ import pytest
 import sample_networks
 from compiled import Emulated, binary, check
 from operators import Builder
+from test_families import int8_file
 
 from kbnn.converters import convert, export_c
 
@@ -82,3 +83,31 @@ def test_instructions_and_stack_are_counted_the_same_every_time(small, tmp_path)
     assert first == second
     assert 0 < first.stack < 1024
     assert first.flash > 0
+
+
+@pytest.mark.parametrize(
+    ("built", "limit"),
+    [
+        pytest.param(layer(8, 8, 64, filters=64), 0.30, id="binary 3x3"),
+        pytest.param(convolution(32, 32, 3, filters=16), 1.3, id="stem"),
+        pytest.param(convolution(16, 16, 16, filters=32, size=1), 1.3, id="1x1 to 32"),
+        pytest.param(convolution(8, 8, 32, filters=64, size=1), 1.3, id="1x1 to 64"),
+    ],
+)
+def test_instructions_per_mac_on_a_cortex_m4(built, limit, tmp_path):
+    core = next(core for core in cores.CORES if core.name == "cortex-m4")
+    needs(core)
+    network, _ = cores.write_bare(built().file(), tmp_path)
+    macs = sum(step.binary_macs + step.real_macs for step in network.steps)
+    assert cores.measure(core, tmp_path, "net", tmp_path).instructions / macs <= limit
+
+
+@pytest.mark.slow
+def test_resnet20_fits_a_small_microcontroller(images, tmp_path):
+    core = next(core for core in cores.CORES if core.name == "cortex-m4")
+    needs(core)
+    file, _ = int8_file("resnet20", images)
+    _, planned = cores.write_bare(file, tmp_path)
+    measured = cores.measure(core, tmp_path, "net", tmp_path)
+    assert measured.flash <= 50_000
+    assert planned.arena_bytes + 32 * 32 * 3 + 10 + measured.stack <= 24_000

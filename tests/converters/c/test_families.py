@@ -1,7 +1,5 @@
 """One network per family of the registry: its C code equals LCE's interpreter on its int8 file."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,13 +23,6 @@ FAMILIES = {
     "dorefa_svhn": {"width": 0.25, "side": 40},
     "presb10": {"width": 0.25},
 }
-
-
-@pytest.fixture(scope="module")
-def images():
-    with np.load(Path(kbnn.__file__).parent / "examples" / "cifar10.npz") as held:
-        pixels = next(held[key] for key in held.files if held[key].ndim == 4)[:64]
-    return ((pixels - 120.0) / 63.0).astype(np.float32)
 
 
 def int8_file(name, images, side=32, **options):
