@@ -136,7 +136,7 @@ def _converted(
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """What an operation complains of, without where it was made."""
+    """The error message of an operation, without the part that tells where it was created."""
     lines = [line.strip() for line in str(error.message).splitlines()]
     places = [k for k, line in enumerate(lines) if line.startswith("[[")]
     return lines[places[0] - 1] if places and places[0] else " ".join(lines)[:200]

@@ -185,7 +185,7 @@ class _Lifted:
 
 
 def _keeps_signs(operation: Operation) -> bool:
-    """Whether an operation makes signs of signs."""
+    """Whether an operation turns signs into signs."""
     if isinstance(operation, Pool):
         return operation.is_maximum
     if isinstance(operation, Pad):

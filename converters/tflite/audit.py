@@ -297,7 +297,7 @@ def convolution(file: File, operator: Operator) -> AuditedConvolution:
     """The shapes and costs of an operator that multiplies."""
     source, kept, written = data_input(operator), weights(file, operator), output(operator)
     is_binary = operator.name == "LceBconv2d"
-    # The converter does not note the shapes of factors that it transposes: they are those that the other one fits.
+    # The converter does not store the shape of a factor that it transposes; it follows from that of the other factor.
     channels = operator.options["channels_in"] if is_binary else (source.shape or kept.shape)[-1]
     kernel = _kernel(file, operator, channels)
     constants = [stored(file, tensor) for tensor in operator.inputs if tensor is not None]

@@ -101,9 +101,9 @@ def _tensor_names(file: File, trace: Trace, graph: Graph) -> dict[int, str]:
 
 
 def _rounded_values(file: File, trace: Trace) -> dict[int, str]:
-    """The int8 values of parts of Keras's graph: the last tensor inside one that has the levels of its value.
+    """Finds the int8 values of opaque nodes: the last tensor within the node that has the levels of its value.
 
-    Their names do not tell, where the converter rounds before a reshape that Keras has before the rounding.
+    The names do not tell, because the converter may move the rounding in front of a reshape.
     """
     found: dict[str, int] = {}
     for operator in file.operators:

@@ -22,8 +22,8 @@ class Aligned:
     """A tensor of the file that should hold `keras[..., order] + shift`, where `value` names Keras's tensor.
 
     A bitpacked tensor holds the signs of these values, an int8 tensor the nearest levels. `step` is how far rounding
-    moves a value: the distance between its levels, or, for a sign, between the levels of its input if the input is not
-    compared by itself. `share` is how far rounded constants move it, as a fraction of its rms.
+    moves a value: the distance between its levels, or between those of its input for a sign whose input is not compared
+    by itself. `share` is how far rounded constants move a value, as a fraction of its rms.
     """
 
     tensor: Tensor
@@ -71,11 +71,11 @@ def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
     named = {tensor.name for tensor in tensors}
     for tensor in tensors:
         node = graph.nodes.get(tensor.name)
-        # With a batch of 1, a first axis of more holds parts of a sample, such as the frames of a film.
+        # The batch is 1, so a larger first axis holds parts of a sample, such as the frames of a video.
         if node is None or not _has_levels(tensor) or tensor.shape[:1] != (1,):
             continue
         source = graph[node.inputs[0]] if isinstance(node.operation, Sign) else node
-        # What is compared by itself is given as it should be, so that its sign is exact.
+        # A value that is compared by itself is also given as an input, so that its sign is exact.
         is_given = source is not node and source.name in named
         step, share = (0.0, 0.0) if is_given else _moved(source)
         if math.prod(source.shape[:-1]) == math.prod(tensor.shape[1:-1]):
@@ -84,7 +84,7 @@ def align_rounded(file: File, graph: Graph) -> dict[int, Aligned]:
 
 
 def _moved(node: Node) -> tuple[float, float]:
-    """`step` and `share` of a node's value."""
+    """The `step` and the `share` of a node's value; see `Aligned`."""
     if node.limits is None:
         return node.operation.rounding_step, 0.0
     return (node.limits[1] - node.limits[0]) / 255, node.operation.rounding_share

@@ -32,11 +32,11 @@ def diagnose(reference: Reference, binary: BinaryCall) -> str:
 
 
 def _by_zero(reference: Reference, tensor: str) -> str | None:
-    """Signs that are LCE's but for zero."""
+    """Explains an input that is a sign as in LCE, except for the sign of 0."""
     for value in (0.0, -1.0):
         if sign_source(reference, tensor, value) is not None:
             return (
-                f"its input is the sign of a value, but {value:.0f} where the value is 0, and LCE's sign of 0 is 1: "
+                f"its input is a sign with sign(0) = {value:.0f}, but in LCE sign(0) is 1: "
                 f"use ste_sign, or tf.where(x >= 0, 1.0, -1.0)"
             )
     return None
@@ -56,7 +56,7 @@ def unconvertible(reference: Reference) -> list[str]:
 
 
 def saved_quantized(model: tf.keras.Model) -> list[str]:
-    """The layers whose latent weights are quantized already and would change again, each with the cause and the fix.
+    """The layers whose latent weights are already quantized and would change again, each with the cause and the fix.
 
     Inside Larq's `quantized_scope`, the kernel of a layer is the quantized one, which is saved instead of the latent
     weights.
@@ -76,9 +76,9 @@ def saved_quantized(model: tf.keras.Model) -> list[str]:
 
 
 def _changed_again(latent: np.ndarray, binary: np.ndarray) -> str | None:
-    """What a quantizer changes of latent weights `(weights, filters)` that are two values per filter."""
+    """How a quantizer changes latent weights `(weights, filters)` that have two values per filter."""
     found, has_two = levels(latent), latent.min(0) < latent.max(0)
-    # Two weights are always two values.
+    # A filter with two weights always has at most two values.
     if found is None or len(latent) <= 2 or not has_two.any():
         return None
     centre, distance, _ = found

@@ -62,7 +62,7 @@ def _by_graph(file: File, graph: Graph) -> list[Packed]:
     for operator in _binary_convolutions(file):
         own = nodes.get(operator.inputs[1].name) if operator.inputs[1] is not None else None
         if own is not None:
-            # The converter computes once what two layers compute alike.
+            # The converter merges layers that compute the same.
             alike = [node.operation for node in nodes.values() if node is own or _computes_alike(graph, node, own)]
             found += [Packed(operator, each.call, each.rows, each.filters) for each in alike if _is_binary(each)]
     return found
@@ -73,7 +73,7 @@ def _is_binary(operation: Operation) -> TypeGuard[BinaryConvolution]:
 
 
 def _computes_alike(graph: Graph, one: Node, other: Node) -> bool:
-    """Whether two convolutions have the same signs of the same values, the same kernel and the same options."""
+    """Whether two convolutions read the signs of the same value, with the same kernel and options."""
     if _read(graph, one) != _read(graph, other):
         return False
     ours, theirs = vars(one.operation), vars(other.operation)

@@ -1,4 +1,4 @@
-"""Every layer of a file by itself, fed with Keras's own input."""
+"""Compares every layer of a file by itself with Keras, with Keras's values as its input."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from kbnn.converters.tflite import interpreter
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.verify.alignment import Aligned, from_int8, pack_signs, take_apart, to_int8, unpack_signs
 
-# Of the range of a layer's values.
+# The largest allowed difference of a value, as a fraction of the range of the layer's values.
 TOLERANCE = 1e-4
-# Of the rms of what the sign is taken of: nearer to zero, rounding decides.
+# Signs of values below this fraction of their rms may differ, because rounding decides them.
 FLIP_TOLERANCE = 1e-4
-# Of the steps between the levels of a value in int8: operators round their constants and results as each can.
+# The largest allowed difference in int8, in steps between levels: operators round constants and results differently.
 STEP_TOLERANCE = 2.0
-# Of the rms of what the rounding of constants moves a value by: the largest of a million is 5 times as much.
+# The same for the rounding of constants, in rms of its effect: the largest effect on a million values is 5 times that.
 SHARE_TOLERANCE = 6.0
 
 Values = Callable[[Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
@@ -23,9 +23,10 @@ Values = Callable[[Mapping[str, np.ndarray], Sequence[str]], list[np.ndarray]]
 
 @dataclass(frozen=True)
 class LayerParity:
-    """One tensor of the file against Keras on one kernel; `difference` is relative to the range of Keras's values.
+    """How one tensor of the file differs from Keras on one kernel.
 
-    `flips` counts the signs that differ though Keras's value is not near zero.
+    `difference` is a fraction of the range of Keras's values; `flips` is the number of signs that differ although
+    Keras's value is not close to zero.
     """
 
     name: str
@@ -43,9 +44,9 @@ def compare_layers(
     inputs: Mapping[str, np.ndarray],
     kernels: Sequence[str],
 ) -> list[LayerParity]:
-    """Every tensor of the file that has a counterpart in Keras, computed from Keras's own values, on each kernel.
+    """Compares every aligned tensor, computed from Keras's values, on each kernel.
 
-    `values_of` gives Keras's values of inputs; for a file in int8, those of the graph that it was made of.
+    `values_of` computes Keras's values, or for a file in int8 those of the graph that the file was made from.
     """
     if not aligned:
         return []

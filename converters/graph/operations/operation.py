@@ -43,7 +43,7 @@ class Operation:
 
     @property
     def rounding_share(self) -> float:
-        """How far constants in 8 bits move its value, as a fraction of its rms, beyond `with_int8_constants`."""
+        """How far rounded constants move its value, as a fraction of its rms, besides `with_int8_constants`."""
         return 0.0
 
     @property
@@ -132,7 +132,7 @@ class Opaque(Operation):
 
     @property
     def moves_values(self) -> bool:
-        """Whether it computes nothing but conditions."""
+        """Whether it computes only conditions."""
         nodes = [node for node in self.graph_def.node if node.op not in (*_COMPARES, "Const")]
         types = {node.attr[key].type for node in nodes for key in ("T", "Tparams") if key in node.attr}
         return (
@@ -141,7 +141,7 @@ class Opaque(Operation):
 
     @functools.cached_property
     def rounding_share(self) -> float:
-        """How far rounding moves the constants, rms by rms; sums of products move by the same fraction."""
+        """The rms error of rounded constants relative to their rms, which is also that of sums of products."""
         nodes = [node for node in self.graph_def.node if node.op == "Const"]
         constants = [tf.make_ndarray(node.attr["value"].tensor) for node in nodes]
         kernels = [value for value in constants if value.dtype == np.float32 and value.size > 1 and np.any(value)]
