@@ -3,7 +3,7 @@
 >>> import kbnn
 >>> model = kbnn.models.build("tiny", method="bireal", input_shape=(8, 8, 1), classes=10)
 
-Importing kbnn selects tf.keras 2 (Larq's Keras) and nothing else: TensorFlow is imported when a package is first used.
+Importing kbnn only selects tf.keras 2, which Larq needs; TensorFlow is imported when a package is first used.
 """
 
 import importlib
@@ -32,7 +32,7 @@ _PACKAGES = (
     "training",
     "weights",
 )
-# Classes that are imported from where they live when they are first used.
+# Classes with their modules, which are imported on first use.
 _CLASSES = {"Classifier": "kbnn.converters.classifier"}
 __all__ = [*_PACKAGES, *_CLASSES]
 

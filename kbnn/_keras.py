@@ -1,4 +1,4 @@
-"""Larq is a tf.keras 2 library: this module makes `tf.keras` mean tf-keras, and Keras know our classes."""
+"""Selects tf-keras as `tf.keras`, since Larq is a Keras 2 library, and registers kbnn's classes with it."""
 
 import contextlib
 import importlib
@@ -10,18 +10,24 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import wrapt
 
 from kbnn.native_output import held_stderr
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# The configuration of a Keras object, as `get_config` returns it.
+Config = dict[str, object]
 
 VARIABLE = "TF_USE_LEGACY_KERAS"
 _TRUE = ("1", "true", "True")
 
 
 def select_legacy_keras() -> None:
-    """Sets `TF_USE_LEGACY_KERAS=1` while that still decides what `tf.keras` is.
+    """Sets `TF_USE_LEGACY_KERAS=1`, which has to happen before `tf.keras` is resolved.
 
     Raises:
         ImportError: `tf.keras` is Keras 3 already, or the variable is set to something else.
@@ -36,13 +42,13 @@ def select_legacy_keras() -> None:
         )
     os.environ[VARIABLE] = "1"
     if "tensorflow" in sys.modules:
-        _lead_submodules_to_legacy_keras(sys.modules["tensorflow"])
+        _point_submodules_to_legacy_keras(sys.modules["tensorflow"])
 
 
-def _lead_submodules_to_legacy_keras(tensorflow: ModuleType) -> None:
-    """Makes `import tensorflow.keras.optimizers`, which Larq does, find what `tf.keras.optimizers` is.
+def _point_submodules_to_legacy_keras(tensorflow: ModuleType) -> None:
+    """Makes `import tensorflow.keras.optimizers`, as in Larq, find the same module as `tf.keras.optimizers`.
 
-    TensorFlow looked at the variable when it was imported, and searches Keras 3's folder since.
+    TensorFlow reads the variable only when it is imported; without it, it searches the folder of Keras 3.
     """
     legacy = importlib.util.find_spec("tf_keras")
     if legacy is None or not legacy.submodule_search_locations:
@@ -63,8 +69,8 @@ def _is_keras_3(tensorflow: ModuleType | None) -> bool:
 def serializable(kind: type) -> type:
     """Registers a class with Keras under its package's name, and under its plain name, by which `.h5` files know it.
 
-    Not for layers: their plain names may be Keras's own, and `.h5` files know them by the package's name. Registering
-    a class of the same name again, as when a notebook's cell runs twice, replaces it.
+    Not for layers: their plain names may clash with Keras's own, and `.h5` files store the package's name anyway.
+    Registering a class of the same name again, as when a notebook cell is rerun, replaces it.
     """
     import tensorflow as tf
 
@@ -78,11 +84,11 @@ def serializable(kind: type) -> type:
     return kind
 
 
-def deserialize(config: Mapping[str, Any]) -> Any:
-    """A Keras object from its configuration within another object's.
+def deserialize(config: Mapping[str, object]) -> "tf.keras.layers.Layer":
+    """Creates a quantizer or layer from its configuration within another object's configuration.
 
-    Looked up by its registered name first: in `.h5` files, Keras and Larq look for the plain name among their own
-    classes.
+    The registered name is looked up first: for `.h5` files, Keras and Larq search only their own classes for the plain
+    name.
     """
     import tensorflow as tf
 
@@ -195,7 +201,7 @@ def _is_scratch(graph: object) -> bool:
 
 
 def _graphs_in(value: object, depth: int = 0) -> Iterator[object]:
-    """The graphs of the tensors that a function has in its closures, or that a list holds."""
+    """The graphs of the tensors in a function's closure or in a list."""
     if depth > 4:
         return
     if isinstance(value, FunctionType):

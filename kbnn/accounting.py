@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol, TypeAlias
 
 import larq as lq
 import tensorflow as tf
@@ -18,8 +18,17 @@ from kbnn import layers, quantizers, tables
 from kbnn.errors import KbnnError, UsageError, unknown
 from kbnn.structure import REAL_BITS, bits
 
-# A call of a layer in a functional model: its `layer`, `input_shapes`, `output_shapes` and `parent_nodes`.
-Node = Any
+Shapes: TypeAlias = tf.TensorShape | list[tf.TensorShape]
+
+
+class LayerCall(Protocol):
+    """A call of a layer in a functional model, one of Keras's private `Node`s."""
+
+    layer: tf.keras.layers.Layer
+    input_shapes: Shapes
+    output_shapes: Shapes
+    parent_nodes: list["LayerCall"]
+
 
 # Bi-Real Net, section 4.4: a processor multiplies 64 signs in the time of one real multiplication.
 SIGNS_PER_MULTIPLICATION = 64
@@ -27,7 +36,7 @@ SIGNS_PER_MULTIPLICATION = 64
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The cost of one call of one layer; `output_shape` is without the batch."""
+    """The cost of one call of a layer; `output_shape` does not include the batch."""
 
     name: str
     kind: str
@@ -43,10 +52,10 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost(tables.Shown):
-    """The cost of a deployed network. All totals are sums over `layers`.
+    """The cost of a deployed network; all totals are sums over `layers`.
 
     `real_parameters` includes `thresholds`, the per-channel shifts before a sign (RSign, batch median). `real_macs`
-    includes every real multiplication that the rule counts; `flops = real_macs + binary_macs / 64`.
+    includes all real multiplications that the rule counts; `flops = real_macs + binary_macs / 64`.
     """
 
     model: str
@@ -71,7 +80,7 @@ class Cost(tables.Shown):
         )
         return (
             f"{table}\n{self.storage_bits / 1e6:.2f} Mbit, {self.flops:.4g} FLOPs (real MACs + binary MACs / 64)"
-            f"{thresholds}; {len(self.layers) - len(costly)} further layers store and multiply nothing"
+            f"{thresholds}; {len(self.layers) - len(costly)} other layers have no parameters and no multiplications"
         )
 
 
@@ -95,7 +104,7 @@ def _row(name: str, shape: str, cost: LayerCost | Cost, flops: float) -> tuple[s
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel in use: number of weights, MACs of one inference, and bits of weights and inputs."""
+    """A deployed kernel: number of weights, MACs per inference, and bits of weights and inputs."""
 
     weights: int
     macs: int
@@ -109,7 +118,7 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A layer at inference: kernels, other real parameters, and other multiplications that count."""
+    """A layer at inference: its kernels, and other real parameters and multiplications that count."""
 
     kernels: tuple[Kernel, ...] = ()
     parameters: int = 0
@@ -118,26 +127,27 @@ class Deployed:
 
 
 def count(model: tf.keras.Model, rule: str = "bireal", input_shape: tuple[int, int, int] | None = None) -> Cost:
-    """Counts the deployed form of a model of kbnn's, Larq's and Keras's layers.
+    """Counts storage and operations of the deployed form of a model with layers of kbnn, Larq and Keras.
 
-    Storage is 32 bit per real parameter and 1 bit per binarized weight. FLOPs are real multiplications plus binary
-    multiplications / 64. Batch normalization stores two values per channel and no moving statistics. It, pooling,
-    bias and the scale of a binary convolution (which folds into either) multiply nothing. A threshold before a sign
-    (RSign, batch median) is one value per channel. XNOR-Net's kernels are counted as that paper deploys them: the
-    scale α of each filter is stored and multiplies each output, as does K, the scale of the activations.
+    Storage is 32 bits per real parameter and 1 bit per binarized weight. FLOPs are real multiplications plus binary
+    multiplications / 64. Batch normalization stores two values per channel and no moving statistics. Batch
+    normalization, pooling, bias and the scale of a binary convolution (which folds into one of them) have no
+    multiplications that count. A threshold before a sign (RSign, batch median) is one value per channel. XNOR-Net's
+    kernels are counted as in its paper: the scale α of each filter is stored and multiplies each output, and so does K,
+    the scale of the activations.
 
-    `rule="presb"` reproduces the 36.8 of PresB-Net's paper: one more multiplication per output value of the stem's
-    batch normalization and of a half block's scale, biased PReLU, layer normalization, biased PReLU and batch
-    normalization. It does not count the block's 1x1 shortcut and RPReLU.
+    `rule="presb"` reproduces the ratio of 36.8 in PresB-Net's paper: it counts one more multiplication per output value
+    of the stem's batch normalization and of a half block's scale, biased PReLU, layer normalization, biased PReLU and
+    batch normalization, but none for the block's 1x1 shortcut and RPReLU.
 
     Args:
-        model: functional, sequential, or (with `input_shape`) subclassed.
+        model: a functional or sequential model, or with `input_shape`, a subclassed one.
         rule: `bireal` or `presb`.
-        input_shape: `(H, W, C)` to count at, if the model does not fix it.
+        input_shape: `(H, W, C)`, if the model does not fix its input shape.
 
     Raises:
-        UsageError: an unknown rule, or an image size that is not known.
-        KbnnError: a layer whose multiplications are not known; the message says how to register it.
+        UsageError: an unknown rule or an unknown image size.
+        KbnnError: a layer whose multiplications are unknown; the message says how to register it.
 
     Source: Bi-Real Net, section 4.4 and table 3; PresB-Net, section "Experimental results".
     """
@@ -152,7 +162,7 @@ _TOTALS = ("binary_weights", "real_parameters", "thresholds", "binary_macs", "re
 
 
 def _functional(model: tf.keras.Model, input_shape: tuple[int, int, int] | None) -> tf.keras.Model:
-    """The model as a graph of layers at the given input shape."""
+    """The model as a functional model with the given input shape."""
     if input_shape is not None:
         inputs = tf.keras.Input(input_shape)
         if model.outputs:
@@ -160,14 +170,14 @@ def _functional(model: tf.keras.Model, input_shape: tuple[int, int, int] | None)
         return tf.keras.Model(inputs, model.call(inputs))
     if not model.outputs:
         raise UsageError(
-            f"cannot count '{model.name}': received a model without a fixed input, "
+            f"cannot count '{model.name}': received a model without a fixed input shape, "
             f"give input_shape=(height, width, channels)"
         )
     return model
 
 
 def _layers(model: tf.keras.Model, rule: str, prefix: str) -> Iterator[LayerCost]:
-    """Rows in the order of execution. A layer that is called again stores nothing more."""
+    """The costs of all calls, in the order of execution. A layer's parameters are counted in its first call only."""
     stored: set[int] = set()
     for node in _nodes(model):
         if isinstance(node.layer, tf.keras.Model):
@@ -177,9 +187,9 @@ def _layers(model: tf.keras.Model, rule: str, prefix: str) -> Iterator[LayerCost
         stored.add(id(node.layer))
 
 
-def _nodes(model: tf.keras.Model) -> list[Node]:
+def _nodes(model: tf.keras.Model) -> list[LayerCall]:
     """The calls of layers between a model's inputs and outputs, in the order of execution."""
-    order: list[Node] = []
+    order: list[LayerCall] = []
     done = {id(tensor.node) for tensor in model.inputs}
     pending = [tensor.node for tensor in reversed(tf.nest.flatten(model.outputs))]
     while pending:
@@ -194,7 +204,7 @@ def _nodes(model: tf.keras.Model) -> list[Node]:
     return order
 
 
-def _cost(node: Node, rule: str, prefix: str, stores: bool) -> LayerCost:
+def _cost(node: LayerCall, rule: str, prefix: str, stores: bool) -> LayerCost:
     form = deployed(node.layer, node)
     real_weights = sum(kernel.weights for kernel in form.kernels if kernel.weight_bits >= REAL_BITS)
     quantized = [kernel for kernel in form.kernels if kernel.weight_bits < REAL_BITS]
@@ -218,10 +228,10 @@ def _cost(node: Node, rule: str, prefix: str, stores: bool) -> LayerCost:
 
 
 @functools.singledispatch
-def deployed(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """The form of a call of a layer at inference; `deployed.register(YourLayer)` adds a class.
+def deployed(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
+    """What a call of a layer stores and multiplies at inference; `deployed.register(YourLayer)` adds a class.
 
-    A layer that is not registered keeps its trainable parameters and has no multiplications that count.
+    A layer that is not registered counts with its trainable parameters, and without multiplications.
 
     Raises:
         KbnnError: an unregistered layer has a kernel (a parameter of rank 2 or more), or calls a TensorFlow function
@@ -234,29 +244,29 @@ def deployed(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
     return Deployed(parameters=sum(_size(weight) for weight in parameters))
 
 
-# Parts of the names of TensorFlow functions that multiply, which a functional model may call directly.
+# Parts of the names of TensorFlow functions that multiply matrices; a functional model may call them directly.
 _MULTIPLYING = ("matmul", "conv", "einsum", "tensordot")
 
 
 @deployed.register(tf.keras.layers.Attention)
 @deployed.register(tf.keras.layers.AdditiveAttention)
 @deployed.register(tf.keras.layers.Dot)
-def _uncounted(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _uncounted(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     raise _unknown_multiplications(layer)
 
 
 def _unknown_multiplications(layer: tf.keras.layers.Layer, function: str = "") -> KbnnError:
     kind = f"{type(layer).__name__} of {function}" if function else type(layer).__name__
     return KbnnError(
-        f"cannot count layer '{layer.name}': how often a {kind} multiplies is not known; "
-        f"say it with @kbnn.accounting.deployed.register({type(layer).__name__})"
+        f"cannot count layer '{layer.name}': the number of multiplications of a {kind} is unknown; "
+        f"register a function with @kbnn.accounting.deployed.register({type(layer).__name__})"
     )
 
 
 @deployed.register(tf.keras.layers.Conv1D)
 @deployed.register(tf.keras.layers.Conv2D)
 @deployed.register(tf.keras.layers.Conv3D)
-def _convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _convolution(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     """Each weight multiplies once per output position, including those at the border."""
     kernel = _kernel(layer, node, "kernel", macs=_size(layer.kernel) * _positions(layer, node.output_shapes))
     return Deployed((kernel,), parameters=_bias(layer))
@@ -265,21 +275,21 @@ def _convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
 @deployed.register(tf.keras.layers.Conv1DTranspose)
 @deployed.register(tf.keras.layers.Conv2DTranspose)
 @deployed.register(tf.keras.layers.Conv3DTranspose)
-def _transposed_convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _transposed_convolution(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     kernel = _kernel(layer, node, "kernel", macs=_size(layer.kernel) * _positions(layer, node.input_shapes))
     return Deployed((kernel,), parameters=_bias(layer))
 
 
 @deployed.register(tf.keras.layers.DepthwiseConv1D)
 @deployed.register(tf.keras.layers.DepthwiseConv2D)
-def _depthwise_convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _depthwise_convolution(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     macs = _size(layer.depthwise_kernel) * _positions(layer, node.output_shapes)
     return Deployed((_kernel(layer, node, "depthwise", macs=macs),), parameters=_bias(layer))
 
 
 @deployed.register(tf.keras.layers.SeparableConv1D)
 @deployed.register(tf.keras.layers.SeparableConv2D)
-def _separable_convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _separable_convolution(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     positions = _positions(layer, node.output_shapes)
     depthwise = _kernel(layer, node, "depthwise", macs=_size(layer.depthwise_kernel) * positions)
     pointwise = Kernel(
@@ -293,56 +303,56 @@ def _separable_convolution(layer: tf.keras.layers.Layer, node: Node) -> Deployed
 
 @deployed.register(tf.keras.layers.LocallyConnected1D)
 @deployed.register(tf.keras.layers.LocallyConnected2D)
-def _locally_connected(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _locally_connected(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     return Deployed((_kernel(layer, node, "kernel", macs=_size(layer.kernel)),), parameters=_bias(layer))
 
 
 @deployed.register(tf.keras.layers.Dense)
-def _dense(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _dense(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     vectors = _product(layer, _shape(node.input_shapes)[1:-1])
     return Deployed((_kernel(layer, node, "kernel", macs=_size(layer.kernel) * vectors),), parameters=_bias(layer))
 
 
 @deployed.register(tf.keras.layers.BatchNormalization)
-def _batch_normalization(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """A factor and a summand per channel, whether or not gamma and beta are trained."""
+def _batch_normalization(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
+    """A factor and an offset per channel, whether or not gamma and beta are trained."""
     return Deployed(parameters=2 * _size(layer.moving_mean))
 
 
 @deployed.register(tf.keras.layers.Embedding)
 @deployed.register(tf.keras.layers.LayerNormalization)
 @deployed.register(tf.keras.layers.PReLU)
-def _parameters(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _parameters(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     return Deployed(parameters=sum(_size(weight) for weight in layer.weights))
 
 
 @deployed.register(layers.ChannelShift)
 @deployed.register(layers.BatchMedian)
-def _threshold(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """One constant per channel before the sign, whatever the layer trains; two in a row become one."""
+def _threshold(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
+    """One constant per channel before the sign, whatever the layer trains; two such layers in a row are merged."""
     follows = isinstance(node.parent_nodes[0].layer, layers.ChannelShift | layers.BatchMedian)
     channels = _product(layer, _shape(node.output_shapes)[-1:])
     return Deployed(thresholds=0 if follows else channels)
 
 
 @deployed.register(layers.GroupAwareNormalization)
-def _group_aware_normalization(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
+def _group_aware_normalization(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     return Deployed(parameters=sum(_size(weight) for weight in layer.weights if weight.trainable))
 
 
 @deployed.register(lq.quantizers.Quantizer)
-def _quantizer(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """A quantizer's parameters shape its gradient only."""
+def _quantizer(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
+    """A quantizer's parameters affect its gradient only."""
     return Deployed()
 
 
 @deployed.register(layers.BinaryConv2D)
 @deployed.register(layers.BinaryDense)
-def _binary(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
-    """The scale folds into the next layer.
+def _binary(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
+    """The scale folds into the next layer and does not count.
 
-    XNOR-Net stores α and multiplies each output by α and by K. AdaBin's kernels need a filter of ones per group, and
-    multiply each output by their centre.
+    XNOR-Net stores α and multiplies each output by α and by K. AdaBin's kernels need one more filter of ones per group,
+    and one more multiplication per output.
     """
     form = deployed.dispatch(
         tf.keras.layers.Conv2D if isinstance(layer, layers.BinaryConv2D) else tf.keras.layers.Dense
@@ -358,8 +368,8 @@ def _binary(layer: tf.keras.layers.Layer, node: Node) -> Deployed:
     return replace(form, parameters=form.parameters + layer.kernel.shape[-1], multiplications=2 * outputs)
 
 
-def _kernel(layer: tf.keras.layers.Layer, node: Node, name: str, macs: int) -> Kernel:
-    """A layer's first kernel with the bits of its quantizers."""
+def _kernel(layer: tf.keras.layers.Layer, node: LayerCall, name: str, macs: int) -> Kernel:
+    """A layer's first kernel, with the precision that its quantizers declare."""
     weights = layer.depthwise_kernel if name == "depthwise" else layer.kernel
     return Kernel(
         _size(weights),
@@ -369,8 +379,8 @@ def _kernel(layer: tf.keras.layers.Layer, node: Node, name: str, macs: int) -> K
     )
 
 
-def _output_bits(nodes: list[Node]) -> int:
-    """The bits of a quantizer that is a layer or an activation of its own, in front of the layer."""
+def _output_bits(nodes: list[LayerCall]) -> int:
+    """The bits of a quantizer that precedes the layer, as a separate layer or as an activation."""
     producers = [source for node in nodes for source in (node.layer, getattr(node.layer, "activation", None))]
     return min((bits(source) for source in producers if isinstance(source, lq.quantizers.Quantizer)), default=REAL_BITS)
 
@@ -383,7 +393,7 @@ def _size(weight: tf.Variable) -> int:
     return weight.shape.num_elements()
 
 
-def _positions(layer: tf.keras.layers.Layer, shapes: Any) -> int:
+def _positions(layer: tf.keras.layers.Layer, shapes: Shapes) -> int:
     """Height times width."""
     shape = _shape(shapes)
     return _product(layer, shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
@@ -393,22 +403,22 @@ def _product(layer: tf.keras.layers.Layer, sizes: tuple[int | None, ...]) -> int
     known = [size for size in sizes if size is not None]
     if len(known) < len(sizes):
         raise UsageError(
-            f"cannot count layer '{layer.name}': received the open size {sizes}, "
+            f"cannot count layer '{layer.name}': received the unknown size {sizes}, "
             f"give input_shape=(height, width, channels)"
         )
     return math.prod(known)
 
 
-def _shape(shapes: Any) -> tuple[int | None, ...]:
+def _shape(shapes: Shapes) -> tuple[int | None, ...]:
     """The first of several shapes."""
     return tuple(shapes[0] if isinstance(shapes, list) else shapes)
 
 
-def _nothing_more(node: Node) -> int:
+def _nothing_more(node: LayerCall) -> int:
     return 0
 
 
-def _presb(node: Node) -> int:
+def _presb(node: LayerCall) -> int:
     """One multiplication per value for each layer that scales it, in the stem and in the 3x3 path of a half block."""
     layer = node.layer
     values = _product(layer, _shape(node.output_shapes)[1:])
@@ -427,5 +437,5 @@ _SCALING = (
 )
 
 
-# The multiplications that a rule counts beyond those of kernels.
-RULES: dict[str, Callable[[Node], int]] = {"bireal": _nothing_more, "presb": _presb}
+# The multiplications that a rule counts in addition to those of kernels.
+RULES: dict[str, Callable[[LayerCall], int]] = {"bireal": _nothing_more, "presb": _presb}

@@ -1,10 +1,9 @@
-"""The activation function of IR-Net, and of real-valued twins instead of the sign."""
-
-from typing import Any
+"""Hard tanh: IR-Net's activation, which also replaces the sign in real-valued twins."""
 
 import larq as lq
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import compiled
 from kbnn.quantizers.estimators import ste_gradient
 
@@ -38,8 +37,8 @@ def hard_tanh(x: tf.Tensor) -> tf.Tensor:
 class HardTanh(tf.keras.layers.Activation):
     """`hard_tanh` as a layer. Unlike an `Activation` of that function, it also loads from `.h5` files."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         super().__init__(hard_tanh, **kwargs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {key: value for key, value in super().get_config().items() if key != "activation"}

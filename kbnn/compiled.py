@@ -1,25 +1,25 @@
-"""Functions as one XLA computation: a chain of elementwise operations then reads and writes its tensor once."""
+"""Compiles functions with XLA, so that a chain of elementwise operations reads and writes its tensor only once."""
 
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-# "0" in the environment turns XLA off: slower steps, the same numbers, no compilation at the start.
+# Set to "0" in the environment to turn XLA off: slower steps, equal results, no compilation at the start.
 VARIABLE = "KBNN_XLA"
 
-# A tensor, or several in a tuple.
-Sums = Any
+Sums: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
+Result = TypeVar("Result")
 
 _PARTS = 8
 
 
 @functools.cache
 def available() -> bool:
-    """Whether this TensorFlow compiles with XLA for its device, and the environment does not turn it off."""
+    """Whether TensorFlow can compile with XLA on this device, and the environment does not turn it off."""
     if os.environ.get(VARIABLE) == "0":
         return False
     with tf.init_scope():
@@ -31,24 +31,24 @@ def available() -> bool:
 
 
 def compiling() -> bool:
-    """Whether functions are compiled now; at export, for instance, they are not."""
+    """Whether functions are compiled at the moment; they are not during export, for example."""
     return available() and not tf.config.functions_run_eagerly()
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of tensors, compiled with XLA where it is available and run as it is elsewhere."""
+def compiled(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Compiles a function of tensors with XLA where that is available; elsewhere it runs unchanged."""
     jitted = tf.function(function, jit_compile=True, autograph=False)
 
     @tf.autograph.experimental.do_not_convert
     @functools.wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: object) -> Result:
         return jitted(*args) if compiling() else function(*args)
 
     return call
 
 
 def widen(x: tf.Tensor) -> tf.Tensor:
-    """`x` in float32. bfloat16 is its upper half: a shift vectorizes, where XLA's own conversion does not."""
+    """Casts `x` to float32. bfloat16 is the upper half of float32: a shift vectorizes, XLA's conversion does not."""
     if x.dtype != tf.bfloat16:
         return tf.cast(x, tf.float32)
     bits = tf.cast(tf.bitcast(x, tf.uint16), tf.uint32)
@@ -56,7 +56,7 @@ def widen(x: tf.Tensor) -> tf.Tensor:
 
 
 def narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-    """float32 `x` in `dtype`; to bfloat16 by rounding the bits to nearest even, like the conversion."""
+    """Casts float32 `x` to `dtype`; for bfloat16, by rounding the bits to nearest even, with the same result."""
     if dtype != tf.bfloat16:
         return tf.cast(x, dtype)
     bits = tf.bitcast(x, tf.uint32)
@@ -69,13 +69,13 @@ def narrow(x: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 def partial_sums(
     function: Callable[..., Sums], *activations: tf.Tensor, add: Callable[..., tf.Tensor] = tf.add
 ) -> tf.Tensor:
-    """Partial sums over positions of function(*activations), for compiled functions: `(B, ..., C)` to `(rows, C)`.
+    """Partial sums over positions of function(*activations), inside compiled functions: `(B, ..., C)` to `(rows, C)`.
 
     If the function returns a tuple of float32 tensors, their sums are stacked: `(number, rows, C)`.
 
-    On a CPU, XLA's own reductions are up to ten times slower than an elementwise pass over the same data. So the
-    positions are split into eighths, which are added element by element: one pass that writes nothing of the size of
-    the activations. `total` adds up the remaining rows. With `add=tf.maximum` the result is a maximum.
+    On a CPU, XLA's own reductions are up to ten times slower than an elementwise pass over the same data. The positions
+    are therefore split into eighths, which are added element by element in one pass that writes no tensor of the
+    activations' size. `total` adds up the remaining rows. With `add=tf.maximum` the result is a maximum.
     """
     flat = [tf.reshape(x, [-1, x.shape[-1]]) for x in activations]
     if not compiling():
@@ -112,8 +112,8 @@ def _added_up(values: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
 
 
 @functools.cache
-def _adder(number: int) -> Any:
-    """The reducer that XLA needs: the sums of `number` pairs of scalars."""
+def _adder(number: int) -> "tf.types.experimental.ConcreteFunction":
+    """The reducer for XLA: the sums of `number` pairs of scalars."""
     scalars = [tf.TensorSpec((), tf.float32)] * number
     with tf.init_scope():
         function = tf.function(lambda *both: tuple(map(tf.add, both[:number], both[number:])), autograph=False)

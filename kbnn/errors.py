@@ -1,15 +1,15 @@
-"""Expected failures: each error is one line that says what failed, what was received and what to do."""
+"""Errors for expected failures. Each message is one line: what failed, what was received, and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class KbnnError(Exception):
-    """The work failed, or a check fell short. The command line prints it as one line and exits with status 1.
+    """An operation or a check failed. The command line prints the message as one line and exits with status 1.
 
     Attributes:
-        parameter: name of the Python parameter that changes the outcome, or None. The command line adds the option of
-            that name to the message, if the command has one.
+        parameter: name of the Python parameter that changes the outcome, or None. If the command has an option of that
+            name, the command line adds it to the message.
     """
 
     exit_status = 1
@@ -21,13 +21,13 @@ class KbnnError(Exception):
 
 
 class UsageError(KbnnError, ValueError):
-    """The request is invalid: an unknown name, a wrong value, a path of the wrong kind. Exit status 2."""
+    """The request is invalid: an unknown name, a wrong value, or a path of the wrong kind. Exit status 2."""
 
     exit_status = 2
 
 
 def unknown(kind: str, received: str, known: Iterable[str]) -> UsageError:
-    """An error for an unknown name: it suggests the closest known names, or lists all if none is close."""
+    """The error for an unknown name: it suggests the closest known names, or lists all if none is close."""
     names = sorted(known)
     near = difflib.get_close_matches(received, names, n=3, cutoff=0.5)
     offer = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all, never over what somebody else wrote, and with nothing left behind."""
+"""Writes files atomically, without overwriting files of other processes or leaving temporary files behind."""
 
 import contextlib
 import csv
@@ -19,21 +19,21 @@ from kbnn.printable import cell
 
 _MARK = "kbnn-"
 _SCRATCH = "kbnn-scratch-"
-# What `tempfile` appends.
+# The random suffix that `tempfile` appends.
 _SUFFIX = "[a-z0-9_]{8}"
-# ZIP archives, which .keras files are, cannot hold an earlier date.
+# The earliest date that ZIP archives, and so .keras files, can store.
 _EARLIEST = 315_532_800
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path next to `path` to write a file or a folder to, and renames it to `path` on success.
+    """Yields a temporary path next to `path` for writing a file or a folder, and renames it to `path` on success.
 
-    The content reaches the disk before the rename, and the rename before the block ends. If the block raises, the
+    The content is flushed to disk before the rename, and the rename before the block ends. If the block raises, the
     temporary file is removed and `path` keeps its old content. Temporary files of killed processes are removed.
 
     Raises:
-        KbnnError: the disk is full or read-only, or refuses the file for another reason.
+        KbnnError: the disk is full or read-only, or the file cannot be written for another reason.
     """
     target = Path(path)
     prefix = f".{target.name}.{_MARK}"
@@ -45,7 +45,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _cannot_write(target, error) from error
     with _marked_as_used(folder):
         try:
-            # Keras chooses a format by the suffix, so the name stays.
+            # Keras chooses the format by the suffix, so the file keeps its name.
             temporary = folder / target.name
             yield temporary
             _flush(temporary)
@@ -58,10 +58,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Writes one file, whole or not at all.
+    """Writes a file atomically.
 
     Raises:
-        KbnnError: as `replacing`.
+        KbnnError: as for `replacing`.
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
@@ -69,7 +69,7 @@ def write(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Yields an empty temporary folder, which is removed at the end; those of killed processes are removed, too.
+    """Yields an empty temporary folder and removes it at the end, together with those of killed processes.
 
     Raises:
         KbnnError: there is no space for temporary files.
@@ -91,7 +91,7 @@ def scratch() -> Iterator[Path]:
 
 
 def fresh_folder(path: str | os.PathLike[str]) -> Path:
-    """`path` if nothing is there or it is an empty folder; otherwise the first free one of `path-2`, `path-3`, ..."""
+    """`path` if it does not exist or is an empty folder; otherwise the first free one of `path-2`, `path-3`, ..."""
     first = Path(path)
     candidate, number = first, 1
     while candidate.exists() and not (candidate.is_dir() and not any(candidate.iterdir())):
@@ -101,11 +101,11 @@ def fresh_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def discard(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Removes files and folders that the caller made in `folder`, and `folder` itself if that leaves it empty.
+    """Removes files and folders that the caller created in `folder`, and `folder` itself if it is empty afterwards.
 
     Args:
-        folder: where they are; anything else in it stays.
-        names: of the direct members to remove, with everything in them.
+        folder: the folder; all other members stay.
+        names: names of the direct members to remove, with their content.
     """
     root = Path(folder)
     for name in names:
@@ -123,8 +123,8 @@ def discard(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
 def held(path: str | os.PathLike[str]) -> Iterator[None]:
     """Creates the folder `path` and locks it for this process within the block, without a lock file.
 
-    The lock ends with the process, however it ends. On a file system without locks it has no effect. Folders that
-    were created and are still empty at the end are removed.
+    The lock ends when the process ends, in any way. On file systems without locks it has no effect. Folders that were
+    created and are still empty at the end are removed.
 
     Raises:
         UsageError: another process holds the lock.
@@ -149,16 +149,16 @@ def held(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def append_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]], *, widen: bool = False) -> None:
-    """Adds rows to a CSV file, which several processes may do at once: no row is lost or mixed with another.
+    """Appends rows to a CSV file. Several processes may do so at the same time without losing or mixing rows.
 
     Args:
-        path: the file; it is created with a header line if it is absent.
-        rows: cells by column, in the columns' order.
-        widen: rewrite the file when a row has columns that the file does not have, instead of refusing.
+        path: the file; if it does not exist, it is created with a header line.
+        rows: cells by column, in the order of the columns.
+        widen: rewrite the file if a row has new columns, instead of raising an error.
 
     Raises:
         UsageError: the file has other columns.
-        KbnnError: it cannot be written.
+        KbnnError: the file cannot be written.
     """
     target = Path(path)
     columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -171,8 +171,8 @@ def append_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object
                 write_rows(target, [*csv.DictReader(io.StringIO(kept)), *rows])
                 return
             if header and not (set(columns) <= set(header) if widen else columns == header):
-                raise UsageError(f"'{target}' has other columns than these rows: give another file to append to")
-            # A line that a killed process left unfinished must not swallow the first row.
+                raise UsageError(f"'{target}' has other columns than the new rows: choose another file")
+            # Ends an incomplete line of a killed process, so that the first row starts on a new line.
             separator = "" if not kept or kept.endswith("\n") else "\n"
             file.write(separator + _csv(header or columns, rows, not header))
             file.flush()
@@ -182,16 +182,16 @@ def append_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object
 
 
 def write_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes a CSV file, whole or not at all; a row without one of the columns has an empty cell there.
+    """Writes a CSV file atomically; where a row lacks a column, its cell is empty.
 
     Raises:
-        KbnnError: as `replacing`.
+        KbnnError: as for `replacing`.
     """
     write(path, _csv(list(dict.fromkeys(column for row in rows for column in row)), rows, True))
 
 
 def check_clock() -> None:
-    """Raises KbnnError if the clock is before 1980: ZIP archives, such as .keras files, cannot be written then."""
+    """Raises KbnnError if the clock is before 1980, a date that ZIP archives, such as .keras files, cannot store."""
     now = time.time()
     if now < _EARLIEST:
         date = time.strftime("%Y-%m-%d", time.gmtime(now))
@@ -200,7 +200,7 @@ def check_clock() -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[IO[str]]:
-    """The file, opened to read and append, locked against other processes that do the same."""
+    """Opens a file for reading and appending, and locks it against other processes that do the same."""
     while True:
         with path.open("a+", newline="") as file:
             with contextlib.suppress(OSError):
@@ -217,7 +217,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]], with_head
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     if with_header:
         writer.writeheader()
-    # Names come from files, folders and devices: none may become a formula in a spreadsheet.
+    # Names of files, folders and devices must not turn into formulas in a spreadsheet.
     writer.writerows({column: cell(value) for column, value in row.items()} for row in rows)
     return text.getvalue()
 
@@ -233,7 +233,7 @@ def _lock(descriptor: int, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _marked_as_used(folder: Path) -> Iterator[None]:
-    """Locks a temporary folder, so that other processes see that it is in use."""
+    """Locks a temporary folder to show other processes that it is in use."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -243,7 +243,7 @@ def _marked_as_used(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-# Seconds until a temporary folder without a lock is a leftover: its owner creates it before locking it.
+# Seconds after which an unlocked temporary folder counts as a leftover; its owner locks it just after creating it.
 _GRACE = 60.0
 
 
@@ -253,7 +253,7 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes left in a folder that this process holds."""
+    """Removes temporary files of killed processes from a folder that this process holds."""
     if folder.is_dir():
         _sweep(folder, rf"\..+\.{_MARK}", grace=-1.0)
 
@@ -271,7 +271,7 @@ def _sweep(parent: Path, prefix: str, grace: float = _GRACE) -> None:
 
 
 def _make_folder(path: Path) -> None:
-    """Creates a folder and its missing parents, and brings their names to the disk."""
+    """Creates a folder and its missing parents, and flushes their names to disk."""
     if path.is_dir():
         return
     _make_folder(path.parent)
@@ -280,7 +280,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _is_locked(path: str) -> bool:
-    """Whether a process holds the lock of a folder, or locks do not work there."""
+    """Whether a process holds the lock of a folder; also True if locks are not supported there."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -292,7 +292,7 @@ def _is_locked(path: str) -> bool:
 
 
 def _flush(path: Path) -> None:
-    """Brings a file, or all files of a folder, to the disk."""
+    """Flushes a file, or all files of a folder, to disk."""
     if not path.is_dir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -303,7 +303,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_entry(folder: Path) -> None:
-    """Brings a folder's list of names to the disk, where the file system can."""
+    """Flushes a folder's list of names to disk, if the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

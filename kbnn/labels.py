@@ -1,4 +1,4 @@
-"""Names of classes, as they are stored one a line in label files."""
+"""Checks class names, which label files store one per line."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from kbnn.errors import UsageError
 
 
 def check(labels: Sequence[str], outputs: int | None = None) -> None:
-    """Checks that names of classes can be stored one a line, and that they are as many as the network's outputs.
+    """Checks that class names can be stored one per line, and that their number equals that of the network's outputs.
 
     Args:
-        labels: the names.
-        outputs: number of the network's outputs, if it is known.
+        labels: the class names.
+        outputs: number of the network's outputs, if known.
 
     Raises:
-        UsageError: a name is not valid text, holds a line break or another control character, or there are more or
-            fewer names than outputs.
+        UsageError: a name is not valid text, or contains a line break or another control character, or there are more
+            or fewer names than outputs.
     """
     for label in labels:
         reason = _reason(label)

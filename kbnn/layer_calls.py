@@ -1,38 +1,41 @@
-"""Watching the calls of a model's layers, in one thread and without patching any class.
+"""Watches the calls of a model's layers, within one thread and without patching a class.
 
-`layer.input` exists for functional models only; this works for nested and subclassed ones too, in eager mode as well
-as while a function is traced.
+Unlike `layer.input`, which exists in functional models only, this also works for nested and subclassed models, eagerly
+and while a function is traced.
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import tensorflow as tf
 
-Layer = Any
+Layer: TypeAlias = tf.keras.layers.Layer
+Arguments = tuple[object, ...]
+Keywords = dict[str, object]
+
 _LOCK = threading.Lock()
 
 
 class Watcher(Protocol):
-    """Told of each call of a layer before and after; it may replace what the layer gets and returns."""
+    """Receives each call of a layer before and after it runs, and may replace its arguments and outputs."""
 
-    def enter(self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    def enter(self, layer: Layer, args: Arguments, kwargs: Keywords) -> tuple[Arguments, Keywords]:
         """Returns the arguments to call the layer with."""
 
-    def leave(self, layer: Layer, outputs: Any) -> Any:
+    def leave(self, layer: Layer, outputs: object) -> object:
         """Returns the outputs for the caller."""
 
 
-def layers_of(model: Layer) -> list[Layer]:
-    """A model and everything in it that is a layer: nested models, wrapped layers, cells, quantizers."""
+def layers_of(model: tf.keras.Model) -> list[Layer]:
+    """A model and all layers in it: nested models, wrapped layers, cells, quantizers."""
     return [model, *(module for module in model.submodules if isinstance(module, tf.keras.layers.Layer))]
 
 
 @contextlib.contextmanager
 def watched(layers: Iterable[Layer], watcher: Watcher) -> Iterator[None]:
-    """Tells `watcher` of every call that this thread makes of the layers; other threads' calls are left alone."""
+    """Reports to `watcher` every call of the layers in this thread; calls in other threads are not affected."""
     thread, distinct = threading.get_ident(), {id(layer): layer for layer in layers}.values()
     with _LOCK:
         for layer in distinct:
@@ -46,7 +49,7 @@ def watched(layers: Iterable[Layer], watcher: Watcher) -> Iterator[None]:
 
 
 def _watchers(layer: Layer) -> dict[int, Watcher]:
-    """By thread, those who watch a layer. The first one replaces the `call` of this one layer."""
+    """The watchers of a layer by thread. The first watcher replaces the layer's own `call`."""
     current = layer.__dict__.get("call")
     found: dict[int, Watcher] | None = getattr(current, "kbnn_watchers", None)
     if found is not None:
@@ -54,7 +57,7 @@ def _watchers(layer: Layer) -> dict[int, Watcher]:
     found = {}
     call = _watched_call(layer, layer.call, found)
     call.kbnn_watchers, call.kbnn_before = found, current  # type: ignore[attr-defined]
-    # Not by setattr, which Keras would track as an attribute of the model.
+    # Keras would track an attribute that is set with setattr.
     layer.__dict__["call"] = call
     return found
 
@@ -69,9 +72,9 @@ def _unwatch(layer: Layer, thread: int) -> None:
         layer.__dict__["call"] = call.kbnn_before
 
 
-def _watched_call(layer: Layer, call: Callable[..., Any], watchers: dict[int, Watcher]) -> Callable[..., Any]:
-    # AutoGraph converts this function and, through it, the layer's own `call`, as it would without a watcher.
-    def watched_call(*args: Any, **kwargs: Any) -> Any:
+def _watched_call(layer: Layer, call: Callable[..., object], watchers: dict[int, Watcher]) -> Callable[..., object]:
+    # AutoGraph converts this function, and through it the layer's own `call`, as it would without a watcher.
+    def watched_call(*args: object, **kwargs: object) -> object:
         args, kwargs = _enter(layer, watchers, args, kwargs)
         outputs = call(*args, **kwargs)
         return _leave(layer, watchers, outputs)
@@ -80,12 +83,12 @@ def _watched_call(layer: Layer, call: Callable[..., Any], watchers: dict[int, Wa
 
 
 @tf.autograph.experimental.do_not_convert
-def _enter(layer: Layer, watchers: dict[int, Watcher], args: tuple[Any, ...], kwargs: Any) -> tuple[Any, Any]:
+def _enter(layer: Layer, watchers: dict[int, Watcher], args: Arguments, kwargs: Keywords) -> tuple[Arguments, Keywords]:
     watcher = watchers.get(threading.get_ident())
     return (args, kwargs) if watcher is None else watcher.enter(layer, args, kwargs)
 
 
 @tf.autograph.experimental.do_not_convert
-def _leave(layer: Layer, watchers: dict[int, Watcher], outputs: Any) -> Any:
+def _leave(layer: Layer, watchers: dict[int, Watcher], outputs: object) -> object:
     watcher = watchers.get(threading.get_ident())
     return outputs if watcher is None else watcher.leave(layer, outputs)

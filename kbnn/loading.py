@@ -1,11 +1,11 @@
-"""Loads models that other people made, without running code that they put into the file.
+"""Loads models from untrusted files without running code in them.
 
->>> model = kbnn.loading.load_model("model.keras")                  # only Keras's, Larq's, kbnn's and your own classes
->>> model = kbnn.loading.load_model("model.keras", trust=True)      # whatever the file asks for
+>>> model = kbnn.loading.load_model("model.keras")                  # only classes of Keras, Larq, kbnn and your own
+>>> model = kbnn.loading.load_model("model.keras", trust=True)      # anything that the file names
 
-A Keras file names Python objects, which Keras imports and calls while it loads the file. So the configuration is
-checked against a list of what may be named before Keras sees it. A class of your own is on the list once it is
-registered with `tf.keras.utils.register_keras_serializable`.
+A Keras file names Python objects, which Keras imports and calls while it loads the file. The configuration is therefore
+checked against a list of allowed names before Keras sees it. Your own classes are allowed once they are registered with
+`tf.keras.utils.register_keras_serializable`.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import inspect
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar
 
 from kbnn.errors import KbnnError, UsageError
 
@@ -25,30 +25,31 @@ if TYPE_CHECKING:
     import h5py
     import tensorflow as tf
 
-# The decoded size of everything in a file; `max_bytes` raises it.
+# Default limit of the decoded size of a file; `max_bytes` changes it.
 MAX_BYTES = 4_000_000_000
 _MAX_CONFIG_BYTES = 64_000_000
-# What a model's variables may take besides the file's own weights: counters, and state that is not saved.
+# Allowance for variables that are not in the file, such as counters and state that is not saved.
 _SLACK_BYTES = 64_000_000
 _MAX_LAYERS = 20_000
 _SAVED_MODEL = "saved_model.pb"
 _WEIGHTS = "model.weights.h5"
 _ZIP_MEMBERS = ("config.json", "metadata.json", _WEIGHTS)
 
-Json = dict[str, Any] | list[Any] | str | float | int | bool | None
+Json: TypeAlias = "dict[str, Json] | list[Json] | str | float | int | bool | None"
+Variable = TypeVar("Variable")
 
 _trusting = contextvars.ContextVar("kbnn_trusts_files", default=False)
 
 
 class UntrustedModelError(KbnnError):
-    """A file names something that could run code when it is loaded."""
+    """A file contains something that could run code when it is loaded."""
 
     parameter = "trust"
 
 
 @contextlib.contextmanager
 def trusting() -> Iterator[None]:
-    """Within the block, files are loaded without the check, as with `trust=True`."""
+    """Loads files without the check within the block, as with `trust=True`."""
     token = _trusting.set(True)
     try:
         yield
@@ -59,16 +60,16 @@ def trusting() -> Iterator[None]:
 def load_model(
     path: str | os.PathLike[str], *, trust: bool | None = None, max_bytes: int = MAX_BYTES
 ) -> "tf.keras.Model":
-    """Loads a model from a `.keras` or HDF5 file or a SavedModel that Keras wrote.
+    """Loads a model from a `.keras` file, an HDF5 file or a SavedModel that Keras wrote.
 
     Args:
         path: the file, or the folder of a SavedModel.
-        trust: load whatever the file names, which may run any code. By default, what `trusting` says.
+        trust: load anything that the file names, which may run any code. By default False, except within `trusting`.
         max_bytes: limit of the decoded size of the file's content.
 
     Raises:
         UsageError: there is no such file, or it has another suffix.
-        UntrustedModelError: the file names something that may run code.
+        UntrustedModelError: the file contains something that could run code.
         KbnnError: the file is damaged or too large, or names a class that is not registered.
     """
     file = Path(path)
@@ -86,7 +87,7 @@ def check(path: Path, *, trust: bool, max_bytes: int = MAX_BYTES) -> int:
     """Checks a file before Keras reads it, and returns the decoded size of its weights in bytes.
 
     Raises:
-        UntrustedModelError, KbnnError: as `load_model`.
+        UntrustedModelError, KbnnError: as for `load_model`.
     """
     if path.is_dir():
         from kbnn import saved_model
@@ -94,7 +95,7 @@ def check(path: Path, *, trust: bool, max_bytes: int = MAX_BYTES) -> int:
         return saved_model.check(path, trust=trust, max_bytes=max_bytes)
     is_zip, is_hdf5 = zipfile.is_zipfile(path), _is_hdf5(path)
     if is_zip and is_hdf5:
-        raise UntrustedModelError(f"'{path}' is a ZIP archive and an HDF5 file in one: save the model again")
+        raise UntrustedModelError(f"'{path}' is both a ZIP archive and an HDF5 file: save the model again")
     if is_zip:
         return _check_zip(path, trust, max_bytes)
     if not is_hdf5:
@@ -108,7 +109,7 @@ def check(path: Path, *, trust: bool, max_bytes: int = MAX_BYTES) -> int:
 def _load(path: Path, declared: int, trust: bool) -> "tf.keras.Model":
     import tensorflow as tf
 
-    # A SavedModel is restored lazily, by its own functions, which create variables in other ways.
+    # A SavedModel restores its variables lazily, with its own functions.
     bounded = contextlib.nullcontext() if path.is_dir() else _bounded_variables(path, declared)
     try:
         with bounded:
@@ -126,13 +127,13 @@ def _is_v3(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _bounded_variables(path: Path, declared: int) -> Iterator[None]:
-    """Refuses variables that together are larger than the weights in the file, before they are allocated."""
+    """Raises KbnnError before variables are allocated whose total size exceeds that of the weights in the file."""
     import tensorflow as tf
 
     limit = 2 * declared + _SLACK_BYTES
     total = 0
 
-    def create(make: Any, **arguments: Any) -> Any:
+    def create(make: Callable[..., Variable], **arguments: object) -> Variable:
         nonlocal total
         shape = tf.TensorShape(arguments.get("shape"))
         if shape.is_fully_defined():
@@ -158,7 +159,7 @@ def _check_zip(path: Path, trust: bool, max_bytes: int) -> int:
             names = [member.filename for member in members]
             if not trust and set(names) - set(_ZIP_MEMBERS):
                 other = sorted(set(names) - set(_ZIP_MEMBERS))[0]
-                raise _untrusted(path, f"it holds '{other}' besides configuration and weights")
+                raise _untrusted(path, f"it contains '{other}' in addition to configuration and weights")
             if len(set(names)) < len(names) or not {"config.json", _WEIGHTS} <= set(names):
                 raise KbnnError(
                     f"'{path}' is not a readable Keras model: it needs one config.json and one {_WEIGHTS}, received "
@@ -173,17 +174,17 @@ def _check_zip(path: Path, trust: bool, max_bytes: int) -> int:
 
 
 def _without_compile_config(config: Json) -> Json:
-    # Models are loaded with compile=False, which leaves it out.
+    # Models are loaded with compile=False, which ignores it.
     return (
         {key: value for key, value in config.items() if key != "compile_config"} if isinstance(config, dict) else config
     )
 
 
 def parse_json(path: Path, text: bytes | str) -> Json:
-    """The plain content of a configuration, whose objects are not made.
+    """Parses a configuration as plain JSON, without creating its objects.
 
     Raises:
-        KbnnError: it is too large or too deep, or not JSON.
+        KbnnError: it is too large, too deeply nested, or not JSON.
     """
     if len(text) > _MAX_CONFIG_BYTES:
         raise _too_large(path, len(text), _MAX_CONFIG_BYTES)
@@ -203,12 +204,14 @@ def _is_hdf5(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def open_hdf5(source: Any, path: Path | None = None, *, max_bytes: int = MAX_BYTES) -> Iterator["h5py.File"]:
-    """An HDF5 file to read: one that refers to no other file, and whose arrays are bounded in size.
+def open_hdf5(
+    source: Path | IO[bytes], path: Path | None = None, *, max_bytes: int = MAX_BYTES
+) -> Iterator["h5py.File"]:
+    """Opens an HDF5 file for reading, and checks that it refers to no other file and that its arrays are not too large.
 
     Args:
-        source: a path, or a file object that `path` names in errors.
-        path: what errors name.
+        source: a path or a file object.
+        path: the path for error messages; required for a file object.
         max_bytes: limit of the arrays' size in memory.
 
     Raises:
@@ -217,7 +220,7 @@ def open_hdf5(source: Any, path: Path | None = None, *, max_bytes: int = MAX_BYT
     """
     import h5py
 
-    path = Path(source) if path is None else path
+    path = Path(str(source)) if path is None else path
     try:
         file = h5py.File(source, "r")
     except OSError as error:
@@ -239,7 +242,7 @@ def _unreadable_hdf5(path: Path, error: Exception) -> KbnnError:
 
 
 def _datasets(file: "h5py.File", path: Path) -> Iterator[tuple[str, int]]:
-    """Each array's name and size in bytes. Links within the file lead to what is found here as well."""
+    """The name and size in bytes of each array. Links within the file are skipped, since their targets are included."""
     import h5py
 
     waiting: list[h5py.Group] = [file]
@@ -266,7 +269,7 @@ def _datasets(file: "h5py.File", path: Path) -> Iterator[tuple[str, int]]:
 
 
 def stored_bytes(file: "h5py.File") -> int:
-    """Size in memory of all arrays of a file that `open_hdf5` has checked."""
+    """The size in memory of all arrays of a file that was opened with `open_hdf5`."""
     return sum(size for _, size in _datasets(file, Path(file.filename)))
 
 
@@ -274,35 +277,35 @@ def _attribute(path: Path, file: "h5py.File", name: str) -> bytes | str:
     value = file.attrs.get(name)
     if not isinstance(value, bytes | str):
         raise KbnnError(
-            f"'{path}' holds no model: its attribute '{name}' is missing; it may be a file of weights alone, which "
-            f"kbnn.weights.load reads into a network"
+            f"'{path}' does not contain a model: its attribute '{name}' is missing; if it is a weight file, load it "
+            f"into a network with kbnn.weights.load"
         )
     return value
 
 
 # --- the configuration ----------------------------------------------------------------------------------------------
 
-# Keras's own layers that hold code or graphs, call any method, or read files.
+# Classes of Keras that contain code or graphs, call arbitrary methods, or read files.
 _REFUSED_CLASSES = {
-    "Lambda": "holds Python code",
-    "TensorFlowOpLayer": "holds any TensorFlow operation",
+    "Lambda": "contains Python code",
+    "TensorFlowOpLayer": "contains any TensorFlow operation",
     "ClassMethod": "calls a method by name",
     "InstanceMethod": "calls a method by name",
     "InstanceProperty": "reads a property by name",
     "StringLookup": "reads a file",
     "IntegerLookup": "reads a file",
     "TextVectorization": "reads a file",
-    "DenseFeatures": "holds feature columns",
-    "SequenceFeatures": "holds feature columns",
-    "LinearModel": "is no layer",
-    "__lambda__": "holds Python code",
+    "DenseFeatures": "contains feature columns",
+    "SequenceFeatures": "contains feature columns",
+    "LinearModel": "is not a layer",
+    "__lambda__": "contains Python code",
     "__typespec__": "names a type by its module",
     "CompositeTensor": "names a type",
 }
-# Plain values in a dictionary of this shape.
+# Plain values that Keras stores as dictionaries with a class name.
 _VALUES = ("__tuple__", "__ellipsis__", "__bytes__", "__numpy__", "__tensor__", "TensorShape")
 _OP_LAYERS = ("TFOpLambda", "SlicingOpLambda")
-# Whole namespaces of TensorFlow that only compute.
+# Namespaces of TensorFlow whose functions only compute.
 _OP_NAMESPACES = ("math.", "nn.", "linalg.", "bitwise.", "signal.", "quantization.", "__operators__.")
 _OPS = frozenset(
     [
@@ -455,12 +458,12 @@ _OPS = frozenset(
 
 
 def check_config(path: Path, config: Json) -> None:
-    """Checks that a configuration names nothing but what may be loaded.
+    """Checks that a configuration contains only objects that may be loaded.
 
-    Every dictionary that Keras could turn into an object is looked at, wherever it is.
+    Every dictionary that Keras could turn into an object is checked, at any depth.
 
     Raises:
-        UntrustedModelError: it names something else; the layer is named.
+        UntrustedModelError: it contains another object; the message names its layer.
     """
     waiting: list[tuple[Json, str]] = [(config, "")]
     while waiting:
@@ -478,20 +481,18 @@ def check_config(path: Path, config: Json) -> None:
             raise _untrusted(path, f"layer '{layer}' has a constant of a composite type")
 
 
-def _check_order(path: Path, config: dict[str, Any]) -> None:
-    """Refuses a functional model whose layers wait for each other: Keras would try to build it for ever."""
+def _check_order(path: Path, config: dict[str, Json]) -> None:
+    """Raises KbnnError if the layers of a functional model depend on each other in a cycle: Keras would not finish."""
     layers = config.get("layers")
     if not isinstance(layers, list) or "input_layers" not in config:
         return
     if len(layers) > _MAX_LAYERS:
         raise KbnnError(f"'{path}' has {len(layers):,} layers, the limit is {_MAX_LAYERS:,}: split the model")
-    known = {each["name"]: each for each in layers if isinstance(each, dict) and isinstance(each.get("name"), str)}
+    known = {str(each["name"]): each for each in layers if isinstance(each, dict) and isinstance(each.get("name"), str)}
     # A model that is used as a layer has been called once before.
-    calls = {
-        name: int(isinstance(each.get("config"), dict) and "layers" in each["config"]) for name, each in known.items()
-    }
+    calls = {name: int(_is_model(each.get("config"))) for name, each in known.items()}
     inputs = {name for name, each in known.items() if each.get("class_name") == "InputLayer"}
-    waiting = {name: list(each.get("inbound_nodes") or []) for name, each in known.items()}
+    waiting = {name: _inbound_nodes(each) for name, each in known.items()}
     moved = True
     while moved:
         moved = False
@@ -504,10 +505,19 @@ def _check_order(path: Path, config: dict[str, Any]) -> None:
                 moved = True
     stuck = [name for name, nodes in waiting.items() if nodes]
     if stuck:
-        raise KbnnError(f"'{path}' is damaged: layer '{stuck[0]}' waits for its own output; save the model again")
+        raise KbnnError(f"'{path}' is damaged: layer '{stuck[0]}' depends on its own output; save the model again")
 
 
-def _references(value: Json, known: dict[str, Any]) -> Iterator[tuple[str, int]]:
+def _is_model(config: Json) -> bool:
+    return isinstance(config, dict) and "layers" in config
+
+
+def _inbound_nodes(layer: dict[str, Json]) -> list[Json]:
+    nodes = layer.get("inbound_nodes")
+    return list(nodes) if isinstance(nodes, list) else []
+
+
+def _references(value: Json, known: Container[str]) -> Iterator[tuple[str, int]]:
     """The layers whose outputs a call takes, and which of their calls: `[layer, call, output, ...]` at any depth."""
     waiting = [value]
     while waiting:
@@ -520,20 +530,20 @@ def _references(value: Json, known: dict[str, Any]) -> Iterator[tuple[str, int]]
             waiting.extend(value)
 
 
-def _layer_name(value: dict[str, Any]) -> str | None:
+def _layer_name(value: dict[str, Json]) -> str | None:
     inner = value.get("config")
     name = inner.get("name") if isinstance(inner, dict) else None
     return name if isinstance(name, str) else None
 
 
-def _refusal(value: dict[str, Any]) -> str | None:
-    """Why a dictionary may not be made an object; None where it may, or is none."""
+def _refusal(value: dict[str, Json]) -> str | None:
+    """Why Keras must not turn a dictionary into an object; None if it may, or if it does not describe an object."""
     if "class_name" not in value:
         return None
     name, module = value["class_name"], value.get("module")
     registered = value.get("registered_name")
     if not isinstance(name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
-        return "is described in a way that Keras does not write"
+        return "has a description that Keras would not write"
     if name in _REFUSED_CLASSES:
         return f"is or has a {name}, which {_REFUSED_CLASSES[name]}"
     if name in _VALUES:
@@ -551,7 +561,7 @@ def _refusal(value: dict[str, Any]) -> str | None:
 
 
 def is_unknown_class(name: object) -> bool:
-    """Whether no class of that name could be made by Keras's older formats, which find classes by name."""
+    """Whether Keras's older formats, which look classes up by name, cannot find a class of that name."""
     return (
         isinstance(name, str) and name not in {*_REFUSED_CLASSES, *_OP_LAYERS} and not _is_known_class(name, None, None)
     )
@@ -564,11 +574,11 @@ def _full(module: str | None, name: object) -> str:
 def _op_refusal(config: object) -> str | None:
     function = config.get("function") if isinstance(config, dict) else None
     if not isinstance(function, str):
-        return "calls an operation without a name"
+        return "calls an operation that has no name"
     name = function.removeprefix("compat.v1.")
     if name in _OPS or name.startswith(_OP_NAMESPACES):
         return None
-    return f"calls tf.{function}, which is not an operation of arithmetic or shape"
+    return f"calls tf.{function}, which is not an arithmetic or shape operation"
 
 
 def _is_known_class(name: str, module: str | None, registered: str | None) -> bool:
@@ -592,7 +602,7 @@ def _is_known_function(name: object, module: str | None) -> bool:
 
 
 def _registered() -> dict[str, object]:
-    """What is registered with Keras in this process: Larq's classes, kbnn's and the user's."""
+    """The objects that are registered with Keras in this process: those of Larq, kbnn and the user."""
     import tensorflow as tf
 
     # Resolves the lazily loaded Keras, with which Larq's and kbnn's classes register.
@@ -609,7 +619,7 @@ def _keras_module(module: str) -> str:
 
 @functools.cache
 def _keras_classes() -> frozenset[tuple[str, str]]:
-    """Module and name of every public class of Keras that a file may name."""
+    """The module and name of every public class of Keras that a file may contain."""
     import tensorflow as tf
 
     keras = tf.keras
@@ -644,7 +654,7 @@ def _keras_classes() -> frozenset[tuple[str, str]]:
 
 @functools.cache
 def _keras_functions() -> frozenset[str]:
-    """Keras's activations, losses and metrics that are functions."""
+    """The names of Keras's activations, losses and metrics that are functions."""
     import tensorflow as tf
 
     spaces = (tf.keras.activations, tf.keras.losses, tf.keras.metrics)

@@ -1,4 +1,4 @@
-"""The papers' methods by name, alone and composed: the quantizers, scale, penalty and activation of binary layers.
+"""The papers' methods by name, alone and combined: quantizers, scale, penalty and activation of binary layers.
 
 >>> method = kbnn.methods.get("irnet+ml+bma")
 >>> y = method.convolution(x, 64, 3, name="block1_conv1")
@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import larq as lq
 import tensorflow as tf
@@ -31,7 +31,9 @@ from kbnn.quantizers.base import ScaleScope
 from kbnn.registry import Registry
 from kbnn.regularizers import Euclidean, Manhattan, MedianLoss
 
-# A layer put on a tensor, given the tensor and the layer's name.
+Penalty = TypeVar("Penalty", MedianLoss | None, Manhattan | Euclidean | None)
+
+# Applies a layer to a tensor, given the tensor and a name.
 Step = Callable[[tf.Tensor, str], tf.Tensor]
 
 
@@ -72,7 +74,7 @@ def _rprelu(x: tf.Tensor, name: str) -> tf.Tensor:
     return RPReLU(name=name)(x)
 
 
-# What can follow a shortcut's addition, by name.
+# Activations after a shortcut's addition, by name.
 ACTIVATIONS: dict[str, Step | None] = {
     "none": None,
     "hard_tanh": _hard_tanh,
@@ -82,31 +84,31 @@ ACTIVATIONS: dict[str, Step | None] = {
 }
 
 
-# A quantizer's registered name, a class or function that makes one, or a quantizer, which every layer gets a copy of.
+# A quantizer's registered name, a class or function that creates one, or a quantizer that each layer gets a copy of.
 QuantizerSource: TypeAlias = str | Callable[[], lq.quantizers.Quantizer] | lq.quantizers.Quantizer
 
 
 @dataclass(frozen=True)
 class Method:
-    """What makes one network binary.
+    """A binarization method: how the layers of a network are made binary.
 
-    Every layer gets quantizers and constraints of its own: names and quantizers become functions that make them.
-    Penalties are shared by the layers of a network, so that one number sets their strength and the median loss knows
-    how many layers it averages over. For another network, `get` the method again or take `fresh()`.
+    Each layer gets its own quantizers and constraints: names and quantizers are converted to functions that create
+    them. Penalties are shared by all layers of a network, so that a single variable sets their strength and the median
+    loss knows the number of layers. For another network, call `get` again or use `fresh()`.
 
     Args:
-        name: what `get` knows the method by, and what a run's records call it; filled in by `get`.
-        base: the name without modifiers; filled in by `get`.
-        input_quantizer: binarizes activations; None leaves them real.
-        kernel_quantizer: binarizes kernels; None leaves them real.
-        kernel_constraint: makes the constraint of a latent kernel.
+        name: the name in the registry and in the records of runs; set by `get`.
+        base: the name without modifiers; set by `get`.
+        input_quantizer: binarizes activations; None leaves them real-valued.
+        kernel_quantizer: binarizes kernels; None leaves them real-valued.
+        kernel_constraint: creates the constraint of a latent kernel.
         kernel_regularizer: the penalty of latent kernels.
-        scale: of the output, see `kbnn.layers.BinaryConv2D`.
-        scale_scope: "filter" or "layer", see there.
-        scale_initializer: see there.
-        scale_regularizer: see there.
-        before: layers in front of each sign.
-        after: the layer behind each shortcut's addition.
+        scale: scale of the output, see `kbnn.layers.BinaryConv2D`.
+        scale_scope: "filter" or "layer", see `kbnn.layers.BinaryConv2D`.
+        scale_initializer: see `kbnn.layers.BinaryConv2D`.
+        scale_regularizer: see `kbnn.layers.BinaryConv2D`.
+        before: layers before each sign.
+        after: the layer after each shortcut's addition.
         scales_activations: whether XNOR-Net's K multiplies the output.
 
     Example:
@@ -151,7 +153,7 @@ class Method:
             name: "none", "hard_tanh", "prelu", "rprelu" or "maxout" (two slopes, AdaBin).
 
         Raises:
-            UsageError: an unknown name; near names are offered.
+            UsageError: an unknown name; close names are suggested.
         """
         if name not in ACTIVATIONS:
             raise unknown("activation", name, ACTIVATIONS)
@@ -167,11 +169,9 @@ class Method:
         groups: int = 1,
         *,
         name: str,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> tf.Tensor:
-        """One binary convolution with the method's layers in front of its sign.
-
-        `(B, H, W, C)` to `(B, H', W', filters)`.
+        """A binary convolution, with the method's layers before its sign: `(B, H, W, C)` to `(B, H', W', filters)`.
 
         Args:
             x: real-valued activations.
@@ -179,8 +179,8 @@ class Method:
             kernel_size: height and width, or one number for both.
             strides: vertical and horizontal, or one number for both.
             padding: "same" or "valid".
-            groups: as `BinaryConv2D`.
-            name: of the convolution; the names of the layers in front of it begin with it.
+            groups: as for `BinaryConv2D`.
+            name: name of the convolution; the names of the layers before it begin with it.
             **kwargs: further arguments of `BinaryConv2D`, which override the method's.
         """
         layer = BinaryConv2D(
@@ -195,14 +195,14 @@ class Method:
         x = self._prepared(x, name)
         return self._scaled(layer(x), x, name, kernel_size, strides, padding)
 
-    def dense(self, x: tf.Tensor, units: int, *, name: str, **kwargs: Any) -> tf.Tensor:
-        """`(B, C)` to `(B, units)`, as `convolution`."""
+    def dense(self, x: tf.Tensor, units: int, *, name: str, **kwargs: object) -> tf.Tensor:
+        """A binary dense layer, with the method's layers before its sign: `(B, C)` to `(B, units)`."""
         layer = BinaryDense(units, name=name, **{**self.layer_arguments(), **kwargs})
         x = self._prepared(x, name)
-        return self._scaled(layer(x), x, name, 1)
+        return self._scaled(layer(x), x, name)
 
     def activation(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
-        """The method's activation behind a shortcut's addition; most methods have none."""
+        """Applies the method's activation after a shortcut's addition; most methods have none."""
         return x if self.after is None else self.after(x, name)
 
     def _prepared(self, x: tf.Tensor, name: str) -> tf.Tensor:
@@ -210,14 +210,24 @@ class Method:
             x = step(x, name)
         return x
 
-    def _scaled(self, y: tf.Tensor, x: tf.Tensor, name: str, *window: Any) -> tf.Tensor:
-        """The output `y` of input `x`, multiplied by the magnitude of `x` if the method says so."""
-        return ActivationScale(*window, name=f"{name}_magnitude")([y, x]) if self.scales_activations else y
+    def _scaled(
+        self,
+        y: tf.Tensor,
+        x: tf.Tensor,
+        name: str,
+        kernel_size: int | tuple[int, int] = 1,
+        strides: int | tuple[int, int] = 1,
+        padding: str = "same",
+    ) -> tf.Tensor:
+        """The output `y` for input `x`, multiplied by the magnitude of `x` if the method scales activations."""
+        if not self.scales_activations:
+            return y
+        return ActivationScale(kernel_size, strides, padding, name=f"{name}_magnitude")([y, x])
 
     def layer_arguments(self) -> dict[str, Any]:
-        """The keyword arguments of one `BinaryConv2D` or `BinaryDense`, for models that are written by hand.
+        """The keyword arguments of a `BinaryConv2D` or `BinaryDense`, for hand-written models.
 
-        They do not include the method's layers in front of the sign and behind the addition.
+        They do not include the method's layers before the sign and after the addition.
         """
         return {
             "input_quantizer": _made(self.input_quantizer),
@@ -232,10 +242,10 @@ class Method:
 
 
 def _maker(source: QuantizerSource | None, what: str) -> Callable[[], lq.quantizers.Quantizer] | None:
-    """A function that makes new quantizers.
+    """A function that creates quantizers.
 
     Raises:
-        UsageError: an unknown name; near names are offered.
+        UsageError: an unknown name; close names are suggested.
     """
     if isinstance(source, str):
         quantizers.get(source, what)
@@ -252,7 +262,7 @@ def _made(source: QuantizerSource | None) -> lq.quantizers.Quantizer | None:
     return source() if callable(source) else None
 
 
-def _copied(regularizer: Any) -> Any:
+def _copied(regularizer: Penalty) -> Penalty:
     return regularizer and type(regularizer)(float(regularizer.strength.numpy()))
 
 
@@ -260,7 +270,7 @@ def register(name: str) -> Callable[[Callable[[], Method]], Callable[[], Method]
     """Registers a function that returns a `Method` under a name. Its docstring's first line describes the method.
 
     Raises:
-        UsageError: a name that is taken, or one with a "+", which separates modifiers.
+        UsageError: the name is taken or contains a "+", which separates modifiers.
 
     Example:
         >>> @kbnn.methods.register("mine")
@@ -281,7 +291,7 @@ def register(name: str) -> Callable[[Callable[[], Method]], Callable[[], Method]
 
 def _adopt(name: str, found: object) -> None:
     if not callable(found):
-        raise UsageError(f"an entry point of '{_METHODS.group}' names a module or a function: received {found!r}")
+        raise UsageError(f"an entry point of '{_METHODS.group}' must name a module or a function: received {found!r}")
     register(name)(cast(Callable[[], Method], found))
 
 
@@ -290,7 +300,7 @@ _METHODS: Registry[Callable[[], Method]] = Registry("method", "kbnn.methods", _a
 
 @register("float")
 def _real_twin() -> Method:
-    """The real-valued twin, with a clip instead of the sign (`float+relu`: a ReLU). Its weights load by name."""
+    """The real-valued twin, with a clip instead of the sign (`float+relu`: a ReLU); its weights load by name."""
     return Method(before=(_clip,))
 
 
@@ -310,7 +320,7 @@ def _xnor() -> Method:
 
 @register("dorefa")
 def _dorefa() -> Method:
-    """DoReFa-Net at 1 bit: one scale per layer, and kernel gradients that pass unchanged."""
+    """DoReFa-Net at 1 bit: one scale per layer, and kernel gradients passed through unchanged."""
     return Method(input_quantizer="ste", kernel_quantizer="dorefa")
 
 
@@ -377,13 +387,13 @@ def _adabin() -> Method:
 
 @register("presb")
 def _presb() -> Method:
-    """PresB-Net's leaky signs (code) and magnitude-aware kernels; the networks presb* have the rest."""
+    """PresB-Net's leaky signs (from its code) and magnitude-aware kernels; the rest is part of the networks presb*."""
     return Method(input_quantizer="leaky_ste", kernel_quantizer="magnitude_aware")
 
 
 @dataclass(frozen=True)
 class _Modifier:
-    """A function that changes a method, and the only base that it fits, if there is one."""
+    """A function that changes a method, and the only base that accepts it, if it is limited to one."""
 
     change: Callable[[Method], Method]
     only: str | None
@@ -403,7 +413,7 @@ def _modifier(name: str, only: str | None = None) -> Callable[[Callable[[Method]
 
 @_modifier("std")
 def _with_standardized_kernels(method: Method) -> Method:
-    """`+std`: standardized kernels. The scale of the base's kernel quantizer moves to the output."""
+    """`+std`: standardized kernels. The scale of the base's kernel quantizer becomes the layer's output scale."""
     scope = getattr(method.layer_arguments()["kernel_quantizer"], "scale_scope", None)
     moved = {} if scope is None else {"scale": "mean_abs", "scale_scope": scope}
     return dataclasses.replace(method, kernel_quantizer="standardized", **moved)
@@ -411,7 +421,7 @@ def _with_standardized_kernels(method: Method) -> Method:
 
 @_modifier("k", only="xnor")
 def _with_activation_scale(method: Method) -> Method:
-    """`xnor+k`: multiplies the output by K, the magnitude of the activations under the kernel. K does not fold."""
+    """`xnor+k`: multiplies the output by K, the magnitude of the activations under the kernel; K is not folded."""
     return dataclasses.replace(method, scales_activations=True)
 
 
@@ -438,9 +448,9 @@ def _with_relu(method: Method) -> Method:
 def _with_authors_code(method: Method) -> Method:
     """`siman+code`: standardized samples before the sign, clamped kernels, PReLU after the addition.
 
-    The kernel quantizer's gradient goes by magnitude, through the unbiased variance; after each update the latent
-    weights are centred and clamped between the layer's percentiles. See `kbnn.quantizers.HalfHalf`. None of this is in
-    the paper. What the code changes in the network are options of the network.
+    The kernel quantizer has the gradient "magnitude" with the unbiased variance; after each update, the latent weights
+    are centred and clamped to the layer's percentiles. See `kbnn.quantizers.HalfHalf`. None of this is in the paper.
+    The code's changes to the network itself are options of the network.
     """
     return dataclasses.replace(
         method,
@@ -452,7 +462,7 @@ def _with_authors_code(method: Method) -> Method:
 
 @_modifier("real")
 def _with_nothing_binarized(method: Method) -> Method:
-    """`+real`: the same layers without quantizers, as PresB-Net's paper pre-trains every network that it compares."""
+    """`+real`: the same layers without quantizers, as in the pre-training of PresB-Net's paper."""
     return dataclasses.replace(
         method,
         input_quantizer=None,
@@ -471,15 +481,15 @@ def names() -> list[str]:
 
 
 def modifiers() -> list[str]:
-    """What can be added to a base method with `+`, in the order of application."""
+    """The modifiers that can be added to a base method with `+`, in the order of application."""
     return list(_MODIFIERS)
 
 
 def describe(name: str) -> str:
-    """One line about a base method or a modifier (`"+ml"`).
+    """A one-line description of a base method or a modifier (`"+ml"`).
 
     Raises:
-        UsageError: an unknown name; near names are offered.
+        UsageError: an unknown name; close names are suggested.
     """
     modifier = _MODIFIERS.get(name.removeprefix("+")) if name.startswith("+") else None
     function = _METHODS.get(name) if modifier is None else modifier.change
@@ -490,8 +500,8 @@ def get(name: str) -> Method:
     """The method of a name: a base, or a base with modifiers, such as "xnor+std+ml+bma" (ML+BMA's algorithm 1).
 
     Raises:
-        UsageError: an unknown base or modifier (near names are offered), a modifier that is named twice, or one that
-            does not fit the base.
+        UsageError: an unknown base or modifier (close names are suggested), a repeated modifier, or one that does not
+            fit the base.
     """
     base, *added = name.split("+")
     method = _METHODS.get(base)()
@@ -503,7 +513,7 @@ def get(name: str) -> Method:
             raise unknown(f"modifier of method {base}", modifier, _MODIFIERS)
         _check_fits(method, modifier)
     if len(set(added)) < len(added):
-        raise UsageError(f"method '{name}' names a modifier twice; name each once")
+        raise UsageError(f"method '{name}' repeats a modifier; name each one once")
     for modifier in (key for key in _MODIFIERS if key in added):
         method = dataclasses.replace(_MODIFIERS[modifier].change(method), name=f"{method.name}+{modifier}")
     return method
@@ -520,9 +530,9 @@ def _check_fits(method: Method, modifier: str) -> None:
 
 
 def name_of(method: Method) -> str:
-    """The name by which `get` finds a method; one that is not registered yet is registered under its own name.
+    """The name by which `get` finds a method; a method that is not registered yet is registered under its own name.
 
-    Recipes and runs record this name. To resume a run in another process, register the method there, too.
+    Recipes and runs record this name. To resume a run in another process, register the method there as well.
 
     Raises:
         UsageError: a method without a name, or with the name of a different one.
@@ -543,7 +553,7 @@ def name_of(method: Method) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Given:
-    """Stands for a registered function: returns the method that a recipe was given."""
+    """Takes the place of a registered function for a `Method` object that was passed to a recipe."""
 
     method: Method
 
@@ -554,13 +564,13 @@ class _Given:
 _GIVEN: set[Callable[[], Method]] = set()
 
 
-def _settings(method: Method) -> tuple[Any, ...]:
-    """What a method decides, to be compared."""
+def _settings(method: Method) -> tuple[object, ...]:
+    """The settings of a method, in a form that can be compared."""
     arguments = {key: _comparable(value) for key, value in method.layer_arguments().items()}
     return arguments, method.before, method.after, method.scales_activations
 
 
-def _comparable(value: Any) -> Any:
+def _comparable(value: object) -> object:
     """A quantizer, constraint or regularizer as its class and configuration, without automatic names."""
     if isinstance(value, dict):
         return {key: _comparable(item) for key, item in value.items() if key not in ("name", "build_config")}

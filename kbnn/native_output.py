@@ -1,4 +1,4 @@
-"""Native libraries write to file descriptor 2 whatever Python does; this module holds that output back."""
+"""Captures what native libraries write to stderr, which bypasses Python's `sys.stderr`."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import IO
 
 
 class Log:
-    """What was written while stderr was held back."""
+    """The captured output."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -20,20 +20,20 @@ class Log:
         return self._file.read().decode(errors="replace")
 
     def lines(self, prefix: str) -> list[str]:
-        """The distinct lines that begin with `prefix`, without it."""
+        """The distinct lines that begin with `prefix`, with the prefix removed."""
         found = [line.removeprefix(prefix).strip() for line in self.text().splitlines() if line.startswith(prefix)]
         return list(dict.fromkeys(found))
 
 
-# The descriptor belongs to the whole process: one thread at a time may exchange it.
+# The file descriptor belongs to the whole process, so only one thread at a time may replace it.
 _LOCK = threading.RLock()
 
 
 @contextlib.contextmanager
 def held_stderr(show_on_error: bool = False) -> Iterator[Log]:
-    """Holds back everything written to stderr within the block; `show_on_error` prints it if the block raises.
+    """Captures everything written to stderr within the block; with `show_on_error`, prints it if the block raises.
 
-    Blocks of several threads run one after the other.
+    Blocks in different threads run one after the other.
     """
     with _LOCK:
         yield from _held(show_on_error)

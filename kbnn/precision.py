@@ -1,6 +1,4 @@
-"""Mixed precision is for training: networks are evaluated and deployed in float32."""
-
-from typing import Any
+"""Converts networks that were trained in mixed precision to float32, for evaluation and deployment."""
 
 import tensorflow as tf
 
@@ -9,10 +7,10 @@ from kbnn.errors import KbnnError
 
 
 def in_float32(model: tf.keras.Model) -> tf.keras.Model:
-    """The model itself if all its layers compute in float32, otherwise a copy that does, with the same weights.
+    """The model itself if all its layers compute in float32, otherwise a float32 copy with the same weights.
 
     Raises:
-        KbnnError: a subclassed model computes in another type, so that it cannot be rebuilt.
+        KbnnError: a subclassed model computes in another type and cannot be rebuilt.
     """
     if not any(_is_other_float(layer.compute_dtype) for layer in structure.layers(model)):
         return model
@@ -27,8 +25,8 @@ def in_float32(model: tf.keras.Model) -> tf.keras.Model:
     return copy
 
 
-def _float32_inputs(model: tf.keras.Model) -> list[Any] | None:
-    """Inputs instead of a graph's own ones, which cloning would leave in their type."""
+def _float32_inputs(model: tf.keras.Model) -> list[tf.Tensor] | None:
+    """Float32 inputs for a clone of a graph network, which would otherwise keep their data types; None if not needed."""
     if not getattr(model, "_is_graph_network", False) or not any(_is_other_float(x.dtype.name) for x in model.inputs):
         return None
     names = model.input_names
@@ -38,13 +36,13 @@ def _float32_inputs(model: tf.keras.Model) -> list[Any] | None:
     ]
 
 
-def _float32_layer(layer: Any) -> Any:
+def _float32_layer(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
     if isinstance(layer, tf.keras.Model):
         return in_float32(layer)
     return layer.__class__.from_config(_float32_config(layer.get_config()))
 
 
-def _float32_config(config: Any) -> Any:
+def _float32_config(config: object) -> object:
     """The configuration with every policy replaced, including those of a layer's quantizers."""
     if isinstance(config, dict):
         return {
@@ -62,6 +60,6 @@ def _is_other_float(dtype: str | None) -> bool:
     return dtype is not None and tf.as_dtype(dtype).is_floating and dtype != "float32"
 
 
-def _is_integer(dtype: Any) -> bool:
-    """Whether a configured type is that of integers, such as an embedding's input; policies are not."""
+def _is_integer(dtype: object) -> bool:
+    """Whether a configured type is an integer type, as of an embedding's input; policies are not."""
     return isinstance(dtype, str) and not dtype.startswith("mixed_") and not tf.as_dtype(dtype).is_floating

@@ -1,22 +1,22 @@
-"""Text that comes from elsewhere (a file, a device, a folder), made safe to print and to open in a spreadsheet."""
+"""Makes text from files, devices and folders safe to print and to open in a spreadsheet."""
 
 import re
 
 # Control characters, line and paragraph separators, surrogates, and the marks that reorder text.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_IN_LINES = re.compile(_UNSAFE.pattern.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f"))
-# Spreadsheets take a cell that starts so for a formula.
+# Spreadsheets interpret cells that start like this as formulas.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def printable(text: object, *, lines: bool = False, longest: int | None = None) -> str:
-    """Text in which control characters are written as escapes, so that a terminal shows them and does not obey them.
+    """Replaces control characters with escapes, so that a terminal shows them instead of executing them.
 
     Args:
-        text: what to print.
-        lines: keeps line feeds.
-        longest: cuts the result to so many characters.
+        text: the text to print.
+        lines: keep line feeds.
+        longest: maximum length of the result; longer text is cut.
 
     Example:
         >>> printable("\\x1b[2J")
@@ -27,7 +27,7 @@ def printable(text: object, *, lines: bool = False, longest: int | None = None) 
 
 
 def cell(value: object) -> object:
-    """A CSV cell that no spreadsheet takes for a formula: text that starts with = + - @ gets an apostrophe in front."""
+    """A CSV cell that is not interpreted as a formula: text that starts with = + - @ is prefixed with an apostrophe."""
     if not isinstance(value, str):
         return value
     text = printable(value)

@@ -1,4 +1,4 @@
-"""Registries of named things: kbnn's own, and those of other installed packages."""
+"""Registries of named objects, which other installed packages can extend."""
 
 import importlib.metadata
 import warnings
@@ -13,14 +13,14 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Values of one kind by name and alias.
 
-    A name that is not known is looked for in the entry points of `group`, so that an installed package can add its
-    own. An entry point names a module that registers when it is imported, or the object itself, which `adopt` then
-    registers under the entry point's name.
+    Unknown names are looked up in the entry points of `group`, so that installed packages can add their own. An entry
+    point names a module that registers its objects on import, or an object, which `adopt` registers under the entry
+    point's name.
 
     Args:
-        kind: what the values are, for error messages: "method".
-        group: of entry points, such as "kbnn.methods".
-        adopt: registers an object of an entry point that is not registered yet, given the name and the object.
+        kind: the kind of values, for error messages, such as "method".
+        group: group of entry points, such as "kbnn.methods".
+        adopt: registers the object of an entry point, given a name and the object, unless it is already registered.
     """
 
     def __init__(self, kind: str, group: str, adopt: Callable[[str, object], None]) -> None:
@@ -35,11 +35,11 @@ class Registry(Generic[T]):
     def add(self, name: str, value: T, source: object, aliases: Iterable[str] = ()) -> None:
         """Registers a value.
 
-        Registering the same class or function again, as when a notebook's cell runs twice, replaces it.
+        Registering the same class or function again, as when a notebook cell is rerun, replaces it.
 
         Args:
-            name: to list it under.
-            value: what `get` returns.
+            name: the name in `names`.
+            value: the value that `get` returns.
             source: the class or function that defines the value.
             aliases: further names for `get`.
 
@@ -52,23 +52,23 @@ class Registry(Generic[T]):
             taken = self._sources.get(known)
             if taken is not None and _definition(taken) != _definition(source):
                 raise UsageError(
-                    f"cannot register {self.kind} '{known}': {'.'.join(_definition(taken))} has that name; choose "
-                    f"another one"
+                    f"cannot register {self.kind} '{known}': the name is taken by {'.'.join(_definition(taken))}; "
+                    f"choose another one"
                 )
         self._values[name] = value
         self._sources |= dict.fromkeys((name, *aliases), source)
         self._aliases |= dict.fromkeys(aliases, name)
 
     def get(self, name: str, what: str | None = None, among: Callable[[T], bool] = lambda _: True) -> T:
-        """The value of a name or alias.
+        """The value with a name or alias.
 
         Args:
-            name: which one.
-            what: what the name stands for, in the error message; the registry's kind by default.
-            among: which values the error message offers.
+            name: the name or alias.
+            what: what the name stands for, in the error message; by default the registry's kind.
+            among: which values the error message suggests.
 
         Raises:
-            UsageError: the name is not registered; near names are offered.
+            UsageError: the name is not registered; close names are suggested.
         """
         if name not in self:
             raise unknown(what or self.kind, name, [known for known in self.names() if among(self._values[known])])
@@ -98,7 +98,7 @@ class Registry(Generic[T]):
                 if ":" in entry.value and not is_registered:
                     self._adopt(entry.name, found)
             except Exception as error:
-                # One broken package must not take all others with it.
+                # A broken package must not break the others.
                 warnings.warn(
                     f"{self.kind} '{entry.name}' ({entry.value}) cannot be loaded: {type(error).__name__}: {error}; "
                     f"fix or uninstall the package that provides it",
@@ -108,5 +108,5 @@ class Registry(Generic[T]):
 
 
 def _definition(source: object) -> tuple[str, str]:
-    """Where a class or function is defined."""
+    """The module and qualified name of a class or function."""
     return getattr(source, "__module__", ""), getattr(source, "__qualname__", repr(source))

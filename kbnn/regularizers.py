@@ -2,12 +2,11 @@
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 from kbnn import structure
-from kbnn._keras import serializable
+from kbnn._keras import Config, serializable
 from kbnn.errors import UsageError
 
 
@@ -34,8 +33,8 @@ def _mean_where(w: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
 class AdjustablePenalty(tf.__internal__.tracking.AutoTrackable, tf.keras.regularizers.Regularizer):
     """A penalty with a factor λ that can change during training: `regularizer.strength.assign(x)`.
 
-    λ is a variable, so a schedule reaches a training step that is already compiled. Checkpoints keep it; it is not one
-    of the layer's weights.
+    λ is a variable, so that a schedule affects training steps that are already compiled. It is saved in checkpoints,
+    but it is not one of the layer's weights.
     """
 
     def __init__(self, strength: float) -> None:
@@ -44,20 +43,20 @@ class AdjustablePenalty(tf.__internal__.tracking.AutoTrackable, tf.keras.regular
         with tf.init_scope():
             self.strength = tf.Variable(strength, trainable=False, dtype=tf.float32, name="strength")
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {"strength": float(self.strength.numpy())}
 
 
 @serializable
 class MedianLoss(AdjustablePenalty):
-    """The median loss of a network, λ/L·Σ over its L binarized layers; one object is shared by all of them.
+    """The median loss of a network, λ/L·Σ over its L binarized layers, which share one object of this class.
 
     Loss of each layer: λ/L·abs(mean(W) - (mean(W₊) + mean(W₋))/2), see `median_loss`. The object counts the kbnn
-    layers that are built with it, and copies in saved or cloned layers keep the count. With other layers, pass it.
+    layers that are built with it, and copies in saved or cloned layers keep the count. For other layers, pass L.
 
     Args:
         strength: λ.
-        layers: L; counted by default.
+        layers: L; by default the number of kbnn layers built with this object.
 
     Example:
         >>> median_loss = kbnn.regularizers.MedianLoss(1e-4)
@@ -86,7 +85,7 @@ class MedianLoss(AdjustablePenalty):
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         return self.strength / self.layers * median_loss(w)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         counted = len(self._attached) or None
         return {**super().get_config(), "layers": self._stated_layers or counted}
 
@@ -150,7 +149,7 @@ class Euclidean(AdjustablePenalty):
 
 
 def binarized_kernels(model: tf.keras.Model) -> list[tf.Variable]:
-    """The trainable latent kernels that a model's layers binarize, ours and Larq's, which weight decay usually skips.
+    """The trainable latent kernels of a model's binary layers, kbnn's and Larq's, which weight decay usually skips.
 
     Example:
         >>> optimizer = tf.keras.optimizers.AdamW(weight_decay=1e-4)  # decoupled decay: AdamW, SGD(weight_decay=...)
@@ -162,7 +161,7 @@ def binarized_kernels(model: tf.keras.Model) -> list[tf.Variable]:
 
 
 def binarized_weights(model: tf.keras.Model) -> list[tf.Variable]:
-    """All trainable weights of the layers with binary kernels: latent kernels, learned scales, quantizers' parameters.
+    """All trainable weights of layers with binary kernels: latent kernels, learned scales, and quantizers' parameters.
 
     Source: SiMaN, implementation details: binarized layers are trained without weight decay.
     """
@@ -178,7 +177,7 @@ def add_weight_decay(model: tf.keras.Model, weight_decay: float, exclude: Sequen
 
     Args:
         model: a built model.
-        weight_decay: the papers' "weight decay", not negative.
+        weight_decay: the papers' "weight decay", non-negative.
         exclude: weights without a penalty; `binarized_weights(model)` by default, `()` for none.
 
     Raises:

@@ -1,16 +1,23 @@
-"""Checks a SavedModel before it is loaded: a SavedModel is a program, whose operations may read and write files."""
+"""Checks SavedModels before they are loaded: they are programs, whose operations may read and write files."""
 
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from kbnn.errors import KbnnError
 from kbnn.loading import Json, UntrustedModelError, check_config, is_unknown_class, parse_json
 
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from tensorflow.core.framework.function_pb2 import FunctionDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+Parsed = TypeVar("Parsed", bound="Message")
+
 _METADATA = "keras_metadata.pb"
 
-# Operations that compute, move values, or use the model's own variables. Anything else may touch the machine.
+# Operations that compute, move values, or use the model's own variables. Others may access the machine.
 OPERATIONS = frozenset(
     [
         "Abs",
@@ -269,7 +276,7 @@ def check(folder: Path, *, trust: bool, max_bytes: int) -> int:
     """Checks a SavedModel's operations and configuration, and returns the size of its weights in bytes.
 
     Raises:
-        UntrustedModelError: it has operations that may touch the machine, or names Python objects.
+        UntrustedModelError: it has operations that may access the machine, or names Python objects.
         KbnnError: it is damaged or too large, or was not written by Keras.
     """
     total = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -277,12 +284,12 @@ def check(folder: Path, *, trust: bool, max_bytes: int) -> int:
         raise KbnnError(f"'{folder}' is too large: received {total:,} bytes, the limit is {max_bytes:,}")
     if trust:
         return total
-    # TensorFlow would read these instead of the file that is checked here.
+    # TensorFlow would read these files instead of the one that is checked here.
     for name in ("saved_model.pbtxt", "saved_model.cpb"):
         if (folder / name).exists():
             raise _untrusted(folder, f"it has a '{name}'")
     if not (folder / _METADATA).is_file():
-        raise KbnnError(f"'{folder}' is not a SavedModel of Keras: it has no {_METADATA}; save it with model.save")
+        raise KbnnError(f"'{folder}' is not a Keras SavedModel: it has no {_METADATA}; save it with model.save")
     for config in _keras_nodes(folder):
         check_config(folder, config)
     _check_operations(folder)
@@ -298,7 +305,7 @@ def _keras_nodes(folder: Path) -> Iterator[Json]:
         config = parse_json(folder, node.metadata)
         for described in [config, config.get("model_config")] if isinstance(config, dict) else []:
             if isinstance(described, dict) and is_unknown_class(described.get("class_name")):
-                # Keras makes an object from the SavedModel's functions instead.
+                # Keras then creates an object from the SavedModel's functions.
                 del described["class_name"]
         yield config
 
@@ -310,7 +317,7 @@ def _check_operations(folder: Path) -> None:
     # TensorFlow runs the main graph of a SavedModel with several graphs, or without objects.
     for graph in message.meta_graphs:
         if len(message.meta_graphs) > 1 or not graph.HasField("object_graph_def"):
-            raise _untrusted(folder, "it is of TensorFlow 1, which runs its graph when it is loaded")
+            raise _untrusted(folder, "it is a TensorFlow 1 model, whose graph runs when it is loaded")
         functions = {function.signature.name: function for function in graph.graph_def.library.function}
         called = set(graph.object_graph_def.concrete_functions) | (set(functions) - _savers(graph))
         for name in _reachable(functions, called):
@@ -319,14 +326,14 @@ def _check_operations(folder: Path) -> None:
                     raise _untrusted(folder, f"its function '{name}' has the operation {node.op}")
 
 
-def _savers(graph: Any) -> set[str]:
-    """The functions that save and restore checkpoints; loading and calling a model runs neither."""
+def _savers(graph: "MetaGraphDef") -> set[str]:
+    """The functions that save and restore checkpoints; neither runs when a model is loaded or called."""
     wanted = {graph.saver_def.save_tensor_name.partition(":")[0], graph.saver_def.restore_op_name}
     return {node.attr["f"].func.name for node in graph.graph_def.node if node.name in wanted and "f" in node.attr}
 
 
-def _reachable(functions: dict[str, Any], names: set[str]) -> set[str]:
-    """These functions, and all that they call."""
+def _reachable(functions: "dict[str, FunctionDef]", names: set[str]) -> set[str]:
+    """These functions and all functions that they call."""
     waiting, found = [name for name in names if name in functions], set()
     while waiting:
         name = waiting.pop()
@@ -341,7 +348,7 @@ def _reachable(functions: dict[str, Any], names: set[str]) -> set[str]:
     return found
 
 
-def _parse(message: Any, path: Path) -> Any:
+def _parse(message: Parsed, path: Path) -> Parsed:
     from google.protobuf.message import DecodeError
 
     try:

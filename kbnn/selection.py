@@ -1,8 +1,8 @@
-"""Order statistics without sorting, by the bits of floating-point numbers, whose order as integers is the same.
+"""Order statistics without sorting, from the bits of floating-point numbers, which have the same order as integers.
 
-A threshold is found bit by bit from the highest, by counting the values above it: exact, in 31 or 32 passes over the
-data. For kernels a few passes are compiled at a time, with the same code for all; for activations they are a loop.
-Without XLA, as at export, the data is sorted: hundreds of operations would take longer to build and to call.
+A threshold is found bit by bit, from the highest one, by counting the values above it. The result is exact and takes 31
+or 32 passes over the data. For kernels, a few passes are compiled together and reused; for activations, they are a
+loop. Without XLA, as during export, the data is sorted: hundreds of operations would take longer to build and to run.
 """
 
 from collections.abc import Callable
@@ -15,9 +15,9 @@ _BITS_AT_ONCE = 4
 
 
 def largest(magnitude: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
-    """Marks exactly the k largest of each column of float32 magnitudes; among equal ones, the first.
+    """A mask of the k largest float32 magnitudes of each column; among equal ones, the first are marked.
 
-    k is one number, or a tensor with a number >= 1 for each column.
+    k is a number, or a tensor with a number >= 1 for each column.
     """
     if isinstance(k, int) and k == 0:
         return tf.zeros_like(magnitude, tf.bool)
@@ -86,11 +86,11 @@ def kth_largest(x: tf.Tensor, k: tf.Tensor | int) -> tf.Tensor:
 
 
 def median(x: tf.Tensor) -> tf.Tensor:
-    """The median of all float32 values of `x`, the mean of the two middle ones where their number is even: a scalar."""
+    """The median of all float32 values of `x`, a scalar; for an even number, the mean of the two middle values."""
     column = tf.reshape(x, [-1, 1])
     n = tf.shape(column)[0]
     upper = kth_largest(column, (n + 1) // 2)
-    # The other middle value is equal to it, or the largest value below it.
+    # The other middle value is equal to `upper`, or the largest value below it.
     below = partial_sums(lambda column: tf.where(column < upper, column, x.dtype.min), column, add=tf.maximum)
     reached = _count(lambda column: column >= upper, column) >= n // 2 + 1
     lower = tf.where(reached, upper, tf.reduce_max(below))
@@ -107,7 +107,7 @@ def _unordered(key: tf.Tensor) -> tf.Tensor:
 
 
 def _count(chosen: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor) -> tf.Tensor:
-    """How many values of each column are chosen."""
+    """The number of chosen values in each column."""
     return tf.reduce_sum(partial_sums(lambda values: tf.cast(chosen(values), tf.int32), values), 0)
 
 

@@ -1,6 +1,6 @@
-"""The structure of a model: its layers, nested ones included, which of them are binary, and their kernels.
+"""The structure of a model: its layers at any depth, which of them are binary, and their kernels.
 
-Callbacks, diagnostics, penalties, counts and the converter all ask here.
+Used by callbacks, diagnostics, penalties, accounting and the converter.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Quantizer = Callable[[tf.Tensor], tf.Tensor]
 Kind = TypeVar("Kind")
 
 REAL_BITS = 32
-# The kernels that layers have, ours, Larq's and Keras's, with the attribute that holds their quantizer.
+# The attributes of kernels in layers of kbnn, Larq and Keras, and of their quantizers.
 _KERNELS = (
     ("kernel", "kernel_quantizer"),
     ("depthwise_kernel", "depthwise_quantizer"),
@@ -26,21 +26,21 @@ _KERNELS = (
 
 
 def layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    """All layers of a model in its order: nested models with their layers, wrapped layers, and layers within layers.
+    """All layers of a model, in order: nested models and their layers, wrapped layers, and layers within layers.
 
-    Quantizers are layers of the layer that uses them.
+    Quantizers count as layers within the layer that uses them.
     """
     found = model._flatten_layers(include_self=False, recursive=True)
     return list({id(layer): layer for layer in found}.values())
 
 
 def layers_of(model: tf.keras.Model, kind: type[Kind]) -> list[Kind]:
-    """The layers and quantizers of a class, however deep."""
+    """The layers and quantizers of a class, at any depth."""
     return [layer for layer in layers(model) if isinstance(layer, kind)]
 
 
 def flat_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    """The layers of a model and of the models within it, without these models and without layers within layers."""
+    """The layers of a model and of its nested models, without the nested models themselves and layers within layers."""
     return [
         inner
         for layer in model.layers
@@ -49,12 +49,12 @@ def flat_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
 
 
 def contains(layer: tf.keras.layers.Layer, kind: type) -> bool:
-    """Whether a layer is of a class, or has layers of it within it."""
+    """Whether a layer is an instance of a class, or contains one."""
     return any(isinstance(part, kind) for part in layer._flatten_layers())
 
 
 def bits(quantizer: object) -> int:
-    """How many bits a quantizer's result takes: 32 without a quantizer, 1 for one that does not say."""
+    """The number of bits of a quantizer's result: 32 without a quantizer, 1 if it declares no precision."""
     if quantizer is None:
         return REAL_BITS
     return int(getattr(quantizer, "precision", 1) or REAL_BITS)
@@ -66,7 +66,7 @@ def binarizes_input(layer: tf.keras.layers.Layer) -> bool:
 
 
 def has_binary_kernel(layer: tf.keras.layers.Layer) -> bool:
-    """Whether a layer binarizes its kernel, or both if it has two."""
+    """Whether a layer binarizes its kernel, or both kernels if it has two."""
     quantizers = [getattr(layer, name) for _, name in _KERNELS if getattr(layer, name, None) is not None]
     return bool(quantizers) and all(bits(quantizer) == 1 for quantizer in quantizers)
 
@@ -77,12 +77,12 @@ def is_binary(layer: tf.keras.layers.Layer) -> bool:
 
 
 def binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    """The 1-bit layers of a model, ours and Larq's, in its order."""
+    """The 1-bit layers of a model, kbnn's and Larq's, in order."""
     return [layer for layer in layers(model) if is_binary(layer)]
 
 
 def require_binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
-    """`binary_layers`.
+    """The 1-bit layers of a model, like `binary_layers`.
 
     Raises:
         UsageError: there are none.
@@ -91,13 +91,13 @@ def require_binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     if not found:
         raise UsageError(
             f"model '{model.name}' has no binary layer (none binarizes both its input and its kernel): give a network "
-            f"that is built with a binary method"
+            f"that was built with a binary method"
         )
     return found
 
 
 def kernels(layer: tf.keras.layers.Layer) -> list[tuple[tf.Variable, Quantizer | None]]:
-    """The latent kernels of a layer, in float32, each with its quantizer; None for a real-valued kernel."""
+    """The latent float32 kernels of a layer, each with its quantizer, or None if it is real-valued."""
     found = [(getattr(layer, kernel, None), getattr(layer, quantizer, None)) for kernel, quantizer in _KERNELS]
     return [(latent(kernel), quantizer) for kernel, quantizer in found if kernel is not None]
 
@@ -120,7 +120,7 @@ def latent_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
 
 
 def binary_kernel(layer: tf.keras.layers.Layer) -> np.ndarray:
-    """What the quantizer makes of `latent_kernel`, in float32; a kernel without a quantizer is returned as it is."""
+    """The quantized `latent_kernel`, in float32; a kernel without a quantizer is returned unchanged."""
     kernel, quantizer = _main_kernel(layer)
     return _filters_last(layer, quantize(quantizer, tf.convert_to_tensor(kernel)).numpy())
 
@@ -130,16 +130,16 @@ def _main_kernel(layer: tf.keras.layers.Layer) -> tuple[tf.Variable, Quantizer |
 
 
 def _filters_last(layer: tf.keras.layers.Layer, kernel: np.ndarray) -> np.ndarray:
-    """A depthwise kernel `(h, w, C, multiplier)` as `(h, w, 1, C·multiplier)`, any other as it is."""
+    """Reshapes a depthwise kernel `(h, w, C, multiplier)` to `(h, w, 1, C·multiplier)`; others stay unchanged."""
     is_depthwise = isinstance(layer, tf.keras.layers.DepthwiseConv2D)
     return np.asarray(kernel.reshape(*kernel.shape[:2], 1, -1) if is_depthwise else kernel, np.float32)
 
 
 def signs(values: npt.ArrayLike, quantizer: object) -> np.ndarray:
-    """Which of the two values that a quantizer returned are the upper one, as bool.
+    """A mask of the upper one of the two values that a quantizer returned.
 
-    Around zero if the quantizer's levels are ±1, up to a factor; else around the middle between the least and the
-    largest value of each channel.
+    The threshold is zero if the levels are symmetric, such as ±1 up to a factor; otherwise it is the middle between the
+    smallest and the largest value of each channel.
     """
     array = np.asarray(values)
     levels = levels_of(quantizer)
@@ -151,18 +151,18 @@ def signs(values: npt.ArrayLike, quantizer: object) -> np.ndarray:
 
 
 def quantize(quantizer: Quantizer | None, x: tf.Tensor) -> tf.Tensor:
-    """A quantizer's result in the precision of `x`; Keras would cast `x` to the quantizer's own precision first."""
+    """Applies a quantizer in the precision of `x`; Keras would first cast `x` to the quantizer's own precision."""
     if quantizer is None:
         return x
     return quantizer.call(x) if isinstance(quantizer, tf.keras.layers.Layer) else quantizer(x)
 
 
 def binary_signs(layer: tf.keras.layers.Layer) -> np.ndarray:
-    """Which weights of `latent_kernel` become the upper one of the two binary values, as bool."""
+    """A mask of the weights of `latent_kernel` that become the upper one of the two binary values."""
     return signs(binary_kernel(layer), _main_kernel(layer)[1])
 
 
 def learned_scale(layer: tf.keras.layers.Layer) -> np.ndarray | None:
-    """A layer's learned scale α, one value per output channel or one for the layer; None if it has none."""
+    """A layer's learned scale α, per output channel or a single one for the layer; None if it has none."""
     alpha = getattr(layer, "alpha", None)
     return None if alpha is None else np.asarray(alpha, np.float32)

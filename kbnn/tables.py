@@ -1,4 +1,4 @@
-"""Tables for results that people read: plain text in a terminal, HTML in a notebook."""
+"""Renders results as tables: plain text in a terminal, HTML in a notebook."""
 
 import contextvars
 import html
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from kbnn.printable import printable
 
-# While a result is written as HTML: the tables that stand for the marks in its text.
+# While a result is rendered as HTML: the tables that replace the marks in its text.
 _TABLES: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("tables", default=None)
 _MARK = "\x1e"
 
 
 class Shown:
-    """A result that prints as text, and that notebooks show as HTML with the same words and tables."""
+    """A result that prints as text, and that notebooks show as HTML with the same text and tables."""
 
     def _repr_html_(self) -> str:
         found: list[str] = []
@@ -33,9 +33,9 @@ def _paragraph(text: str) -> str:
 
 
 def render(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> str:
-    """A table as aligned text without colours.
+    """Renders a table as aligned text without colours.
 
-    A column name that starts with `>` is right-aligned (the mark is dropped).
+    Columns whose names start with `>` are right-aligned; the mark is dropped.
     """
     found = _TABLES.get()
     if found is not None:
@@ -70,7 +70,7 @@ def _html(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
 
 
 def size(count: int) -> str:
-    """Bytes for people, in decimal units: 23456 -> 23.5 kB."""
+    """Formats a number of bytes in decimal units: 23456 -> 23.5 kB."""
     if count < 1000:
         return f"{count} B"
     return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.2f} MB"

@@ -1,6 +1,6 @@
-"""The contract of quantizers, methods and networks, as checks for those that you add.
+"""Checks of the contract of quantizers, methods and networks, for testing your own.
 
-kbnn's own tests run the same checks over everything that is registered.
+kbnn's own tests run the same checks on everything that is registered.
 
 >>> def test_mine():
 ...     kbnn.testing.check_quantizer("mine")
@@ -33,7 +33,7 @@ _CLASSES = 3
 
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Builds layers under a mixed-precision policy."""
+    """Sets a mixed-precision policy within the block."""
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(policy)
     try:
@@ -46,10 +46,10 @@ def check_quantizer(quantizer: str | type | lq.quantizers.Quantizer | Make) -> N
     """Checks a quantizer: levels, edge cases, configuration, precision, gradients, saving, and the fused training step.
 
     Args:
-        quantizer: a registered name, a class, a quantizer, or a function that makes one.
+        quantizer: a registered name, a class, a quantizer, or a function that creates one.
 
     Raises:
-        AssertionError: it breaks the contract; the message says where.
+        AssertionError: it breaks the contract; the message says how.
     """
     make = _maker(quantizer)
     kind = quantizers.kind_of(make())
@@ -67,18 +67,18 @@ def check_quantizer(quantizer: str | type | lq.quantizers.Quantizer | Make) -> N
     check_saves(model, _inputs(_SHAPE))
 
 
-def check_configuration(make: Callable[[], Any]) -> None:
-    """Checks that a layer, quantizer or penalty comes back equal from its Keras configuration."""
+def check_configuration(make: Callable[[], object]) -> None:
+    """Checks that a layer, quantizer or penalty is restored from its Keras configuration without changes."""
     made = make()
     config = tf.keras.utils.serialize_keras_object(made)
     again = tf.keras.utils.deserialize_keras_object(config)
-    _require(type(again) is type(made), f"{type(made).__name__} comes back as {type(again).__name__}")
+    _require(type(again) is type(made), f"{type(made).__name__} is restored as {type(again).__name__}")
     received = tf.keras.utils.serialize_keras_object(again)
     _require(received == config, f"the configuration of {type(made).__name__} changes: {config} becomes {received}")
 
 
 def check_layer(layer: tf.keras.layers.Layer) -> None:
-    """Checks a layer of one input under the current policy: precision, gradients, and training against inference."""
+    """Checks a layer with one input under the current policy: precision, gradients, training equal to inference."""
     model, x = model_of(layer), _inputs(_SHAPE)
     name = layer.name
     dtype = layer(x).dtype
@@ -86,11 +86,11 @@ def check_layer(layer: tf.keras.layers.Layer) -> None:
     stored = {weight.dtype.name for weight in layer.weights}
     _require(stored <= {"float32"}, f"{name} stores weights as {sorted(stored)}, not as float32")
     if isinstance(layer, BinaryConv2D):
-        # Sums of signs differ by their rounding only.
+        # The outputs, sums of signs, may differ by rounding only.
         tolerance = {"float32": 1e-4}.get(layer.compute_dtype, 5e-2)
         received, expected = (tf.cast(layer(x, training=training), tf.float32) for training in (True, False))
         close = np.allclose(received, expected, tolerance, tolerance * np.abs(expected).max())
-        _require(close, f"{name} computes something else in training than at inference")
+        _require(close, f"{name} computes different outputs in training and at inference")
     check_gradients(model, x)
 
 
@@ -106,12 +106,12 @@ def check_gradients(model: tf.keras.Model, x: np.ndarray) -> None:
 
 
 def check_traces(model: tf.keras.Model, x: np.ndarray) -> None:
-    """Checks that a model computes the same in a graph."""
+    """Checks that a model computes the same outputs in a graph as eagerly."""
     np.testing.assert_allclose(tf.function(model)(x, training=False), model(x, training=False), 1e-5, 1e-5)
 
 
 def check_saves(model: tf.keras.Model, x: np.ndarray, suffixes: Sequence[str] = (".keras", ".h5")) -> None:
-    """Checks that a model comes back from a file with equal outputs, losses and trainable weights."""
+    """Checks that a model is restored from a file with equal outputs, losses and trainable weights."""
     expected = np.asarray(model(x, training=False))
     with tempfile.TemporaryDirectory() as folder:
         for suffix in suffixes:
@@ -119,9 +119,9 @@ def check_saves(model: tf.keras.Model, x: np.ndarray, suffixes: Sequence[str] = 
             _save(model, path)
             loaded = tf.keras.models.load_model(path)
             np.testing.assert_array_equal(loaded(x, training=False), expected, err_msg=f"loaded from {suffix}")
-            _require(len(loaded.losses) == len(model.losses), f"penalties are lost in {suffix}")
+            _require(len(loaded.losses) == len(model.losses), f"penalties are missing after loading from {suffix}")
             shapes = [[weight.shape for weight in m.trainable_weights] for m in (model, loaded)]
-            _require(shapes[0] == shapes[1], f"trainable weights change in {suffix}")
+            _require(shapes[0] == shapes[1], f"trainable weights differ after loading from {suffix}")
 
 
 def check_method(method: str | methods.Method) -> None:
@@ -131,7 +131,7 @@ def check_method(method: str | methods.Method) -> None:
         method: a registered name, with or without modifiers, or a `kbnn.methods.Method`.
 
     Raises:
-        AssertionError: it breaks the contract; the message says where.
+        AssertionError: it breaks the contract; the message says how.
     """
     for policy in POLICIES:
         with precision(policy):
@@ -148,18 +148,18 @@ def check_method(method: str | methods.Method) -> None:
 
 
 def check_model(
-    name: str, method: str | methods.Method | None = None, *, convert: bool = True, **arguments: Any
+    name: str, method: str | methods.Method | None = None, *, convert: bool = True, **arguments: object
 ) -> None:
     """Checks a registered network: one training step, saving, its real-valued twin, its cost, and its converted file.
 
     Args:
         name: a registered network.
-        method: what makes it binary; the network's default if not given.
-        convert: whether to convert it, which takes longest.
-        **arguments: `input_shape`, `classes` and options, to keep the network small.
+        method: the binarization method; by default the network's own.
+        convert: whether to convert the network, which takes longest.
+        **arguments: `input_shape`, `classes` and options, for a small network.
 
     Raises:
-        AssertionError: it breaks the contract; the message says where.
+        AssertionError: it breaks the contract; the message says how.
         ConversionError: the network does not convert.
     """
 
@@ -177,10 +177,10 @@ def check_model(
 
 
 def check_trains(model: tf.keras.Model, images: np.ndarray) -> None:
-    """Checks one step of training: a finite loss, weights that move, and finite logits."""
+    """Checks one training step: a finite loss, changed weights, and finite logits."""
     before = [weight.numpy() for weight in model.trainable_weights]
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Run eagerly, which costs less than tracing a graph for one step.
+    # Runs eagerly, which is faster than tracing a graph for a single step.
     model.compile(tf.keras.optimizers.legacy.SGD(0.01), loss, run_eagerly=True)
     labels = np.arange(len(images)) % model.output_shape[-1]
     found = model.fit(images, labels, verbose=0).history["loss"][0]
@@ -192,7 +192,7 @@ def check_trains(model: tf.keras.Model, images: np.ndarray) -> None:
 
 
 def check_twin(model: tf.keras.Model, twin: tf.keras.Model) -> None:
-    """Checks that a network starts from its real-valued twin: all kernels by name, and no binary MAC in the twin."""
+    """Checks that a network accepts all kernels of its real-valued twin, and that the twin has no binary MACs."""
     left = weights.transfer(twin, model)
     _require(not [name for name in left if name.endswith("kernel")], f"kernels differ from the twin's: {left}")
     for layer in structure.binary_layers(model):
@@ -203,8 +203,8 @@ def check_twin(model: tf.keras.Model, twin: tf.keras.Model) -> None:
 
 
 def check_converts(model: tf.keras.Model, images: np.ndarray) -> Any:
-    """Checks that a network converts to a file without fallbacks, equal to Keras; returns the artifact."""
-    # Not imported above: the converters are built on kbnn, not the other way round.
+    """Checks that a network converts to a file that is equal to Keras and has no fallbacks; returns the artifact."""
+    # Imported here, because the converters depend on kbnn and not the other way round.
     converters = importlib.import_module("kbnn.converters")
     with tempfile.TemporaryDirectory() as folder:
         artifact = converters.convert(model, Path(folder) / "model.tflite", np.concatenate([images, images]))
@@ -215,9 +215,9 @@ def check_converts(model: tf.keras.Model, images: np.ndarray) -> Any:
 
 
 def settle(model: tf.keras.Model) -> None:
-    """Gives batch normalizations random statistics, as after training.
+    """Gives batch normalizations random statistics, as if they were trained.
 
-    Untrained ones leave sums of signs that are exactly zero, whose sign rounding decides.
+    Untrained ones leave sums of signs that are exactly zero, so that rounding decides on their sign.
     """
     generator = np.random.default_rng(0)
     for layer in structure.layers_of(model, tf.keras.layers.BatchNormalization):
@@ -229,7 +229,7 @@ def settle(model: tf.keras.Model) -> None:
 
 
 def model_of(layer: tf.keras.layers.Layer) -> tf.keras.Model:
-    """A layer of one input as a model with float32 outputs."""
+    """A model of a single layer, with float32 outputs."""
     inputs = tf.keras.Input(_SHAPE)
     outputs = tf.keras.layers.Activation("linear", dtype="float32")(layer(inputs))
     return tf.keras.Model(inputs, outputs)
@@ -244,7 +244,7 @@ def _inputs(shape: tuple[int, ...], count: int = 4) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
 
 
-def _maker(quantizer: Any) -> Make:
+def _maker(quantizer: str | type | lq.quantizers.Quantizer | Make) -> Make:
     if isinstance(quantizer, lq.quantizers.Quantizer):
         return lambda: type(quantizer).from_config(quantizer.get_config())
     return quantizer if callable(quantizer) else quantizers.find(quantizer)
@@ -259,7 +259,7 @@ def _method(method: str | methods.Method) -> methods.Method:
 
 
 def network(method: str | methods.Method) -> tf.keras.Model:
-    """A binary convolution and a binary dense layer with a method."""
+    """A network of a binary convolution and a binary dense layer."""
     method = _method(method)
     inputs = tf.keras.Input(_SHAPE)
     x = method.activation(method.convolution(inputs, 8, 3, name="conv"), name="act")
@@ -280,7 +280,7 @@ def _save(model: tf.keras.Model, path: Path) -> None:
 
 
 def _check_levels(make: Make) -> None:
-    """Activations: only the declared levels, element by element. Kernels: two values per filter, of these levels."""
+    """Activations must be elementwise and of the declared levels; kernels must have these levels up to a factor."""
     quantizer, levels = make(), quantizers.levels_of(make())
     _require(levels is None or len(levels) == 2, f"{_name(make)} declares levels {levels}: 1-bit values have two")
     kernel = quantizer(tf.constant(_EDGES["plain"])).numpy().reshape(-1, _EDGES["plain"].shape[-1])
@@ -314,7 +314,7 @@ _ACTIVATIONS = np.array(
 
 
 def _edges() -> dict[str, np.ndarray]:
-    """Kernels `(3, 3, 4, 5)`: plain, with dead and equal filters, of one sign, huge and tiny."""
+    """Kernels `(3, 3, 4, 5)`: random, with zero and constant filters, of one sign, huge, and tiny."""
     plain = np.random.default_rng(0).normal(0, 0.6, (3, 3, 4, 5)).astype(np.float32)
     equal = plain.copy()
     equal[..., 0], equal[..., 1], equal[..., 2] = 0.25, 0.0, -1.0

@@ -1,9 +1,9 @@
-"""Weight files: named by their sha256, checked layer by layer on loading, and passed on from stage to stage.
+"""Saves, loads and transfers weights. Weight files are named by their sha256 and checked layer by layer on loading.
 
 >>> path = kbnn.weights.save(model, "weights")          # weights/bireal18-<sha256>.h5
 >>> path = kbnn.weights.pack(model, "weights")          # weights/bireal18-<sha256>.npz, about a quarter of the size
 >>> kbnn.weights.load(model, path)                      # the same network with the same method
->>> left = kbnn.weights.transfer(float_twin, model)     # by name, from another method's network
+>>> left = kbnn.weights.transfer(float_twin, model)     # by name, from a network with another method
 >>> kbnn.weights.start(model, "cifar10")                # from weights that ship, a run, or a file
 """
 
@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import larq as lq
@@ -28,19 +27,19 @@ from kbnn.errors import KbnnError, UsageError
 from kbnn.layers.binarized import Binarized
 from kbnn.loading import load_model, open_hdf5
 
-# The settings of a layer that a method decides.
+# The settings of a layer that depend on the method.
 _SETTINGS = ("input_quantizer", "kernel_quantizer", "scale")
 _ATTRIBUTE = "kbnn"
-# Integers that packed latent weights are stored as, smallest first, each with its largest magnitude.
+# Integer types of packed latent weights, smallest first, with their largest magnitudes.
 _PACKED = {"int8": 127, "int16": 32767}
-# How often weights that have changed sides are moved by one level.
+# How often weights whose binary value has changed are moved by one level.
 _ROUNDS = 16
 _HDF5, _NUMPY = ".h5", ".npz"
 
 
 @dataclass(frozen=True)
 class Source:
-    """Arrays by `layer/weight`, and the method's settings of each layer."""
+    """Arrays by `layer/weight`, and each layer's settings that depend on the method."""
 
     what: str
     arrays: Mapping[str, np.ndarray]
@@ -48,7 +47,7 @@ class Source:
 
 
 def save(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
-    """Writes `folder/NAME-<sha256>.h5` in Keras's own format for weights and returns its path.
+    """Writes `folder/NAME-<sha256>.h5` in Keras's weight format and returns the path.
 
     Raises:
         KbnnError: the folder cannot be written.
@@ -120,9 +119,9 @@ def start(model: tf.keras.Model, source: str | os.PathLike[str]) -> None:
     """Initializes a network from trained weights; a classifier for other classes keeps its own initialization.
 
     Args:
-        model: the network to initialize. Its method may be another one than that of the weights.
-        source: the data set or the name of weights that ship for this network (`kbnn models --pretrained`), else the
-            folder of a run, a `.keras` or SavedModel file, or a file of weights.
+        model: the network to initialize. Its method may differ from that of the weights.
+        source: the data set or the name of weights that ship for this network (`kbnn models --pretrained`), or the
+            folder of a run, a `.keras` or SavedModel file, or a weight file.
 
     Raises:
         UsageError: no such weights, or weights of another network.
@@ -146,7 +145,7 @@ def _known(source: str | os.PathLike[str], network: str) -> Source:
 
 
 def load_source(source: str | os.PathLike[str]) -> tf.keras.Model | Path:
-    """The model of a run's folder, a `.keras` file or a SavedModel; any other path as it is.
+    """The model in a run's folder, a `.keras` file or a SavedModel; any other path is returned unchanged.
 
     Raises:
         KbnnError: the run has no model yet, or the file is damaged.
@@ -160,11 +159,11 @@ def load_source(source: str | os.PathLike[str]) -> tf.keras.Model | Path:
 
 
 def load(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
-    """Loads weights into the network that they were saved from, or one that was built in the same way.
+    """Loads weights into the network that they were saved from, or an identical one.
 
     Raises:
-        UsageError: the file belongs to a network of another shape, class count or method; the message names the first
-            layer that differs.
+        UsageError: the weights are from a network with another shape, class count or method; the message names the
+            first layer that differs.
         KbnnError: the file is missing, damaged, or not a weight file.
     """
     source = _read(Path(path))
@@ -182,23 +181,23 @@ def load(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:
 def transfer(
     source: tf.keras.Model | str | os.PathLike[str], target: tf.keras.Model, skip: Collection[str] = ()
 ) -> tuple[str, ...]:
-    """Initializes a network from another one with the same layers and any method.
+    """Initializes a network with the weights of another one that has the same layers and any method.
 
-    In staged training, a binary network starts from its real-valued twin. Weights are matched by the names of layers
-    and weights. Weights that only the target has keep their values, except for learned scales, which are initialized
-    from the new kernels.
+    In staged training, for example, a binary network starts from its real-valued twin. Weights are matched by layer and
+    name. Weights that only the target has keep their values, except for learned scales, which are initialized from the
+    new kernels.
 
     Args:
         source: a model or a weight file.
         target: the network to initialize.
-        skip: layers to leave as they are, such as `("logits",)` for another number of classes.
+        skip: names of layers to leave unchanged, such as `("logits",)` for another number of classes.
 
     Returns:
         The names of the target's weights that the source does not have.
 
     Raises:
-        UsageError: the source lacks a kernel of the target, or a shape differs.
-        KbnnError: as `load`.
+        UsageError: a kernel of the target is missing in the source, or a shape differs.
+        KbnnError: as for `load`.
     """
     known = _of_model(source) if isinstance(source, tf.keras.Model) else _read(Path(source))
     return _transfer(known, target, skip)
@@ -237,7 +236,7 @@ def _weights(model: tf.keras.Model) -> dict[str, tf.Variable]:
 def _names(layer: str, variables: list[str]) -> list[str]:
     """`layer/kernel` for a variable `.../kernel:0`; a second one of the same name is `layer/kernel_2`.
 
-    Scopes in between are dropped, because Keras numbers nested layers, such as quantizers, across the whole process.
+    Inner scopes are dropped, because Keras numbers nested layers, such as quantizers, across the whole process.
     """
     leaves = [re.sub(r":\d+$", "", variable).rpartition("/")[2] for variable in variables]
     counts = [leaves[:k].count(leaf) + 1 for k, leaf in enumerate(leaves)]
@@ -259,23 +258,23 @@ def _of_model(model: tf.keras.Model) -> Source:
 
 
 def _read(path: Path) -> Source:
-    """The content of a weight file; if its name contains a sha256, the file must match it."""
+    """Reads a weight file; if its name contains a sha256, the content must match it."""
     if not path.is_file():
-        raise KbnnError(f"no file of weights at '{path}': check the path")
+        raise KbnnError(f"no weight file at '{path}': check the path")
     stated = re.search(r"-([0-9a-f]{64})\.(?:h5|npz)$", path.name)
     if stated and hashlib.sha256(path.read_bytes()).hexdigest() != stated[1]:
-        raise KbnnError(f"'{path}' is damaged: its sha256 is not the one in its name, fetch or save it again")
+        raise KbnnError(f"'{path}' is damaged: its sha256 differs from the one in its name; download or save it again")
     if path.suffix == _NUMPY:
         return _unpacked(path)
     try:
         with open_hdf5(path) as file:
             return _content(str(path), file)
     except (OSError, KeyError, ValueError) as error:
-        raise KbnnError(f"'{path}' is not a file of weights in Keras's HDF5 format ({error}): save it again") from error
+        raise KbnnError(f"'{path}' is not a weight file in Keras's HDF5 format ({error}): save it again") from error
 
 
 def _unpacked(path: Path) -> Source:
-    """The content of a file that `pack` wrote."""
+    """Reads a file that `pack` wrote."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             stored = {name: file[name] for name in file.files}
@@ -301,7 +300,7 @@ def _content(what: str, file: h5py.File) -> Source:
     return Source(f"file '{what}'", arrays, json.loads(file.attrs.get(_ATTRIBUTE, "{}")))
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -323,8 +322,8 @@ def _check_settings(layer: tf.keras.layers.Layer, source: Source) -> None:
     if known is None or known == _settings(layer):
         return
     raise UsageError(
-        f"layer '{layer.name}' is of another method: {_words(known)} in {source.what}, {_words(_settings(layer))} in "
-        f"the model; build it with the method of the source, or start from it with kbnn.weights.transfer"
+        f"layer '{layer.name}' has another method: {_words(known)} in {source.what}, {_words(_settings(layer))} in "
+        f"the model; build it with the method of the source, or use kbnn.weights.transfer"
     )
 
 
@@ -336,6 +335,6 @@ def _another_network(name: str, what: str, in_model: bool) -> UsageError:
     layer, _, leaf = name.rpartition("/")
     where = f"the model has it, {what} does not" if in_model else f"{what} has it, the model does not"
     return UsageError(
-        f"layer '{layer}' differs in its {leaf}: {where}; build the network, method and options that the weights "
-        f"come from, or start from them with kbnn.weights.transfer"
+        f"layer '{layer}' differs in its {leaf}: {where}; build the network with the method and options that the "
+        f"weights come from, or use kbnn.weights.transfer"
     )

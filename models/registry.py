@@ -119,7 +119,7 @@ def get(name: str) -> Architecture:
     """The architecture of a name.
 
     Raises:
-        UsageError: the name is not registered; near names are offered.
+        UsageError: the name is not registered; close names are suggested.
     """
     return _ARCHITECTURES.get(name)
 

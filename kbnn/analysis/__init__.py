@@ -1,10 +1,10 @@
-"""Diagnostics of binary networks, and pictures of them.
+"""Diagnostics of binary networks, as tables and figures.
 
 >>> print(kbnn.analysis.report(model, kbnn.datasets.load("digits")))
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from kbnn.analysis.angle import angle
 from kbnn.analysis.measures import (
@@ -21,6 +21,9 @@ from kbnn.analysis.measures import (
 )
 from kbnn.analysis.report import LayerReport, Report, drawings, report
 from kbnn.analysis.weight_history import WeightHistory
+
+if TYPE_CHECKING:
+    from kbnn.analysis.diagnostics import Diagnostics
 
 __all__ = [
     "Diagnostics",
@@ -43,8 +46,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # A Keras callback: looked up when used, so that measures and pages need no TensorFlow.
+def __getattr__(name: str) -> object:
+    # A Keras callback, imported on first use.
     if name == "Diagnostics":
         return importlib.import_module("kbnn.analysis.diagnostics").Diagnostics
     raise AttributeError(f"module 'kbnn.analysis' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""How far a half-half code can be from the optimal one (SiMaN)."""
+"""Bounds of the angle between the half-half code and the optimal one (SiMaN)."""
 
 import math
 from typing import NamedTuple
@@ -16,10 +16,10 @@ class Angle(NamedTuple):
 def angle(marked: float, differing: float) -> Angle:
     """The angle between a {0, 1} code with k ones and any code that differs from it in r bits.
 
-    arccos √(k/(k + r)) <= angle <= arccos √((k - r)/k): the r bits are all added, or all taken away.
+    arccos √(k/(k + r)) <= angle <= arccos √((k - r)/k): the r bits are all added, or all removed.
 
     Args:
-        marked: k, a number of weights or a share of them.
+        marked: k, as a number of weights or as a share of them.
         differing: r, in the same unit, at most k.
 
     Raises:

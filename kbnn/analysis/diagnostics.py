@@ -1,4 +1,4 @@
-"""Diagnostics while training, as a Keras callback."""
+"""Diagnostics during training, as a Keras callback."""
 
 import os
 from pathlib import Path
@@ -17,15 +17,15 @@ MEASURES = ("weight_entropy", "activation_entropy", "quantization_error", "optim
 
 
 class Diagnostics(tf.keras.callbacks.Callback):
-    """Records binary weights after each epoch and shows them, entropies, errors and flips in TensorBoard.
+    """Records binary weights after each epoch, and logs them to TensorBoard with entropies, errors and flips.
 
     Writes `FOLDER/weights.npz` (a `WeightHistory`, which `kbnn analyze` draws) and event files to `FOLDER/logs`:
-    scalars `analysis/MEASURE/LAYER`, histograms `analysis/weights/LAYER` and `analysis/scales/LAYER`, and, when
-    training ends, pictures. A resumed run continues the file.
+    scalars `analysis/MEASURE/LAYER`, histograms `analysis/weights/LAYER` and `analysis/scales/LAYER`, and figures at
+    the end of training. A resumed run continues the file.
 
     Args:
-        folder: of the run.
-        images: network inputs `(N, H, W, C)` to observe activations on; without them only weights are shown.
+        folder: folder of the run.
+        images: network inputs `(N, H, W, C)` to observe activations on; if None, only weights are logged.
 
     Raises:
         UsageError: when training starts, the model has no binary layer.
@@ -82,7 +82,7 @@ class Diagnostics(tf.keras.callbacks.Callback):
         self._writer.close()
 
     def _show_pictures(self, observations: list[Observation], samples: int) -> None:
-        """Drawn once, at the end: drawing takes longer than an epoch of a small network."""
+        """Logs figures, once at the end, because drawing takes longer than an epoch of a small network."""
         name = self.model.name
         report = summarise(name, samples, observations)
         for measure, drawn in figures.of_networks({name: observations}, {name: report}).items():

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -11,20 +11,33 @@ from kbnn.analysis.observation import Observation
 from kbnn.analysis.pictures import COLOURS, Picture, picture
 from kbnn.analysis.report import Report
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from kbnn.structure import Quantizer
+
 Networks = Mapping[str, Sequence[Observation]]
 _DASHES = ("-", "--", ":", "-.")
 
 
+class Style(TypedDict):
+    """The appearance of a line."""
+
+    color: str
+    linestyle: str
+
+
 def estimators(derivatives: Mapping[str, Callable[[np.ndarray], np.ndarray]], reach: float = 2.0) -> Picture:
-    """What stands in for sign when gradients are taken (BNN+, figure 4).
+    """Surrogate derivatives of the sign, and the functions that have these derivatives (BNN+, figure 4).
 
     Args:
-        derivatives: name -> derivative of the sign as a quantizer gives it, over x of shape `(N,)`.
-        reach: x runs from -reach to reach.
+        derivatives: name -> surrogate derivative as a function of x, of shape `(N,)`.
+        reach: x ranges from -reach to reach.
     """
     x = np.linspace(-reach, reach, 2001, dtype=np.float32)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         forward, backward = figure.subplots(1, 2)
         forward.step([-reach, 0, reach], [-1, 1, 1], where="post", color="0.5", label="sign")
         for name, style in zip(derivatives, _styles(), strict=False):
@@ -39,12 +52,12 @@ def estimators(derivatives: Mapping[str, Callable[[np.ndarray], np.ndarray]], re
 
     caption = (
         "Surrogate gradients. Right: the derivative that each quantizer passes back, by automatic differentiation. "
-        "Left: the function with that derivative and value 0 at 0; the forward pass is sign for all."
+        "Left: the function with this derivative that is 0 at x = 0. The forward pass of all of them is the sign."
     )
     return picture(draw, caption, (9.0, 4.2))
 
 
-def derivative_of(quantizer: Any) -> Callable[[np.ndarray], np.ndarray]:
+def derivative_of(quantizer: "Quantizer") -> Callable[[np.ndarray], np.ndarray]:
     """dq/dx of an elementwise quantizer, by automatic differentiation."""
     import tensorflow as tf
 
@@ -59,7 +72,7 @@ def derivative_of(quantizer: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def implied_function(x: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """The function of ascending x with this derivative and value 0 at 0, by the trapezoidal rule."""
+    """The function with this derivative that is 0 at x = 0, by the trapezoidal rule; x is ascending."""
     areas = np.concatenate([[0.0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(x))])
     return areas - np.interp(0.0, x, areas)
 
@@ -73,7 +86,7 @@ def group_balance(gaps: Mapping[str, float]) -> Picture:
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=(2, 20_000))
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         panels = figure.subplots(2, len(gaps), squeeze=False)
         for (name, gap), (before, after) in zip(gaps.items(), panels.T, strict=True):
             groups = np.stack([first, gap + 0.5 * second])
@@ -88,26 +101,26 @@ def group_balance(gaps: Mapping[str, float]) -> Picture:
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
     caption = (
-        "Two groups of a grouped convolution's outputs, made up as normal values, before and after layer normalization "
-        "over all channels: a large gap shrinks, a small one grows, their order stays."
+        "Two groups of a grouped convolution's outputs, simulated with normal distributions, before and after layer "
+        "normalization over all channels: a large gap shrinks, a small one grows, and the order of the groups stays."
     )
     return picture(draw, caption, (8.0, 4.8))
 
 
 def layer_normalized(values: np.ndarray) -> np.ndarray:
-    """(A - mean)/√(var + 1e-5) over all values of a sample: every group has the same mean and deviation to go by."""
+    """(A - mean)/√(var + 1e-5), with the mean and variance of all values of a sample, across its groups."""
     return (values - values.mean()) / np.sqrt(values.var() + 1e-5)
 
 
 def regularizers(penalties: Mapping[str, Callable[[np.ndarray, float], np.ndarray]]) -> Picture:
-    """What a weight w costs for two scales α (BNN+, figure 5).
+    """The penalty of a weight w for two scales α (BNN+, figure 5).
 
     Args:
-        penalties: name -> penalty of each weight `(N,)` under α.
+        penalties: name -> penalty of each weight `(N,)`, given the weights and α.
     """
     w = np.linspace(-2, 2, 401, dtype=np.float32)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, len(penalties), sharey=True, squeeze=False)[0]
         for axes, (name, penalty) in zip(panels, penalties.items(), strict=True):
             for alpha, style in ((0.5, "-"), (1.0, "--")):
@@ -117,11 +130,11 @@ def regularizers(penalties: Mapping[str, Callable[[np.ndarray, float], np.ndarra
         figure.axes[0].set_ylabel("penalty of one weight, λ = 1")
         figure.axes[0].legend(loc="upper center")
 
-    return picture(draw, "Regularizers: lowest at w = ±α, for two values of the trainable scale α.", (8.0, 3.4))
+    return picture(draw, "Regularizers, minimal at w = ±α, for two values of the trainable scale α.", (8.0, 3.4))
 
 
 def of_networks(networks: Networks, reports: Mapping[str, Report]) -> dict[str, Picture]:
-    """Every picture of observed networks by a name for its file; several networks are overlaid or set side by side."""
+    """All pictures of observed networks by file name; several networks are overlaid or shown side by side."""
     samples = next(iter(reports.values())).samples
     return {
         "shares": positive_shares(networks, samples),
@@ -133,9 +146,9 @@ def of_networks(networks: Networks, reports: Mapping[str, Report]) -> dict[str, 
 
 
 def positive_shares(networks: Networks, samples: int) -> Picture:
-    """Share of +1 per layer, of weights and of activations (ML+BMA, figures 2 and 4)."""
+    """Share of +1 per layer, for weights and activations (ML+BMA, figures 2 and 4)."""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         weights, activations = figure.subplots(2, 1, sharex=True)
         _layer_bars(weights, networks, lambda seen: measures.proportion_positive(seen.filters, axis=0))
         _layer_bars(activations, networks, lambda seen: measures.proportion_positive(_by_channel(seen.signs), axis=0))
@@ -146,16 +159,16 @@ def positive_shares(networks: Networks, samples: int) -> Picture:
         _legend_of(figure, networks)
 
     caption = (
-        f"Share of +1 in each binary layer, {samples} held-out images. Bars: all of the layer; whiskers: the central "
-        f"95 % of its filters (weights) and of its input channels (activations). Dotted: 0.5, the largest entropy."
+        f"Share of +1 in each binary layer, {samples} held-out images. Bars: the whole layer; whiskers: the central "
+        f"95 % of its filters (weights) and of its input channels (activations). Dotted: 0.5, where entropy is largest."
     )
     return picture(draw, caption, (8.0, 4.8))
 
 
 def entropy_deficits(reports: Mapping[str, Report]) -> Picture:
-    """How far each layer is from 1 bit (ML+BMA, section 4.2)."""
+    """The difference of each layer's entropy from 1 bit (ML+BMA, section 4.2)."""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         panels = figure.subplots(1, 2, sharey=True)
         for axes, attribute in zip(panels, ("weight_entropy", "activation_entropy"), strict=True):
             for (label, report), style in zip(reports.items(), _styles(), strict=False):
@@ -175,9 +188,9 @@ def entropy_deficits(reports: Mapping[str, Report]) -> Picture:
     )
     most = measures.network_entropy([1.0] * len(next(iter(reports.values())).layers))
     caption = (
-        f"Entropy that binary weights and activations lack per layer, logarithmic (cut at 1e-7), "
-        f"{_samples(reports)} held-out images. Sums in log10 units (at most {most:.4f}) of weights "
-        f"and activations: {totals}."
+        f"1 bit minus the entropy of binary weights and activations per layer, logarithmic (clipped at 1e-7), "
+        f"{_samples(reports)} held-out images. Sums of the entropies of weights and activations in log10 units (at "
+        f"most {most:.4f}): {totals}."
     )
     return picture(draw, caption, (8.0, 3.8))
 
@@ -185,12 +198,12 @@ def entropy_deficits(reports: Mapping[str, Report]) -> Picture:
 def quantization_errors(reports: Mapping[str, Report]) -> Picture:
     """Quantization error of the activations per layer (ML+BMA, figure 3)."""
     kinds = {
-        "quantization_error": "as the network binarizes",
+        "quantization_error": "the network's threshold",
         "quantization_error_sign": "plain sign",
         "quantization_error_median": "batch median",
     }
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         panels = figure.subplots(len(reports), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, (label, report) in zip(panels, reports.items(), strict=True):
             places = np.arange(1, len(report.layers) + 1)
@@ -206,27 +219,27 @@ def quantization_errors(reports: Mapping[str, Report]) -> Picture:
 
     samples = _samples(reports)
     caption = (
-        f"Share of the activations' power that two levels miss, mean((A - Â)²)/mean(A²), {samples} held-out images; "
-        f"the levels are the best for each threshold. The second and third bar are what the same activations would "
-        f"lose under the other thresholds. {_by_the_paper(reports)}"
+        f"Relative quantization error of the activations, mean((A - Â)²)/mean(A²), {samples} held-out images; the "
+        f"levels are optimal for each threshold. The second and third bars show the error of the same activations with "
+        f"the other thresholds. {_by_the_paper(reports)}"
     )
     return picture(draw, caption, (8.0, 1.2 + 2.4 * len(reports)))
 
 
 def _by_the_paper(reports: Mapping[str, Report]) -> str:
-    """The mean errors by ML+BMA's own levels, in words."""
+    """A sentence with the mean errors of ML+BMA's own levels."""
     means = [
         f"{label} {np.mean([x.paper_error_sign for x in report.layers]):.3f} and "
         f"{np.mean([x.paper_error_median for x in report.layers]):.3f}"
         for label, report in reports.items()
     ]
-    return f"With ML+BMA's own levels, plain sign and batch median lose {'; '.join(means)} on average."
+    return f"With ML+BMA's own levels, the mean errors of plain sign and batch median are {'; '.join(means)}."
 
 
 def optimal_proportions(networks: Networks) -> Picture:
-    """Share of +1 in SiMaN's optimal {0, 1} code of each filter (SiMaN, figure 2)."""
+    """Share of ones in SiMaN's optimal {0, 1} code of each filter (SiMaN, figure 2)."""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         panels = figure.subplots(len(networks), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, (label, layers) in zip(panels, networks.items(), strict=True):
             for place, seen in enumerate(layers, start=1):
@@ -237,13 +250,13 @@ def optimal_proportions(networks: Networks) -> Picture:
             for share, name in ((0.37, "Laplacian"), (0.54, "Gaussian")):
                 axes.axhline(share, color="0.5", linewidth=0.8, linestyle=":")
                 axes.annotate(name, (1.0, share), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-            axes.set(ylabel="share of +1", title=label, ylim=(0, 1))
+            axes.set(ylabel="share of ones", title=label, ylim=(0, 1))
             axes.set_xticks(range(1, len(layers) + 1))
         panels[-1].set_xlabel("binary layer, input to output")
 
     caption = (
-        "Share of +1 in SiMaN's optimal {0, 1} code of a filter's latent weights: one dot per filter, the layer's mean "
-        "as a line. Dotted: what Laplacian (0.37) and Gaussian (0.54) weights give."
+        "Share of ones in SiMaN's optimal {0, 1} code of a filter's latent weights: one dot per filter, and a line at "
+        "the layer's mean. Dotted: the shares for Laplacian (0.37) and Gaussian (0.54) weights."
     )
     return picture(draw, caption, (8.0, 1.0 + 2.4 * len(networks)))
 
@@ -255,7 +268,7 @@ def weight_histograms(networks: Networks) -> Picture:
     lines = -(-len(layers) // columns)
     kind = "step" if len(networks) > 1 else "stepfilled"
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         panels = np.ravel(figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False))
         for axes in panels[len(layers) :]:
             axes.set_axis_off()
@@ -271,8 +284,8 @@ def weight_histograms(networks: Networks) -> Picture:
         _legend_of(figure, networks, "outside upper center")
 
     caption = (
-        "Density of the latent weights of each binary layer, all panels on one scale (above: layer and number of "
-        "weights), in units of the layer's mean magnitude; the outermost bins hold everything beyond ±4."
+        "Density of the latent weights of each binary layer, in units of the layer's mean magnitude. All panels have "
+        "the same axes; titles are the layer and its number of weights. The outermost bins hold all values beyond ±4."
     )
     return picture(draw, caption, (9.0, 1.0 + 1.4 * lines + (0.3 if len(networks) > 1 else 0)))
 
@@ -283,15 +296,15 @@ def histograms_over_epochs(
     """Histograms of successive epochs, one below the other (BNN+, figures 2, 6 and 7).
 
     Args:
-        epochs: which epochs, `(E,)`.
-        counts: `(E, bins)`.
-        edges: `(bins + 1,)`.
-        label: of the horizontal axis.
-        caption: what is shown.
+        epochs: the epochs, `(E,)`.
+        counts: the histograms, `(E, bins)`.
+        edges: edges of the bins, `(bins + 1,)`.
+        label: label of the horizontal axis.
+        caption: caption of the picture.
     """
     middles = (edges[1:] + edges[:-1]) / 2
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         import matplotlib
 
         axes = figure.subplots()
@@ -315,16 +328,16 @@ def flip_ratios(ratios: Mapping[str, tuple[np.ndarray, np.ndarray]], caption: st
 
     Args:
         ratios: name of a run or layer -> epochs and shares.
-        caption: what is shown.
+        caption: caption of the picture.
     """
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         for (label, (epochs, shares)), style in zip(ratios.items(), _styles(), strict=False):
             axes.plot(epochs, 100 * shares, **style, label=label)
         axes.set(xlabel="epoch", ylabel="signs flipped (%)")
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
         axes.legend(fontsize=8, ncols=2)
 
@@ -332,9 +345,9 @@ def flip_ratios(ratios: Mapping[str, tuple[np.ndarray, np.ndarray]], caption: st
 
 
 def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], caption: str) -> Picture:
-    """Validation accuracy and training loss of several runs over each other (ML+BMA, figures 5 and 6)."""
+    """Validation accuracy and training loss of several runs (ML+BMA, figures 5 and 6)."""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         accuracy, loss = figure.subplots(1, 2)
         for (label, history), style in zip(histories.items(), _styles(), strict=False):
             epochs = [row["epoch"] for row in history]
@@ -347,7 +360,7 @@ def training_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], capt
         loss.set_ylim(bottom=0)
         for axes in (accuracy, loss):
             axes.grid(axis="y")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params(axis="x", integer=True)
         figure.legend(loc="outside lower center", ncols=min(4, len(histories)))
 
     return picture(draw, caption, (9.0, 3.6 + 0.2 * (len(histories) // 4)))
@@ -357,16 +370,16 @@ def _samples(reports: Mapping[str, Report]) -> str:
     return " / ".join(dict.fromkeys(str(report.samples) for report in reports.values()))
 
 
-def _styles() -> list[dict[str, Any]]:
-    """Colours first, then the same colours dashed."""
-    return [{"color": colour, "linestyle": dash} for dash in _DASHES for colour in COLOURS]
+def _styles() -> list[Style]:
+    """All colours with solid lines, then all with dashed ones."""
+    return [Style(color=colour, linestyle=dash) for dash in _DASHES for colour in COLOURS]
 
 
 def _by_channel(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
-def _layer_bars(axes: Any, networks: Networks, shares_of: Callable[[Observation], np.ndarray]) -> None:
+def _layer_bars(axes: "Axes", networks: Networks, shares_of: Callable[[Observation], np.ndarray]) -> None:
     width = 0.8 / len(networks)
     for k, (label, layers) in enumerate(networks.items()):
         shares = [shares_of(seen) for seen in layers]
@@ -380,7 +393,7 @@ def _layer_bars(axes: Any, networks: Networks, shares_of: Callable[[Observation]
     axes.set_xticks(range(1, max(map(len, networks.values())) + 1))
 
 
-def _legend_of(figure: Any, shown: Mapping[str, Any], place: str = "outside lower center") -> None:
+def _legend_of(figure: "Figure", shown: Mapping[str, object], place: str = "outside lower center") -> None:
     if len(shown) > 1:
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc=place, ncols=min(4, len(shown)))

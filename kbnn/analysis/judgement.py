@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled images: accuracy, each class, the confusion matrix and the worst mistakes."""
+"""Evaluates a classifier on labelled images: accuracy, figures per class, confusion matrix and worst mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,13 +13,17 @@ from kbnn.datasets import Arrays, Dataset
 # 97.5th percentile of the normal distribution, for 95 % intervals.
 _Z = 1.959964
 _SHOWN = 24
+_DEFINITIONS = (
+    "Recall: the share of a class's images that are classified correctly. Precision: the share of the predictions of a "
+    "class that are correct."
+)
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: `recall` is the share of its images that are found, `precision` the share of the found that are right.
+    """Recall and precision of one class; each is None if its denominator is zero.
 
-    Each is None where there is nothing to divide by.
+    `confused_with` is the class that most of its misclassified images were assigned to.
     """
 
     name: str
@@ -31,7 +35,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image (by its place in the split), its class, the predicted one, and the probability of that one."""
+    """A misclassified test image (its index in the split), its class, the predicted class, and its probability."""
 
     image: int
     actual: str
@@ -41,7 +45,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Judgement(tables.Shown):
-    """Figures over the test images: accuracies as shares of 1 with a 95 % interval, mean cross-entropy in nats."""
+    """The evaluation on test images: accuracies (0 to 1) with a 95 % interval, and the mean cross-entropy in nats."""
 
     model: str
     dataset: str
@@ -64,17 +68,17 @@ class Judgement(tables.Shown):
             f"{self.dataset} test: top-1 {self.top1:.2%} ({self.top1_low:.1%} to {self.top1_high:.1%}), "
             f"top-5 {self.top5:.2%} of {self.samples} images, loss {self.loss:.4f}"
         )
-        return f"{head}\n\n{tables.render(('class', '>images', '>recall', '>precision', 'mostly taken for'), rows)}"
+        return f"{head}\n\n{tables.render(('class', '>images', '>recall', '>precision', 'mostly confused with'), rows)}"
 
 
 def judge(model: str, shares: np.ndarray, labels: np.ndarray, classes: Sequence[str], dataset: str) -> Judgement:
     """Compares probabilities with labels.
 
     Args:
-        model: what was judged.
+        model: name of the model.
         shares: probabilities `(N, classes)`.
         labels: true classes `(N,)`.
-        classes: names.
+        classes: names of the classes.
         dataset: name of the data set.
     """
     count = len(classes)
@@ -121,7 +125,7 @@ def _class_figures(k: int, name: str, confusion: np.ndarray, classes: Sequence[s
 
 
 def page(judgement: Judgement, data: Dataset) -> Page:
-    """The judgement as a page, with the mistakes that the network was surest of."""
+    """The judgement as a page, with the mistakes that the network made with the highest probability."""
     labels, predicted = _pairs(judgement)
     rows = [
         (each.name, each.images, _percent(each.recall), _percent(each.precision), each.confused_with)
@@ -130,8 +134,8 @@ def page(judgement: Judgement, data: Dataset) -> Page:
     sections = [
         Section(
             "Classes",
-            ["Recall: the share of a class's images that are found. Precision: the share of the found that are right."],
-            [Table(("class", ">images", ">recall", ">precision", "mostly taken for"), rows)],
+            [_DEFINITIONS],
+            [Table(("class", ">images", ">recall", ">precision", "mostly confused with"), rows)],
         )
     ]
     if len(judgement.classes) <= 30:
@@ -152,17 +156,17 @@ def _mistakes(judgement: Judgement, data: Dataset) -> Section:
     shown = judgement.mistakes[:_SHOWN]
     titles = [f"{each.actual}\n{each.predicted} {each.probability:.0%}?" for each in shown]
     caption = (
-        f"The {len(shown)} of {len(judgement.mistakes)} mistakes that the network was surest of: the actual class, and "
-        f"below it the predicted one with its probability."
+        f"The {len(shown)} of {len(judgement.mistakes)} mistakes with the highest probability: the actual class, and "
+        f"below it the predicted class with its probability."
     )
-    return Section("Worst mistakes", pictures=[pictures.gallery(_pictures_of(data, shown), titles, caption, columns=6)])
+    images = test_images(data, np.array([each.image for each in shown]))
+    return Section("Worst mistakes", pictures=[pictures.gallery(images, titles, caption, columns=6)])
 
 
-def _pictures_of(data: Dataset, mistakes: Sequence[Mistake]) -> np.ndarray:
-    """The images as the network sees them, uint8 `(N, H, W, C)`, in the mistakes' order."""
-    places = np.array([each.image for each in mistakes])
-    order = np.argsort(places)
-    split = data.test.take(places if isinstance(data.test, Arrays) else places[order])
+def test_images(data: Dataset, indices: np.ndarray) -> np.ndarray:
+    """Test images after resizing and cropping, uint8 `(N, H, W, C)`, in the order of their indices."""
+    order = np.argsort(indices)
+    split = data.test.take(indices if isinstance(data.test, Arrays) else indices[order])
     inputs = data.inputs(split) * np.array(data.normalization.std) + np.array(data.normalization.mean)
     pixels = np.clip(np.rint(inputs), 0, 255).astype(np.uint8)
     return pixels if isinstance(data.test, Arrays) else pixels[np.argsort(order)]

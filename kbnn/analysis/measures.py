@@ -1,4 +1,4 @@
-"""Measures of binary weights and activations, each a NumPy function of its formula."""
+"""Measures of binary weights and activations, each as a NumPy function."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,12 @@ from kbnn.errors import UsageError
 
 
 def proportion_positive(values: npt.ArrayLike, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """Share of +1 among signs: p = mean(x >= 0); zeros, -0.0 too, count as +1.
+    """Share of +1 among signs: p = mean(x >= 0); zeros, including -0.0, count as +1.
 
     Args:
-        values: signs, or real values by their sign; any shape.
-        axis: axes to average over; all when not given. For one share per filter of a kernel `(kh, kw, Cin, Cout)`
-            give `(0, 1, 2)`.
+        values: signs, or real values, of which only the signs count; any shape.
+        axis: axes to average over; by default all. `(0, 1, 2)` gives one share per filter of a kernel
+            `(kh, kw, Cin, Cout)`.
 
     Raises:
         UsageError: there are no values.
@@ -40,15 +40,15 @@ def entropy(p: npt.ArrayLike) -> np.ndarray:
     """
     shares = np.stack([np.asarray(p, float), 1 - np.asarray(p, float)])
     safe = np.where(shares > 0, shares, 1.0)
-    # Adding 0 turns the -0.0 of a certain sign into 0.0.
+    # Adding 0 turns -0.0, the result for p = 0 and 1, into 0.0.
     return -(shares * np.log2(safe)).sum(0) + 0.0
 
 
 def weight_entropy(kernel: npt.ArrayLike) -> float:
-    """Entropy in bits of one layer's binary weights: H(p), p the share of +1 among all of them; at most 1.
+    """Entropy in bits of one layer's binary weights: H(p), with p the share of +1 among all of them; at most 1.
 
     Args:
-        kernel: the binarized kernel, any shape; its signs count, so a scaled one (±α) is the same.
+        kernel: the binarized kernel, any shape; only signs count, so scales (±α) do not matter.
 
     Example:
         >>> kbnn.analysis.weight_entropy([[1.0, -1.0], [-1.0, 1.0]])
@@ -63,7 +63,7 @@ def activation_entropy(activations: npt.ArrayLike) -> float:
     """Entropy in bits of one layer's binary activations: H(p), p the share of +1 over batch, positions and channels.
 
     Args:
-        activations: what enters the sign, or the signs themselves, `(B, H, W, C)` or any other shape.
+        activations: the input of the sign, or the signs themselves, `(B, H, W, C)` or any other shape.
 
     Example:
         >>> kbnn.analysis.activation_entropy([0.3, 0.1, 2.0, 0.0])
@@ -75,11 +75,14 @@ def activation_entropy(activations: npt.ArrayLike) -> float:
 
 
 def network_entropy(bits: Iterable[float]) -> float:
-    """The paper's H of a network from bits per layer: Σ H·log10(2), the sum over binary layers in log10 units.
+    """The paper's H of a network: the sum of the entropies of its binary layers, in log10 units: Σ H·log10(2).
 
-    ResNet-20 has 18 binary layers: at most 18·log10(2) = 5.4185.
+    ResNet-20 has 18 binary layers, so its H is at most 18·log10(2) = 5.4185.
 
-    Source: ML+BMA, section 4.2, whose text names neither the sum nor the unit: they follow from its figures.
+    Args:
+        bits: entropy in bits of each binary layer.
+
+    Source: ML+BMA, section 4.2. The text mentions neither the sum nor the unit; they follow from its figures.
     """
     return sum(bits) * math.log10(2)
 
@@ -87,17 +90,16 @@ def network_entropy(bits: Iterable[float]) -> float:
 def quantization_error(
     activations: npt.ArrayLike, threshold: npt.ArrayLike = 0.0, scales: Sequence[float] | None = None
 ) -> float:
-    """Share of the activations' power that their binary form misses: E = mean((A - Â)²) / mean(A²).
+    """Relative quantization error of binarized activations: E = mean((A - Â)²) / mean(A²).
 
-    Â = threshold + s₊ where A >= threshold and threshold - s₋ elsewhere: one step of two levels. By default the levels
-    are the best ones for the threshold, the means of the values on each side (least squares), so that thresholds are
-    compared and not the levels that come with them; then 0 <= E <= 1. E does not change when A is multiplied by a
-    number; a layer of zeros has E = 0.
+    Â = threshold + s₊ where A >= threshold, else threshold - s₋. By default, the two levels are optimal for the
+    threshold in the least-squares sense: the means of the values on each side. Then 0 <= E <= 1, and E compares
+    thresholds independently of levels. E does not change if A is scaled; for a layer of zeros, E = 0.
 
     Args:
-        activations: what is binarized, `(..., C)`.
+        activations: the input of the binarization, `(..., C)`.
         threshold: one number, or one per channel.
-        scales: s₊ and s₋, instead of the best ones.
+        scales: s₊ and s₋, instead of the optimal ones.
 
     Raises:
         UsageError: there are no values.
@@ -106,8 +108,8 @@ def quantization_error(
         >>> kbnn.analysis.quantization_error([2.0, -2.0]), kbnn.analysis.quantization_error([3.0, 1.0])
         (0.0, 0.1)
 
-    Deviates from the paper: ML+BMA (section 4.2.3, figure 3) reports 0.59 and 0.02 without defining them; see
-    `paper_quantization_errors` for what its text says.
+    Deviates from the paper: ML+BMA (section 4.2.3, figure 3) reports 0.59 and 0.02 without defining the measure; see
+    `paper_quantization_errors` for what its text describes.
     """
     a = _numbers(activations).astype(float)
     centred = a - np.asarray(threshold, float)
@@ -119,11 +121,11 @@ def quantization_error(
 
 
 def paper_quantization_errors(activations: npt.ArrayLike) -> tuple[float, float]:
-    """E of the plain sign and of batch median, each with the levels that ML+BMA's text gives it.
+    """E of the plain sign and of the batch median, with the levels described in ML+BMA's text.
 
-    The sign has one scale for both sides, mean(abs(A)) (XNOR-Net); batch median has the root mean squares of equation
-    12. Those are not least-squares levels: on a side with mean m and root mean square r they miss (r - m)² more than
-    the best level does, so the batch median loses this comparison on most activations.
+    The sign has one scale for both sides, mean(abs(A)) (XNOR-Net); the batch median has the root mean squares of
+    equation 12. These are not least-squares levels: on a side with mean m and root mean square r, the error is larger
+    by (r - m)², so for most activations the batch median is worse in this comparison.
 
     Source: ML+BMA, section 4.2.3, "a uniform scaling factor" against "positive and negative activations separately".
     """
@@ -134,9 +136,9 @@ def paper_quantization_errors(activations: npt.ArrayLike) -> tuple[float, float]
 
 
 def batch_median(activations: npt.ArrayLike) -> tuple[float, tuple[float, float]]:
-    """ω and (s₊, s₋) of batch median, from one batch: ω = median(A), s± = √(mean(m±²)) with m = A - ω.
+    """ω and (s₊, s₋) of the batch median of one batch: ω = median(A), s± = √(mean(m±²)) with m = A - ω.
 
-    An empty side has s = 1.
+    The scale of an empty side is 1.
 
     Source: ML+BMA, equations 11 and 12 with β = 0 and γ = 1.
     """
@@ -147,9 +149,9 @@ def batch_median(activations: npt.ArrayLike) -> tuple[float, tuple[float, float]
 
 
 def optimal_proportion(kernel: npt.ArrayLike) -> np.ndarray:
-    """Share of a filter's weights that SiMaN's optimal {0, 1} code marks: k*/n, k* = argmax_k Σ_{i<=k} |w|_(i) / √k.
+    """Share of ones in SiMaN's optimal {0, 1} code of each filter: k*/n, k* = argmax_k Σ_{i<=k} |w|_(i) / √k.
 
-    About 0.37 for Laplacian and 0.54 for Gaussian weights; independent of their scale. 1 for a filter of zeros.
+    About 0.37 for Laplacian and 0.54 for Gaussian weights, independent of their scale; 1 for a filter of zeros.
 
     Args:
         kernel: latent weights `(..., Cout)`.

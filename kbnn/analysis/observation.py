@@ -1,22 +1,22 @@
 """Observes a network: its binary layers, their kernels, and the inputs of their signs."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn import structure
-from kbnn.layer_calls import watched
+from kbnn.datasets import Dataset
+from kbnn.layer_calls import Arguments, Keywords, watched
 
 SAMPLES = 256
-# A batch median in front of a binary layer is named after it.
+# The name of a batch median in front of a binary layer is the layer's name with this suffix.
 _MEDIAN = "_median"
 
 
 @dataclass(frozen=True)
 class Binarization:
-    """How a layer's activations become two levels: a threshold, per channel or one, and the two distances from it."""
+    """How a layer binarizes activations: a threshold, per channel or a single one, and the distances of both levels."""
 
     threshold: np.ndarray
     scales: tuple[float, float] | None
@@ -24,7 +24,7 @@ class Binarization:
 
 @dataclass(frozen=True)
 class Observation:
-    """One binary layer: its kernel as latent weights and as ±1, and its activations before they are binarized."""
+    """One binary layer: its kernel as latent weights and as ±1, and its activations before binarization."""
 
     name: str
     latent: np.ndarray
@@ -40,12 +40,12 @@ class Observation:
         return self.binary.reshape(-1, self.binary.shape[-1])
 
 
-def observe(model: Any, images: np.ndarray) -> list[Observation]:
+def observe(model: tf.keras.Model, images: np.ndarray) -> list[Observation]:
     """Runs images through a network and observes every binary layer.
 
     Args:
         model: any Keras model with binary layers: functional, sequential, nested or subclassed.
-        images: network inputs `(N, H, W, C)`; they pass in one batch.
+        images: network inputs `(N, H, W, C)`, processed as one batch.
 
     Raises:
         UsageError: the model has no binary layer.
@@ -58,7 +58,9 @@ def observe(model: Any, images: np.ndarray) -> list[Observation]:
     return [_observation(layer, medians.get(layer.name + _MEDIAN), inputs.by_name) for layer in layers]
 
 
-def _observation(layer: Any, median: Any, inputs: dict[str, np.ndarray]) -> Observation:
+def _observation(
+    layer: tf.keras.layers.Layer, median: tf.keras.layers.Layer | None, inputs: dict[str, np.ndarray]
+) -> Observation:
     before_sign = inputs[layer.name]
     return Observation(
         name=layer.name,
@@ -71,32 +73,32 @@ def _observation(layer: Any, median: Any, inputs: dict[str, np.ndarray]) -> Obse
     )
 
 
-def _quantized(layer: Any, before_sign: np.ndarray) -> np.ndarray:
+def _quantized(layer: tf.keras.layers.Layer, before_sign: np.ndarray) -> np.ndarray:
     return np.asarray(structure.quantize(layer.input_quantizer, tf.constant(before_sign)), np.float32)
 
 
-def _of_median(layer: Any) -> Binarization:
+def _of_median(layer: tf.keras.layers.Layer) -> Binarization:
     """The threshold and scales that a batch median applies at inference."""
     threshold = np.asarray(layer.moving_median, np.float32) - np.asarray(layer.beta, np.float32)
     return Binarization(threshold, (float(layer.moving_positive_rms), float(layer.moving_negative_rms)))
 
 
 class _Inputs:
-    """Keeps what each layer is called with, float32, by the layer's name."""
+    """Records the input of each layer, in float32, by the layer's name."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, np.ndarray] = {}
 
-    def enter(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+    def enter(self, layer: tf.keras.layers.Layer, args: Arguments, kwargs: Keywords) -> tuple[Arguments, Keywords]:
         self.by_name[layer.name] = np.asarray(args[0]).astype(np.float32)
         return args, kwargs
 
-    def leave(self, layer: Any, outputs: Any) -> Any:
+    def leave(self, layer: tf.keras.layers.Layer, outputs: object) -> object:
         return outputs
 
 
-def images_of(data: Any, samples: int = SAMPLES) -> np.ndarray:
-    """Up to `samples` network inputs: of an array, or of a data set's held-out images (its training ones if none)."""
+def images_of(data: Dataset | np.ndarray, samples: int = SAMPLES) -> np.ndarray:
+    """Up to `samples` network inputs, from an array or from a data set's validation (or else training) images."""
     if isinstance(data, np.ndarray):
         return data[:samples]
     split = data.validation if data.validation.size else data.train

@@ -1,4 +1,4 @@
-"""Latent weights and scales over the epochs, drawn from the history that training records."""
+"""Pictures of latent weights and scales over the epochs, from the history that training records."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from kbnn.analysis import figures
 from kbnn.analysis.pictures import Picture
 from kbnn.analysis.weight_history import EDGES, WeightHistory
 
-# So many histograms can be told apart in one picture.
+# Largest number of histograms that can be told apart in one picture.
 MOST = 16
 
 
@@ -14,8 +14,8 @@ def over_epochs(weights: WeightHistory, label: str = "") -> dict[str, Picture]:
     """Latent weights, and scales if there are any, of the middle binary layer (BNN+, figures 2, 6 and 7).
 
     Args:
-        weights: the record.
-        label: of the run, for captions and for the pictures' names.
+        weights: the recorded history.
+        label: label of the run, for captions and for the pictures' names.
     """
     middle = len(weights.layers) // 2
     layer, suffix = weights.layers[middle], f"-{label}" if label else ""
@@ -45,7 +45,7 @@ def _scales(of: str, layer: str, weights: WeightHistory, chosen: list[int]) -> P
 
 
 def _spread(count: int) -> list[int]:
-    """Up to `MOST` of the indices 0..count-1, evenly, first and last among them."""
+    """Up to `MOST` evenly spaced indices from 0 to count - 1, including both."""
     if count <= MOST:
         return list(range(count))
     return sorted({round(k * (count - 1) / (MOST - 1)) for k in range(MOST)})

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: headings, tables and pictures, light or dark as the reader prefers."""
+"""A self-contained HTML page of headings, tables and pictures, in the reader's preferred light or dark theme."""
 
 import importlib.resources
 import os
@@ -20,7 +20,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with text, tables and pictures under it, in this order."""
+    """A heading, followed by paragraphs, tables and pictures."""
 
     title: str
     paragraphs: Sequence[str] = ()
@@ -37,7 +37,7 @@ class Page:
     sections: Sequence[Section] = field(default_factory=tuple)
 
     def html(self) -> str:
-        """The page as text; it refers to nothing outside itself."""
+        """The page as HTML without external references."""
         import jinja2
 
         template = importlib.resources.files("kbnn.analysis").joinpath("page.html.j2").read_text()
@@ -45,5 +45,5 @@ class Page:
         return environment.from_string(template).render(page=self)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes the page, by rename."""
+        """Writes the page atomically."""
         files.write(path, self.html())

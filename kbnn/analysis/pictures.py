@@ -1,4 +1,4 @@
-"""Pictures that can be read on a light and on a dark page."""
+"""Pictures that are legible on light and dark pages."""
 
 import base64
 import functools
@@ -6,21 +6,24 @@ import html
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# Okabe and Ito's colours: told apart by colour-blind readers and visible on both backgrounds.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart, and which are visible on both backgrounds.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _INK = {"light": "#1b1f24", "dark": "#e6e8eb"}
 _FAINT = {"light": "#c4c9d0", "dark": "#4a5058"}
 
-Draw = Callable[[Any], None]
+Draw = Callable[["Figure"], None]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawing, as SVG for a light and a dark page and as PNG, with the caption that says what it shows."""
+    """A drawing, as SVG for light and dark pages and as PNG, with a caption."""
 
     caption: str
     draw: Draw
@@ -48,7 +51,7 @@ class Picture:
 
     @property
     def is_broad(self) -> bool:
-        """Whether it takes the whole width of a page."""
+        """Whether it takes the full width of a page."""
         return self.size[0] > 7
 
     @property
@@ -61,11 +64,11 @@ class Picture:
 
 
 def picture(draw: Draw, caption: str, size: tuple[float, float] = (6.0, 3.4)) -> Picture:
-    """A picture that is drawn when it is first asked for.
+    """A picture that is drawn on first use.
 
     Args:
-        draw: receives a matplotlib figure and draws on it.
-        caption: what is shown, with units and sample sizes.
+        draw: draws on a matplotlib figure.
+        caption: what the picture shows, with units and sample sizes.
         size: width and height in inches.
     """
     return Picture(caption, draw, size)
@@ -109,10 +112,10 @@ def _uri(svg: bytes) -> str:
 
 
 def training_curve(history: Sequence[dict[str, float]], caption: str) -> Picture:
-    """Accuracy in per cent over epochs, of training and of validation images."""
+    """Accuracy on training and validation images in percent, over epochs."""
     epochs = [row["epoch"] for row in history]
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         for key, label in (("accuracy", "training"), ("val_accuracy", "validation")):
             if key in history[0]:
@@ -125,11 +128,11 @@ def training_curve(history: Sequence[dict[str, float]], caption: str) -> Picture
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str], caption: str) -> Picture:
-    """Counts of images by their class (rows) and the predicted class (columns)."""
+    """Numbers of images by actual class (rows) and predicted class (columns)."""
     counts = np.zeros((len(classes), len(classes)), int)
     np.add.at(counts, (labels, predictions), 1)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         axes.imshow(np.ma.masked_equal(shares, 0), cmap="Blues", vmin=0, vmax=1)
@@ -147,7 +150,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
 def bars(values: dict[str, float], unit: str, caption: str, form: str = "{:,.1f}") -> Picture:
     """Horizontal bars from zero, each with its value."""
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         drawn = axes.barh(list(values), list(values.values()), color=COLOURS[: len(values)])
         axes.bar_label(drawn, [form.format(value) for value in values.values()], padding=4)
@@ -160,10 +163,10 @@ def bars(values: dict[str, float], unit: str, caption: str, form: str = "{:,.1f}
 
 
 def gallery(images: np.ndarray, titles: Sequence[str], caption: str, columns: int = 8) -> Picture:
-    """Images `(N, H, W, C)` of uint8 in a grid, each under its title."""
+    """uint8 images `(N, H, W, C)` in a grid, each with a title above it."""
     rows = -(-len(images) // columns)
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         for axes in np.ravel(figure.subplots(rows, columns, squeeze=False)):
             axes.set_axis_off()
         for axes, image, title in zip(figure.axes, images, titles, strict=False):

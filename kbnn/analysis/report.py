@@ -1,15 +1,18 @@
-"""The figures of a network's binary layers, as a table."""
+"""Measures of a network's binary layers, as a table."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kbnn import tables
 from kbnn.analysis import measures
 from kbnn.analysis.observation import SAMPLES, Observation, images_of, observe
+from kbnn.datasets import Dataset
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from kbnn.analysis.pictures import Picture
 
 
@@ -17,10 +20,11 @@ if TYPE_CHECKING:
 class LayerReport:
     """One binary layer.
 
-    Shares of +1 among weights and activations, their entropies in bits, and the share that SiMaN's optimal code would
-    mark. `quantization_error` is that of the network's own threshold, `quantization_error_sign` and `_median` those of
-    the plain sign and of the median of these images, all with the best levels for their threshold; `paper_error_sign`
-    and `paper_error_median` have the levels that ML+BMA gives them, see `kbnn.analysis.paper_quantization_errors`.
+    `weight_positive` and `activation_positive` are shares of +1, `weight_entropy` and `activation_entropy` entropies in
+    bits, and `optimal_proportion` is the share of ones in SiMaN's optimal code. `quantization_error` is the error with
+    the network's own threshold, `quantization_error_sign` and `_median` the errors with the plain sign and with the
+    median of these images, all with the optimal levels for their threshold. `paper_error_sign` and `paper_error_median`
+    use ML+BMA's own levels, see `kbnn.analysis.paper_quantization_errors`.
     """
 
     name: str
@@ -39,9 +43,9 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Report(tables.Shown):
-    """All binary layers of a network over some images.
+    """All binary layers of a network, measured on some images.
 
-    `weight_entropy` and `activation_entropy` are ML+BMA's H: Σ over layers in log10 units.
+    `weight_entropy` and `activation_entropy` are ML+BMA's H: sums over layers in log10 units.
     """
 
     model: str
@@ -52,7 +56,7 @@ class Report(tables.Shown):
     layers: tuple[LayerReport, ...]
 
     def cells(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Column names and rows of the table: weights, inputs, quantization errors of the inputs, the optimal code."""
+        """Column names and rows of the table: weights, inputs, quantization errors of the inputs, and optimal code."""
         columns = (
             *("layer", ">weights", ">+1", ">bits", ">inputs +1", ">bits"),
             *(">error", ">sign's", ">median's", ">paper: sign's", ">median's", ">optimal"),
@@ -86,12 +90,12 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
     )
 
 
-def report(model: Any, data: Any, samples: int = SAMPLES) -> Report:
+def report(model: "tf.keras.Model", data: Dataset | np.ndarray, samples: int = SAMPLES) -> Report:
     """Measures every binary layer of a network.
 
     Args:
         model: a Keras model with binary layers.
-        data: a `kbnn.datasets.Dataset`, of which held-out images are taken, or network inputs `(N, H, W, C)`.
+        data: a `kbnn.datasets.Dataset`, whose held-out images are used, or network inputs `(N, H, W, C)`.
         samples: number of images.
 
     Raises:

@@ -1,10 +1,12 @@
-"""Diagnostics of trained networks as pictures and one page, for `kbnn analyze`."""
+"""Diagnostics of trained networks as pictures and a page, for `kbnn analyze`."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from kbnn import files, structure, tables
 from kbnn.analysis import figures
@@ -15,18 +17,21 @@ from kbnn.analysis.pictures import Picture
 from kbnn.analysis.report import Report, summarise
 from kbnn.analysis.weight_history import WeightHistory
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 PAGE = "analysis.html"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One network under study: its name, its model, and from its run, if it has one, how training went.
+    """A network to study: its name and model, and if it comes from a run, the history of its training.
 
-    `origin` goes under every picture: seed, epochs and data.
+    `origin` (seed, epochs and data) is added to the caption of every picture.
     """
 
     name: str
-    model: Any
+    model: "tf.keras.Model"
     origin: str = ""
     history: Sequence[Mapping[str, float]] = ()
     weights: WeightHistory | None = None
@@ -34,7 +39,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Study(tables.Shown):
-    """What was found: one report per network, and where pictures and page were written."""
+    """The results: one report per network, and the paths of the pictures and the page."""
 
     page: str
     pictures: tuple[str, ...]
@@ -45,13 +50,13 @@ class Study(tables.Shown):
         return "\n\n".join([*parts, f"page: {self.page}, and {len(self.pictures)} pictures next to it"])
 
 
-def study(subjects: Sequence[Subject], images: Any, folder: str | os.PathLike[str]) -> Study:
+def study(subjects: Sequence[Subject], images: np.ndarray, folder: str | os.PathLike[str]) -> Study:
     """Observes networks on the same images and writes PNGs and a self-contained page.
 
     Args:
-        subjects: one network, or several to lay over each other; of real-valued ones only the training is shown.
+        subjects: one network, or several to compare; for real-valued networks, only the training is shown.
         images: network inputs `(N, H, W, C)`.
-        folder: receives `analysis.html` and `NAME.png` for each picture.
+        folder: where to write `analysis.html` and a `NAME.png` for each picture.
 
     Raises:
         UsageError: no model has a binary layer.
@@ -93,18 +98,18 @@ def _sections(
     return [
         _Part(
             "Entropy",
-            "A binary layer can say most when +1 and -1 are equally frequent: 1 bit per weight and per activation.",
+            "A binary layer carries most information if +1 and -1 are equally frequent: 1 bit per value.",
             {name: drawn.pop(name) for name in ("shares", "entropy")},
             tables,
         ),
         _Part(
-            "What binarization loses",
-            "Two levels stand for all activations of a layer. The error is the share of their power that is missed.",
+            "Quantization error",
+            "The error of representing all activations of a layer by two levels, relative to their mean square.",
             {"quantization-error": drawn.pop("quantization-error")},
         ),
         _Part(
             "Latent weights",
-            "The real-valued weights behind the signs, and the share that SiMaN's optimal {0, 1} code would mark.",
+            "The real-valued weights behind the signs, and the share of ones in SiMaN's optimal {0, 1} code.",
             drawn,
         ),
     ]
@@ -114,7 +119,7 @@ def _training(subjects: Sequence[Subject]) -> Iterator[_Part]:
     histories = {subject.name: subject.history for subject in subjects if subject.history}
     pictures: dict[str, Picture] = {}
     if histories:
-        caption = "Accuracy on held-out images after each epoch, and training loss (nats) in it."
+        caption = "Accuracy on held-out images after each epoch, and training loss (nats) during the epoch."
         pictures["curves"] = figures.training_curves(histories, caption)
     recorded = {subject.name: subject.weights for subject in subjects if subject.weights}
     if recorded:
@@ -128,7 +133,7 @@ def _training(subjects: Sequence[Subject]) -> Iterator[_Part]:
 
 
 def _with_origins(pictures: Mapping[str, Picture], subjects: Sequence[Subject]) -> dict[str, Picture]:
-    """Pictures whose captions also say which runs they are of."""
+    """The pictures, with the origin of the runs added to their captions."""
     known = {subject.name: subject.origin for subject in subjects if subject.origin}
     alike = len(known) == len(subjects) and len(set(known.values())) == 1
     origins = [subjects[0].origin] if alike else [f"{name}: {origin}" for name, origin in known.items()]
@@ -139,9 +144,9 @@ def _with_origins(pictures: Mapping[str, Picture], subjects: Sequence[Subject]) 
 def _table(name: str, report: Report) -> Table:
     columns, rows = report.cells()
     caption = (
-        f"{name}: share of +1 and entropy in bits of weights and of binary inputs; the inputs' relative quantization "
-        f"error with the network's threshold, the plain sign's and a batch median's, each with its best levels, then "
-        f"the sign's and the median's with the levels that ML+BMA gives them; share of +1 in the optimal code"
+        f"{name}: share of +1 and entropy in bits of weights and of binary inputs; relative quantization error of the "
+        f"inputs with the network's threshold, the plain sign and a batch median, each with optimal levels, then with "
+        f"the plain sign and a batch median with ML+BMA's own levels; share of ones in the optimal code"
     )
     return Table(columns, rows, caption)
 

@@ -1,30 +1,33 @@
-"""How binary weights moved during training, epoch by epoch, in one small file."""
+"""The history of binary weights during training, epoch by epoch, in one small file."""
 
 import io
 import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kbnn import files, structure
 from kbnn.errors import KbnnError
 
-# Latent weights are binned in units of their layer's mean magnitude: a two-level layer has its modes at -1 and +1.
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Latent weights are binned in units of their layer's mean magnitude; weights of two values are near -1 and +1.
 EDGES = np.linspace(-4, 4, 82)
 _SCALE, _SIGNS = "scale/", "signs/"
 
 
 @dataclass
 class WeightHistory:
-    """Per epoch and binary layer: shares of +1, flips since the epoch before, histograms and scales.
+    """Per epoch and binary layer: shares of +1, flips since the previous epoch, histograms and scales.
 
-    `positive` and `flips` are shares `(E, L)`, flips of the first epoch are NaN. `histograms` `(E, L, 81)` counts
-    latent weights over `EDGES` in units of the layer's mean magnitude, which is `magnitudes` `(E, L)`; the outermost
-    bins hold everything beyond. `scales` has the learned α of each layer that has one, `(E, Cout)`. Epoch 0 is the
-    untrained network.
+    `positive` and `flips` are shares `(E, L)`; the flips of the first epoch are NaN. `histograms` `(E, L, 81)` counts
+    latent weights in the bins `EDGES`, in units of the layer's mean magnitude, `magnitudes` `(E, L)`; the outermost
+    bins include all values beyond them. `scales` holds the learned α of each layer that has one, `(E, Cout)`. Epoch 0
+    is the untrained network.
     """
 
     layers: tuple[str, ...] = ()
@@ -34,17 +37,17 @@ class WeightHistory:
     magnitudes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     histograms: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), int))
     scales: dict[str, np.ndarray] = field(default_factory=dict)
-    # Packed signs of the last three epochs: one to count flips from, two more because a run may resume from the older
-    # of its two checkpoints.
+    # Packed signs of the last three epochs: flips are counted from the previous one, and a run may resume from the
+    # older of its two checkpoints.
     signs: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def mean_flips(self) -> np.ndarray:
-        """Share of all binary weights that changed sign within each epoch, `(E,)`, NaN where it is not known."""
+        """Share of all binary weights that changed sign within each epoch, `(E,)`; NaN if unknown."""
         return self.flips @ self.histograms[-1].sum(-1) / self.histograms[-1].sum()
 
-    def record(self, model: Any, epoch: int) -> None:
-        """Adds the state of a model after `epoch`; what was recorded of that epoch and later ones is forgotten.
+    def record(self, model: "tf.keras.Model", epoch: int) -> None:
+        """Adds the state of a model after `epoch`, and drops earlier records of this epoch and later ones.
 
         Raises:
             UsageError: the model has no binary layer.
@@ -95,14 +98,14 @@ class WeightHistory:
             **{_SCALE + name: alpha.astype(np.float32) for name, alpha in self.scales.items()},
             **{_SIGNS + str(epoch): bits for epoch, bits in self.signs.items()},
         }
-        # By way of memory: an archive that a full disk cuts short complains once more when it is forgotten.
+        # Compressed in memory: NumPy's archive raises a second error if the disk is full while it writes to a file.
         archive = io.BytesIO()
         np.savez_compressed(archive, **arrays)
         files.write(path, archive.getvalue())
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> "WeightHistory":
-        """What `write` wrote.
+        """Reads a file that `write` wrote.
 
         Raises:
             KbnnError: the file is missing or damaged.

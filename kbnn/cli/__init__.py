@@ -1,4 +1,4 @@
-"""The `kbnn` command. Each command is one module here, which imports what it needs when it runs."""
+"""The `kbnn` command. Each subcommand is a module here, which imports its dependencies when it runs."""
 
 import importlib
 import sys
@@ -9,8 +9,8 @@ import click
 import kbnn
 from kbnn.printable import printable
 
-# Command name -> its one line of help; the module `kbnn.cli.NAME` (dashes as underscores) holds a `command`. Listed
-# here so that `kbnn --help` imports none of them.
+# Name of each command -> its one-line help. The module `kbnn.cli.NAME` (with underscores for dashes) defines `command`.
+# Listed here so that `kbnn --help` does not import the modules.
 COMMANDS = {
     "demo": "Train, convert, verify and benchmark a small network on real digits, then write a report.",
     "train": "Train a network, or resume an interrupted run.",
@@ -18,20 +18,20 @@ COMMANDS = {
     "sweep": "Train every recipe of a grid, or resume, and tabulate.",
     "evaluate": "Accuracy of a run, a Keras model or a .tflite file on the held-out test set, class by class.",
     "predict": "Classify pictures with a run, a Keras model or a .tflite file.",
-    "convert": "Turn a trained model into a bitpacked .tflite file, or say why that is not possible.",
-    "inspect": "Audit a .tflite file: which convolutions are binary, which are not, what they cost.",
+    "convert": "Convert a trained model to a bitpacked .tflite file, or report why that is not possible.",
+    "inspect": "Audit a .tflite file: which convolutions are binary, which are not, and what they cost.",
     "verify": "Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.",
     "benchmark": "Measure the latency of .tflite files, on this machine or on a device.",
     "export-c": "Write a network as C for microcontrollers, equal bit for bit to its int8 file.",
-    "export-android": "Write a trained model and what it is compared with as the Android app's assets.",
+    "export-android": "Write a trained model and its float32 and int8 twins as assets of the Android app.",
     "models": "List the networks.",
-    "analyze": "Draw what a network's binary layers do: entropy, quantization error, weights, training.",
+    "analyze": "Analyze a network's binary layers: entropy, quantization error, weights, training.",
     "reproduce": "Compute or train a table of the papers, and compare it with the printed one.",
 }
 
 
 class Commands(click.Group):
-    """Loads commands when they are called, and turns usage errors into one line on stderr and exit status 2."""
+    """Imports commands when they are called, and reports usage errors as one line on stderr with exit status 2."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -41,7 +41,9 @@ class Commands(click.Group):
             return None
         return importlib.import_module(f"kbnn.cli.{cmd_name.replace('-', '_')}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         from kbnn.errors import unknown
 
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
@@ -62,7 +64,7 @@ class Commands(click.Group):
             fail(error.format_message(), 2)
         except click.Abort:
             fail(
-                "interrupted; what was saved is kept (resume a training with --resume, a sweep by calling it again)",
+                "interrupted; saved files are kept (resume a training with --resume, a sweep by calling it again)",
                 130,
             )
         sys.exit(status if isinstance(status, int) else 0)

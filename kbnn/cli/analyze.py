@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @trust_option
-@click.option("--compare", is_flag=True, help="Lay several runs or models over each other.")
+@click.option("--compare", is_flag=True, help="Compare several runs or models in the same figures.")
 @dataset_option
 @data_dir_option
 @click.option("--samples", type=click.IntRange(min=1), default=256, show_default=True, help="Held-out images to use.")
@@ -37,10 +37,10 @@ def command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Draw what a network's binary layers do: entropy, quantization error, weights, training.
+    """Analyze a network's binary layers: entropy, quantization error, weights, training.
 
-    MODEL is the folder of a run or a .keras file. Writes PNGs and one self-contained page, analysis.html;
-    held-out images are taken from the training set's validation split.
+    MODEL is the folder of a run or a .keras file. Writes PNGs and one self-contained page, analysis.html. Uses images
+    of the validation split.
 
     \b
     Example:
@@ -65,7 +65,7 @@ def command(
 
 
 def _subjects(paths: tuple[Path, ...]) -> "list[Subject]":
-    """Networks by the names of their paths, told apart by their folders where names are equal."""
+    """Networks named after their files or folders, or after their full paths if those names are not unique."""
     names = [path.stem if path.suffix == ".keras" else path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]

@@ -1,14 +1,19 @@
-"""The MODEL argument of the commands: the folder of a run, a .keras or .h5 file, or a SavedModel."""
+"""The MODEL argument and the data options of the commands, and how they are loaded."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from kbnn.errors import UsageError
 
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from kbnn.datasets import Dataset
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., object])
 
 
 def _trust(ctx: click.Context, _: click.Parameter, trust: bool) -> None:
@@ -28,7 +33,7 @@ trust_option = click.option(
 
 
 def model_argument(command: _Decorated) -> _Decorated:
-    """The argument MODEL, and the option `--trust` that goes with it."""
+    """Adds the argument MODEL and the option `--trust`."""
     return click.argument("model", type=click.Path(path_type=Path))(trust_option(command))
 
 
@@ -37,13 +42,13 @@ dataset_option = click.option(
     "--data",
     "dataset",
     metavar="NAME|FOLDER",
-    help="Data set by name, or folder of images with a sub-folder per class; a run knows its own.",
+    help="Data set by name, or folder of images with a sub-folder per class.  [default: a run's own]",
 )
 
 data_dir_option = click.option("--data-dir", type=click.Path(path_type=Path), help="tensorflow-datasets' data folder.")
 
 
-def load_model(path: Path) -> Any:
+def load_model(path: Path) -> "tf.keras.Model":
     """The Keras model of a run, a model file or a SavedModel."""
     from kbnn import loading
     from kbnn.training import Run
@@ -52,7 +57,7 @@ def load_model(path: Path) -> Any:
 
 
 def recipe_name(path: Path) -> str:
-    """Name of the recipe that a run was trained with; empty for other models."""
+    """The name of a run's recipe; empty for other models."""
     from kbnn.training import Run
 
     return Run.open(path).recipe.name if _is_run(path) else ""
@@ -62,16 +67,16 @@ def _is_run(path: Path) -> bool:
     return path.is_dir() and not (path / "saved_model.pb").is_file()
 
 
-def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
-    """A data set whose images have the size of a network's input.
+def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Dataset":
+    """Loads a data set for a network; images of a folder are resized to the network's input.
 
     Args:
         path: the network: a run, a Keras model or a `.tflite` file.
-        name: a data set's name or a folder of images; None for the one that the run was trained on.
+        name: name of a data set or a folder of images; None for the data set that the run was trained on.
         data_dir: tensorflow-datasets' folder.
 
     Raises:
-        UsageError: no data set is given and the network does not know one, or there is none of that name.
+        UsageError: the name is unknown, or none is given and the network is not a run.
     """
     from kbnn import datasets
     from kbnn.training import Run
@@ -83,11 +88,11 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> Any:
         return datasets.load(name, data_dir=data_dir)
     if _is_run(path):
         return Run.open(path).dataset(data_dir)
-    raise UsageError(f"'{path}' does not say which data it was trained on: give --data")
+    raise UsageError(f"the training data of '{path}' is not recorded: give --data")
 
 
 def _input_side(path: Path) -> int:
-    """Height of a network's input."""
+    """The height of a network's input."""
     if path.suffix == ".tflite":
         from kbnn.converters.tflite import flatbuffer
 
@@ -104,7 +109,7 @@ def _input_side(path: Path) -> int:
 
 
 def output_folder(given: Path | None, default: Path) -> Path:
-    """The folder that a command writes to: the one on the command line if it is new or empty, or a fresh default.
+    """The folder to write to: the given one, which must be new or empty, or else an unused default.
 
     Raises:
         UsageError: the given folder exists and is not empty.
@@ -113,5 +118,5 @@ def output_folder(given: Path | None, default: Path) -> Path:
 
     free = files.fresh_folder(given or default)
     if given is not None and free != given:
-        raise UsageError(f"'{given}' is not an empty folder: choose another --output, nothing there was changed")
+        raise UsageError(f"'{given}' is not an empty folder: nothing there was changed, choose another --output")
     return free

@@ -1,7 +1,8 @@
-"""`kbnn benchmark`: latencies of .tflite files, where the files will live."""
+"""`kbnn benchmark`."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,13 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.converters.tflite.interpreter import UnsupportedKernelError
 from kbnn.errors import KbnnError, UsageError
 from kbnn.printable import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kbnn.converters.benchmark.forms import FormComparison
+    from kbnn.converters.benchmark.report import Comparison
+    from kbnn.datasets import Dataset
 
 _FORM_IMAGES = 64
 _CALIBRATION_IMAGES = 256
@@ -22,7 +30,7 @@ _CALIBRATION_IMAGES = 256
     default="local",
     show_default=True,
     metavar="local|ssh://USER@HOST[:PORT]|adb[:SERIAL]|qemu",
-    help="Where to measure. qemu emulates: it shows that a file runs, latencies are withheld.",
+    help="Where to measure. qemu is an emulator: it shows that a file runs, but latencies are withheld.",
 )
 @click.option(
     "--tool",
@@ -31,9 +39,9 @@ _CALIBRATION_IMAGES = 256
     metavar="PATH|python",
     help="lce_benchmark_model for the target, from LCE's releases; python: LCE's interpreter on this machine.",
 )
-@click.option("--threads", default=1, show_default=True, help="Threads of one inference.")
+@click.option("--threads", default=1, show_default=True, help="Threads per inference.")
 @click.option("--warmup", default=10, show_default=True, help="Inferences before the measured ones.")
-@click.option("--runs", default=50, show_default=True, help="Measured inferences of one process.")
+@click.option("--runs", default=50, show_default=True, help="Measured inferences per process.")
 @click.option("--repeats", default=5, show_default=True, help="Processes per file.")
 @click.option(
     "--kernel",
@@ -41,14 +49,16 @@ _CALIBRATION_IMAGES = 256
     help="Binary convolution kernel. [default: the tool's; indirect for python]",
 )
 @click.option(
-    "--xnnpack", type=click.Choice(["on", "off"]), help="XNNPACK for what is not binary. [default: the tool's]"
+    "--xnnpack",
+    type=click.Choice(["on", "off"]),
+    help="XNNPACK for operators that are not binary. [default: the tool's]",
 )
 @click.option(
     "--flag",
     "flags",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Another flag of the tool, such as use_caching=true; repeatable. Recorded with the results.",
+    help="Another flag of the tool, such as use_caching=true, which is recorded with the results; repeatable.",
 )
 @click.option("--dataset", help="Data set by name.")
 @data_dir_option
@@ -57,30 +67,36 @@ _CALIBRATION_IMAGES = 256
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="With --dataset: test images whose outputs are compared with those of the interpreter here.",
+    help="With --dataset: number of test images whose outputs are compared with those of this machine's interpreter.",
 )
-@click.option("--forms", is_flag=True, help="Convert one model in every form, measure all, recommend one.")
+@click.option("--forms", is_flag=True, help="Convert a model to all forms, measure them, and recommend one.")
 @trust_option
 @click.option("--csv", type=click.Path(path_type=Path), help="Append the results to a CSV file.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw where the time goes to an SVG file.")
 @json_option
 def command(
     files: tuple[Path, ...],
-    forms: bool,
+    target: str,
+    tool: str,
+    threads: int,
+    warmup: int,
+    runs: int,
+    repeats: int,
+    kernel: str | None,
     xnnpack: str | None,
     flags: tuple[str, ...],
     dataset: str | None,
     data_dir: Path | None,
     images: int,
+    forms: bool,
     csv: Path | None,
     picture: Path | None,
     as_json: bool,
-    **options: Any,
 ) -> None:
-    """Measure the latency of .tflite files, side by side when several are given.
+    """Measure the latency of one or several .tflite files.
 
-    With --forms the argument is a run or a model file: it is converted in every form (kernels, precisions, devices),
-    all forms are measured, and one is recommended.
+    With --forms, the argument is a run or a model file: it is converted to all forms (kernels, precisions, devices),
+    all of them are measured, and one is recommended.
 
     \b
     Example:
@@ -89,16 +105,16 @@ def command(
       kbnn benchmark binary.tflite --target adb --tool lce_benchmark_model_android_arm64 --csv phones.csv
       kbnn benchmark runs/presb18 --forms --target ssh://pi@raspberrypi --tool lce_benchmark_model_aarch64
     """
-    options["flags"] = _flags(xnnpack, flags)
-    if picture and options["target"] == "qemu":
-        raise UsageError("--picture draws latencies, and --target qemu withholds them: leave one of the two out")
+    options = _Options(target, tool, threads, warmup, runs, repeats, kernel, _flags(xnnpack, flags))
+    if picture and target == "qemu":
+        raise UsageError("--picture draws latencies, which --target qemu withholds: remove one of the two")
     try:
         if forms:
             if picture or csv:
-                raise UsageError("--forms prints a table or --json: leave --picture and --csv out")
+                raise UsageError("--forms prints a table or JSON: remove --picture and --csv")
             show(_forms(files, dataset, data_dir, options), as_json)
             return
-        comparison = _comparison(files, dataset, data_dir, images, options, csv, as_json)
+        comparison = _comparison(files, _images(dataset, data_dir, images), options, csv, as_json)
     except UnsupportedKernelError as error:
         raise KbnnError(f"{error} (--kernel indirect here, or --kernel portable in kbnn convert)") from error
     _deliver(comparison, csv, as_json)
@@ -106,37 +122,56 @@ def command(
         _draw(comparison, picture)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """Where and how to measure."""
+
+    target: str
+    tool: str
+    threads: int
+    warmup: int
+    runs: int
+    repeats: int
+    kernel: str | None
+    flags: dict[str, str]
+
+
 def _flags(xnnpack: str | None, flags: tuple[str, ...]) -> dict[str, str]:
     """The tool's flags by name."""
     pairs = [flag.removeprefix("--").partition("=") for flag in flags]
     for name, equals, _ in pairs:
         if not equals or not name:
-            raise UsageError(f"cannot pass the flag '{name}' on: give NAME=VALUE, as in --flag use_caching=true")
+            raise UsageError(f"cannot pass on the flag '{name}': give NAME=VALUE, as in --flag use_caching=true")
     chosen = {} if xnnpack is None else {"use_xnnpack": "true" if xnnpack == "on" else "false"}
     return {**chosen, **{name: value for name, _, value in pairs}}
 
 
 def _comparison(
-    files: tuple[Path, ...],
-    dataset: str | None,
-    data_dir: Path | None,
-    images: int,
-    options: dict[str, Any],
-    csv: Path | None,
-    as_json: bool,
-) -> Any:
+    files: tuple[Path, ...], images: "np.ndarray | None", options: _Options, csv: Path | None, as_json: bool
+) -> "Comparison":
     from kbnn.converters.benchmark import IncompleteError, compare
 
-    options["images"] = _images(dataset, data_dir, images) if dataset else None
     try:
-        return compare(files, **options, progress=_tell)
+        return compare(
+            files,
+            options.target,
+            options.tool,
+            threads=options.threads,
+            warmup=options.warmup,
+            runs=options.runs,
+            repeats=options.repeats,
+            kernel=options.kernel,
+            flags=options.flags,
+            images=images,
+            progress=_tell,
+        )
     except IncompleteError as error:
         _deliver(error.comparison, csv, as_json)
         raise
 
 
-def _forms(paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, options: dict[str, Any]) -> Any:
-    """All forms of one model, measured."""
+def _forms(paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, options: _Options) -> "FormComparison":
+    """Measures all forms of one model."""
     if len(paths) != 1 or paths[0].suffix == ".tflite":
         raise UsageError(f"--forms converts one run or model file: received {' '.join(map(str, paths))}")
     import_tensorflow()
@@ -149,20 +184,26 @@ def _forms(paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, 
     data = _data(paths[0], dataset, data_dir)
     test = next(iter(random_images(model).values())) if data is None else data.inputs(data.test, _FORM_IMAGES)
     calibration = None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES)
-    kernel, tool = options["kernel"], options["tool"]
-    amounts = {name: options[name] for name in ("threads", "warmup", "runs", "repeats")}
-    settings = BenchmarkOptions(**amounts, kernel=kernel or default_kernel(tool), flags=options["flags"])
-    return compare_forms(model, test, calibration, options["target"], tool, settings, kernel, _tell)
+    kernel, tool = options.kernel, options.tool
+    settings = BenchmarkOptions(
+        options.threads,
+        options.warmup,
+        options.runs,
+        options.repeats,
+        kernel or default_kernel(tool),
+        options.flags,
+    )
+    return compare_forms(model, test, calibration, options.target, tool, settings, kernel, _tell)
 
 
-def _data(path: Path, dataset: str | None, data_dir: Path | None) -> Any:
-    """The data set that is named or that a run was trained on; None where neither is known."""
+def _data(path: Path, dataset: str | None, data_dir: Path | None) -> "Dataset | None":
+    """The named data set, or the one that a run was trained on; None if neither is available."""
     try:
         return load_dataset(path, dataset, data_dir)
     except KbnnError as error:
         if dataset:
             raise
-        _tell(f"comparing on random images, without the int8 forms ({error})")
+        _tell(f"comparing outputs on random images, without int8 forms ({error})")
         return None
 
 
@@ -170,7 +211,9 @@ def _tell(line: str) -> None:
     click.echo(printable(line), err=True)
 
 
-def _images(dataset: str, data_dir: Path | None, count: int) -> Any:
+def _images(dataset: str | None, data_dir: Path | None, count: int) -> "np.ndarray | None":
+    if dataset is None:
+        return None
     import_tensorflow()
     from kbnn import datasets
 
@@ -178,7 +221,7 @@ def _images(dataset: str, data_dir: Path | None, count: int) -> Any:
     return data.inputs(data.test, count)
 
 
-def _deliver(comparison: Any, csv: Path | None, as_json: bool) -> None:
+def _deliver(comparison: "Comparison", csv: Path | None, as_json: bool) -> None:
     from kbnn.converters.benchmark import record
 
     show(comparison if len(comparison.reports) > 1 else comparison.reports[0], as_json)
@@ -186,7 +229,7 @@ def _deliver(comparison: Any, csv: Path | None, as_json: bool) -> None:
         record.append(csv, comparison)
 
 
-def _draw(comparison: Any, path: Path) -> None:
+def _draw(comparison: "Comparison", path: Path) -> None:
     from kbnn import files
     from kbnn.converters.benchmark.picture import drawn
 

@@ -1,7 +1,7 @@
-"""Results that take seconds to compute and change only with the installation.
+"""Caches results that take seconds to compute and change only with the installation.
 
-kbnn ships its own in `tables.json`, which `python benchmarks/listings.py` writes. With another package that registers
-something, or in a checkout that has other files, they are computed once and kept in the user's cache folder.
+kbnn ships its own results in `tables.json`, which `python benchmarks/listings.py` writes. If another package registers
+something, or the source files differ, results are computed once and kept in the user's cache folder.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from kbnn.errors import KbnnError
 TABLES = "tables.json"
 
 
-def cached(name: str, packages: Iterable[str], groups: Iterable[str], compute: Callable[[], Any]) -> Any:
-    """The result of `compute`, plain JSON values, from the cache while nothing that it depends on changed.
+def cached(name: str, packages: Iterable[str], groups: Iterable[str], compute: Callable[[], object]) -> Any:
+    """The result of `compute` as JSON values, from the cache unless something that it depends on has changed.
 
     Args:
-        name: of the result.
-        packages: whose source files it depends on.
-        groups: entry points that it depends on.
-        compute: called when the cache has no result.
+        name: name of the result.
+        packages: packages whose source files it depends on.
+        groups: groups of entry points that it depends on.
+        compute: called if the result is not in the cache.
     """
     groups, packages = list(groups), list(packages)
     shipped = _shipped(name, packages, groups)
@@ -38,19 +38,19 @@ def cached(name: str, packages: Iterable[str], groups: Iterable[str], compute: C
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text())
     found = compute()
-    # Without a place to write, it is computed every time.
+    # If the cache cannot be written, the result is computed every time.
     with contextlib.suppress(KbnnError):
         files.write(path, json.dumps(found))
     return json.loads(json.dumps(found))
 
 
-def described(packages: Iterable[str], value: Any) -> dict[str, Any]:
-    """A result as `tables.json` holds it: with the names of the source files that it was computed from."""
+def described(packages: Iterable[str], value: object) -> dict[str, object]:
+    """An entry of `tables.json`: a result, and the names of the source files that it was computed from."""
     return {"sources": _names(packages), "value": value}
 
 
 def _shipped(name: str, packages: list[str], groups: list[str]) -> Any:
-    """The result that ships; None if it was made of other sources, or another package registers something."""
+    """The shipped result; None if it was computed from other sources, or if another package registers something."""
     entries = [entry for group in groups for entry in importlib.metadata.entry_points(group=group)]
     if any((entry.value.partition(":")[0]).partition(".")[0] != "kbnn" for entry in entries):
         return None

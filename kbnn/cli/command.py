@@ -1,4 +1,4 @@
-"""Shared by all commands: clean stderr, one-line errors, `--debug`, and results as a table or as JSON."""
+"""The base of all commands: clean stderr, one-line errors, `--debug`, and results as text or JSON."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 class Command(click.Command):
-    """A command whose expected failures are one line and an exit status; `--debug` shows the traceback."""
+    """A command that reports expected failures as one line and an exit status; `--debug` shows the traceback."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -24,7 +24,7 @@ class Command(click.Command):
             click.Option(["--debug"], is_flag=True, help="Show the traceback and the native libraries' log on failure.")
         )
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: click.Context) -> object:
         if ctx.params.pop("debug"):
             return super().invoke(ctx)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,38 +35,37 @@ class Command(click.Command):
         except BrokenPipeError:
             raise
         except OSError as error:
-            return fail(f"{error.strerror or error}: received '{error.filename}'; check the path and its rights", 1)
+            return fail(f"{error.strerror or error}: received '{error.filename}'; check the path and permissions", 1)
 
 
 def _hint(ctx: click.Context, error: KbnnError) -> str:
-    """The option that a parameter named by an error has on the command line."""
+    """The command's option for the parameter that an error names."""
     for parameter in ctx.command.params:
         if parameter.name == error.parameter and isinstance(parameter, click.Option):
             return f" (here: {parameter.opts[0]})"
     return ""
 
 
-def import_tensorflow() -> Any:
-    """Imports TensorFlow without the lines that its native libraries print on stderr."""
+def import_tensorflow() -> None:
+    """Imports TensorFlow without the messages that its native libraries print on stderr."""
     with held_stderr(show_on_error=True):
         import tensorflow as tf
 
-        # Resolves the lazily loaded Keras too, and with it Larq and our layers.
+        # Also resolves the lazily loaded Keras, and with it Larq and kbnn's layers.
         _ = tf.keras.layers
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
         # TensorFlow warns about retracing when a command trains several networks.
         tf.get_logger().setLevel("ERROR")
-    return tf
 
 
-def show(result: Any, as_json: bool) -> None:
-    """Prints a result on stdout: as JSON, or as text."""
+def show(result: object, as_json: bool) -> None:
+    """Prints a result on stdout, as text or as JSON."""
     text = json.dumps(to_json(result), indent=2, allow_nan=False) if as_json else printable(result, lines=True)
     click.echo(text)
 
 
-def to_json(value: Any) -> Any:
-    """Converts dataclasses, tuples, paths and NumPy values to plain JSON values; NaN and infinities become null."""
+def to_json(value: object) -> object:
+    """Converts dataclasses, tuples, paths and NumPy values to JSON values; NaN and infinities become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):

@@ -1,13 +1,19 @@
 """`kbnn convert`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument, recipe_name
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kbnn.converters.tflite.metadata import Description
+    from kbnn.datasets import Dataset
 
 _IMAGES = 64
 _CALIBRATION_IMAGES = 256
@@ -19,16 +25,16 @@ _CALIBRATION_IMAGES = 256
 @click.option(
     "--kernel",
     type=click.Choice(["grouped", "portable"]),
-    help="Grouped convolutions as one operator (default), or as one per group, which LCE's default kernel needs.",
+    help="Grouped convolutions as one operator (default), or as one per group, as LCE's default kernel requires.",
 )
 @click.option(
     "--device",
     type=click.Choice(["generic", "pi4", "pi5", "android"]),
     default="generic",
     show_default=True,
-    help="Take the form that is fastest there; the generic one is never worse.",
+    help="Use the fastest form for a device; the generic form is never slower than a plain conversion.",
 )
-@click.option("--allow-float", multiple=True, metavar="LAYER", help="A 1-bit layer that may stay float; repeatable.")
+@click.option("--allow-float", multiple=True, metavar="LAYER", help="A 1-bit layer that may become float; repeatable.")
 @click.option(
     "--weights",
     type=click.Choice(["float32", "int8"]),
@@ -36,8 +42,10 @@ _CALIBRATION_IMAGES = 256
     show_default=True,
     help="How the weights of real-valued layers are stored.",
 )
-@click.option("--int8", is_flag=True, help="Everything real-valued in int8, activations too, in calibrated ranges.")
-@click.option("--calibrate", metavar="DATA", help="Data set or folder of images to calibrate --int8 on; a run's own.")
+@click.option("--int8", is_flag=True, help="Quantize all real-valued weights and activations to int8, by calibration.")
+@click.option(
+    "--calibrate", metavar="DATA", help="Data set or folder of images for the calibration.  [default: a run's own]"
+)
 @dataset_option
 @data_dir_option
 @json_option
@@ -54,10 +62,10 @@ def command(
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Turn a trained model into a bitpacked .tflite file, or say why that is not possible.
+    """Convert a trained model to a bitpacked .tflite file, or report why that is not possible.
 
-    The file appears when it has been proven to compute what Keras computes, on test images of the data set that is
-    given or that the run was trained on, else on random images. It holds the data set's labels and normalization.
+    The file is written only after it has been verified to compute the same as Keras, on test images of the given data
+    set or of the run's own, or else on random images. It contains the data set's labels and normalization.
 
     \b
     Example:
@@ -68,7 +76,7 @@ def command(
       kbnn convert model.keras -o model.tflite --dataset cifar10 --json
     """
     if calibrate and not int8:
-        raise UsageError(f"--calibrate is for --int8: received --calibrate {calibrate} alone, add --int8")
+        raise UsageError(f"--calibrate needs --int8: received --calibrate {calibrate} alone, add --int8")
     import_tensorflow()
     from kbnn import converters
 
@@ -94,16 +102,16 @@ def command(
     show(artifact, as_json)
 
 
-def test_images(data: Any, count: int) -> tuple[Any, Any]:
-    """The network's input for the first test images of a data set, and their labels."""
+def test_images(data: "Dataset", count: int) -> "tuple[np.ndarray, np.ndarray]":
+    """The network's inputs for the first test images of a data set, and their labels."""
     import numpy as np
 
     labels = [labels.numpy() for _, labels in data.batches(data.test, count).take(1)]
     return data.inputs(data.test, count), np.concatenate(labels)[:count] if labels else np.zeros(0, int)
 
 
-def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: str) -> Any:
-    """The data set that is named or that a run was trained on; None where neither is at hand."""
+def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: str) -> "Dataset | None":
+    """The named data set, or the one that a run was trained on; None if neither is available."""
     from kbnn.training.run import ChangedDataError
 
     try:
@@ -113,20 +121,20 @@ def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: st
     except KbnnError as error:
         if dataset:
             raise
-        click.echo(f"verifying on {otherwise} images, without labels in the file ({error})", err=True)
+        click.echo(f"verifying on {otherwise} images; the file will not contain labels ({error})", err=True)
         return None
 
 
-def _calibration(model: Path, name: str | None, data: Any, data_dir: Path | None) -> Any:
-    """Images of the data set that is named, or of the one that the file is verified on; none that it is verified on."""
+def _calibration(model: Path, name: str | None, data: "Dataset | None", data_dir: Path | None) -> "np.ndarray":
+    """Training images of the named data set, or else of the one on whose test images the file is verified."""
     if name:
         data = load_dataset(model, name, data_dir)
     if data is None:
-        raise UsageError("--int8 needs images to calibrate on: received none, give --calibrate DATA")
+        raise UsageError("--int8 needs images for the calibration: received none, give --calibrate DATA")
     return data.inputs(data.train, _CALIBRATION_IMAGES)
 
 
-def _description(model: Path, name: str, data: Any) -> Any:
+def _description(model: Path, name: str, data: "Dataset | None") -> "Description":
     from kbnn.converters import Description
 
     recipe = recipe_name(model)

@@ -1,15 +1,20 @@
-"""`kbnn demo`: the whole path on real digits, from images to a report."""
+"""`kbnn demo`."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from kbnn.cli.artifacts import output_folder
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError
+
+if TYPE_CHECKING:
+    from kbnn.converters.benchmark.report import BenchmarkReport, Comparison
+    from kbnn.converters.tflite.audit import Audit
+    from kbnn.converters.verify.verification import Parity
 
 GOAL = 0.97
 OUTPUT = Path("runs/demo")
@@ -18,7 +23,7 @@ _NAME = "demo"
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo wrote and measured."""
+    """The files and results of the demo."""
 
     model: str
     report: str
@@ -26,9 +31,9 @@ class Demo:
     top1: float
     file_top1: float
     training_seconds: float
-    audit: Any
-    parity: Any
-    latencies: Any
+    audit: "Audit"
+    parity: "Parity"
+    latencies: "Comparison"
 
     def __str__(self) -> str:
         from kbnn import tables
@@ -40,7 +45,7 @@ class Demo:
             ("training", f"{self.training_seconds:.1f} s"),
             ("1-bit convolutions", f"{len(self.audit.binary_convolutions)}, all bitpacked"),
             ("kernel bits", f"{sum(kernel.bits for kernel in parity.kernels):,}, all equal to Keras"),
-            ("classes that differ", f"{len(parity.disagreements)} of {parity.samples}{_margins(parity)}"),
+            ("classes that differ from Keras", f"{len(parity.disagreements)} of {parity.samples}{_margins(parity)}"),
         ]
         rows = [
             (Path(report.file.path).stem, tables.size(report.file.size_bytes), milliseconds(report))
@@ -55,13 +60,13 @@ class Demo:
         )
 
 
-def _margins(parity: Any) -> str:
+def _margins(parity: "Parity") -> str:
     differing = ", ".join(f"image {d.image} by {d.margin:.4f}" for d in parity.disagreements)
     return f" ({differing})" if differing else ""
 
 
-def milliseconds(report: Any) -> str:
-    """The latency to report, or "withheld" if it cannot be trusted."""
+def milliseconds(report: "BenchmarkReport") -> str:
+    """The latency in milliseconds, or "withheld" if it cannot be trusted."""
     microseconds = report.summary.median_of_means_us
     return "withheld" if microseconds is None else f"{microseconds / 1000:.3f} ms"
 
@@ -74,13 +79,13 @@ def milliseconds(report: Any) -> str:
     help=f"New or empty folder.  [default: {OUTPUT}, or the next free of {OUTPUT}-2, {OUTPUT}-3, ...]",
 )
 @click.option("--epochs", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--model", help="Run a pretrained file that ships with kbnn instead of training; `list` names them.")
+@click.option("--model", help="Run a pretrained file that ships with kbnn instead of training; `list` lists them.")
 @json_option
 def command(output: Path | None, epochs: int, model: str | None, as_json: bool) -> None:
-    """Train a small binary network on real digits, convert it, verify the file, measure it, write a report.
+    """Train a small binary network on real digits, convert it, verify the file, measure it, and write a report.
 
-    Exits with status 1 if a check fails: top-1 below 97 %, a convolution that is not bitpacked, a file that does not
-    compute what Keras computes. Nothing that exists is overwritten.
+    Exits with status 1 if a check fails: top-1 below 97 %, a convolution that is not bitpacked, or a file that does not
+    compute the same as Keras. Existing files are not overwritten.
 
     \b
     Example:
@@ -103,7 +108,7 @@ def command(output: Path | None, epochs: int, model: str | None, as_json: bool) 
     demo = _run(folder, epochs)
     show(demo, as_json)
     if demo.top1 < GOAL:
-        raise KbnnError(f"the demo fell short: received top-1 {demo.top1:.2%}, expected {GOAL:.0%}; train longer")
+        raise KbnnError(f"the demo's accuracy is too low: received {demo.top1:.2%}, expected {GOAL:.0%}; train longer")
 
 
 def _run(output: Path, epochs: int) -> Demo:
@@ -121,7 +126,7 @@ def _run(output: Path, epochs: int) -> Demo:
     model, data = run.model(), run.dataset()
     images = data.inputs(data.test)
     paths = [output / f"{name}.tflite" for name in ("binary", "float32", "int8")]
-    click.echo("converting, and verifying on all test images", err=True)
+    click.echo("converting and verifying on all test images", err=True)
     description = converters.Description.of(data, recipe.name, recipe.model.name)
     artifact = converters.convert(model, paths[0], images, description=description)
     converters.export_float(model, paths[1], description, ordinary=True)

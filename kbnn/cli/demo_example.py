@@ -1,14 +1,19 @@
-"""`kbnn demo --model`: a pretrained file that ships with kbnn, on images that ship with it."""
+"""`kbnn demo --model`: runs a pretrained file that ships with kbnn on images that ship with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kbnn import tables
 from kbnn.analysis import pictures
 from kbnn.analysis.page import Page, Section, Table
+
+if TYPE_CHECKING:
+    from kbnn.converters.benchmark.report import Comparison
+    from kbnn.converters.tflite.audit import Audit
+    from kbnn.examples import Example, Samples
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class ExampleDemo:
     right: int
     test_top1: float
     epochs: int
-    audit: Any
-    latencies: Any
+    audit: "Audit"
+    latencies: "Comparison"
 
     def __str__(self) -> str:
         from kbnn.cli.demo import milliseconds
@@ -33,7 +38,7 @@ class ExampleDemo:
         facts = [
             ("file", f"{self.path}, {tables.size(self.audit.size_bytes)}"),
             ("1-bit convolutions", f"{len(self.audit.binary_convolutions)}, {self.audit.share} of all MACs"),
-            ("sample images", f"{self.right} of {self.shown} right"),
+            ("sample images", f"{self.right} of {self.shown} correct"),
             ("whole test set", f"{self.test_top1:.2%} of {self.dataset}, measured after training"),
             ("training", f"{self.epochs} epochs"),
             ("latency here (not ARM)", milliseconds(measured)),
@@ -42,10 +47,10 @@ class ExampleDemo:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ExampleListing:
     """The pretrained files that ship with kbnn."""
 
-    examples: tuple[Any, ...]
+    examples: "tuple[Example, ...]"
 
     def __str__(self) -> str:
         rows = [
@@ -55,15 +60,15 @@ class Listing:
         return tables.render(("example", "data set", ">top-1", ">size"), rows)
 
 
-def listing() -> Listing:
+def listing() -> ExampleListing:
     """Lists the pretrained files."""
     from kbnn import examples
 
-    return Listing(tuple(examples.get(name) for name in examples.names()))
+    return ExampleListing(tuple(examples.get(name) for name in examples.names()))
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError for an unknown name, before anything is loaded."""
+    """Raises UsageError for an unknown name, without loading anything else."""
     from kbnn import examples
 
     examples.get(name)
@@ -99,14 +104,14 @@ def run(name: str, output: Path) -> ExampleDemo:
     return demo
 
 
-def _page(demo: ExampleDemo, samples: Any, predictions: np.ndarray) -> Page:
+def _page(demo: ExampleDemo, samples: "Samples", predictions: np.ndarray) -> Page:
     titles = [
         samples.classes[seen] if seen == true else f"{samples.classes[seen]}?"
         for seen, true in zip(predictions, samples.labels, strict=True)
     ]
     caption = (
-        f"The file's class for {demo.shown} test images, the first ones of each class; a question mark where it is "
-        f"wrong ({demo.shown - demo.right} of {demo.shown})."
+        f"The file's prediction for {demo.shown} test images, the first ones of each class. A question mark marks "
+        f"wrong ones ({demo.shown - demo.right} of {demo.shown})."
     )
     layers = [
         (c.name, "1" if c.is_binary else str(c.bits), "x".join(map(str, c.kernel)), f"{c.macs:,}")

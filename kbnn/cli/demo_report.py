@@ -1,41 +1,47 @@
-"""The demo's report: what was trained, what the file is, whether it is right, how long it takes."""
+"""The demo's report: training, files and latencies, verification, and mistakes."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kbnn import tables
 from kbnn.analysis import pictures
+from kbnn.analysis.judgement import test_images
 from kbnn.analysis.page import Page, Section, Table
 from kbnn.cli.demo import Demo, milliseconds
+
+if TYPE_CHECKING:
+    from kbnn.converters.verify.verification import KernelRun
+    from kbnn.datasets import Dataset
+    from kbnn.training import Run
 
 _SHOWN = 16
 
 
-def page(demo: Demo, run: Any, data: Any, predictions: np.ndarray) -> Page:
-    """The page of a finished demo; `predictions` are the binary file's classes of the test images."""
+def page(demo: Demo, run: "Run", data: "Dataset", predictions: np.ndarray) -> Page:
+    """The report of a finished demo; `predictions` are the binary file's classes for the test images."""
     count = len(demo.audit.binary_convolutions)
     return Page(
-        title="kbnn demo: a binary network reads handwritten digits",
+        title="kbnn demo: a binary network for handwritten digits",
         summary=(
-            f"Top-1 {demo.top1:.2%} of {demo.test_images} held-out images. All {count} one-bit convolutions are "
-            f"bitpacked, in a file of {tables.size(demo.audit.size_bytes)} that computes what Keras computes."
+            f"Top-1 accuracy {demo.top1:.2%} on {demo.test_images} test images. All {count} binary convolutions are "
+            f"bitpacked, and the file of {tables.size(demo.audit.size_bytes)} is verified against Keras."
         ),
         sections=(_training(demo, run, data), _files(demo), _parity(demo), _mistakes(data, predictions)),
     )
 
 
-def _training(demo: Demo, run: Any, data: Any) -> Section:
+def _training(demo: Demo, run: "Run", data: "Dataset") -> Section:
     recipe = run.recipe
     curve = (
-        f"Top-1 accuracy after each epoch on {data.train.size} training images, which are augmented, and "
-        f"{data.validation.size} validation images; seed {recipe.seed}."
+        f"Top-1 accuracy after each epoch on {data.train.size} augmented training images and {data.validation.size} "
+        f"validation images; seed {recipe.seed}."
     )
     text = (
         f"Network {recipe.model.name}, method {recipe.model.method}, {recipe.epochs} epochs in "
         f"{demo.training_seconds:.1f} s. Weights and activations of the binary convolutions are +1 or -1; the first "
-        "convolution, the shortcut that changes shape and the classifier stay real-valued."
+        "convolution, the projection shortcut and the classifier are real-valued."
     )
     return Section(
         "Training",
@@ -66,14 +72,14 @@ def _files(demo: Demo) -> Section:
         for c in [*demo.audit.binary_convolutions, *demo.audit.float_convolutions]
     ]
     sizes_text = (
-        "The network bitpacked for Larq Compute Engine, and what one would deploy without binarization: the same "
-        "layers with ReLU, zero padding and everything fused, as TensorFlow Lite files in float32 and int8. Their size "
-        f"and time count here; their weights were not trained. {demo.audit.share} of the binary file's "
-        "multiplications are of one bit."
+        "The network bitpacked for Larq Compute Engine, compared with an ordinary network of the same layers, with "
+        "ReLU, zero padding and fused operators, as TensorFlow Lite files in float32 and int8. Those two are for "
+        f"comparing size and latency only; their weights are not trained. {demo.audit.share} of the binary file's "
+        "multiply-accumulates are binary."
     )
     latency_text = (
-        "The latencies are this machine's. They say nothing about an ARM device, where binary convolutions are fast "
-        "and here they are not: measure there with kbnn benchmark --target."
+        "The latencies were measured on this machine and do not predict those of ARM devices, for which the binary "
+        "kernels are optimized. Measure on a device with kbnn benchmark --target."
     )
     return Section(
         "The file",
@@ -93,39 +99,41 @@ def _parity(demo: Demo) -> Section:
         for run in parity.runs
     ]
     disagreements = [(d.image, d.keras, d.file, f"{d.margin:.4f}") for d in parity.disagreements]
-    listed = [Table((">image", ">Keras", ">file", ">margin in Keras"), disagreements, "Images of different classes.")]
+    listed = [Table((">image", ">Keras", ">file", ">margin in Keras"), disagreements, "Images whose classes differ.")]
     bits = sum(kernel.bits for kernel in parity.kernels)
     worst = max(layer.difference for layer in parity.layers)
     text = (
-        f"Each of {bits:,} packed kernel bits equals Keras's. Each of {len({x.name for x in parity.layers})} layers, "
-        f"fed with Keras's own input, is within {worst:.0e} of the range of its values. Of {parity.samples} test "
-        f"images {len(parity.disagreements)} get another class than from Keras: one rounding can flip a sign, and a "
-        "flip spreads through the layers that follow."
+        f"All {bits:,} packed kernel bits are equal to Keras. Given the same inputs as in Keras, the outputs of all "
+        f"{len({x.name for x in parity.layers})} layers are within {worst:.0e} of Keras's, relative to their range. "
+        f"The predicted class differs for {len(parity.disagreements)} of {parity.samples} test images: rounding can "
+        "flip a sign, and the flip propagates through the following layers."
     )
     return Section(
-        "Is the file right?",
+        "Verification against Keras",
         [text],
         [
             Table(
                 ("kernel of the runtime", ">top-1 agreement", ">max", ">mean", ">median"),
                 rows,
-                f"Largest difference of an image's logits, whose range is {parity.logit_range:.1f}.",
+                f"Maximum, mean and median over images of the largest difference of a logit; the logits' range is "
+                f"{parity.logit_range:.1f}.",
             ),
             *(listed if disagreements else []),
         ],
     )
 
 
-def _differences(run: Any) -> tuple[float, float, float]:
+def _differences(run: "KernelRun") -> tuple[float, float, float]:
     return run.max_abs_difference, run.mean_abs_difference, run.median_abs_difference
 
 
-def _mistakes(data: Any, predictions: np.ndarray) -> Section:
+def _mistakes(data: "Dataset", predictions: np.ndarray) -> Section:
     wrong = np.flatnonzero(predictions != data.test.labels)
-    titles = [f"{data.classes[data.test.labels[k]]} read as {data.classes[predictions[k]]}" for k in wrong]
-    confusion = f"The binary file's class against the true one, {data.test.size} test images."
+    titles = [f"{data.classes[data.test.labels[k]]}, predicted {data.classes[predictions[k]]}" for k in wrong]
+    confusion = f"Actual class and the binary file's prediction, {data.test.size} test images."
     shown = [pictures.confusion_matrix(data.test.labels, predictions, data.classes, confusion)]
     if len(wrong):
         caption = f"Misclassified test images ({min(len(wrong), _SHOWN)} of {len(wrong)})."
-        shown.append(pictures.gallery(data.test.images[wrong[:_SHOWN]], titles[:_SHOWN], caption, columns=4))
-    return Section("What it gets wrong", [f"{len(wrong)} of {data.test.size} test images."], pictures=shown)
+        images = test_images(data, wrong[:_SHOWN])
+        shown.append(pictures.gallery(images, titles[:_SHOWN], caption, columns=4))
+    return Section("Mistakes", [f"{len(wrong)} of {data.test.size} test images are misclassified."], pictures=shown)

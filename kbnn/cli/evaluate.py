@@ -38,7 +38,7 @@ def command(model: Path, dataset: str | None, data_dir: Path | None, html: Path 
             f"the model does not fit data set '{data.name}': received input {classifier.input_shape} and "
             f"{len(classifier.labels)} classes, the data has {data.input_shape} and {len(data.classes)}"
         )
-    # The file's normalization is the one that it was trained with.
+    # Normalizes images as in the training of the file, which may differ from the data set's own normalization.
     data = dataclasses.replace(data, normalization=classifier.normalization)
     shares = probabilities(classifier.outputs(data.inputs(data.test)))
     judgement = judge(str(model), shares, data.test.labels, data.classes, data.name)

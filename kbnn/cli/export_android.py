@@ -22,7 +22,7 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
 @data_dir_option
 @json_option
 def command(model: Path, output: Path, dataset: str | None, data_dir: Path | None, as_json: bool) -> None:
-    """Write a trained model, its float32 and int8 twins, and their labels as the Android app's assets.
+    """Write a trained model, its float32 and int8 twins, and their labels as assets of the Android app.
 
     \b
     Example:

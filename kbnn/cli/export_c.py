@@ -1,7 +1,7 @@
 """`kbnn export-c`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,17 +9,23 @@ from kbnn.cli.artifacts import data_dir_option, load_dataset, load_model, recipe
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+    from kbnn.converters.tflite.metadata import Description
+
 _CALIBRATION_IMAGES = 256
 
 
 @click.command(cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The folder to write.")
-@click.option("--name", help="Prefix of all names in the code, a C identifier; the model's name by default.")
+@click.option("--name", help="Prefix of all names in the code, a C identifier; by default the model's name.")
 @click.option(
-    "--calibrate", metavar="DATA", help="Data set or folder of images to calibrate on; a run's own by default."
+    "--calibrate", metavar="DATA", help="Data set or folder of images for the calibration.  [default: a run's own]"
 )
-@click.option("--max-ram", type=click.IntRange(min=0), metavar="BYTES", help="Refuse a network with a larger arena.")
+@click.option("--max-ram", type=click.IntRange(min=0), metavar="BYTES", help="Fail if the arena is larger than this.")
 @click.option("--tflm", is_flag=True, help="Add LCE's operators for TensorFlow Lite Micro, over the same kernels.")
 @click.option("--check", is_flag=True, help="Compile with this machine's compiler and run the self-test.")
 @data_dir_option
@@ -37,7 +43,7 @@ def command(
 ) -> None:
     """Write a network as C for microcontrollers, equal bit for bit to its int8 .tflite file.
 
-    SOURCE is a run's folder, a .keras file, or an int8 .tflite file made by `kbnn convert --int8`.
+    SOURCE is a run's folder, a .keras file, or an int8 .tflite file from `kbnn convert --int8`.
 
     \b
     Example:
@@ -70,8 +76,10 @@ def command(
             raise KbnnError(f"the self-test in '{output}' failed: {checked.output}")
 
 
-def _load(source: Path, calibrate: str | None, data_dir: Path | None) -> tuple[Any, Any, Any]:
-    """The model or the file's path, images to calibrate and test on, and what the code has to know about the data."""
+def _load(
+    source: Path, calibrate: str | None, data_dir: Path | None
+) -> "tuple[tf.keras.Model | Path, np.ndarray | None, Description | None]":
+    """The model or the file's path, images for calibration and tests, and the description of the data."""
     if source.suffix == ".tflite":
         data = load_dataset(source, calibrate, data_dir) if calibrate else None
         return source, None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES), None
@@ -79,7 +87,7 @@ def _load(source: Path, calibrate: str | None, data_dir: Path | None) -> tuple[A
 
     model = load_model(source)
     if not calibrate and not source.is_dir():
-        raise UsageError(f"C code is int8 throughout: received '{source}' without data, give --calibrate DATA")
+        raise UsageError(f"the int8 network needs calibration: received '{source}' without data, give --calibrate DATA")
     data = load_dataset(source, calibrate, data_dir)
     images = data.inputs(data.train, _CALIBRATION_IMAGES)
     return model, images, Description.of(data, recipe_name(source), model.name)

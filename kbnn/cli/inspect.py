@@ -15,15 +15,15 @@ _MOST_SHOWN = 10
 @click.option(
     "--html",
     type=click.Path(path_type=Path),
-    help="Write a page: the network drawn, and where its time goes.",
+    help="Write a page with a drawing of the network and of where its time goes.",
 )
 @json_option
 def command(file: Path, html: Path | None, as_json: bool) -> None:
-    """Audit a .tflite file: which convolutions are binary, which are not, what they cost.
+    """Audit a .tflite file: which convolutions are binary, which are not, and what they cost.
 
-    Instructions are an estimate from counts on ARM processors, and not a latency.
+    Instructions are estimated from counts on ARM processors; they are not latencies.
 
-    Exit status 1 when no convolution is binary, or one that looks 1-bit silently became float.
+    Exits with status 1 if no convolution is binary, or if one that looks binary silently became float.
 
     \b
     Example:
@@ -47,8 +47,8 @@ def command(file: Path, html: Path | None, as_json: bool) -> None:
         left_out = len(found.silent_fallbacks) - _MOST_SHOWN
         more = f" and {left_out} more" if left_out > 0 else ""
         raise KbnnError(
-            f"{len(found.silent_fallbacks)} layers of '{file}' look 1-bit and are float: {shown}{more}; convert with "
-            f"kbnn convert, which says how to fix each"
+            f"{len(found.silent_fallbacks)} layers of '{file}' look binary but are float: {shown}{more}; convert the "
+            f"model with kbnn convert, which reports how to fix each layer"
         )
     if not found.binary_convolutions:
-        raise KbnnError(f"'{file}' holds no binary convolution: it is a plain TensorFlow Lite file")
+        raise KbnnError(f"'{file}' has no binary convolution: it is a plain TensorFlow Lite file")

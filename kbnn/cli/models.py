@@ -5,7 +5,7 @@ import fnmatch
 import inspect
 import re
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +20,13 @@ else:
     import tomli as tomllib
 
 
+if TYPE_CHECKING:
+    from kbnn.models.registry import Architecture
+
+
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """A network in the list; `published` are the papers' accuracies by data set."""
+class ModelRow:
+    """A network in the list; `published` has the papers' accuracies by data set."""
 
     name: str
     input_shape: tuple[int, int, int]
@@ -34,9 +38,9 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """A network with its costs for an input: weights in kB (1-bit kernels packed, the rest in float32), and MACs.
+    """A network with its costs: the size of weights in kB (packed 1-bit kernels, the rest in float32), and MACs.
 
-    `trained` are the accuracies of the weights and files that ship, by their names.
+    `trained` has the accuracies of the weights and files that ship, by name.
     """
 
     name: str
@@ -50,7 +54,7 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Fits:
-    """The networks that fit, the smallest first, and why the others do not."""
+    """The networks that fit a budget, smallest first, and the reasons why the others do not."""
 
     input_shape: tuple[int, int, int]
     classes: int | None
@@ -81,10 +85,10 @@ def _millions(count: int) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Listing:
+class ModelListing:
     """The registered networks."""
 
-    models: tuple[Row, ...]
+    models: tuple[ModelRow, ...]
 
     def __str__(self) -> str:
         rows = [(row.name, _size(row.input_shape), row.classes, row.method, row.summary) for row in self.models]
@@ -92,8 +96,8 @@ class Listing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-    """The weights that ship."""
+class PretrainedListing:
+    """The trained weights that ship."""
 
     weights: tuple[Pretrained, ...]
 
@@ -119,8 +123,8 @@ class Trained:
 
 
 @dataclasses.dataclass(frozen=True)
-class Details:
-    """One network: its methods, options and docstring."""
+class ModelDetails:
+    """A network with its methods, options and docstring."""
 
     name: str
     summary: str
@@ -130,7 +134,7 @@ class Details:
     method: str
     methods: tuple[str, ...]
     refuses: dict[str, str]
-    options: dict[str, Any]
+    options: dict[str, object]
     description: str
 
     def __str__(self) -> str:
@@ -151,15 +155,15 @@ class Details:
 @click.argument("name", default="*")
 @click.option("--pretrained", is_flag=True, help="List the trained weights that ship.")
 @click.option("--cost", is_flag=True, help="Count storage and multiplications, layer by layer.")
-@click.option("--input", "input_shape", metavar="HxWxC", help="Size of the images, such as 32x32x3.")
+@click.option("--input", "input_shape", metavar="HxWxC", help="Input shape, such as 32x32x3.")
 @click.option("--classes", type=int, help="Number of classes.")
-@click.option("--method", help="What makes it binary.")
+@click.option("--method", help="Binarization method.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the network; repeatable.")
 @click.option(
-    "--max-kb", type=click.FloatRange(min=0, min_open=True), help="List networks whose weights fit into this."
+    "--max-kb", type=click.FloatRange(min=0, min_open=True), help="List networks whose weights fit into so many kB."
 )
 @click.option("--max-macs", metavar="COUNT", help="List networks with at most so many MACs, such as 50M.")
-@click.option("--rule", default="bireal", show_default=True, help="Whose way of counting: bireal or presb.")
+@click.option("--rule", default="bireal", show_default=True, help="Counting rule: bireal or presb.")
 @json_option
 def command(
     name: str,
@@ -188,9 +192,9 @@ def command(
     """
     shape = _parse_shape(input_shape)
     settings = dict(_parse_option(option) for option in options)
-    budget = _Budget(max_kb, None if max_macs is None else _count(max_macs))
+    budget = _CostLimits(max_kb, None if max_macs is None else _count(max_macs))
     if cost and _is_pattern(name):
-        raise UsageError("what to count is not clear: give one NAME, see 'kbnn models'")
+        raise UsageError("--cost needs the NAME of a network, see 'kbnn models'")
     if not cost and not budget.is_given and (shape or classes or method or settings):
         raise UsageError("--input, --classes, --method and --option need --cost, --max-kb or --max-macs")
     if pretrained:
@@ -212,7 +216,7 @@ def command(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Budget:
+class _CostLimits:
     kilobytes: float | None
     macs: float | None
 
@@ -221,7 +225,7 @@ class _Budget:
         return self.kilobytes is not None or self.macs is not None
 
     def refusal(self, fit: Fit) -> str | None:
-        """Why a network does not fit; None if it does."""
+        """The reason why a network does not fit; None if it does."""
         if self.kilobytes is not None and fit.kilobytes > self.kilobytes:
             return f"{fit.kilobytes:.1f} kB"
         macs = fit.binary_macs + fit.real_macs
@@ -230,11 +234,11 @@ class _Budget:
 
 def _fits(
     pattern: str,
-    budget: _Budget,
+    budget: _CostLimits,
     shape: tuple[int, int, int] | None,
     classes: int | None,
     method: str | None,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     rule: str,
 ) -> Fits:
     from kbnn import accounting
@@ -269,7 +273,7 @@ def _fits(
     return Fits(shape or found[0].input_shape, classes, tuple(sorted(fits, key=lambda fit: fit.kilobytes)), refused)
 
 
-def _trained(pattern: str) -> Trained:
+def _trained(pattern: str) -> PretrainedListing:
     from kbnn import pretrained
 
     every = pretrained.all_networks()
@@ -278,11 +282,11 @@ def _trained(pattern: str) -> Trained:
         raise UsageError(
             f"no trained weights match '{pattern}': choose one of {', '.join(each.name for each in every)}"
         )
-    return Trained(tuple(found))
+    return PretrainedListing(tuple(found))
 
 
 def _accuracies(network: str) -> dict[str, float]:
-    """Top-1 of the weights and the files of a network that ship, the most accurate first."""
+    """The top-1 accuracies of a network's weights and files that ship, the most accurate first."""
     from kbnn import examples, pretrained
 
     known = {each.name: each.test_top1 for each in pretrained.all_networks() if each.network == network}
@@ -291,18 +295,18 @@ def _accuracies(network: str) -> dict[str, float]:
     return dict(sorted(known.items(), key=lambda item: -item[1]))
 
 
-def _listing(pattern: str) -> Listing:
+def _listing(pattern: str) -> ModelListing:
     from kbnn.cli.cache import cached
 
     rows = cached("models", ["kbnn.models"], ["kbnn.architectures"], all_rows)
     found = [
-        Row(**{**row, "input_shape": tuple(row["input_shape"])})
+        ModelRow(**{**row, "input_shape": tuple(row["input_shape"])})
         for row in rows
         if fnmatch.fnmatchcase(row["name"], pattern)
     ]
     if not found:
         raise _no_match(pattern)
-    return Listing(tuple(found))
+    return ModelListing(tuple(found))
 
 
 def all_rows() -> list[dict[str, Any]]:
@@ -310,7 +314,7 @@ def all_rows() -> list[dict[str, Any]]:
     from kbnn.models import architectures
 
     return [
-        dataclasses.asdict(Row(a.name, a.input_shape, a.classes, a.method, a.summary, a.published))
+        dataclasses.asdict(ModelRow(a.name, a.input_shape, a.classes, a.method, a.summary, a.published))
         for a in architectures("*")
     ]
 
@@ -320,15 +324,15 @@ def _no_match(pattern: str) -> UsageError:
 
 
 def _count(text: str) -> float:
-    """`50M` as a number."""
+    """Parses a number such as `50M`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kKMG]?)", text)
     if not match:
-        raise UsageError(f"--max-macs is a number with k, M or G, such as 50M: received '{text}'")
+        raise UsageError(f"--max-macs must be a number, optionally with k, M or G, such as 50M: received '{text}'")
     return float(match[1]) * {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}[match[2]]
 
 
-def _details(architecture: Any) -> Details:
-    return Details(
+def _details(architecture: "Architecture") -> ModelDetails:
+    return ModelDetails(
         architecture.name,
         architecture.summary,
         architecture.published,
@@ -351,21 +355,21 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _parse_shape(text: str | None) -> tuple[int, int, int] | None:
-    """`224x224x3` as numbers."""
+    """Parses a shape such as `224x224x3`."""
     if text is None:
         return None
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", text)
     if not match:
-        raise UsageError(f"--input is HEIGHTxWIDTHxCHANNELS, such as 32x32x3: received '{text}'")
+        raise UsageError(f"--input must be HEIGHTxWIDTHxCHANNELS, such as 32x32x3: received '{text}'")
     height, width, channels = map(int, match.groups())
     return height, width, channels
 
 
-def _parse_option(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`, the value as TOML or else as plain text: `width=0.5`, `blocks=[3, 4, 6, 3]`, `stem=cifar`."""
+def _parse_option(text: str) -> tuple[str, object]:
+    """Parses `KEY=VALUE`, with a TOML value or else plain text: `width=0.5`, `blocks=[3, 4, 6, 3]`, `stem=cifar`."""
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise UsageError(f"--option is KEY=VALUE, such as width=0.5: received '{text}'")
+        raise UsageError(f"--option must be KEY=VALUE, such as width=0.5: received '{text}'")
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

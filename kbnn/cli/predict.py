@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,22 +16,30 @@ _STDIN = "-"
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """The classes of one image, best first."""
+class ClassProbability:
+    """A class with its probability."""
 
-    image: str
-    predictions: tuple[dict[str, Any], ...]
+    label: str
+    probability: float
 
 
 @dataclass(frozen=True)
-class Result:
-    """The classes of all images."""
+class ImagePredictions:
+    """The most probable classes of one image, best first."""
 
-    images: tuple[Predictions, ...]
+    image: str
+    predictions: tuple[ClassProbability, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions for all images."""
+
+    images: tuple[ImagePredictions, ...]
 
     def __str__(self) -> str:
         rows = [
-            ("" if k else found.image, each["label"], f"{each['probability']:.1%}")
+            ("" if k else found.image, each.label, f"{each.probability:.1%}")
             for found in self.images
             for k, each in enumerate(found.predictions)
         ]
@@ -51,10 +58,10 @@ def command(
 ) -> None:
     """Classify pictures with a run, a Keras model or a .tflite file.
 
-    IMAGE is an image file, a folder of them, or - for an image from standard input. A .tflite file of kbnn's knows its
-    labels, size and normalization; for other models name the data set that they were trained on.
+    IMAGE is an image file, a folder of images, or - for an image from standard input. Files that kbnn converted contain
+    labels, input size and normalization; for other models, give the data set that they were trained on.
 
-    Exits with status 1 if a picture cannot be read; the others are classified.
+    Exits with status 1 if a picture cannot be read; the others are still classified.
 
     \b
     Example:
@@ -76,15 +83,15 @@ def command(
         except KbnnError as error:
             failed.append(f"{name} ({error})")
             continue
-        found.append(Predictions(name, tuple(each._asdict() for each in ranked)))
+        found.append(ImagePredictions(name, tuple(ClassProbability(each.label, each.probability) for each in ranked)))
     if found:
-        show(Result(tuple(found)), as_json)
+        show(Predictions(tuple(found)), as_json)
     if failed:
         raise KbnnError(f"{len(failed)} of {len(given)} images cannot be read: {', '.join(failed[:3])}")
 
 
 def _images(paths: tuple[Path, ...]) -> Iterator[tuple[str, Path | None]]:
-    """Name and path of each image; no path for standard input."""
+    """The name and path of each image; the path of standard input is None."""
     for path in paths:
         if str(path) == _STDIN:
             yield _STDIN, None

@@ -1,7 +1,7 @@
 """`kbnn recipes`."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A recipe in the list, or a grid of them."""
+class RecipeRow:
+    """A recipe in the list."""
 
     name: str
     network: str
@@ -28,8 +28,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Variants:
-    """A grid in the list; `paper` is its lowest and its highest top-1."""
+class GridRow:
+    """A grid in the list; `paper` has its lowest and highest top-1 accuracy."""
 
     name: str
     variants: int
@@ -38,11 +38,11 @@ class Variants:
 
 
 @dataclass(frozen=True)
-class Listing:
+class RecipeListing:
     """Recipes and grids."""
 
-    recipes: tuple[Row, ...]
-    grids: tuple[Variants, ...]
+    recipes: tuple[RecipeRow, ...]
+    grids: tuple[GridRow, ...]
 
     def __str__(self) -> str:
         parts = []
@@ -61,10 +61,10 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Details:
-    """One recipe in full, and the comment at the top of its file."""
+class RecipeDetails:
+    """A complete recipe, and the comment at the top of its file."""
 
-    recipe: dict[str, Any]
+    recipe: dict[str, object]
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class Details:
 def command(name: str | None, as_json: bool) -> None:
     """List the recipes of the papers' tables with the figures printed there, or show one in full.
 
-    NAME is a recipe, or a pattern.
+    NAME is the name of a recipe, or a pattern.
 
     \b
     Example:
@@ -100,26 +100,26 @@ def command(name: str | None, as_json: bool) -> None:
     elif name in catalog.grids():
         show(_listing(catalog.names(f"{name}/*")), as_json)
     else:
-        show(Details(catalog.find(name).tables(), tuple(catalog.notes(name))), as_json)
+        show(RecipeDetails(catalog.find(name).tables(), tuple(catalog.notes(name))), as_json)
 
 
-def _listing(names: list[str]) -> Listing:
+def _listing(names: list[str]) -> RecipeListing:
     from kbnn.training import catalog
 
     grids = set(catalog.grids())
     recipes = tuple(_row(catalog.find(name)) for name in names if name not in grids)
-    return Listing(recipes, tuple(_variants(catalog.grid(name)) for name in names if name in grids))
+    return RecipeListing(recipes, tuple(_grid_row(catalog.grid(name)) for name in names if name in grids))
 
 
-def _row(recipe: "Recipe") -> Row:
+def _row(recipe: "Recipe") -> RecipeRow:
     data = recipe.data.name or recipe.data.folder
     figures = (recipe.epochs, recipe.paper, recipe.paper_top5, recipe.source)
-    return Row(recipe.name, recipe.model.name, recipe.model.method, data or "", *figures)
+    return RecipeRow(recipe.name, recipe.model.name, recipe.model.method, data or "", *figures)
 
 
-def _variants(grid: "Grid") -> Variants:
+def _grid_row(grid: "Grid") -> GridRow:
     figures = grid.paper.values()
-    return Variants(grid.recipe.name, len(grid.labels), (min(figures), max(figures)), grid.recipe.source)
+    return GridRow(grid.recipe.name, len(grid.labels), (min(figures), max(figures)), grid.recipe.source)
 
 
 def _percent(figure: float | None) -> str:

@@ -14,7 +14,7 @@ from kbnn.cli.settings import chosen, only_option, rows_option
 from kbnn.errors import KbnnError, UsageError
 
 if TYPE_CHECKING:
-    from kbnn.reproduction import Accuracy, AccuracyTable, Drawing
+    from kbnn.reproduction import AccuracyTable, Drawing, TrainedTable
     from kbnn.training import Recipe, Run
 
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Runs of each row; their seeds count up from the recipe's.",
+    help="Runs of each row, with consecutive seeds from the recipe's own.",
 )
 @only_option
 @rows_option
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
-    help="In which layers compute.  [default: the recipe's, or float32]",
+    help="Precision in which layers compute.  [default: the recipe's, or float32]",
 )
 @data_dir_option
 @json_option
@@ -55,10 +55,10 @@ def command(
 ) -> None:
     """Compute or train a table of the papers, and compare it with the printed one.
 
-    Tables of storage, FLOPs, angles and shares are computed in full; status 1 if a cell is off. Accuracy tables train
-    their rows, with --epochs for fewer epochs than the papers, and resume where they stopped when called again; status
-    1 if a row could not be trained. Figures that follow from formulas are drawn; those of trained networks come from
-    `kbnn analyze`.
+    Tables of storage, FLOPs, angles and shares are computed; the exit status is 1 if a cell deviates. The rows of
+    accuracy tables are trained, with --epochs for fewer epochs than in the papers, and resumed if called again; the
+    exit status is 1 if a row could not be trained. Figures that follow from formulas are drawn; `kbnn analyze` draws
+    those of trained networks.
 
     \b
     Example:
@@ -73,9 +73,9 @@ def command(
         show(_listing(), as_json)
         return
     if table is None:
-        raise UsageError("which table is not clear: give its name, or --list")
+        raise UsageError("no table given: give its name, or --list")
     found = reproduction.get(table)
-    if isinstance(found, reproduction.Accuracy):
+    if isinstance(found, reproduction.TrainedTable):
         labels = chosen(f"row of {found.name}", [row.label for row in found.rows()], only or rows)
         import_tensorflow()
         folder = output or Path("runs") / found.name
@@ -85,7 +85,7 @@ def command(
             click.echo(warning, err=True)
         if filled.failed:
             raise KbnnError(
-                f"{len(filled.failed)} of {len(labels)} rows were not trained, '{filled.failed[0].row}': "
+                f"{len(filled.failed)} of {len(labels)} rows were not trained; '{filled.failed[0].row}': "
                 f"{filled.failed[0].note}"
             )
         return
@@ -98,12 +98,12 @@ def command(
     comparison = found.compare(models.build)
     show(comparison, as_json)
     if not comparison.agrees:
-        raise KbnnError(f"table '{table}' has cells that are off: see the rows marked so")
+        raise KbnnError(f"table '{table}' has cells that deviate from the paper: see the marked rows")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One table that can be reproduced; `rows` are those that are trained."""
+class TableEntry:
+    """A table that can be reproduced; `rows` is the number of rows to train."""
 
     name: str
     kind: str
@@ -112,33 +112,38 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """All of them."""
+class TableListing:
+    """All tables that can be reproduced."""
 
-    tables: tuple[Entry, ...]
+    tables: tuple[TableEntry, ...]
 
     def __str__(self) -> str:
         rows = [(entry.name, entry.kind, entry.rows or "", entry.source) for entry in self.tables]
         return tables.render(("table", "", ">rows", "what"), rows)
 
 
-def _listing() -> Listing:
+def _listing() -> TableListing:
     from kbnn import reproduction
 
-    kinds = {reproduction.Analytic: "computed", reproduction.Accuracy: "trained", reproduction.Drawing: "drawn"}
-    entries = [Entry(found.name, kinds[type(found)], _size(found), found.source) for found in reproduction.tables()]
-    return Listing(tuple(entries))
+    kinds = {
+        reproduction.AnalyticTable: "computed",
+        reproduction.TrainedTable: "trained",
+        reproduction.Drawing: "drawn",
+    }
+    return TableListing(
+        tuple(TableEntry(table.name, kinds[type(table)], _size(table), table.source) for table in reproduction.tables())
+    )
 
 
 def _size(table: object) -> int | None:
     from kbnn import reproduction
 
-    return len(table.rows()) if isinstance(table, reproduction.Accuracy) else None
+    return len(table.rows()) if isinstance(table, reproduction.TrainedTable) else None
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure that was drawn, and what it shows."""
+    """A drawn figure and its caption."""
 
     page: str
     picture: str
@@ -160,7 +165,7 @@ def _draw(figure: "Drawing", folder: Path) -> Drawn:
 
 
 def _train(
-    table: "Accuracy",
+    table: "TrainedTable",
     labels: list[str],
     folder: Path,
     epochs: int | None,

@@ -1,8 +1,7 @@
-"""Options that several commands share: settings of recipes (KEY=VALUE), and rows or variants by name (--only)."""
+"""Options of several commands: settings of recipes (KEY=VALUE), and rows or variants by name (--only)."""
 
 import fnmatch
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -12,17 +11,17 @@ set_option = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a setting: stage.1.epochs=30"
 )
 only_option = click.option(
-    "--only", metavar="NAME,NAME", help="Only these: names or patterns such as 'r2/*', with commas between them."
+    "--only", metavar="NAME,NAME", help="Only these: names or patterns such as 'r2/*', separated by commas."
 )
-# What `reproduce` called `--only` in version 0.1.
+# The name of `reproduce --only` in version 0.1.
 rows_option = click.option("--rows", hidden=True)
 
 
 def chosen(kind: str, names: Sequence[str], only: str | None) -> list[str]:
-    """The names that `--only` asks for, in their own order; all of them when it is not given.
+    """The names that `--only` selects, in their original order; all of them if it is not given.
 
     Raises:
-        UsageError: a name or pattern matches nothing; near names are offered.
+        UsageError: a name or pattern matches nothing; close names are suggested.
     """
     if only is None:
         return list(names)
@@ -33,22 +32,22 @@ def chosen(kind: str, names: Sequence[str], only: str | None) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def parsed(settings: tuple[str, ...]) -> dict[str, Any]:
-    """Settings by key; a value is TOML, or a plain word."""
+def parsed(settings: tuple[str, ...]) -> dict[str, object]:
+    """Settings by key; values are TOML, or else plain words."""
     from kbnn.training.recipe import parse_value
 
     return {key: parse_value(value) for key, value in _pairs("--set stage.1.epochs=30", settings)}
 
 
-def several(settings: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Values by key: of `model.penalty=1e-5,1e-4`, or of words with commas between them.
+def several(settings: tuple[str, ...]) -> dict[str, list[object]]:
+    """Lists of values by key, from settings such as `model.penalty=1e-5,1e-4`.
 
     Raises:
         UsageError: a key is given twice, or without values.
     """
     from kbnn.training.recipe import parse_value
 
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     for key, text in _pairs("--over seed=0,1,2", settings):
         if key in found:
             raise UsageError(f"cannot vary '{key}' twice: give all its values at once, as in --over seed=0,1,2")

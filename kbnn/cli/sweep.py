@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Runs of each variant; their seeds count up from the recipe's.",
+    help="Runs of each variant, with consecutive seeds from the recipe's own.",
 )
 @set_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the runs.  [default: runs/NAME]")
@@ -46,8 +46,9 @@ def command(
 ) -> None:
     """Train every recipe of a grid, and tabulate the results with the paper's figures.
 
-    GRID is one of `kbnn recipes`, a TOML file, or with --over a recipe. Called again, it resumes where it stopped;
-    finished runs are not trained again. A variant that fails is reported, the others are trained; the status is 1 then.
+    GRID is one of `kbnn recipes`, a TOML file, or with --over, a recipe. If called again, it resumes where it stopped;
+    finished runs are not trained again. If a variant fails, the error is reported, the others are trained, and the exit
+    status is 1.
 
     \b
     Example:
@@ -87,7 +88,7 @@ def command(
         click.echo(warning, err=True)
     if swept.failed:
         raise KbnnError(
-            f"{len(swept.failed)} of {len(rows)} variants failed, '{swept.failed[0].row}': {swept.failed[0].note}"
+            f"{len(swept.failed)} of {len(rows)} variants failed; '{swept.failed[0].row}': {swept.failed[0].note}"
         )
 
 

@@ -1,7 +1,7 @@
 """`kbnn train`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 )
 @click.option("--dataset", help="Data set by name, such as digits or cifar10.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of your own images, one sub-folder per class.")
-@click.option("--size", type=click.IntRange(min=1), help="Side of the square that the network sees.  [default: 224]")
-@click.option("--unreadable", type=click.Choice(["refuse", "skip"]), help="What to do about damaged images.")
+@click.option("--size", type=click.IntRange(min=1), help="Height and width of the network's input.  [default: 224]")
+@click.option("--unreadable", type=click.Choice(["refuse", "skip"]), help="What to do if images are damaged.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Total epochs of all stages.  [default: 60, or the recipe's]"
 )
@@ -46,18 +46,26 @@ if TYPE_CHECKING:
 @json_option
 def command(
     recipe: str | None,
+    model: str | None,
+    method: str | None,
+    weights: str | None,
+    dataset: str | None,
+    data: Path | None,
+    size: int | None,
     unreadable: str | None,
+    epochs: int | None,
+    batch: int | None,
+    seed: int | None,
     settings: tuple[str, ...],
     output: Path | None,
     resume: bool,
     quiet: bool,
     data_dir: Path | None,
     as_json: bool,
-    **options: Any,
 ) -> None:
     """Train a network, or resume an interrupted run.
 
-    RECIPE is the name of a recipe, see `kbnn recipes`, or a TOML file; options change it. All GPUs of the machine are
+    RECIPE is the name of a recipe (see `kbnn recipes`) or a TOML file; options change it. All GPUs of the machine are
     used; with TF_CONFIG in the environment, several machines train together.
 
     \b
@@ -72,10 +80,10 @@ def command(
     import_tensorflow()
     from kbnn import training
 
-    if recipe is None and resume and output and not options["model"]:
+    if recipe is None and resume and output and not model:
         wanted = training.Run.open(output).recipe
     else:
-        wanted = _recipe(recipe, **options)
+        wanted = _recipe(recipe, model, method, dataset, data, size, epochs, batch, seed, weights)
     changes = {"data.unreadable": unreadable} if unreadable else {}
     wanted = wanted.changed({**changes, **parsed(settings)})
     folder = output or Path("runs") / wanted.name
@@ -112,8 +120,8 @@ def _recipe(
             raise UsageError(
                 "nothing to train: give RECIPE, --model or --weights with --dataset or --data, or --output RUN --resume"
             )
-        given = _given(epochs=epochs, batch=batch, seed=seed)
-        return Recipe.of(model, method, dataset, folder=data, size=size, weights=weights, **given)
+        made = Recipe.of(model, method, dataset, folder=data, size=size, batch=batch, seed=seed or 0, weights=weights)
+        return made.shortened(epochs)
     recipe = catalog.find(name)
     if dataset or data or size:
         recipe = recipe.on(dataset, folder=data, size=size)
@@ -125,8 +133,4 @@ def _recipe(
         "data.batch": batch,
         "seed": seed,
     }
-    return recipe.changed(_given(**changes)).shortened(epochs)
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+    return recipe.changed({key: value for key, value in changes.items() if value is not None}).shortened(epochs)

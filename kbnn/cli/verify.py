@@ -20,8 +20,9 @@ from kbnn.errors import KbnnError
 def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None, images: int, as_json: bool) -> None:
     """Compare a .tflite file with the Keras model it came from, bit by bit and layer by layer.
 
-    A file that this version of kbnn made must be what a new conversion gives, byte for byte. Exit status 1 when it is
-    not, when a kernel bit or a layer departs, or the outputs of the median image do by more than rounding may.
+    If this version of kbnn made the file, it must be equal to a new conversion, byte for byte. Exits with status 1 if
+    it is not, if a kernel bit or a layer differs, or if the outputs of the median image differ by more than rounding
+    explains.
 
     \b
     Example:
@@ -30,7 +31,7 @@ def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None,
     """
     from kbnn.converters.tflite import flatbuffer
 
-    flatbuffer.read(file)  # A wrong path or a damaged file is said before TensorFlow and the data are loaded.
+    flatbuffer.read(file)  # Reports a wrong path or a damaged file before TensorFlow and the data are loaded.
     import_tensorflow()
     from kbnn import converters
 
@@ -41,4 +42,4 @@ def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None,
     parity = converters.verify(loaded, file, inputs, labels=labels, description=described)
     show(parity, as_json)
     if not parity.passed:
-        raise KbnnError(f"'{file}' does not compute what Keras computes: {'; '.join(parity.failures)}")
+        raise KbnnError(f"'{file}' does not compute the same as Keras: {'; '.join(parity.failures)}")

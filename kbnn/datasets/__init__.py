@@ -1,4 +1,4 @@
-"""Data sets as batches for training and as arrays for checking.
+"""Data sets, as batches for training and as arrays for evaluation.
 
 >>> data = kbnn.datasets.load("digits")
 >>> data.classes, data.input_shape, data.test.size
@@ -8,7 +8,7 @@ from kbnn.datasets.arrays import Arrays
 from kbnn.datasets.dataset import Dataset, Fingerprint, Normalization
 from kbnn.datasets.encoded import Encoded
 from kbnn.datasets.folder import load_folder
-from kbnn.datasets.given import of
+from kbnn.datasets.given import Given, of
 from kbnn.datasets.registry import load, names, register
 from kbnn.datasets.transform import Transform
 
@@ -17,6 +17,7 @@ __all__ = [
     "Dataset",
     "Encoded",
     "Fingerprint",
+    "Given",
     "Normalization",
     "Transform",
     "load",

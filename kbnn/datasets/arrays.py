@@ -38,7 +38,7 @@ class Arrays:
         return found.hexdigest()
 
     def ordered(self, batch: int, transform: Transform) -> tf.data.Dataset:
-        """`(pixels, label)` batches for testing, the last one smaller when the size asks for it."""
+        """`(pixels, label)` batches for testing; the last batch may be smaller."""
         batches = tf.data.Dataset.from_tensor_slices((self.images, self.labels)).batch(batch)
         return batches.map(lambda x, y: (transform.testing(x), y), tf.data.AUTOTUNE)
 
@@ -47,7 +47,7 @@ class Arrays:
     ) -> tf.data.Dataset:
         """Endless `(pixels, label)` batches for training, see `Dataset.epochs`."""
         size, steps = self.size, self.size // batch
-        # Each worker draws for the whole batch, so that any number of them sees the same images.
+        # Each worker draws for the whole batch, so that the images do not depend on the number of workers.
         part = slice(worker * batch // workers, (worker + 1) * batch // workers)
         order_seed, augmentation_seed = tf.unstack(tf.random.split([seed, 0]))
         images, labels = tf.constant(self.images), tf.constant(self.labels)

@@ -42,7 +42,7 @@ IMAGENET = Normalization((123.68, 116.78, 103.94), (58.40, 57.12, 57.38))
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Which images a network was trained on; `counts` is empty where counting would read everything."""
+    """Identifies the images of a training; `counts` is empty if counting would have to read all images."""
 
     name: str
     classes: tuple[str, ...]
@@ -50,7 +50,7 @@ class Fingerprint:
     digest: str
 
     def difference(self, other: "Fingerprint") -> str | None:
-        """The first difference of another data set, in words; None if there is none."""
+        """A description of the first difference from another fingerprint; None if they are equal."""
         missing = sorted(set(self.classes) - set(other.classes))
         new = sorted(set(other.classes) - set(self.classes))
         changes = [f"class '{name}' is missing" for name in missing[:1]] + [
@@ -63,22 +63,22 @@ class Fingerprint:
         for name, mine, theirs in zip(self.classes, self.counts, other.counts, strict=False):
             if mine != theirs:
                 return f"class '{name}' has {theirs} images instead of {mine}"
-        return None if self.digest == other.digest else "the images have changed, though not their numbers"
+        return None if self.digest == other.digest else "the images have changed, although their number has not"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images in three splits: `train`, `validation` (held out of training, to choose by) and `test` (for the end).
+    """Images in three splits: `train`, `validation` (for model selection) and `test` (for the final evaluation).
 
     Args:
-        name: of the data set.
-        classes: names, in the order of the labels.
-        normalization: from pixels to the network's input.
+        name: name of the data set.
+        classes: names of the classes, in the order of the labels.
+        normalization: maps pixels to the network's input.
         train: training images.
-        validation: images held out of the training set.
+        validation: images held out from the training set.
         test: test images.
         transform: augmentation, resizing and cropping.
-        left_out: what was not used of a folder, and why; empty if everything was.
+        left_out: which files of a folder were left out, and why; empty if all were used.
 
     Raises:
         UsageError: the transform does not fit these images.
@@ -97,13 +97,13 @@ class Dataset:
         if isinstance(self.train, Arrays):
             return
         if self.transform.size is None:
-            raise UsageError(f"images of data set '{self.name}' differ in size: received size=None, choose one")
+            raise UsageError(f"images of data set '{self.name}' differ in size: received size=None, choose a size")
         if self.transform.pad:
             raise UsageError(f"images of data set '{self.name}' differ in size: give resize instead of pad")
 
     @property
     def summary(self) -> str:
-        """One line: how many images of which classes are in which split, and what was left out."""
+        """One line with the number of images, the classes, the splits, and what was left out."""
         some = ", ".join(self.classes[:5]) + (", ..." if len(self.classes) > 5 else "")
         sizes = f"{self.train.size} to train, {self.validation.size} to validate, {self.test.size} to test"
         total = self.train.size + self.validation.size + self.test.size
@@ -118,7 +118,7 @@ class Dataset:
         return self.transform.shape((0, 0, 3))
 
     def fingerprint(self) -> Fingerprint:
-        """What tells the training images from others: class names, images of each class, and a digest."""
+        """Identifies the training images: class names, number of images per class, and a digest."""
         splits = [split for split in (self.train, self.validation) if split.size]
         counts: tuple[int, ...] = ()
         if all(isinstance(split, Arrays) or split.known_labels is not None for split in splits):
@@ -128,7 +128,7 @@ class Dataset:
         return Fingerprint(self.name, self.classes, counts, digest)
 
     def inputs(self, split: Split, limit: int | None = None) -> np.ndarray:
-        """The network's input for the images of a split, in order: float32 `(N, H, W, C)`; the first `limit` ones."""
+        """The network's input for the first `limit` (or all) images of a split, in order: float32 `(N, H, W, C)`."""
         count = split.size if limit is None else min(limit, split.size)
         if count == 0:
             return np.zeros((0, *self.input_shape), np.float32)
@@ -136,11 +136,11 @@ class Dataset:
         return np.concatenate(batches)[:count]
 
     def batches(self, split: Split, batch: int) -> tf.data.Dataset:
-        """`(input, label)` batches of a split in order, the last one smaller when the size asks for it."""
+        """`(input, label)` batches of a split, in order; the last batch may be smaller."""
         return self._normalized(split.ordered(batch, self.transform))
 
     def steps(self, batch: int) -> int:
-        """Training steps in an epoch; images that do not fill a batch wait for another epoch's order.
+        """Training steps in an epoch. The last images of an epoch are skipped if they do not fill a batch.
 
         Raises:
             UsageError: the batch is larger than the training split, or not positive.
@@ -152,20 +152,20 @@ class Dataset:
         return self.train.size // batch
 
     def epochs(self, batch: int, *, seed: int, first: int = 0, worker: int = 0, workers: int = 1) -> tf.data.Dataset:
-        """Endless training batches from step `first` on, `steps(batch)` of them an epoch.
+        """An endless stream of training batches that starts with step `first`; an epoch has `steps(batch)` of them.
 
-        Order and augmentation of a batch depend on nothing but the seed, the epoch and the place in it, so a run
-        that resumes sees what an uninterrupted one would have seen.
+        The order and augmentation of a batch depend only on the seed, the epoch and the position within it, so a
+        resumed run sees the same images as an uninterrupted one.
 
         Args:
-            batch: images of a step, over all workers.
-            seed: of order and augmentation.
-            first: steps to leave out.
-            worker: which part of each batch to give, when several processes share the work.
-            workers: how many parts.
+            batch: images per step, over all workers.
+            seed: seed of order and augmentation.
+            first: number of steps to skip.
+            worker: index of the part of each batch to return, if several processes share the work.
+            workers: number of parts.
 
         Raises:
-            UsageError: as `steps`, or a batch that the workers cannot share.
+            UsageError: as for `steps`, or a batch that cannot be split evenly among the workers.
         """
         self.steps(batch)
         if batch % workers:
@@ -180,16 +180,16 @@ class Dataset:
 def held_out(
     labels: np.ndarray, fraction: float, seed: int, classes: Sequence[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits images at random, with the same share of every class.
+    """Splits images at random, stratified by class.
 
     Args:
         labels: class of each image.
         fraction: share to hold out.
         seed: the same seed gives the same split.
-        classes: names, for errors.
+        classes: names of the classes, for error messages.
 
     Returns:
-        Indices of the rest, and of the part that is held out. Both have at least one image of each class.
+        Indices of the rest, and of the held-out part. Both contain at least one image of each class.
 
     Raises:
         UsageError: a class has only one image.
@@ -217,7 +217,7 @@ def held_out(
 
 
 def _held_out_by_class(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """For few images: at least one of each class, whatever the share."""
+    """Splits a few images: at least one image of each class is held out, whatever the share."""
     generator = np.random.default_rng(seed)
     part: list[int] = []
     for label in np.unique(labels):
@@ -243,7 +243,7 @@ def assemble(
     seed: int,
     transform: Transform,
 ) -> Dataset:
-    """A data set from its training and test images, normalized by the mean and deviation of all training images."""
+    """A data set of training and test images, normalized by the mean and standard deviation of the training images."""
     normalization = Normalization.of(train.images)
     rest, part = split_off(train, validation, seed)
     return Dataset(name, tuple(classes), normalization, rest, part, test, transform)

@@ -1,4 +1,4 @@
-"""Images that are decoded as they are read, because they are too many, or too large, for memory."""
+"""Images that are kept encoded and decoded batch by batch, because they are too many or too large for memory."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import tensorflow as tf
 from kbnn.datasets.transform import Transform, random_part, random_places
 from kbnn.errors import UsageError
 
-# Records that are drawn from at random; whole files are shuffled besides.
+# Size of the shuffle buffer, in records; the order of files is shuffled as well.
 BUFFER = 10_000
 
 
@@ -18,26 +18,26 @@ BUFFER = 10_000
 class Encoded:
     """One split of encoded images (JPEG, PNG, GIF, BMP) of any size, three channels.
 
-    `read(seed)` gives all `(bytes, label)` once, in an order that depends on nothing but the integer tensor `seed`
-    `(2,)`; without one, always in the same order.
+    `read(seed)` returns every `(bytes, label)` once, in an order that depends only on the integer tensor `seed` `(2,)`;
+    `read(None)` always returns them in the same order.
     """
 
     size: int
     read: Callable[[tf.Tensor | None], tf.data.Dataset]
-    # SHA-256 of the images' files, or what else tells them from others.
+    # SHA-256 of the images' files, or another text that identifies them.
     digest: str = ""
-    # All labels in order, where they are known without reading the split.
+    # All labels in order, if they are known without reading the split.
     known_labels: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def labels(self) -> np.ndarray:
-        """All labels, in order; reads the whole split if it has to."""
+        """All labels, in order; reads the whole split if they are not known yet."""
         if self.known_labels is not None:
             return self.known_labels
         return np.fromiter((label for _, label in self.read(None).as_numpy_iterator()), np.int32, self.size)
 
     def take(self, indices: np.ndarray) -> "Encoded":
-        """The images at these places, in the split's order."""
+        """The images with these indices, in the split's order."""
         chosen = tf.constant(np.unique(indices), tf.int64)
 
         def read(seed: tf.Tensor | None) -> tf.data.Dataset:
@@ -50,7 +50,7 @@ class Encoded:
         return replace(self, size=len(chosen), read=read, digest=digest, known_labels=labels)
 
     def ordered(self, batch: int, transform: Transform) -> tf.data.Dataset:
-        """`(pixels, label)` batches for testing, the last one smaller when the size asks for it."""
+        """`(pixels, label)` batches for testing; the last batch may be smaller."""
 
         def prepare(record: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return central_part(decode(record), transform), label
@@ -65,7 +65,7 @@ class Encoded:
         order_seed, augmentation_seed = tf.unstack(tf.random.split([seed, 0]))
 
         def order(epoch: tf.Tensor) -> tf.data.Dataset:
-            # Of this function's graph: tf.data mixes it into every seed, and 0 with a tensor is an error there.
+            # The seed of this function's graph: tf.data combines it with every seed, and fails if it is unset.
             tf.random.set_seed(1)
             file_seed, buffer_seed = tf.unstack(tf.random.split(tf.random.fold_in(order_seed, epoch)))
             records = self.read(file_seed).shuffle(
@@ -83,28 +83,28 @@ class Encoded:
             return training_part(decode(record), transform, tf.random.fold_in(augmentation_seed, place)), label
 
         epochs = tf.data.Dataset.range(first // steps, tf.int32.max, output_type=tf.int32)
-        # Skipped before anything is decoded.
+        # Skipped steps are not decoded.
         records = epochs.flat_map(order).skip(first % steps).flat_map(own_part)
         return records.map(prepare, tf.data.AUTOTUNE, deterministic=True).batch(share, drop_remainder=True)
 
 
 def decode(record: tf.Tensor) -> tf.Tensor:
-    """Pixels `(H, W, 3)` of an encoded image; of an animation, the first frame's."""
+    """Pixels `(H, W, 3)` of an encoded image, or of the first frame of an animation."""
     image = tf.io.decode_image(record, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def central_part(image: tf.Tensor, transform: Transform) -> tf.Tensor:
-    """The middle of one image `(H, W, 3)`, as `Transform.testing` has it, for an image of any shape."""
+    """The centre crop of one image `(H, W, 3)` of any size, like `Transform.testing`."""
     height, width = _extent(image, transform)
     begin = [(tf.shape(image)[0] - height) // 2, (tf.shape(image)[1] - width) // 2, 0]
     return _cut(image, begin, height, width, transform)
 
 
 def training_part(image: tf.Tensor, transform: Transform, seed: tf.Tensor) -> tf.Tensor:
-    """A random part of one image `(H, W, 3)`, as `Transform.training` has it, for an image of any shape.
+    """A random crop of one image `(H, W, 3)` of any size, like `Transform.training`.
 
-    The part is cut before it is resized, to the same effect in less work.
+    Cropping before resizing gives the same result with less work.
     """
     part_seed, flip_seed = tf.unstack(tf.random.split(seed))
     part = _random_cut(image, transform, part_seed)
@@ -122,7 +122,7 @@ def _random_cut(image: tf.Tensor, transform: Transform, seed: tf.Tensor) -> tf.T
 
 
 def _extent(image: tf.Tensor, transform: Transform) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width, in the stored image's own pixels, of a crop of `size` after resizing to `resize`."""
+    """Height and width, in pixels of the stored image, of a crop that is `size` after resizing to `resize`."""
     sides = tf.shape(image)[:2]
     share = _side(transform) / (transform.resize or _side(transform))
     reference = sides if transform.square else tf.fill([2], tf.reduce_min(sides))
@@ -139,5 +139,5 @@ def _cut(
 
 def _side(transform: Transform) -> int:
     if transform.size is None:
-        raise UsageError("images that differ in size cannot be batched: give the size of the network's input")
+        raise UsageError("images of different sizes cannot be batched: give the size of the network's input")
     return transform.size

@@ -1,4 +1,4 @@
-"""Image folders: one sub-folder per class."""
+"""Loads image folders with one sub-folder per class."""
 
 import hashlib
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Images:
-    """Encoded images in memory, with the class and the digest of the file of each."""
+    """Encoded images in memory, each with its class and the digest of its file."""
 
     records: np.ndarray
     labels: np.ndarray
@@ -58,83 +58,76 @@ def load_folder(
     max_bytes: int | None = None,
     max_pixels: int | None = None,
 ) -> Dataset:
-    """Loads a folder of images into memory; each is shrunk to the size that the transform needs.
+    """Loads a folder of images into memory. Images are shrunk to the size that the transform needs.
 
-    Either `path/CLASS/image`, of which a stratified fifth becomes the test split, or `path/SPLIT/CLASS/image`. A
-    split's folder is recognised by the words train, val and test in its name (`Train`, `training_set`, `seg_test`,
-    `validation`). With train and val alone, val is the test split; with all three, val is the validation split.
+    The layout is either `path/CLASS/image`, of which a stratified fifth becomes the test split, or
+    `path/SPLIT/CLASS/image`. Split folders are recognised by the words train, val and test in their names (`Train`,
+    `training_set`, `seg_test`, `validation`). With only train and val, val is the test split; with all three, val is
+    the validation split.
 
-    JPEG, PNG, GIF, BMP, WebP, TIFF and PNM images are decoded to upright 8-bit RGB; see `kbnn.datasets.pictures`. Names
-    that begin with a dot and broken links are left out, and counted in `Dataset.left_out`.
+    JPEG, PNG, GIF, BMP, WebP, TIFF and PNM images are decoded to upright 8-bit RGB; see `kbnn.datasets.pictures`.
+    Hidden files and broken links are left out and counted in `Dataset.left_out`.
 
     Args:
         path: the folder.
         validation: share of the training images to hold out, if there is no validation folder.
         transform: augmentation, resizing and cropping; by default ImageNet's at 224x224.
-        unreadable: whether images that cannot be decoded, and classes without images, are an error or left out.
-        max_bytes: limit of an image file's size; 100 MB by default.
-        max_pixels: limit of an image's pixels; 90 million by default.
+        unreadable: "refuse" for an error if images cannot be decoded or a class has no images, "skip" to leave them
+            out.
+        max_bytes: largest size of an image file; 100 MB by default.
+        max_pixels: largest number of pixels of an image; 90 million by default.
 
     Raises:
-        UsageError: no such folder, splits that cannot be told from classes, fewer than two classes, other classes for
-            testing than for training, or a class with too few images to split.
-        KbnnError: images cannot be decoded (they are counted, and the first ones are named).
+        UsageError: no such folder, splits that cannot be told from classes, fewer than two classes, different classes
+            for testing and training, or a class with too few images to split.
+        KbnnError: images cannot be decoded; the message has their number and names the first ones.
 
     Example:
         >>> kbnn.datasets.load_folder("flowers", transform=Transform(resize=72, size=64, flip=True))
     """
     check_share(validation)
     transform = transform or Transform(resize=256, size=224)
-    left_out = LeftOut()
-    layout = walk.layout(Path(path), left_out)
-    reader = _Reader(
+    reader = _FolderReader(
         transform.resize or transform.size,
         unreadable,
         Limits(max_bytes or Limits.bytes, max_pixels or Limits.pixels),
-        left_out,
+        LeftOut(),
     )
-    classes, training = reader.read(layout.train)
-    train, testing, test = np.arange(len(training.labels)), training, np.arange(0)
-    if layout.test is None:
-        train, test = held_out(training.labels, TEST, SEED, classes)
-    else:
-        testing = reader.read_classes(layout.test, layout.train, classes)
-        test = np.arange(len(testing.labels))
-    if layout.validation is None:
-        rest, part = held_out(training.labels[train], validation, SEED, classes)
-        train_split, validation_split = training.take(train[rest]), training.take(train[part])
-    else:
-        held = reader.read_classes(layout.validation, layout.train, classes)
-        train_split, validation_split = training.take(train), held.take(np.arange(len(held.labels)))
-    return Dataset(
-        Path(path).resolve().name,
-        tuple(classes),
-        IMAGENET,
-        train_split,
-        validation_split,
-        testing.take(test),
-        transform,
-        str(left_out),
-    )
+    classes, splits = reader.splits(walk.layout(Path(path), reader.left_out), validation)
+    return Dataset(Path(path).resolve().name, tuple(classes), IMAGENET, *splits, transform, str(reader.left_out))
 
 
 @dataclass(frozen=True)
-class _Reader:
-    """How the images of all splits are read."""
+class _FolderReader:
+    """Reads the images of all splits with the same settings."""
 
     side: int | None
     unreadable: Unreadable
     limits: Limits
     left_out: LeftOut
 
-    def read_classes(self, folder: Path, other: Path, classes: list[str]) -> Images:
-        """The images of a split that must have the same classes as another one."""
+    def splits(self, layout: walk.Layout, validation: float) -> tuple[list[str], tuple[Encoded, Encoded, Encoded]]:
+        """The names of the classes, and the training, validation and test split; missing ones are held out."""
+        classes, images = self.read(layout.train)
+        train = np.arange(len(images.labels))
+        if layout.test is None:
+            train, part = held_out(images.labels, TEST, SEED, classes)
+            test = images.take(part)
+        else:
+            test = self._split(layout.test, layout.train, classes)
+        if layout.validation is None:
+            rest, part = held_out(images.labels[train], validation, SEED, classes)
+            return classes, (images.take(train[rest]), images.take(train[part]), test)
+        return classes, (images.take(train), self._split(layout.validation, layout.train, classes), test)
+
+    def _split(self, folder: Path, other: Path, classes: list[str]) -> Encoded:
+        """All images of a split that must have the same classes as another one."""
         found, images = self.read(folder)
         _check_same_classes(other, classes, folder, found)
-        return images
+        return images.take(np.arange(len(images.labels)))
 
     def read(self, folder: Path) -> tuple[list[str], Images]:
-        """All images of a split, and the names of their classes."""
+        """The names of the classes in a split's folder, and all its images."""
         children = walk.folders(folder, self.left_out)
         files = {child.name: walk.files(child, self.left_out) for child in children}
         paths = [path for found in files.values() for path in found]
@@ -156,12 +149,12 @@ class _Reader:
         labels = np.array([classes.index(name) for name, _, _ in good], np.int32)
         records = np.array([record for _, record, _ in good], object)
         digests = np.array([digest for _, _, digest in good], object)
-        # Mixed, so that the first images, which files are calibrated and verified on, are of all classes.
+        # Shuffled, so that the first images, which calibrate and verify converted files, are of all classes.
         mixed = np.random.default_rng(SEED).permutation(len(records))
         return classes, Images(records[mixed], labels[mixed], digests[mixed])
 
     def _load(self, path: Path) -> tuple[bytes, bytes] | UnreadableImageError:
-        """The encoded image and its file's digest; or why it cannot be decoded."""
+        """The encoded image and the digest of its file, or the reason why it cannot be decoded."""
         try:
             content = pictures.read(path, self.limits)
             return pictures.prepare(content, self.limits, self.side), hashlib.sha256(content).digest()

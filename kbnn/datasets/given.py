@@ -1,9 +1,10 @@
-"""Data that is given in Python: NumPy arrays or a `tf.data.Dataset`."""
+"""Data that is passed in Python: NumPy arrays or a `tf.data.Dataset`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from kbnn.datasets.arrays import Arrays
@@ -12,13 +13,17 @@ from kbnn.datasets.registry import SEED, VALIDATION, check_share
 from kbnn.datasets.transform import Transform
 from kbnn.errors import UsageError
 
-# Share of the images that is held out as the test split when none is given.
+# Images with their labels, and what `of` accepts.
+Pair: TypeAlias = Sequence[npt.ArrayLike] | tf.data.Dataset
+Given: TypeAlias = Dataset | Pair | Mapping[str, Pair]
+
+# Share of the images that is held out as the test split if none is given.
 TEST = 0.2
 _SPLITS = ("train", "validation", "test")
 
 
 def of(
-    data: Any,
+    data: Given,
     *,
     name: str = "data",
     classes: Sequence[str] | None = None,
@@ -27,16 +32,16 @@ def of(
 ) -> Dataset:
     """A data set from images in memory.
 
-    uint8 images are normalized by their channels' means and standard deviations; float images are taken as they are.
+    uint8 images are normalized by their channels' means and standard deviations; float images are not changed.
 
     Args:
-        data: `(images, labels)`, images `(N, H, W, C)` and integer labels `(N,)`; a `tf.data.Dataset` of such pairs,
-            batched or not, which is read into memory; a dictionary of these with the keys "train" and, where you have
-            them, "validation" and "test"; or a `Dataset`, which is returned as it is. Without "test", a stratified
-            fifth of the images is held out to test.
-        name: for messages and results.
-        classes: names; the labels' numbers when not given.
-        validation: share of the training images held out to choose by, where "validation" is not given.
+        data: a pair of images `(N, H, W, C)` and integer labels `(N,)`; a `tf.data.Dataset` of such pairs, batched or
+            not, which is read into memory; a dictionary of these with the keys "train" and optionally "validation" and
+            "test"; or a `Dataset`, which is returned unchanged. Without "test", a stratified fifth of the images
+            becomes the test split.
+        name: name of the data set, for messages and results.
+        classes: names of the classes; by default the labels' numbers.
+        validation: share of the training images to hold out if there is no "validation".
         transform: augmentation.
 
     Raises:
@@ -52,7 +57,9 @@ def of(
     given = data if isinstance(data, Mapping) else {"train": data}
     unknown = sorted(set(given) - set(_SPLITS))
     if unknown or "train" not in given:
-        raise UsageError(f"data has splits 'train', 'validation' and 'test': received {', '.join(map(str, given))}")
+        raise UsageError(
+            f"data needs the split 'train', and may have 'validation' and 'test': received {', '.join(map(str, given))}"
+        )
     splits = {split: _arrays(split, pair) for split, pair in given.items()}
     _check_alike(splits)
     train = splits["train"]
@@ -64,11 +71,11 @@ def of(
     count = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
     names = tuple(classes) if classes is not None else tuple(map(str, range(count)))
     if len(names) < count:
-        raise UsageError(f"data has labels up to {count - 1}: received {len(names)} names of classes, give {count}")
+        raise UsageError(f"data has labels up to {count - 1}: received {len(names)} class names, give {count}")
     return Dataset(name, names, normalization, train, splits["validation"], splits["test"], transform or Transform())
 
 
-def _arrays(split: str, pair: Any) -> Arrays:
+def _arrays(split: str, pair: Pair) -> Arrays:
     images, labels = _loaded(pair) if isinstance(pair, tf.data.Dataset) else _pair(split, pair)
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if images.ndim == 3:
@@ -79,21 +86,21 @@ def _arrays(split: str, pair: Any) -> Arrays:
             f"type {labels.dtype}; give images (N, H, W, C) and integer labels (N,)"
         )
     if not len(labels) or labels.min() < 0:
-        raise UsageError(f"labels of '{split}' count from 0: received {labels.min() if len(labels) else 'none'}")
+        raise UsageError(f"labels of '{split}' must count from 0: received {labels.min() if len(labels) else 'none'}")
     stored = images if images.dtype == np.uint8 else images.astype(np.float32)
     if not np.isfinite(stored).all():
-        raise UsageError(f"images of '{split}' have values that are NaN or infinite: remove them")
+        raise UsageError(f"images of '{split}' contain NaN or infinity: remove those images")
     return Arrays(stored, labels.astype(np.int32))
 
 
-def _pair(split: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
+def _pair(split: str, pair: object) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(pair, Sequence) or len(pair) != 2:
         raise UsageError(f"data of '{split}' is not images and labels: received {type(pair).__name__}, give a pair")
     return np.asarray(pair[0]), np.asarray(pair[1])
 
 
 def _loaded(batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """All images and labels of a finite stream."""
+    """All images and labels of a finite `tf.data.Dataset`."""
     if int(batches.cardinality().numpy()) == tf.data.INFINITE_CARDINALITY:
         raise UsageError("data is an endless tf.data.Dataset: take a finite part of it, such as data.take(n)")
     spec = batches.element_spec

@@ -1,4 +1,4 @@
-"""Decoding image files: always upright, 8-bit RGB, and within bounds."""
+"""Decodes image files to upright 8-bit RGB, within limits of size."""
 
 import contextlib
 import io
@@ -15,23 +15,23 @@ import PIL.ImageOps
 
 from kbnn.errors import KbnnError
 
-# Formats that Pillow decodes itself; it would start other programs for some of the rest.
+# Formats that Pillow decodes itself; for some others it would start external programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _QUALITY = 95
 
 
 class UnreadableImageError(KbnnError):
-    """An image cannot be decoded; the message is the reason alone."""
+    """An image cannot be decoded; the message consists of the reason only."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one image file.
+    """Limits for one image file.
 
     Args:
         bytes: size of the file.
-        pixels: width times height; JPEG images are decoded smaller if that suffices, and may be larger.
+        pixels: width times height, as decoded; JPEG images may be larger, because they can be decoded at reduced size.
     """
 
     bytes: int = 100_000_000
@@ -42,7 +42,7 @@ def read(path: Path, limits: Limits | None = None) -> bytes:
     """The content of an image file.
 
     Raises:
-        UnreadableImageError: it is no regular file, empty, too large, or cannot be read.
+        UnreadableImageError: it is not a regular file, is too large, or cannot be read.
     """
     limits = limits or Limits()
     try:
@@ -61,13 +61,13 @@ def read(path: Path, limits: Limits | None = None) -> bytes:
 def decode(data: bytes, limits: Limits | None = None, *, shorter: int | None = None) -> np.ndarray:
     """Pixels of an encoded image, uint8 `(H, W, 3)`.
 
-    The orientation in the EXIF data is applied, transparent parts become white, 16-bit levels become 8-bit ones, and of
-    an animation the first frame is taken.
+    Applies the EXIF orientation, makes transparent parts white, reduces 16-bit levels to 8 bits, and takes the first
+    frame of an animation.
 
     Args:
         data: the file's content.
-        limits: the header is checked against them before anything is decoded.
-        shorter: shrink the image (with antialiasing) until its shorter side is this; a smaller image stays as it is.
+        limits: checked against the header before anything is decoded.
+        shorter: length to which the shorter side is shrunk, with antialiasing; smaller images are not resized.
 
     Raises:
         UnreadableImageError: it is damaged, too large, or in a format that is not supported.
@@ -76,7 +76,7 @@ def decode(data: bytes, limits: Limits | None = None, *, shorter: int | None = N
 
 
 def prepare(data: bytes, limits: Limits, shorter: int | None) -> bytes:
-    """The image as a PNG file of 8-bit RGB, or if it had to be shrunk as a JPEG file; see `decode`."""
+    """The image as an 8-bit RGB PNG file, or as a JPEG file if it had to be shrunk; see `decode`."""
     image, is_shrunk = _upright_rgb(data, limits, shorter)
     buffer = io.BytesIO()
     if is_shrunk:
@@ -88,7 +88,7 @@ def prepare(data: bytes, limits: Limits, shorter: int | None) -> bytes:
 
 @contextlib.contextmanager
 def pillow_without_limit() -> Iterator[None]:
-    """Turns Pillow's own limit of pixels off, which is global; `Limits` takes its place."""
+    """Turns off Pillow's own limit of pixels, which is global; `Limits` replaces it."""
     with _LOCK:
         before = PIL.Image.MAX_IMAGE_PIXELS
         PIL.Image.MAX_IMAGE_PIXELS = None
@@ -109,7 +109,7 @@ def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.
         image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
         stored = min(image.size)
         if shorter is not None:
-            # JPEG images are decoded at 1/2, 1/4 or 1/8 of their size, which is still twice what is needed.
+            # Decodes JPEG images at 1/2, 1/4 or 1/8 of their size if that is at least twice the required size.
             scale = 2 * shorter / min(image.size)
             image.draft(None, (round(image.width * scale) + 1, round(image.height * scale) + 1))
         if image.width * image.height > limits.pixels:
@@ -131,7 +131,7 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
     try:
         return PIL.ImageOps.exif_transpose(image)
     except Exception:
-        # Damaged EXIF data hold no orientation; the pixels are intact.
+        # Damaged EXIF data has no orientation, but the pixels are intact.
         return image
 
 
@@ -140,7 +140,7 @@ def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         levels = np.asarray(image).astype(np.uint16) >> 8
         return PIL.Image.fromarray(levels.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UnreadableImageError("32-bit levels, save it with 8 bits a channel")
+        raise UnreadableImageError("32-bit levels, save it with 8 bits per channel")
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         white = PIL.Image.new("RGBA", picture.size, "white")
@@ -157,6 +157,6 @@ def _shrunk(image: PIL.Image.Image, shorter: int | None) -> PIL.Image.Image:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name ends as image files of the supported formats do."""
+    """Whether a file name has the extension of a supported image format."""
     suffixes = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
     return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122

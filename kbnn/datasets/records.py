@@ -1,6 +1,6 @@
-"""Streams of tensorflow-datasets' records: what is too large for memory."""
+"""Streams the records of tensorflow-datasets that are too large for memory."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
@@ -8,15 +8,18 @@ from kbnn.datasets.dataset import IMAGENET, Dataset
 from kbnn.datasets.encoded import Encoded
 from kbnn.datasets.transform import Transform
 
-# Which of its splits a data set's paper figures are measured on.
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+# The split on which papers report accuracies.
 _TEST = {"imagenet2012": "validation", "imagenette": "validation"}
 
 
-def stream(name: str, builder: Any, validation: float, transform: Transform) -> Dataset:
-    """A data set that reads its files in every epoch.
+def stream(name: str, builder: "tfds.core.DatasetBuilder", validation: float, transform: Transform) -> Dataset:
+    """A data set that reads its files again in every epoch.
 
-    The validation images are the last ones of the training split, which tensorflow-datasets shuffled when it
-    prepared them.
+    The validation images are the last ones of the training split, which tensorflow-datasets shuffled when it prepared
+    the data set.
     """
     classes = tuple(builder.info.features["label"].names)
     kept = f"[:{100 - 100 * validation:g}%]" if validation else ""
@@ -25,10 +28,10 @@ def stream(name: str, builder: Any, validation: float, transform: Transform) -> 
     return Dataset(name, classes, IMAGENET, train, held_out, _split(builder, _TEST[name]), transform)
 
 
-def _split(builder: Any, part: str) -> Encoded:
+def _split(builder: "tfds.core.DatasetBuilder", part: str) -> Encoded:
     import tensorflow_datasets as tfds
 
-    # Python all through: only the seed is a tensor.
+    # AutoGraph has nothing to convert here: only the seed is a tensor.
     @tf.autograph.experimental.do_not_convert
     def read(seed: tf.Tensor | None) -> tf.data.Dataset:
         config = tfds.ReadConfig(shuffle_seed=None if seed is None else tf.cast(seed[0], tf.int64))

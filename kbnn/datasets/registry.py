@@ -5,7 +5,7 @@ import inspect
 import io
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from kbnn.datasets.arrays import Arrays
 from kbnn.datasets.dataset import Dataset, assemble, split_off
@@ -13,14 +13,17 @@ from kbnn.datasets.transform import Transform
 from kbnn.errors import KbnnError, UsageError
 from kbnn.registry import Registry
 
-# (name, share of validation images, folder of prepared data, transform)
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+# (name, share of validation images, folder of prepared data, transform) -> data set
 Loader = Callable[[str, float, object, Transform | None], Dataset]
-Source = TypeVar("Source", bound=Callable[..., Any])
+Source = TypeVar("Source", bound=Callable[..., object])
 
 VALIDATION = 0.1
 SEED = 0
 
-# What is left open by a recipe: ImageNet's images differ in size.
+# ImageNet's images differ in size, so they need a transform even if none is given.
 _IMAGENET = Transform(resize=256, size=224)
 
 
@@ -35,12 +38,12 @@ def load(
 
     Args:
         name: one of `names()`.
-        validation: share of the training images held out to choose by, stratified, always the same images.
-        data_dir: where tensorflow-datasets keeps its prepared data; its own default when not given.
-        transform: augmentation, resizing and cropping; the images as they are by default, ImageNet's at 224x224.
+        validation: share of the training images to hold out, stratified; always the same images.
+        data_dir: where tensorflow-datasets keeps its prepared data; by default its own folder.
+        transform: augmentation, resizing and cropping; by default none, or for ImageNet 224x224.
 
     Raises:
-        UsageError: an unknown name or a share that is not in [0, 1).
+        UsageError: an unknown name, or a share that is not in [0, 1).
         KbnnError: the data set is not prepared and cannot be downloaded.
 
     Example:
@@ -52,20 +55,20 @@ def load(
 
 
 def names() -> list[str]:
-    """The names that `load` knows."""
+    """The names that `load` accepts."""
     return _DATASETS.names()
 
 
 def register(name: str, *, classes: Sequence[str] | None = None) -> Callable[[Source], Source]:
-    """Registers a function that returns a data set, under a name that `load`, recipes and the command line take.
+    """Registers a function that returns a data set, under a name for `load`, recipes and the command line.
 
-    The function may have any of the parameters `validation`, `data_dir` and `transform`, which it is passed as `load`
-    receives them. It returns `(train_images, train_labels), (test_images, test_labels)` as the functions of
-    `tf.keras.datasets` do, or anything else that `kbnn.datasets.of` takes, such as a `Dataset`.
+    The function may have any of the parameters `validation`, `data_dir` and `transform`, and receives the values passed
+    to `load`. It returns `(train_images, train_labels), (test_images, test_labels)`, like the functions of
+    `tf.keras.datasets`, or anything else that `kbnn.datasets.of` accepts, such as a `Dataset`.
 
     Args:
-        name: of the data set.
-        classes: names of the classes, where the function returns arrays; their numbers by default.
+        name: name of the data set.
+        classes: names of the classes, if the function returns arrays; by default their numbers.
 
     Raises:
         UsageError: the name is taken.
@@ -91,22 +94,22 @@ def register(name: str, *, classes: Sequence[str] | None = None) -> Callable[[So
 
 
 def _given(
-    name: str, found: Any, classes: Sequence[str] | None, validation: float, transform: Transform | None
+    name: str, found: object, classes: Sequence[str] | None, validation: float, transform: Transform | None
 ) -> Dataset:
-    # Not imported above, for it needs this module.
-    from kbnn.datasets.given import of
+    # Imported here to avoid a cycle.
+    from kbnn.datasets.given import Given, of
 
     if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(part, tuple | list) for part in found):
         found = dict(zip(("train", "test"), found, strict=True))
     try:
-        return of(found, name=name, classes=classes, validation=validation, transform=transform)
+        return of(cast(Given, found), name=name, classes=classes, validation=validation, transform=transform)
     except UsageError as error:
         raise UsageError(f"data set '{name}': {error}") from error
 
 
 def _adopt(name: str, found: object) -> None:
     if not callable(found):
-        raise UsageError(f"an entry point of '{_DATASETS.group}' names a module or a function: received {found!r}")
+        raise UsageError(f"an entry point of '{_DATASETS.group}' must name a module or a function: received {found!r}")
     register(name)(found)
 
 
@@ -120,9 +123,9 @@ def check_share(validation: float) -> None:
 
 
 def _digits(name: str, validation: float, _: object, transform: Transform | None) -> Dataset:
-    """Scans of handwritten digits, 8x8, 1797 in all, in scikit-learn's wheel (Alpaydin and Kaynak, 1998).
+    """1797 scans of handwritten digits, 8x8, which ship with scikit-learn (Alpaydin and Kaynak, 1998).
 
-    A fifth of them, stratified, is the test split.
+    A stratified fifth of them is the test split.
     """
     import numpy as np
     from sklearn.datasets import load_digits
@@ -156,8 +159,8 @@ def _streamed(name: str, validation: float, data_dir: object, transform: Transfo
     return stream(name, builder, validation, transform or _IMAGENET)
 
 
-def prepared(name: str, data_dir: object) -> Any:
-    """The tensorflow-datasets builder of a data set that is on disk, downloaded first if need be.
+def prepared(name: str, data_dir: object) -> "tfds.core.DatasetBuilder":
+    """The tensorflow-datasets builder of a data set, which is downloaded if it is not on disk.
 
     Raises:
         KbnnError: the data set is not prepared and cannot be downloaded.
@@ -171,10 +174,10 @@ def prepared(name: str, data_dir: object) -> Any:
     return builder
 
 
-def _prepare(builder: Any) -> None:
+def _prepare(builder: "tfds.core.DatasetBuilder") -> None:
     try:
         _reach(builder)
-        # It announces itself on standard output, which is for results; its progress bars are on standard error.
+        # It prints a message on stdout, which is reserved for results; its progress bars are on stderr.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     except Exception as error:
@@ -185,8 +188,8 @@ def _prepare(builder: Any) -> None:
         ) from error
 
 
-def _reach(builder: Any) -> None:
-    """Asks for the first file once: tensorflow-datasets would try for minutes where there is no network."""
+def _reach(builder: "tfds.core.DatasetBuilder") -> None:
+    """Requests the first file once: without a network, tensorflow-datasets itself would retry for minutes."""
     import requests
 
     fetched_by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None

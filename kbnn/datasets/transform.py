@@ -1,4 +1,4 @@
-"""From stored images to the network's pixels: shifts, flips, resizing and cropping, of whole batches where possible."""
+"""Augments, resizes and crops images, in whole batches where possible."""
 
 from dataclasses import dataclass
 
@@ -12,24 +12,24 @@ ASPECTS = (3 / 4, 4 / 3)
 
 @dataclass(frozen=True)
 class Transform:
-    """What happens to an image before it is normalized, in this order.
+    """Augmentation, resizing and cropping of images before they are normalized.
 
-    Training: shift by up to `pad` pixels (zeros come in), mirror half of the images, resize, crop `size` at random.
-    Testing: resize, crop `size` from the centre. Every image draws its own numbers; the same seed gives the same
-    batch. CIFAR's usual augmentation is `pad=4, flip=True` (He et al. 2016, section 4.2), ImageNet's
+    Training: shift by up to `pad` pixels (filled with zeros), mirror half of the images, resize, crop `size` at random.
+    Testing: resize, crop `size` from the centre. Random numbers are drawn per image; the same seed gives the same
+    batch. The usual augmentation of CIFAR is `pad=4, flip=True` (He et al. 2016, section 4.2), that of ImageNet
     `resize=256, size=224, flip=True`.
 
     Args:
         pad: largest shift, in pixels.
         flip: mirror left and right with probability 1/2.
-        resize: the shorter side's length before cropping; None keeps the image as it is.
+        resize: length of the shorter side before cropping; None for no resizing.
         square: resize both sides to `resize`, whatever the shape.
-        size: side of the square that the network sees; None crops nothing.
-        scale: in training, instead of resizing, crop a random part of the area between these shares, and stretch it
-            to `size`.
+        size: height and width of the network's input; None for no cropping.
+        scale: smallest and largest share of the area. In training, instead of resizing, crops a random part of that
+            area and stretches it to `size`.
 
     Raises:
-        UsageError: a size above `resize`, or a `scale` that is not a range of shares or has no size.
+        UsageError: a size larger than `resize`, or a `scale` that is not a range of shares or comes without a size.
     """
 
     pad: int = 0
@@ -41,21 +41,21 @@ class Transform:
 
     def __post_init__(self) -> None:
         if self.size is not None and self.resize is not None and self.size > self.resize:
-            raise UsageError(f"cannot crop size={self.size} from resize={self.resize} pixels: make resize the larger")
+            raise UsageError(f"cannot crop size={self.size} from resize={self.resize} pixels: make resize larger")
         if self.scale is None:
             return
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UsageError(f"crop scale is not a range of shares: received {self.scale}, choose 0 < low <= high <= 1")
         if self.size is None:
-            raise UsageError("crop scale needs a size to stretch to: received size=None")
+            raise UsageError("crop scale needs a size to stretch to: received size=None, give one")
 
     def shape(self, stored: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The shape that the network sees, of images that are stored as `(H, W, C)`."""
+        """The shape of the network's input for stored images of shape `(H, W, C)`."""
         height, width = (self.size, self.size) if self.size else self._resized(stored[:2])
         return (height, width, stored[2])
 
     def training(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Images `(B, H, W, C)` of one shape; `seed` is an integer tensor `(2,)`."""
+        """Transforms images `(B, H, W, C)` for training; `seed` is an integer tensor `(2,)`."""
         shift_seed, crop_seed = tf.unstack(tf.random.split(seed))
         if self.pad or self.flip:
             pad = self.pad
@@ -67,7 +67,7 @@ class Transform:
         return _windows(images, (self.size, self.size), crop_seed) if self.size else images
 
     def testing(self, images: tf.Tensor) -> tf.Tensor:
-        """Images `(B, H, W, C)` of one shape."""
+        """Transforms images `(B, H, W, C)` for testing."""
         images = self._resize(images)
         if self.size is None:
             return images
@@ -90,9 +90,9 @@ class Transform:
 
 
 def _windows(images: tf.Tensor, window: tuple[int, int], seed: tf.Tensor, *, mirrored: bool = False) -> tf.Tensor:
-    """A window of each image `(B, H, W, C)` at a random place, half of them mirrored if asked for.
+    """A window at a random position of each image `(B, H, W, C)`; if `mirrored`, half of them are mirrored.
 
-    One gather of pixels by index: three times as fast as a pass for each step.
+    A single gather of pixels is three times as fast as one pass per step.
     """
     _check_fits(images, window)
     height, width = images.shape[1:3]
@@ -110,7 +110,7 @@ def _windows(images: tf.Tensor, window: tuple[int, int], seed: tf.Tensor, *, mir
 
 
 def random_places(count: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Integers `(count, 2)`, uniform under `rows` and under `columns`."""
+    """Uniform random integers `(count, 2)`, below `rows` and below `columns`."""
     limits = tf.cast([rows, columns], tf.float32)
     return tf.cast(tf.random.stateless_uniform([count, 2], seed) * limits, tf.int32)
 
@@ -125,7 +125,7 @@ def _random_parts(images: tf.Tensor, size: int, scale: tuple[float, float], seed
 
 
 def random_part(image: tf.Tensor, size: int, scale: tuple[float, float], seed: tf.Tensor) -> tf.Tensor:
-    """A random part of one image `(H, W, C)`, of a share of its area in `scale`, stretched to `(size, size, C)`."""
+    """A random part of one image `(H, W, C)`, with a share of its area in `scale`, stretched to `(size, size, C)`."""
     whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.shape(image), whole, seed, area_range=scale, aspect_ratio_range=ASPECTS, min_object_covered=0.0

@@ -1,4 +1,4 @@
-"""Finding the images of a folder, with an account of what was left out."""
+"""Finds the images in a folder, and counts what is left out."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from kbnn import labels
 from kbnn.errors import UsageError
 
-# What operating systems leave in folders.
+# Files and folders that operating systems create.
 _SYSTEM = ("thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "@eadir")
 _ROLES = {
     "train": ("train", "training", "trainset", "trn"),
@@ -33,7 +33,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images of each split are; None for a split that has to be cut from the training images."""
+    """The folder of each split; None for a split that has to be held out from the training images."""
 
     train: Path
     validation: Path | None = None
@@ -41,10 +41,10 @@ class Layout:
 
 
 def folders(folder: Path, left_out: LeftOut) -> list[Path]:
-    """The sub-folders that hold classes or splits, sorted by name; links to folders are followed.
+    """The sub-folders (classes or splits), sorted by name; links to folders are followed.
 
     Raises:
-        UsageError: a name is not UTF-8 or holds a line break.
+        UsageError: a name is not UTF-8 or contains a line break.
     """
     found = _subfolders(folder, left_out)
     try:
@@ -67,10 +67,10 @@ def _subfolders(folder: Path, left_out: LeftOut) -> list[Path]:
 
 
 def files(folder: Path, left_out: LeftOut) -> list[Path]:
-    """All files under a folder, sorted.
+    """All files below a folder, sorted.
 
-    Names that begin with a dot, and what is in folders of such names, are left out; so are broken links and links to
-    folders that have been visited.
+    Leaves out names that begin with a dot, the content of folders with such names, broken links, and links to folders
+    that were already visited.
     """
     found: list[Path] = []
     waiting, visited = [folder], {folder.resolve()}
@@ -84,7 +84,7 @@ def files(folder: Path, left_out: LeftOut) -> list[Path]:
                 continue
             target = path.resolve()
             if target in visited:
-                left_out.add("links to a folder that is read already")
+                left_out.add("links to a folder that was already read")
                 continue
             visited.add(target)
             waiting.append(path)
@@ -92,13 +92,13 @@ def files(folder: Path, left_out: LeftOut) -> list[Path]:
 
 
 def layout(folder: Path, left_out: LeftOut) -> Layout:
-    """Finds out whether sub-folders are splits or classes.
+    """Determines whether sub-folders are splits or classes.
 
     Raises:
-        UsageError: there is no such folder, or it cannot be decided.
+        UsageError: there is no such folder, or its layout is ambiguous.
     """
     if not folder.is_dir():
-        raise UsageError(f"no folder of images at '{folder}': give one that has a sub-folder for each class")
+        raise UsageError(f"no folder of images at '{folder}': give one with a sub-folder for each class")
     children = folders(folder, LeftOut())
     inner = {child: {each.name for each in _subfolders(child, LeftOut())} for child in children}
     splits: dict[str, list[Path]] = {}
@@ -136,7 +136,7 @@ def _with_roles(folder: Path, children: list[Path], splits: dict[str, list[Path]
 
 
 def _check_not_splits(folder: Path, children: list[Path], inner: dict[Path, set[str]]) -> None:
-    """Sub-folders that repeat each other's sub-folders are probably splits with names that are not known."""
+    """Raises UsageError if sub-folders share their sub-folders: they are probably splits with unknown names."""
     for k, first in enumerate(children):
         for second in children[:k]:
             common = inner[first] & inner[second]
@@ -161,7 +161,7 @@ def _entries(folder: Path) -> list["os.DirEntry[str]"]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise UsageError(f"cannot read folder '{folder}': {error.strerror}; check its rights") from error
+        raise UsageError(f"cannot read folder '{folder}': {error.strerror}; check its permissions") from error
 
 
 def _is_skipped(entry: "os.DirEntry[str]", left_out: LeftOut) -> bool:

@@ -21,7 +21,7 @@ INDEX = "examples.csv"
 
 @dataclass(frozen=True)
 class Example:
-    """A pretrained file: its data set, its epochs of training, and its top-1 accuracy (0 to 1) on the test set."""
+    """A pretrained file, with its data set, epochs of training, and top-1 accuracy (0 to 1) on the test set."""
 
     name: str
     path: Path

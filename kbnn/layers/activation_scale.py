@@ -1,9 +1,8 @@
 """XNOR-Net's scale of the activations."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.errors import UsageError, unknown
 from kbnn.layers.channels import known_channels, same_padding
 
@@ -12,7 +11,7 @@ PADDINGS = ("same", "valid")
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class ActivationScale(tf.keras.layers.Layer):
-    """Multiplies a binary layer's output y by the magnitude K of its input A: `[y, A]` to the shape of y.
+    """Multiplies a binary layer's output y by the magnitude K of its input A: `[y, A]` to a tensor of y's shape.
 
     Convolutions: K = mean over channels of abs(A), averaged over the kernel's window at each output position, zero
     outside of A: `(B, H', W', 1)`. Dense layers: K = mean(abs(A)) of each sample, `(B, 1)`.
@@ -41,7 +40,7 @@ class ActivationScale(tf.keras.layers.Layer):
         kernel_size: int | tuple[int, int],
         strides: int | tuple[int, int] = 1,
         padding: str = "same",
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
         if padding not in PADDINGS:
@@ -50,7 +49,7 @@ class ActivationScale(tf.keras.layers.Layer):
         self.strides = _pair(strides)
         self.padding = padding
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: list[tf.TensorShape]) -> None:
         shapes = [tf.TensorShape(shape) for shape in input_shape] if isinstance(input_shape, list | tuple) else []
         if len(shapes) != 2 or shapes[0].rank != shapes[1].rank or shapes[0].rank not in (2, 4):
             raise UsageError(f"{self.name} takes [a binary layer's output, its input]: received shapes {input_shape}")
@@ -62,7 +61,7 @@ class ActivationScale(tf.keras.layers.Layer):
         return outputs * self.scale(tf.stop_gradient(activations))
 
     def scale(self, activations: tf.Tensor) -> tf.Tensor:
-        """K of activations."""
+        """The scale K of an input A."""
         magnitude = tf.reduce_mean(tf.abs(activations), -1, keepdims=True)
         if len(magnitude.shape) == 2 or self.kernel_size == (1, 1) == self.strides:
             return magnitude
@@ -71,7 +70,7 @@ class ActivationScale(tf.keras.layers.Layer):
             magnitude = tf.pad(magnitude, [[0, 0], *borders, [0, 0]])
         return tf.nn.avg_pool2d(magnitude, self.kernel_size, self.strides, "VALID")
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "kernel_size": self.kernel_size,

@@ -1,12 +1,12 @@
 """Batch median of activations (BMA)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn import selection
+from kbnn._keras import Config
 from kbnn.compiled import compiled, narrow, partial_sums, total, widen
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError
@@ -18,7 +18,7 @@ from kbnn.quantizers.base import power_of_two
 # all its channels, where s is one of the strides below. Except for 3 and 9, none shares a factor with the usual widths
 # of feature maps, so that the sample covers all columns.
 SAMPLE = 81920
-# Positions of one image are similar, so a few of them are not representative, however many channels they have.
+# At least this many positions: those of one image are similar, so a few are not representative even with many channels.
 LEAST_ROWS = 512
 STRIDES = np.array([1, 3, 9, *(s for s in range(11, 10_000) if all(s % prime for prime in (2, 3, 5, 7)))], np.int32)
 
@@ -26,7 +26,7 @@ STRIDES = np.array([1, 3, 9, *(s for s in range(11, 10_000) if all(s % prime for
 def sample_rows(x: tf.Tensor) -> tf.Tensor:
     """Evenly spaced positions of `(B, ..., C)` activations with all channels: `(rows, C)`, at least one row.
 
-    Replicas share the sample that one device would take of the whole batch.
+    Each replica takes its share of the sample that a single device would take from the whole batch.
     """
     rows = _rows(x, max(max(SAMPLE // x.shape[-1], LEAST_ROWS) // _replicas(), 1))
     return tf.ensure_shape(rows, [None, x.shape[-1]])
@@ -35,7 +35,7 @@ def sample_rows(x: tf.Tensor) -> tf.Tensor:
 @compiled
 def _rows(x: tf.Tensor, wanted: int) -> tf.Tensor:
     rows = tf.reshape(x, [-1, x.shape[-1]])
-    # The larger of two strides if it takes at least two thirds of the wanted rows.
+    # Rounds up to the next stride as long as the sample keeps at least two thirds of the wanted rows.
     longest = 3 * (tf.shape(rows)[0] // wanted) // 2
     nearest = tf.searchsorted(STRIDES, [longest], side="right")[0] - 1
     return rows[:: tf.gather(STRIDES, tf.maximum(nearest, 0))]
@@ -43,7 +43,7 @@ def _rows(x: tf.Tensor, wanted: int) -> tf.Tensor:
 
 @compiled
 def _median_and_unit(sample: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """The median, and a power of two near the largest magnitude: in this unit, no square overflows."""
+    """The median, and a power of two near the largest magnitude; divided by it, no value overflows when squared."""
     values = widen(sample)
     by_column = partial_sums(tf.abs, values, add=tf.maximum)
     largest = tf.maximum(tf.reduce_max(by_column), tf.reduce_max(tf.abs(beta)))
@@ -173,7 +173,7 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
     sums, entries = _summed_over_replicas(tf.reduce_sum(by_channel[:4], 1)), by_channel[4:]
 
     @tf.custom_gradient
-    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, Callable[..., object]]:
         def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             gradient_sums = total(_gradient_sums(x, dy, beta, median, unit, sums))
             dgamma, dy_sums = gradient_sums[:2], gradient_sums[2:]
@@ -195,15 +195,15 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class BatchMedian(tf.keras.layers.Layer):
-    """Centres activations on their median before the sign and scales each side: `(B, ..., C)` to the same.
+    """Centres activations on their median before the sign and scales each side: `(B, ..., C)` to the same shape.
 
     m = A - ω + β_c, ω the median of all activations of the batch, one scalar;
     y = γ_c·m/s₊ where m > 0, γ_c·m/s₋ where m < 0, s± = √(Σ m±²/n±), 1 for a side without entries.
     Gradient: ω passes none; s₊ and s₋ do. β_c starts at 0, γ_c > 0 at 1.
 
     In training, the statistics are those of the batch over all replicas. At inference, and in a frozen layer
-    (`trainable = False`), they are moving averages, which start at 0, 1 and 1. The scales do not change a sign: with a
-    sign behind it, the layer is exactly the threshold A >= ω - β_c, which `threshold()` returns.
+    (`trainable = False`), they are moving averages, which start at 0, 1 and 1. The scales do not change the sign of a
+    value: followed by a sign, the layer is exactly the threshold A >= ω - β_c, which `threshold()` returns.
 
     Args:
         momentum: momentum of the moving averages.
@@ -224,7 +224,7 @@ class BatchMedian(tf.keras.layers.Layer):
     its rank error is 0.11 % on average and at most 0.49 % (`results/median_rank.csv`; `benchmarks/median_rank.py`).
     """
 
-    def __init__(self, momentum: float = 0.99, **kwargs: Any) -> None:
+    def __init__(self, momentum: float = 0.99, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if not 0 <= momentum <= 1:
             raise UsageError(f"{self.name}: momentum must be in 0..1, received {momentum}")
@@ -272,7 +272,7 @@ class BatchMedian(tf.keras.layers.Layer):
         average.assign_sub((average - value) * (1 - self.momentum))
 
     def _by_averages(self, inputs: tf.Tensor) -> tf.Tensor:
-        # One constant per channel and a PReLU, which the converter supports.
+        # A constant per channel and a PReLU: a form that the converter supports.
         m = tf.cast(inputs, tf.float32) - self.threshold()
         slope = self.moving_positive_rms / self.moving_negative_rms
         return _cast_with_sign(parametric_relu(m * (self.gamma / self.moving_positive_rms), slope), inputs.dtype)
@@ -281,7 +281,7 @@ class BatchMedian(tf.keras.layers.Layer):
         """ω - β_c per channel, `(C,)` float32: at inference, sign(y) is +1 exactly where A >= ω - β_c."""
         return self.moving_median - self.beta
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "momentum": self.momentum}
 
 

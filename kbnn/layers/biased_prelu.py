@@ -1,9 +1,8 @@
 """Parametric ReLUs with learned shifts."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import compiled, narrow, partial_sums, total, widen
 from kbnn.layers.channels import check_divides, known_channels, parametric_relu
 
@@ -54,7 +53,7 @@ def rprelu(x: tf.Tensor, bias: tf.Tensor, slope: tf.Tensor, offset: tf.Tensor) -
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class BiasedPReLU(tf.keras.layers.Layer):
-    """PReLU(x - γ), a parametric ReLU with a learned shift: `(B, ..., C)` to the same.
+    """PReLU(x - γ), a parametric ReLU with a learned shift: `(B, ..., C)` to the same shape.
 
     y = u where u > 0, else slope·u, with u = x - γ; γ starts at 0, the slope at 0.25.
 
@@ -70,7 +69,7 @@ class BiasedPReLU(tf.keras.layers.Layer):
     Source: PresB-Net, equation 7.
     """
 
-    def __init__(self, groups: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, groups: int | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.groups = groups
 
@@ -89,7 +88,7 @@ class BiasedPReLU(tf.keras.layers.Layer):
         repeats = inputs.shape[-1] // self.gamma.shape[0]
         return biased_prelu(inputs, _repeated(self.gamma, repeats), _repeated(self.slope, repeats))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "groups": self.groups}
 
 

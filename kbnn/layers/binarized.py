@@ -1,16 +1,21 @@
-"""What the binary convolution and the binary dense layer share: a float32 kernel, an output scale, and its penalty."""
+"""The base of the binary convolution and the binary dense layer: a float32 kernel, an output scale, and its penalty."""
 
 import numbers
-from typing import Any
+from typing import TypeAlias
 
 import larq as lq
 import tensorflow as tf
 
 from kbnn import quantizers, regularizers
+from kbnn._keras import Config
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError, unknown
 from kbnn.quantizers.base import Constraint, Estimator, mean_magnitude
+from kbnn.quantizers.registry import Identifier
 from kbnn.structure import latent, quantize
+
+# A Keras regularizer of (latent kernel, scale), its configuration or its name.
+ScaleRegularizer: TypeAlias = tf.keras.regularizers.Regularizer | Config | str | None
 
 SCALES = ("mean_abs", "learned")
 SCALE_INITIALIZERS = ("mean", "median")
@@ -18,7 +23,7 @@ SCALE_SCOPES = ("filter", "layer")
 
 
 class Binarized(tf.keras.layers.Layer):
-    """Mixed into a Larq layer: binarizes its latent kernel in float32 and scales its output.
+    """Mixin for Larq's layers that binarizes the latent kernel in float32 and scales the output.
 
     The kernel is binarized before it is cast to the compute dtype, so that mixed precision cannot round a small
     weight to zero and change its sign. `alpha` is the learned scale: a positive value per output channel, or one for
@@ -27,21 +32,21 @@ class Binarized(tf.keras.layers.Layer):
 
     def __init__(
         self,
-        *args: Any,
-        input_quantizer: Any = None,
-        kernel_quantizer: Any = None,
+        *args: object,
+        input_quantizer: Identifier = None,
+        kernel_quantizer: Identifier = None,
         scale: str | None = None,
         scale_scope: str = "filter",
         scale_initializer: str | float = "mean",
-        scale_regularizer: Any = None,
-        **kwargs: Any,
+        scale_regularizer: ScaleRegularizer = None,
+        **kwargs: object,
     ) -> None:
         name = kwargs.get("name") or type(self).__name__
         input_quantizer = quantizers.get(input_quantizer, f"input_quantizer of {name}", "activation")
         super().__init__(*args, input_quantizer=input_quantizer, **kwargs)
-        # With its own check, Keras would refuse an input of too few axes before `build` does.
+        # Keras's own check would reject an input with too few axes before `build` can name the layer.
         self.input_spec = None
-        # Not passed to Larq, which warns of any binary kernel without a constraint; some methods want none.
+        # Not passed to Larq, which warns about binary kernels without a constraint; some methods need none.
         self.kernel_quantizer = lq.quantizers.get_kernel_quantizer(
             quantizers.get(kernel_quantizer, f"kernel_quantizer of {name}", "kernel")
         )
@@ -69,16 +74,18 @@ class Binarized(tf.keras.layers.Layer):
         elif self.scale_initializer <= 0:
             raise UsageError(f"{self.name}: scale_initializer must be positive, received {self.scale_initializer}")
 
-    def add_weight(self, name: str | None = None, **kwargs: Any) -> tf.Variable:
+    def add_weight(
+        self, name: str | None = None, *, constraint: Constraint | None = None, **kwargs: object
+    ) -> tf.Variable:
         if name in ("kernel", "alpha"):
             kwargs["experimental_autocast"] = False
         if name == "kernel" and isinstance(self.kernel_quantizer, quantizers.KernelQuantizer):
-            kwargs["constraint"] = _one_after_the_other(self.kernel_quantizer.constraint(), kwargs.get("constraint"))
-        return super().add_weight(name=name, **kwargs)
+            constraint = _chained(self.kernel_quantizer.constraint(), constraint)
+        return super().add_weight(name=name, constraint=constraint, **kwargs)
 
     def build(self, input_shape: tf.TensorShape) -> None:
         super().build(input_shape)
-        # Built here, not in the first call, so that their parameters exist as soon as the layer's do.
+        # Built here rather than in the first call, so that their parameters exist once the layer is built.
         self._build_quantizer(self.input_quantizer, input_shape)
         self._build_quantizer(self.kernel_quantizer, self.kernel.shape)
         if isinstance(self.kernel_regularizer, regularizers.MedianLoss):
@@ -92,7 +99,7 @@ class Binarized(tf.keras.layers.Layer):
         if self.scale_regularizer is not None:
             self.add_loss(self._scale_penalty)
 
-    def _build_quantizer(self, quantizer: Any, shape: tf.TensorShape) -> None:
+    def _build_quantizer(self, quantizer: object, shape: tf.TensorShape) -> None:
         if isinstance(quantizer, tf.keras.layers.Layer) and not quantizer.built:
             with tf.name_scope(quantizer.name):
                 quantizer.build(shape)
@@ -101,7 +108,7 @@ class Binarized(tf.keras.layers.Layer):
         if isinstance(self.scale_initializer, numbers.Real):
             return tf.fill(shape, tf.cast(self.scale_initializer, dtype))
         statistic = mean_magnitude if self.scale_initializer == "mean" else _median_magnitude
-        # A filter of zeros has no magnitude: its scale starts at the constraint's bound.
+        # The magnitude of a zero filter is 0: its scale starts at the constraint's lower bound instead.
         return Positive()(tf.cast(statistic(self._in_scope()), dtype))
 
     def _in_scope(self) -> tf.Tensor:
@@ -110,7 +117,7 @@ class Binarized(tf.keras.layers.Layer):
         return kernel if self.scale_scope == "filter" else tf.reshape(kernel, [-1, 1])
 
     def restart_scale(self) -> None:
-        """Initializes a learned scale again, from the kernel as it is now; for use after a kernel was loaded."""
+        """Reinitializes a learned scale from the current kernel. Call it after loading another kernel."""
         if self.alpha is not None:
             self.alpha.assign(self._initial_alpha(self.alpha.shape, self.alpha.dtype))
 
@@ -123,21 +130,21 @@ class Binarized(tf.keras.layers.Layer):
         return latent(self.kernel)
 
     def binarized_kernel(self) -> tf.Tensor:
-        """The kernel that the layer multiplies with, in float32: the quantized latent kernel."""
+        """The quantized latent kernel, which the layer multiplies by, in float32."""
         return quantize(self.kernel_quantizer, tf.convert_to_tensor(self.latent_kernel))
 
     def output_scale(self) -> tf.Tensor | None:
-        """The factor of the products of signs and kernel, `(filters,)` or one number, in float32; None without one."""
+        """The scale of the output, `(filters,)` or a scalar, in float32; None if the layer has none."""
         scale, values = self._scale(), self._values()
         if values is None:
             return scale
         return values[0] if scale is None else values[0] * scale
 
     def output_offset(self, kernel: tf.Tensor | None = None) -> tf.Tensor | None:
-        """What is added to the scaled products, per channel, in float32: β·s·ΣW where signs stand for β ± α, or None.
+        """The offset of the scaled output, per channel, in float32: β·s·ΣW if signs stand for β ± α, otherwise None.
 
         Args:
-            kernel: what `binarized_kernel` returns, if it is known already.
+            kernel: the result of `binarized_kernel`, if already computed.
         """
         values = self._values()
         if values is None:
@@ -148,11 +155,11 @@ class Binarized(tf.keras.layers.Layer):
         return total if scale is None else total * scale
 
     def _values(self) -> tuple[tf.Tensor, tf.Tensor] | None:
-        """(α, β) where the signs of the input stand for β ± α."""
+        """(α, β) if the signs of the input stand for β ± α, otherwise None."""
         return self.input_quantizer.values() if isinstance(self.input_quantizer, Estimator) else None
 
     def _scale(self) -> tf.Tensor | None:
-        """The layer's own scale."""
+        """The scale s that the layer was configured with."""
         if self.scale == "learned":
             return tf.convert_to_tensor(self.alpha)
         if self.scale == "mean_abs":
@@ -163,7 +170,7 @@ class Binarized(tf.keras.layers.Layer):
         return quantize(self.input_quantizer, inputs)
 
     def _finish(self, outputs: tf.Tensor, scale: tf.Tensor | None, offset: tf.Tensor | None) -> tf.Tensor:
-        """Scale, offset, bias and activation of the accumulated products."""
+        """Applies scale, offset, bias and activation to the accumulated products."""
         if scale is not None:
             outputs = outputs * tf.cast(scale, outputs.dtype)
         if offset is not None:
@@ -172,7 +179,7 @@ class Binarized(tf.keras.layers.Layer):
             outputs = tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))
         return outputs if self.activation is None else self.activation(outputs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "scale": self.scale,
@@ -182,14 +189,14 @@ class Binarized(tf.keras.layers.Layer):
         }
 
 
-def _one_after_the_other(first: Constraint | None, second: Constraint | None) -> Constraint | None:
+def _chained(first: Constraint | None, second: Constraint | None) -> Constraint | None:
     if first is None or second is None:
         return first or second
     return lambda w: second(first(w))
 
 
 def _median_magnitude(w: tf.Tensor) -> tf.Tensor:
-    """median(abs(W)) per filter, by sorting, which is done once, when the layer is built."""
+    """median(abs(W)) per filter. Sorts, which is affordable because it runs only when the layer is built."""
     ordered = tf.sort(tf.reshape(tf.abs(w), [-1, w.shape[-1]]), axis=0)
     n = ordered.shape[0]
     return ordered[(n - 1) // 2] / 2 + ordered[n // 2] / 2

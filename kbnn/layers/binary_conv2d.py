@@ -1,15 +1,14 @@
 """The 1-bit convolution."""
 
-from typing import Any
-
 import larq as lq
 import tensorflow as tf
 
 from kbnn.errors import UsageError
 from kbnn.layers import fused
-from kbnn.layers.binarized import Binarized
+from kbnn.layers.binarized import Binarized, ScaleRegularizer
 from kbnn.layers.channels import Padding, check_divides, known_channels, same_padding
 from kbnn.layers.grouped_convolution import conv2d
+from kbnn.quantizers.registry import Identifier
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
@@ -26,22 +25,22 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         kernel_size: height and width, or one number for both.
         strides: vertical and horizontal, or one number for both.
         padding: "same" or "valid".
-        groups: into how many groups input channels and filters are split, each convolved separately.
+        groups: number of groups that input channels and filters are split into; each is convolved separately.
         input_quantizer: binarizes the activations: a name (see `kbnn.quantizers.names`) or a quantizer; None leaves
-            them real.
-        kernel_quantizer: binarizes the latent kernel, likewise.
-        scale: the factor of the output: None, "mean_abs" (of the latent kernel, without a gradient) or "learned" (a
+            them real-valued.
+        kernel_quantizer: binarizes the latent kernel: as `input_quantizer`.
+        scale: scale of the output: None, "mean_abs" (of the latent kernel, without a gradient) or "learned" (a
             positive weight `alpha`).
-        scale_scope: "filter" for one scale per output channel, "layer" for one in all.
-        scale_initializer: start of a learned scale: the "mean" or "median" of abs(W), or a number.
+        scale_scope: "filter" for one scale per output channel, "layer" for one scale for the whole layer.
+        scale_initializer: initial value of a learned scale: the "mean" or "median" of abs(W), or a number.
         scale_regularizer: a penalty of (W, α) such as `kbnn.regularizers.Manhattan`.
         use_bias: whether to add a bias per output channel.
         pad_values: the value of "same" padding. +1 is one of the two values of 1-bit activations; 0 would be a third.
-        **kwargs: as `larq.layers.QuantConv2D`.
+        **kwargs: passed to `larq.layers.QuantConv2D`.
 
     Raises:
         UsageError: an unknown quantizer, a kernel quantizer as input quantizer, groups that do not divide channels and
-            filters, an unknown or non-positive scale initializer, or channels first.
+            filters, an unknown or non-positive scale initializer, or data_format="channels_first".
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="magnitude_aware")
@@ -57,17 +56,17 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         strides: int | tuple[int, int] = 1,
         padding: str = "same",
         groups: int = 1,
-        input_quantizer: Any = None,
-        kernel_quantizer: Any = None,
+        input_quantizer: Identifier = None,
+        kernel_quantizer: Identifier = None,
         scale: str | None = None,
         scale_scope: str = "filter",
         scale_initializer: str | float = "mean",
-        scale_regularizer: Any = None,
+        scale_regularizer: ScaleRegularizer = None,
         use_bias: bool = False,
         pad_values: float = 1.0,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
-        check_divides(kwargs.get("name") or "BinaryConv2D", groups, filters, "filters")
+        check_divides(str(kwargs.get("name") or "BinaryConv2D"), groups, filters, "filters")
         super().__init__(
             filters,
             kernel_size,
@@ -112,14 +111,14 @@ class BinaryConv2D(Binarized, lq.layers.QuantConv2D):
         kernel, scale = self.binarized_kernel(), self.output_scale()
         offset = self.output_offset(kernel)
         if scale is not None:
-            # One pass over the kernel instead of several over the output and its gradients.
+            # Scaling the kernel takes one pass; scaling the output and its gradients would take several.
             kernel = kernel * scale
         kernel = tf.cast(kernel, x.dtype)
         products = fused.convolution(x, kernel, self.input_quantizer, self.strides, self._ones(x))
         return self._finish(products, None, offset)
 
     def _ones(self, x: tf.Tensor) -> Padding | None:
-        """How many rows and columns of ones "same" padding adds; None for none."""
+        """The rows and columns of ones that "same" padding adds; None if it adds none."""
         if self.padding == "valid":
             return None
         rows, columns = same_padding(x.shape[1:3], self.kernel_size, self.strides)

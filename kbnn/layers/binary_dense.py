@@ -15,15 +15,16 @@ class BinaryDense(Binarized, lq.layers.QuantDense):
 
     y = s·(input_quantizer(x) W_b) + b, W_b = kernel_quantizer(W), s as in `BinaryConv2D`.
 
-    Larq Compute Engine has no binary dense operator, so this is computed as a 1x1 convolution over one pixel: the
+    Larq Compute Engine has no binary dense operator, so the product is computed as a 1x1 convolution of one pixel: the
     result is the same, and on the device it is a bitpacked operator.
 
     Args:
         units: number of outputs.
-        **kwargs: as `BinaryConv2D`, except for the arguments that only a convolution has.
+        use_bias: whether to add a bias per output.
+        **kwargs: as for `BinaryConv2D`, except for the arguments that only a convolution has.
 
     Raises:
-        UsageError: an input that is not `(B, C)`, and as `BinaryConv2D`.
+        UsageError: an input that is not `(B, C)`, or as for `BinaryConv2D`.
 
     Example:
         >>> kbnn.layers.BinaryDense(512, input_quantizer="ste", kernel_quantizer="ste")

@@ -20,7 +20,7 @@ def channel_shift(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class ChannelShift(tf.keras.layers.Layer):
-    """Adds a learned constant to each channel: `(B, ..., C)` to the same. With a sign behind it, ReActNet's RSign.
+    """Adds a learned constant to each channel: `(B, ..., C)` to the same shape. Followed by a sign, ReActNet's RSign.
 
     y = x + b_c, so that sign(y) is the threshold x >= -b_c; b starts at 0.
 

@@ -1,15 +1,14 @@
 """Mixes the channels of different groups between grouped convolutions."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.layers.channels import check_divides, known_channels
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class ChannelShuffle(tf.keras.layers.Layer):
-    """Interleaves the channels of groups: `(B, H, W, C)` to the same.
+    """Interleaves the channels of groups: `(B, H, W, C)` to the same shape.
 
     Channel i·groups + g of the output is channel g·C/groups + i of the input.
 
@@ -25,7 +24,7 @@ class ChannelShuffle(tf.keras.layers.Layer):
     Source: Zhang et al., ShuffleNet, 2018; PresB-Net, figure 1.
     """
 
-    def __init__(self, groups: int, **kwargs: Any) -> None:
+    def __init__(self, groups: int, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.groups = groups
 
@@ -41,5 +40,5 @@ class ChannelShuffle(tf.keras.layers.Layer):
         dealt = tf.transpose(grouped, [*axes, len(axes) + 1, len(axes)])
         return tf.reshape(dealt, [-1, *inputs.shape[1:]] if inputs.shape[1:].is_fully_defined() else tf.shape(inputs))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "groups": self.groups}

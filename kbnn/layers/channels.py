@@ -1,4 +1,4 @@
-"""What layers share that take `(batch, ..., channels)`: checks of shapes, padding, and a parametric ReLU."""
+"""Helpers for layers on `(batch, ..., channels)`: shape checks, padding, and a parametric ReLU."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 def same_padding(
     sizes: Sequence[int], kernel_sizes: Sequence[int], strides: Sequence[int], dilations: Sequence[int] = (1, 1)
 ) -> Padding:
-    """What "same" padding adds above and below, left and right, as TensorFlow does it: the odd one comes after."""
+    """The rows and columns that TensorFlow's "same" padding adds; an odd one is added below or on the right."""
     missing = [
         max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
         for size, kernel, stride, dilation in zip(sizes, kernel_sizes, strides, dilations, strict=True)
@@ -42,6 +42,6 @@ def same_padding(
 
 
 def parametric_relu(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
-    """x where x > 0, else slope·x, with one slope or one per channel; in the one form that converts to PRELU."""
+    """x where x > 0, else slope·x, with one slope or one per channel; only this form converts to PRELU."""
     slopes = tf.broadcast_to(slope, [1] * (len(x.shape) - 2) + [x.shape[-1]])
     return tf.nn.relu(x) + -slopes * tf.nn.relu(-x)

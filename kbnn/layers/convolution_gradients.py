@@ -1,4 +1,4 @@
-"""The two gradients of a convolution, computed in the way that is fastest on a CPU and exists for groups."""
+"""The two gradients of a convolution, in the form that is fastest on a CPU and also works for groups."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from kbnn.layers import grouped_convolution
 
 Strides = tuple[int, int]
 
-# On a CPU, for maps of at most this many pixels and kernels of at least this many input channels and filters, one
-# matrix product per kernel position takes 0.3 to 0.8 of the time of TensorFlow's own gradient; otherwise more.
+# On a CPU, one matrix product per kernel position takes 0.3 to 0.8 of the time of TensorFlow's own gradient, if the map
+# has at most this many pixels and the kernel at least this many input channels and filters. Otherwise it takes longer.
 SMALL_MAP = 64
 MANY_CHANNELS = 128
 

@@ -1,43 +1,43 @@
 """The training step of a 1-bit convolution in fewer passes over memory, with the same results as the plain call.
 
-On a CPU, the elementwise work around a small convolution costs as much as the convolution. Here sign and padding are
-one pass, and the surrogate gradient is another. The input gradient is computed without the padding; the plain gradient
-includes the padding and slices it off.
+On a CPU, the elementwise work around a small convolution costs as much as the convolution. Here, sign and padding take
+one pass, and the surrogate gradient takes another. The input gradient is computed without the padding; TensorFlow's
+own gradient includes the padding and slices it off.
 
 For training only: the LCE converter silently turns this form into a float convolution.
 """
 
 from collections.abc import Callable
-from typing import Any
 
+import larq as lq
 import tensorflow as tf
 
 from kbnn.compiled import compiled
 from kbnn.layers.channels import Padding
 from kbnn.layers.convolution_gradients import Strides, input_gradient, kernel_gradient
 from kbnn.layers.rematerialization import Expression, expression
-from kbnn.quantizers.base import Gradient
+from kbnn.quantizers.base import Gradient, Parameters
 from kbnn.quantizers.estimators import binarizer, surrogate
 
-# (x, *parameters) -> ±1, and the parameters.
-Binarizer = tuple[Callable[..., tf.Tensor], tuple[Any, ...]]
+# A function (x, *parameters) -> ±1, and the parameters.
+Binarizer = tuple[Callable[..., tf.Tensor], Parameters]
 
 DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 
 
-def takes(quantizer: Any, x: tf.Tensor) -> bool:
-    """Whether `convolution` knows what the quantizer computes, and takes activations such as `x`."""
+def takes(quantizer: object, x: tf.Tensor) -> bool:
+    """Whether `convolution` supports a quantizer, and the dtype and shape of `x`."""
     is_observed = hasattr(quantizer, "flip_ratio")
     return binarizer(quantizer) is not None and not is_observed and x.dtype in DTYPES and x.shape[1:].is_fully_defined()
 
 
 def convolution(
-    x: tf.Tensor, kernel: tf.Tensor, quantizer: Any, strides: Strides, padding: Padding | None
+    x: tf.Tensor, kernel: tf.Tensor, quantizer: lq.quantizers.Quantizer, strides: Strides, padding: Padding | None
 ) -> tf.Tensor:
-    """conv(quantizer(x), kernel), padded with ones or not: `(B, H, W, C)` to `(B, H', W', filters)`.
+    """conv(quantizer(x), kernel), optionally padded with ones: `(B, H, W, C)` to `(B, H', W', filters)`.
 
-    Gradients: with respect to `x`, that of the convolution through the quantizer's surrogate gradient; with respect to
-    `kernel`, that of the padded convolution; the quantizer's parameters receive theirs.
+    Gradients: for `x`, that of the convolution through the quantizer's surrogate gradient; for `kernel`, that of the
+    padded convolution; the quantizer's parameters receive theirs as well.
     """
     source = expression(x)
     # Passed in as tensors: a function with a custom gradient differentiates only with respect to its arguments.
@@ -63,7 +63,7 @@ def convolution(
 
 
 @compiled
-def _through(source: Expression, dsigns: tf.Tensor, gradient: Gradient, parameters: tuple[Any, ...]) -> tf.Tensor:
+def _through(source: Expression, dsigns: tf.Tensor, gradient: Gradient, parameters: Parameters) -> tf.Tensor:
     """dL/dx of the quantizer, given dL/dsign(x): one pass over memory."""
     return gradient(source.function(*source.tensors), dsigns, *parameters)
 

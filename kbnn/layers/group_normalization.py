@@ -1,9 +1,8 @@
 """Group normalization of feature maps."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import compiled, narrow, widen
 from kbnn.errors import UsageError
 from kbnn.layers.channels import check_divides, known_channels
@@ -11,7 +10,7 @@ from kbnn.layers.channels import check_divides, known_channels
 
 def _mean(x: tf.Tensor) -> tf.Tensor:
     """The mean of each sample's group: `(B, H, W, groups, C/groups)` to `(B, 1, 1, groups, 1)`."""
-    # In two stages, which is cheap on the device.
+    # In two stages, which is cheaper on the device.
     return tf.reduce_mean(tf.reduce_mean(x, [1, 2], keepdims=True), -1, keepdims=True)
 
 
@@ -45,13 +44,12 @@ def group_normalization(x: tf.Tensor, epsilon: float) -> tf.Tensor:
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class GroupNormalization(tf.keras.layers.Layer):
-    """Normalizes each sample over height, width and the channels of a group: `(B, H, W, C)` to the same.
+    """Normalizes each sample over height, width and the channels of a group: `(B, H, W, C)` to the same shape.
 
     y = (x - mean)/√(var + ε), in float32; with `affine`, y·γ_c + β_c. The gradient flows through mean and variance.
     With one group it is layer normalization over (H, W, C).
 
-    The result is that of `tf.keras.layers.GroupNormalization`, which computes it in the layer's precision and in more
-    passes over memory.
+    Computes the same as `tf.keras.layers.GroupNormalization`, but always in float32 and in fewer passes over memory.
 
     Args:
         groups: number of groups; neighbouring channels form a group.
@@ -68,7 +66,7 @@ class GroupNormalization(tf.keras.layers.Layer):
     has groups=2 and affine=True. SiMaN's code standardizes the input of each binary convolution with one group.
     """
 
-    def __init__(self, groups: int = 1, affine: bool = False, epsilon: float = 1e-5, **kwargs: Any) -> None:
+    def __init__(self, groups: int = 1, affine: bool = False, epsilon: float = 1e-5, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.groups = groups
         self.affine = affine
@@ -91,9 +89,9 @@ class GroupNormalization(tf.keras.layers.Layer):
         y = tf.reshape(group_normalization(grouped, self.epsilon), [-1, height, width, channels])
         return y * self.gamma + self.beta if self.affine else y
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "groups": self.groups, "affine": self.affine, "epsilon": self.epsilon}
 
 
-# Models that were saved when this layer was called SampleNormalization load.
+# Loads models that were saved when this layer was called SampleNormalization.
 tf.keras.utils.get_custom_objects()["kbnn>SampleNormalization"] = GroupNormalization

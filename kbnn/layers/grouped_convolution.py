@@ -1,4 +1,4 @@
-"""Grouped convolutions, by the fastest operator that has gradients on this machine."""
+"""Grouped convolutions with the fastest operator that has gradients on this machine."""
 
 import functools
 
@@ -10,8 +10,8 @@ def conv2d(
 ) -> tf.Tensor:
     """`tf.nn.conv2d`, grouped where the kernel has fewer input channels than `x`.
 
-    TensorFlow's operator takes such kernels, in half the time of an ungrouped convolution, but its gradient is not
-    implemented for every processor and precision. Elsewhere the groups are convolved one by one.
+    TensorFlow's operator supports grouped kernels and needs half the time of an ungrouped convolution, but its gradient
+    is not implemented for every processor and dtype. Where it is missing, the groups are convolved one by one.
     """
     groups = x.shape[-1] // kernel.shape[2]
     if groups == 1 or has_gradients(x.dtype):
@@ -22,7 +22,7 @@ def conv2d(
 
 @functools.cache
 def has_gradients(dtype: tf.DType) -> bool:
-    """Whether TensorFlow can differentiate grouped convolutions of a dtype on this machine."""
+    """Whether TensorFlow can differentiate grouped convolutions in a dtype on this machine."""
 
     @tf.function
     def gradients() -> list[tf.Tensor]:

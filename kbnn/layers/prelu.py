@@ -1,7 +1,5 @@
 """Parametric ReLUs with one or two learned slopes per channel."""
 
-from typing import Any
-
 import tensorflow as tf
 
 from kbnn.compiled import compiled, narrow, partial_sums, total, widen
@@ -64,7 +62,7 @@ def maxout(x: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor) -> tf.Tensor:
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class PReLU(tf.keras.layers.Layer):
-    """A parametric ReLU with one slope per channel, `(B, ..., C)` to the same.
+    """A parametric ReLU with one slope per channel, `(B, ..., C)` to the same shape.
 
     y = x where x > 0, else slope_c·x; the slope starts at 0.25. The same as `tf.keras.layers.PReLU` with
     `shared_axes` over height and width, in fewer passes over memory.
@@ -89,7 +87,7 @@ class PReLU(tf.keras.layers.Layer):
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class Maxout(tf.keras.layers.Layer):
-    """AdaBin's activation: a parametric ReLU with two slopes per channel, `(B, ..., C)` to the same.
+    """AdaBin's activation: a parametric ReLU with two slopes per channel, `(B, ..., C)` to the same shape.
 
     y = γ⁺_c·x where x > 0, else γ⁻_c·x; γ⁺ starts at 1, γ⁻ at 0.25.
 
@@ -112,5 +110,5 @@ class Maxout(tf.keras.layers.Layer):
         return maxout(inputs, tf.convert_to_tensor(self.positive), tf.convert_to_tensor(self.negative))
 
 
-def _start(value: float) -> Any:
+def _start(value: float) -> tf.keras.initializers.Initializer:
     return tf.keras.initializers.Constant(value)

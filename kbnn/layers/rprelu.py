@@ -8,7 +8,7 @@ from kbnn.layers.channels import known_channels
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class RPReLU(tf.keras.layers.Layer):
-    """PReLU(x - γ_c) + ζ_c, a parametric ReLU with learned shifts of input and output: `(B, ..., C)` to the same.
+    """PReLU(x - γ_c) + ζ_c, a parametric ReLU with learned shifts of input and output: `(B, ..., C)` to the same shape.
 
     y = (u where u > 0, else slope_c·u) + ζ_c, with u = x - γ_c; γ and ζ start at 0, the slope at 0.25.
 

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.errors import UsageError, unknown
 from kbnn.layers.channels import known_channels
 
@@ -51,5 +52,5 @@ class ZeroPadChannels(tf.keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return tf.pad(inputs, [[0, 0], [0, 0], [0, 0], self._padding])
 
-    def get_config(self) -> dict[str, object]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "filters": self.filters, "side": self.side}

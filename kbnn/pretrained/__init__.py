@@ -1,10 +1,10 @@
-"""Trained weights that ship with kbnn, to start from.
+"""Trained weights that ship with kbnn, as a start for training.
 
 >>> model = kbnn.models.build("resnet20", weights="cifar10")
 >>> kbnn.pretrained.get("resnet20-bnn-cifar10").test_top1
 
-Each network is a file of packed weights (see `kbnn.weights.pack`), named by its SHA-256 hash. `index.json` holds what
-the network is, how it was trained, and its accuracy, which was measured with the packed weights.
+Each network is a file of packed weights (see `kbnn.weights.pack`), named by its SHA-256 hash. `index.json` records the
+network, its training, and its accuracy, which was measured with the packed weights.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ INDEX = "index.json"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A trained network: what to build for it, how it was trained, and how accurate it is.
+    """A trained network: its architecture and options, its training, and its accuracy.
 
-    `epochs` of `planned_epochs` were trained when the weights were taken. `test_top1` (0 to 1) is the accuracy of the
-    packed weights on the whole test set, `latent_top1` that of the weights before packing. The input that the network
-    was trained on is `(pixel - mean) / std`, per channel.
+    The weights are from epoch `epochs` of `planned_epochs`. `test_top1` (0 to 1) is the accuracy of the packed weights
+    on the whole test set, `latent_top1` that of the weights before packing. The network was trained on
+    `(pixel - mean) / std` per channel.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Pretrained:
     size_bytes: int
     network: str
     method: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     dataset: str
     input_shape: tuple[int, int, int]
     classes: tuple[str, ...]
@@ -54,7 +54,7 @@ class Pretrained:
 
 
 def names() -> list[str]:
-    """Names of the trained networks."""
+    """The sorted names of the trained networks."""
     return sorted(_index())
 
 
@@ -72,19 +72,19 @@ def get(name: str) -> Pretrained:
 
 
 def all_networks() -> list[Pretrained]:
-    """Every trained network, by name; the files are not read."""
+    """All trained networks, sorted by name, without reading their files."""
     return [_entry(name, row) for name, row in sorted(_index().items())]
 
 
 def find(network: str | None, wanted: str, method: str | None = None) -> Pretrained | None:
-    """The trained weights of a network by a data set's name or by their own name; None if neither ships.
+    """The trained weights of a network, by the name of a data set or their own name; None if there are none.
 
-    Where there are several, those of `method` are taken, else the most accurate ones.
+    If there are several, those of `method` are preferred, then the most accurate ones.
 
     Args:
-        network: whose weights; of any network if None.
-        wanted: a data set or the weights' name.
-        method: which to prefer.
+        network: name of the network; None for any.
+        wanted: name of a data set or of the weights.
+        method: preferred method.
     """
     found = [
         entry for entry in all_networks() if network in (None, entry.network) and wanted in (entry.name, entry.dataset)

@@ -1,7 +1,7 @@
-"""Quantizers: each turns a tensor into two levels, and defines the gradient that flows back. One technique per file.
+"""Quantizers: each maps a tensor to two levels and defines the gradient that flows back. One technique per file.
 
-Each is a pure function with its gradient, and a thin serializable class that holds the parameters. Larq's own are
-re-exported where they are exactly right. Layers, methods and recipes take any of them by name.
+Each is a pure function with its gradient, and a thin serializable class that holds the parameters. Larq's own
+quantizers are re-exported where they match the papers. Layers, methods and recipes accept any of them by name.
 
 >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer=kbnn.quantizers.XNORSign())
 >>> kbnn.quantizers.names()

@@ -1,14 +1,13 @@
 """AdaBin's binarizers: two learned values for activations, two per filter for kernels."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import compiled, partial_sums, total, widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import Estimator, KernelQuantizer, filter_axes, filter_size, standardize, times
+from kbnn.quantizers.base import Estimator, Gradient, KernelQuantizer, filter_axes, filter_size, standardize, times
 from kbnn.quantizers.estimators import estimator, serialize
-from kbnn.quantizers.registry import register
+from kbnn.quantizers.registry import Identifier, register
 
 
 def adaptive_sign(x: tf.Tensor, alpha: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
@@ -40,15 +39,15 @@ def parameter_gradients(x: tf.Tensor, dx: tf.Tensor, alpha: tf.Tensor, beta: tf.
 
 @register("adaptive")
 class AdaptiveSign(Estimator):
-    """AdaBin's activations: signs around a learned centre, which stand for two learned values.
+    """AdaBin's activations: signs around a learned centre that stand for two learned values.
 
-    Forward: q(x) = +1 where x >= β, else -1; the layer multiplies as if they were A_b = β + α·q(x).
+    Forward: q(x) = +1 where x >= β, else -1; the layer computes with A_b = β + α·q(x).
     Gradient: with u = (x - β)/α and g(u) = 2 - 2·abs(u) on abs(u) <= 1, else 0: dA_b/dx = g(u), dA_b/dβ = 1 - g(u),
     dA_b/dα = q(x) - g(u)·u.
 
-    `alpha` and `beta` are variables, one scalar each per quantizer, once the layer is built. They start at 1 and 0;
-    α stays positive. A binary layer computes A_b ∗ W = α·(q(x) ∗ W) + β·ΣW, so that the values cost a scale and an
-    offset per filter. Padding is +1 among the signs, thus β + α.
+    Once the layer is built, `alpha` and `beta` are variables, one scalar each per quantizer. They start at 1 and 0, and
+    α stays positive. A binary layer computes A_b ∗ W = α·(q(x) ∗ W) + β·ΣW, so the values cost only a scale and an
+    offset per filter. Signs are padded with +1, which stands for β + α.
 
     Args:
         alpha: initial half distance of the two values, positive.
@@ -64,7 +63,7 @@ class AdaptiveSign(Estimator):
     Deviates from the authors' code, whose values for CIFAR-10 are α·(β ± 1), and which pads with zeros, a third value.
     """
 
-    def __init__(self, alpha: float = 1.0, beta: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, alpha: float = 1.0, beta: float = 0.0, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if not alpha > 0:
             raise UsageError(f"AdaptiveSign: alpha must be positive, received {alpha}")
@@ -88,22 +87,22 @@ class AdaptiveSign(Estimator):
     def values(self) -> tuple[tf.Tensor, tf.Tensor]:
         return self.parameters()
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self._initial_alpha, "beta": self._initial_beta}
 
 
 @register("equalized", kind="kernel", levels=None)
 class EqualizedSign(KernelQuantizer):
-    """AdaBin's kernels: two values per filter, around its mean and one deviation apart from it.
+    """AdaBin's kernels: two values per filter, its mean plus and minus its standard deviation.
 
     Forward: Ŵ = (W - β)/α, q(W) = β + α·sign(Ŵ), β = mean(W), α = √(Σ(W - β)²/n) per filter.
-    Gradient: that of the formula, with the surrogate at Ŵ for the sign; mean and deviation are no constants.
+    Gradient: that of the formula, with the surrogate at Ŵ for the sign; it also flows through mean and deviation.
 
     Args:
         gradient: the surrogate at Ŵ, a name such as "ste" or "ede", or a quantizer.
 
     Raises:
-        UsageError: an unknown gradient, or it is given activations.
+        UsageError: an unknown gradient, or the input is activations.
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer=kbnn.quantizers.EqualizedSign(gradient="ede"))
@@ -111,7 +110,7 @@ class EqualizedSign(KernelQuantizer):
     Source: Tu et al., AdaBin, 2022, "Weight equalization".
     """
 
-    def __init__(self, gradient: Any = "ste", **kwargs: Any) -> None:
+    def __init__(self, gradient: Identifier = "ste", **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.estimator = estimator(gradient)
 
@@ -125,12 +124,12 @@ class EqualizedSign(KernelQuantizer):
         mean, deviation = _mean_and_deviation(w)
         return tf.cast(mean + deviation * self.estimator.call(standardize(w)), inputs.dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "gradient": serialize(self.estimator)}
 
 
 @tf.custom_gradient
-def _mean_and_deviation(w: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Any]:
+def _mean_and_deviation(w: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Gradient]:
     """Mean and deviation per filter; their gradients are 1/n and Ŵ/n, zero for a filter of equal weights."""
     mean, deviation = _statistics(w)
     return (mean, deviation), lambda dmean, ddeviation: _statistics_gradient(w, mean, deviation, dmean, ddeviation)
@@ -140,7 +139,7 @@ def _mean_and_deviation(w: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Any]
 def _statistics(w: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     axes, share = filter_axes(w), 1.0 / filter_size(w)
     mean = tf.reduce_sum(w * share, axes)
-    # Scaled by the largest, so that no square overflows or vanishes.
+    # Divided by the largest magnitude, so that no square overflows or vanishes.
     largest = tf.reduce_max(tf.abs(w - mean), axes)
     unit = tf.where(largest > 0, largest, 1.0)
     return mean, unit * tf.sqrt(tf.reduce_sum(tf.square((w - mean) / unit) * share, axes))

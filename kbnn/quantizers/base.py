@@ -1,4 +1,4 @@
-"""What the quantizers share: the sign, statistics of filters, and two base classes."""
+"""Base classes of quantizers, the sign, and statistics of filters."""
 
 import functools
 import inspect
@@ -13,18 +13,20 @@ from kbnn.constraints import Positive
 from kbnn.errors import UsageError
 from kbnn.quantizers.registry import SIGNS, Kind
 
-# One factor per filter, or one for the whole layer.
+# One scale per filter, or one for the whole layer.
 ScaleScope = Literal["filter", "layer"]
-# From a latent kernel to the one that replaces it.
+# Maps a latent kernel to the one that replaces it after an update.
 Constraint = Callable[[tf.Variable], tf.Tensor]
 # (x, dL/dq(x), *parameters) -> dL/dx.
 Gradient = Callable[..., tf.Tensor]
+# The further arguments of a quantizer's functions: numbers, tensors, or None.
+Parameters = tuple[object, ...]
 
-# A filter whose weights are all below this is treated as zeros, and one of smaller relative variance as a filter of
-# equal weights: only the rounding of its mean is left.
+# Weights below this count as zero.
 _NEGLIGIBLE = 1e-30
+# Filters of smaller relative variance count as constant: such a variance comes from rounding the mean.
 _FLAT_VARIANCE = 2.0**-40
-# No exponential beyond exp(-80) is taken, so that no formula here overflows or divides by zero.
+# Exponents are clipped at -80, so that no formula here overflows or divides by zero.
 LARGEST_EXPONENT = 80.0
 
 
@@ -81,7 +83,7 @@ def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf
 
     With r = 1/√(...) of a filter, dL/dW = r·(dL/dŴ - mean(dL/dŴ) - Ŵ·Σ(Ŵ·dL/dŴ)/(n - lost_degrees)).
 
-    A filter of equal weights has no direction: without an epsilon its result is zeros, and its gradient passes
+    A filter of equal weights cannot be standardized: without an epsilon, its result is zeros, and its gradient passes
     unscaled.
     """
     count = max(filter_size(w) - lost_degrees, 1)
@@ -100,7 +102,7 @@ def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf
 
 @compiled
 def _standardized(w: tf.Tensor, count: int, epsilon: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Ŵ, r per filter, and which filters deviate by rounding only."""
+    """Ŵ, r per filter, and a mask of the filters that are constant up to rounding."""
     columns = tf.reshape(w, [-1, w.shape[-1]])
     # Dividing by a power of two near the largest weight is exact, and keeps squares from overflowing or vanishing.
     largest = tf.reduce_max(partial_sums(tf.abs, columns, add=tf.maximum), 0)
@@ -130,13 +132,13 @@ def _through_standardization(
 
 
 class Estimator(lq.quantizers.Quantizer):
-    """The sign, element by element, with a surrogate gradient. Takes activations and kernels.
+    """The elementwise sign with a surrogate gradient, for activations and kernels.
 
     Forward: q(x) = +1 where x >= 0, else -1; if other `levels` are declared, the upper and the lower one of these.
     Gradient: `surrogate`.
 
     A subclass defines `surrogate`, and nothing else if its gradient has no parameters. Layers compile it together with
-    their own training step. A subclass that overrides `call` is trained by the gradient of what it computes there.
+    their own training step. If a subclass overrides `call`, layers differentiate that `call` instead.
 
     Example:
         >>> @kbnn.quantizers.register("cubic")
@@ -151,7 +153,7 @@ class Estimator(lq.quantizers.Quantizer):
     levels: tuple[float, ...] | None = SIGNS
 
     def _add_parameter(self, name: str, value: float, trainable: bool = False, positive: bool = True) -> tf.Variable:
-        """A scalar in float32 under every policy; if trained, it stays positive unless `positive` is False."""
+        """Adds a scalar, float32 under every policy; if trained, it stays positive unless `positive` is False."""
         return self.add_weight(
             name=name,
             shape=(),
@@ -176,7 +178,7 @@ class Estimator(lq.quantizers.Quantizer):
         """(α, β) if the signs s stand for the values β + α·s, which layers then multiply with; None for ±1."""
         return None
 
-    def parameters(self) -> tuple[Any, ...]:
+    def parameters(self) -> Parameters:
         """The further arguments of `binarize` and `surrogate`: numbers, or the values of variables."""
         return ()
 
@@ -211,11 +213,11 @@ class Estimator(lq.quantizers.Quantizer):
 
 
 @compiled
-def _through(gradient: Gradient, x: tf.Tensor, dy: tf.Tensor, parameters: tuple[Any, ...]) -> tf.Tensor:
+def _through(gradient: Gradient, x: tf.Tensor, dy: tf.Tensor, parameters: Parameters) -> tf.Tensor:
     return gradient(x, dy, *parameters)
 
 
-def surrogate_of(quantizer: Estimator) -> tuple[Gradient, tuple[Any, ...]]:
+def surrogate_of(quantizer: Estimator) -> tuple[Gradient, Parameters]:
     """An estimator's surrogate gradient as a function (x, dy, *parameters), and these parameters.
 
     The function is the same object for all estimators of a class, so that it is compiled once.
@@ -228,26 +230,26 @@ def surrogate_of(quantizer: Estimator) -> tuple[Gradient, tuple[Any, ...]]:
 
 @functools.cache
 def _of_method(surrogate: Callable[..., tf.Tensor]) -> Gradient:
-    """A surrogate that is defined with `self`, as a function that takes it behind x and dy."""
+    """Turns a surrogate that is an ordinary method into a function that takes the quantizer after x and dy."""
     return lambda x, dy, quantizer, *parameters: surrogate(quantizer, x, dy, *parameters)
 
 
 class KernelQuantizer(lq.quantizers.Quantizer):
-    """A quantizer whose result depends on the filter that a weight belongs to, so that it takes kernels only.
+    """A quantizer for kernels only, because its result for a weight depends on the whole filter.
 
-    A subclass defines `call`, from a latent kernel `(..., Cin, Cout)` to the binary one of the same shape.
+    A subclass defines `call`, which maps a latent kernel `(..., Cin, Cout)` to the binary one of the same shape.
 
     Raises:
-        UsageError: on build, if it is given activations (a shape with an unknown batch size).
+        UsageError: on build, if the input is activations (a shape with an unknown batch size).
     """
 
     precision = 1
     kind: Kind = "kernel"
-    # The scope of the mean(abs(W)) that multiplies its signs, if it has such a scale.
+    # The scope of the mean(abs(W)) that multiplies the signs, if the quantizer has such a scale.
     scale_scope: ScaleScope | None = None
 
     def constraint(self) -> Constraint | None:
-        """What a latent kernel becomes after each update, before the layer's own constraint; None for no change."""
+        """A constraint to apply to the latent kernel after each update, before the layer's own; None for no change."""
         return None
 
     def build(self, input_shape: tf.TensorShape) -> None:

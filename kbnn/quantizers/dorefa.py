@@ -21,7 +21,7 @@ class DoReFaSign(KernelQuantizer):
     Gradient: dL/dW = dL/dq.
 
     Raises:
-        UsageError: it is given activations.
+        UsageError: the input is activations.
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste", kernel_quantizer="dorefa")

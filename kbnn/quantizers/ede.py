@@ -1,9 +1,8 @@
 """IR-Net's error decay estimator."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import widen
 from kbnn.errors import UsageError
 from kbnn.quantizers.base import Estimator, sech_squared, times
@@ -38,13 +37,13 @@ class EDESign(Estimator):
     Source: Qin et al., IR-Net, 2020, equations 13 to 16; Tmin and Tmax from the authors' code.
     """
 
-    def __init__(self, t: float = 1e-3, k: float = 1e3, **kwargs: Any) -> None:
+    def __init__(self, t: float = 1e-3, k: float = 1e3, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if not (t > 0 and k > 0):
             raise UsageError(f"EDESign: t and k must be positive, received t={t}, k={k}")
-        # Variables once the layer is built.
-        self.t: Any = t
-        self.k: Any = k
+        # Numbers until the layer is built.
+        self.t: tf.Variable = t
+        self.k: tf.Variable = k
         self._initial_t, self._initial_k = t, k
 
     def build(self, input_shape: tf.TensorShape) -> None:
@@ -61,11 +60,11 @@ class EDESign(Estimator):
         """Sets t = Tmin·(Tmax/Tmin)^progress and k = max(1/t, 1).
 
         Args:
-            progress: e/E, the share of the training that is done.
+            progress: e/E, the completed share of the training.
             ede: Tmin and Tmax, positive.
 
         Raises:
-            UsageError: a T is not positive.
+            UsageError: Tmin or Tmax is not positive.
         """
         lowest, highest = ede
         if not (lowest > 0 and highest > 0):
@@ -74,5 +73,5 @@ class EDESign(Estimator):
         self.t.assign(t)
         self.k.assign(max(1 / t, 1.0))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "t": self._initial_t, "k": self._initial_k}

@@ -1,15 +1,15 @@
-"""Surrogate gradients by name, Larq's included."""
+"""Surrogate gradients by name, including Larq's."""
 
 from collections.abc import Callable
-from typing import Any
 
 import larq as lq
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import Estimator, Gradient, clipped, sign, surrogate_of, times
-from kbnn.quantizers.registry import SIGNS, get, levels_of, names, register
+from kbnn.quantizers.base import Estimator, Gradient, Parameters, clipped, sign, surrogate_of, times
+from kbnn.quantizers.registry import SIGNS, Identifier, get, levels_of, names, register
 
 register("ste", aliases=("ste_sign", "sign"))(lq.quantizers.SteSign)
 register("approx_sign")(lq.quantizers.ApproxSign)
@@ -25,24 +25,24 @@ def approx_sign_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
     return times(dy, tf.maximum(2 - 2 * tf.abs(widen(x)), 0.0))
 
 
-def estimator(identifier: Any) -> lq.quantizers.Quantizer:
-    """The quantizer of a surrogate gradient's name, of a Keras configuration, or the quantizer itself.
+def estimator(identifier: Identifier) -> lq.quantizers.Quantizer:
+    """Creates a quantizer from a surrogate gradient's name or a Keras configuration; returns a quantizer unchanged.
 
     Raises:
-        UsageError: an unknown name (near names are offered), or a quantizer without a surrogate gradient.
+        UsageError: an unknown name (close names are suggested), or a quantizer without a surrogate gradient.
     """
     quantizer = get(identifier, "gradient", "activation")
     surrogate(quantizer)
     return quantizer
 
 
-def serialize(quantizer: lq.quantizers.Quantizer) -> dict[str, Any]:
-    """The Keras configuration of an estimator, which `estimator` takes."""
+def serialize(quantizer: lq.quantizers.Quantizer) -> Config:
+    """The Keras configuration of an estimator, which `estimator` accepts."""
     return tf.keras.utils.serialize_keras_object(quantizer)
 
 
-def input_gradient(quantizer: Any) -> Gradient:
-    """The surrogate gradient of a quantizer as a function (x, dy) -> dL/dx, Larq's own included.
+def input_gradient(quantizer: object) -> Gradient:
+    """The surrogate gradient of a quantizer, one of kbnn's or Larq's, as a function (x, dy) -> dL/dx.
 
     Raises:
         UsageError: the quantizer has none.
@@ -51,7 +51,7 @@ def input_gradient(quantizer: Any) -> Gradient:
     return lambda x, dy: gradient(x, dy, *parameters)
 
 
-def surrogate(quantizer: Any) -> tuple[Gradient, tuple[Any, ...]]:
+def surrogate(quantizer: object) -> tuple[Gradient, Parameters]:
     """The surrogate gradient as a function (x, dy, *parameters) -> dL/dx that all quantizers of a class share.
 
     Raises:
@@ -68,14 +68,14 @@ def surrogate(quantizer: Any) -> tuple[Gradient, tuple[Any, ...]]:
     )
 
 
-def binarizer(quantizer: Any) -> tuple[Callable[..., tf.Tensor], tuple[Any, ...]] | None:
+def binarizer(quantizer: object) -> tuple[Callable[..., tf.Tensor], Parameters] | None:
     """The forward pass as a function (x, *parameters) -> ±1 that all quantizers of a class share, and the parameters.
 
-    None if it is not known what the quantizer computes: it overrides `call`, or declares other levels or none.
+    None if the quantizer may compute something else: it overrides `call`, or does not declare the levels ±1.
     """
     if levels_of(quantizer) != SIGNS:
         return None
     call = getattr(type(quantizer), "call", None)
-    if call is Estimator.call:
+    if isinstance(quantizer, Estimator) and call is Estimator.call:
         return type(quantizer).binarize, quantizer.parameters()
     return (sign, ()) if call in (lq.quantizers.SteSign.call, lq.quantizers.ApproxSign.call) else None

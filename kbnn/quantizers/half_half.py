@@ -1,9 +1,8 @@
 """SiMaN's kernel binarizer: the larger half of a filter's magnitudes becomes +1."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import compiled
 from kbnn.errors import UsageError
 from kbnn.quantizers.base import Constraint, filter_axes, filter_size
@@ -11,7 +10,7 @@ from kbnn.quantizers.registry import register
 from kbnn.quantizers.siman import MagnitudeCode
 from kbnn.selection import kth_largest, largest
 
-# Odd, so that the stride over the weights is no multiple of the number of filters.
+# Odd, so that the stride over the weights is not a multiple of the number of filters.
 SAMPLE = 65535
 
 
@@ -24,7 +23,7 @@ def larger_half(magnitude: tf.Tensor) -> tf.Tensor:
 def clamped(w: tf.Tensor, percentile: tf.Tensor) -> tf.Tensor:
     """W - mean(W) per filter, clamped to the p-th and the (100 - p)-th percentile of the whole layer's; float32.
 
-    The percentiles are those of about 65535 of the weights, evenly spaced.
+    The percentiles are estimated from about 65535 evenly spaced weights.
     """
     centred = w - tf.reduce_sum(w * (1.0 / filter_size(w)), filter_axes(w))
     values = tf.reshape(centred, [-1, 1])
@@ -32,7 +31,7 @@ def clamped(w: tf.Tensor, percentile: tf.Tensor) -> tf.Tensor:
     n = sample.shape[0]
     rank = tf.maximum(tf.cast(tf.math.ceil(percentile / 100 * n), tf.int32), 1)
     inside = tf.clip_by_value(centred, kth_largest(sample, n + 1 - rank), kth_largest(sample, rank))
-    # The extremes of a sample are not those of the layer.
+    # At percentile 0, the extremes of the sample would clamp weights, because they are not those of the layer.
     return tf.where(percentile > 0, inside, centred)
 
 
@@ -46,7 +45,7 @@ class HalfHalf(MagnitudeCode):
     After each update, with a percentile p: W = W - mean(W) per filter, clamped to the p-th and (100 - p)-th percentile
     of the layer.
 
-    Train it without an L2 penalty, which makes the weights Laplacian; half of them is then a poor code.
+    Train it without an L2 penalty: with one, the weights become Laplacian, and half of them is a poor code for those.
 
     "magnitude" is the default because it trains better: 40.2 % (39.0 to 41.0) against 30.2 % (29.0 to 31.3) of held-out
     CIFAR-10 images after one epoch, three seeds each of a ResNet-20 half as wide on images of half the size
@@ -54,12 +53,12 @@ class HalfHalf(MagnitudeCode):
 
     Args:
         gradient: "identity" (the paper's) or "magnitude" (the authors' code's).
-        percentile: p in percent; 0 for no clamp (the paper). It is a variable once the layer is built. The authors'
-            code lowers it from 15 to 0 during training.
+        percentile: p in percent; 0 for no clamping (the paper). A variable once the layer is built. The authors' code
+            lowers it from 15 to 0 during training.
         unbiased: whether var divides by n - 1 (the authors' code) instead of n. It does not change q.
 
     Raises:
-        UsageError: an unknown gradient, a percentile outside 0..50, or it is given activations.
+        UsageError: an unknown gradient, a percentile outside 0..50, or the input is activations.
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="half_half", scale="learned")
@@ -69,13 +68,13 @@ class HalfHalf(MagnitudeCode):
     """
 
     def __init__(
-        self, gradient: str = "magnitude", percentile: float = 0.0, unbiased: bool = False, **kwargs: Any
+        self, gradient: str = "magnitude", percentile: float = 0.0, unbiased: bool = False, **kwargs: object
     ) -> None:
         super().__init__(gradient, unbiased, **kwargs)
         if not 0 <= percentile < 50:
             raise UsageError(f"HalfHalf: percentile must be in 0..50, received {percentile}")
-        # A variable once the layer is built.
-        self.percentile: Any = percentile
+        # A number until the layer is built.
+        self.percentile: tf.Variable = percentile
         self._initial_percentile = percentile
 
     def build(self, input_shape: tf.TensorShape) -> None:
@@ -103,12 +102,12 @@ class HalfHalf(MagnitudeCode):
         """Sets p = p₀·(1 - progress) if there is a percentile.
 
         Args:
-            progress: e/E, the share of the training that is done.
-            percentile: p₀; the initial percentile when not given.
+            progress: e/E, the completed share of the training.
+            percentile: p₀; the initial percentile if not given.
         """
         if self._initial_percentile:
             begin = self._initial_percentile if percentile is None else percentile
             self.percentile.assign(begin * (1 - progress))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "percentile": self._initial_percentile}

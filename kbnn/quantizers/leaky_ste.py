@@ -1,9 +1,8 @@
 """The straight-through estimator with a small gradient outside its window."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import widen
 from kbnn.errors import UsageError
 from kbnn.quantizers.base import Estimator, times
@@ -31,10 +30,10 @@ class LeakySteSign(Estimator):
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="leaky_ste")
 
-    Source: PresB-Net, 2022, the authors' code; the paper has the plain straight-through estimator.
+    Source: PresB-Net, 2022, the authors' code; the paper uses the plain straight-through estimator.
     """
 
-    def __init__(self, slope: float = 0.01, **kwargs: Any) -> None:
+    def __init__(self, slope: float = 0.01, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if not slope >= 0:
             raise UsageError(f"LeakySteSign: slope must not be negative, received {slope}")
@@ -45,5 +44,5 @@ class LeakySteSign(Estimator):
     def parameters(self) -> tuple[float]:
         return (self.slope,)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "slope": self.slope}

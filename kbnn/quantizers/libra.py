@@ -1,12 +1,11 @@
 """IR-Net's kernel binarizer, Libra."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.quantizers.base import KernelQuantizer, mean_magnitude, standardize
 from kbnn.quantizers.estimators import estimator, serialize
-from kbnn.quantizers.registry import register
+from kbnn.quantizers.registry import Identifier, register
 
 
 def power_of_two_scale(standardized: tf.Tensor) -> tf.Tensor:
@@ -28,7 +27,7 @@ class LibraSign(KernelQuantizer):
         gradient: the surrogate at Ŵ: a name such as "ste" or "ede", or a quantizer.
 
     Raises:
-        UsageError: an unknown gradient, or it is given activations.
+        UsageError: an unknown gradient, or the input is activations.
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer=kbnn.quantizers.LibraSign(gradient="ede"))
@@ -36,7 +35,7 @@ class LibraSign(KernelQuantizer):
     Source: Qin et al., IR-Net, 2020, equations 7 to 12.
     """
 
-    def __init__(self, gradient: Any = "ste", **kwargs: Any) -> None:
+    def __init__(self, gradient: Identifier = "ste", **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.estimator = estimator(gradient)
 
@@ -50,5 +49,5 @@ class LibraSign(KernelQuantizer):
         scale = power_of_two_scale(standardized)
         return tf.cast(self.estimator.call(standardized) * scale, inputs.dtype)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "gradient": serialize(self.estimator)}

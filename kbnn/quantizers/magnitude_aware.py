@@ -1,11 +1,11 @@
 """Bi-Real Net's kernel binarizer."""
 
 from collections.abc import Callable
-from typing import Any
 
 import larq as lq
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.errors import unknown
 from kbnn.quantizers.base import KernelQuantizer, ScaleScope, clipped, mean_magnitude, sign
 from kbnn.quantizers.registry import register
@@ -41,15 +41,15 @@ class MagnitudeAwareSign(KernelQuantizer, lq.quantizers.MagnitudeAwareSign):
     Forward: q(W) = α·sign(W), α = mean(abs(W)) per filter.
     Gradient: "magnitude": dL/dW = dL/dq·α·1[abs(W) <= clip_value]. "ste": the same without α.
 
-    Larq's class of the same name computes the mean in the kernel's precision; this one uses float32, and does not
-    overflow.
+    Larq's class of the same name computes the mean in the kernel's precision, which can overflow; this one uses
+    float32.
 
     Args:
         clip_value: the largest magnitude of a weight that receives a gradient.
         gradient: "magnitude" (the paper's) or "ste" (PresB-Net's code, after ReActNet's).
 
     Raises:
-        UsageError: an unknown gradient, or it is given activations.
+        UsageError: an unknown gradient, or the input is activations.
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="approx_sign", kernel_quantizer="magnitude_aware")
@@ -59,7 +59,7 @@ class MagnitudeAwareSign(KernelQuantizer, lq.quantizers.MagnitudeAwareSign):
 
     scale_scope: ScaleScope = "filter"
 
-    def __init__(self, clip_value: float = 1.0, gradient: str = "magnitude", **kwargs: Any) -> None:
+    def __init__(self, clip_value: float = 1.0, gradient: str = "magnitude", **kwargs: object) -> None:
         super().__init__(clip_value=clip_value, **kwargs)
         if gradient not in GRADIENTS:
             raise unknown("gradient of MagnitudeAwareSign", gradient, GRADIENTS)
@@ -68,5 +68,5 @@ class MagnitudeAwareSign(KernelQuantizer, lq.quantizers.MagnitudeAwareSign):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return magnitude_aware_sign(inputs, self.clip_value, self.gradient)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "gradient": self.gradient}

@@ -3,9 +3,9 @@
 Layers, methods, recipes and tests look quantizers up here, so that adding one means adding one file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeAlias, TypeVar, cast
 
 import larq as lq
 import tensorflow as tf
@@ -14,27 +14,32 @@ from kbnn._keras import deserialize, serializable
 from kbnn.errors import UsageError, unknown
 from kbnn.registry import Registry
 
-# "activation": element by element, so that it takes activations and kernels. "kernel": per filter, kernels only.
+# "activation": elementwise, for activations and kernels. "kernel": per filter, for kernels only.
 Kind = Literal["activation", "kernel"]
 KINDS = ("activation", "kernel")
 SIGNS = (-1.0, 1.0)
 
+Function = Callable[[tf.Tensor], tf.Tensor]
+# Whatever layers accept as a quantizer: see `get`.
+Identifier: TypeAlias = (
+    str | type[lq.quantizers.Quantizer] | Mapping[str, object] | lq.quantizers.Quantizer | Function | None
+)
 
 Class = TypeVar("Class", bound=type)
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A quantizer's class, with the arguments that a name stands for."""
+    """A quantizer's class, and the arguments that a name stands for."""
 
     name: str
     quantizer: type[lq.quantizers.Quantizer]
     kind: Kind
     levels: tuple[float, ...] | None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
 
     def __call__(self) -> lq.quantizers.Quantizer:
-        """A new quantizer."""
+        """Creates a quantizer."""
         return self.quantizer(**self.arguments)
 
 
@@ -44,24 +49,24 @@ def register(
     kind: Kind = "activation",
     levels: tuple[float, ...] | None = SIGNS,
     aliases: tuple[str, ...] = (),
-    presets: Mapping[str, Mapping[str, Any]] | None = None,
+    presets: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Callable[[Class], Class]:
     """Registers a quantizer's class under a name, and with Keras, so that saved models load.
 
-    The class keeps `kind` and `levels` as attributes. Whatever needs to know the levels asks `levels_of`; where they
-    are not declared, layers train by the quantizer's own gradient, as Larq's do.
+    The class keeps `kind` and `levels` as attributes; `levels_of` reads the levels. If they are not declared, layers
+    train with the quantizer's own gradient, as Larq's layers do.
 
     Args:
-        name: what layers, methods and recipes call it.
-        kind: "activation" for one that works element by element and so takes activations and kernels, "kernel" for
-            one whose result depends on the filter that a weight belongs to.
-        levels: the values that it returns, in ascending order; for kernels up to a positive factor per filter. None
+        name: the name that layers, methods and recipes use.
+        kind: "activation" if the quantizer works elementwise and so takes activations and kernels, "kernel" if its
+            result for a weight depends on the whole filter.
+        levels: the values that it returns, in ascending order; for kernels, up to a positive factor per filter. None
             if they are learned.
-        aliases: further names. The class's own name is always one.
-        presets: further names that stand for the class with arguments.
+        aliases: further names. The class's own name is always one of them.
+        presets: further names, each for the class with some arguments.
 
     Raises:
-        UsageError: an unknown kind, levels that do not ascend, or a name that is taken.
+        UsageError: an unknown kind, levels that are not in ascending order, or a name that is taken.
 
     Example:
         >>> @kbnn.quantizers.register("cubic")
@@ -74,7 +79,7 @@ def register(
     if kind not in KINDS:
         raise unknown(f"kind of quantizer '{name}'", str(kind), KINDS)
     if levels is not None and list(levels) != sorted(set(levels)):
-        raise UsageError(f"levels of quantizer '{name}' must ascend: received {levels}")
+        raise UsageError(f"levels of quantizer '{name}' must be in ascending order: received {levels}")
 
     def decorator(quantizer: Class) -> Class:
         if not issubclass(quantizer, lq.quantizers.Quantizer):
@@ -83,9 +88,9 @@ def register(
                 f"kbnn.quantizers.Estimator, kbnn.quantizers.KernelQuantizer or larq.quantizers.Quantizer"
             )
         declared = None if levels is None else tuple(map(float, levels))
-        setattr(quantizer, "kind", kind)  # noqa: B010, a class of any type
+        setattr(quantizer, "kind", kind)  # noqa: B010, mypy knows only that it is a class
         setattr(quantizer, "levels", declared)  # noqa: B010
-        names = {name: {}, **(presets or {})}
+        names: dict[str, Mapping[str, object]] = {name: {}, **(presets or {})}
         for known, arguments in names.items():
             extra = (*aliases, quantizer.__name__) if known == name else ()
             value = Registered(known, quantizer, kind, declared, arguments)
@@ -98,7 +103,7 @@ def register(
 
 def _adopt(name: str, found: object) -> None:
     if not isinstance(found, type):
-        raise UsageError(f"an entry point of '{_QUANTIZERS.group}' names a module or a class: received {found!r}")
+        raise UsageError(f"an entry point of '{_QUANTIZERS.group}' must name a module or a class: received {found!r}")
     register(name, kind=getattr(found, "kind", "activation"), levels=getattr(found, "levels", None))(found)
 
 
@@ -109,25 +114,25 @@ def names(kind: Kind | None = None) -> list[str]:
     """The registered names, sorted.
 
     Args:
-        kind: "activation": those that take activations. "kernel", or not given: all, for all take kernels.
+        kind: "activation" for those that take activations. "kernel" or None for all, since all of them take kernels.
     """
     return [name for name in _QUANTIZERS.names() if _fits(_QUANTIZERS.get(name), kind)]
 
 
 def find(name: str, kind: Kind | None = None, what: str = "quantizer") -> Registered:
-    """What is registered under a name; call it for a new quantizer.
+    """The entry of a registered name; call it to create a quantizer.
 
     Args:
         name: a registered name or an alias, such as Larq's "ste_sign".
-        kind: "activation" refuses quantizers that take kernels only.
+        kind: "activation" rejects quantizers that take kernels only.
         what: what the name stands for, in error messages.
 
     Raises:
-        UsageError: an unknown name (near names are offered), or a quantizer of another kind.
+        UsageError: an unknown name (close names are suggested), or a quantizer of another kind.
     """
     found = _QUANTIZERS.get(name, what, lambda registered: _fits(registered, kind))
     if not _fits(found, kind):
-        raise UsageError(f"{what}: '{name}' binarizes kernels, which activations are not; choose one of {names(kind)}")
+        raise UsageError(f"{what}: '{name}' binarizes kernels only, not activations; choose one of {names(kind)}")
     return found
 
 
@@ -135,17 +140,19 @@ def _fits(registered: Registered, kind: Kind | None) -> bool:
     return kind != "activation" or registered.kind == "activation"
 
 
-def get(identifier: Any, what: str = "quantizer", kind: Kind | None = None) -> Any:
-    """A quantizer from what layers take for one.
+def get(
+    identifier: Identifier, what: str = "quantizer", kind: Kind | None = None
+) -> lq.quantizers.Quantizer | Function | None:
+    """Creates a quantizer from anything that layers accept.
 
     Args:
-        identifier: a registered name, one of Larq's names, a class, a Keras configuration, or a quantizer or other
-            function, which is returned as it is.
+        identifier: a registered name, one of Larq's names, a class or a Keras configuration. A quantizer, another
+            function or None is returned unchanged.
         what: what the identifier stands for, in error messages.
-        kind: whose names an error message offers.
+        kind: which quantizers an error message suggests.
 
     Raises:
-        UsageError: an unknown name; near names are offered.
+        UsageError: an unknown name; close names are suggested.
 
     Example:
         >>> kbnn.quantizers.get("sign_swish_10")
@@ -159,13 +166,13 @@ def get(identifier: Any, what: str = "quantizer", kind: Kind | None = None) -> A
         return find(identifier, kind, what)
     if isinstance(identifier, type):
         return identifier()
-    return deserialize(identifier) if isinstance(identifier, dict) else identifier
+    return deserialize(identifier) if isinstance(identifier, Mapping) else identifier
 
 
 def levels_of(quantizer: object) -> tuple[float, ...] | None:
-    """The values that a quantizer declares to return, ascending; None if it declares none.
+    """The levels that a quantizer declares, in ascending order; None if it declares none.
 
-    A class that overrides `call` returns what it likes: what its base class declares no longer counts.
+    If a class overrides `call` without declaring levels, those of its base class no longer apply.
     """
     if "levels" in getattr(quantizer, "__dict__", {}):
         return _as_levels(vars(quantizer)["levels"])
@@ -177,11 +184,11 @@ def levels_of(quantizer: object) -> tuple[float, ...] | None:
     return None
 
 
-def _as_levels(levels: Any) -> tuple[float, ...] | None:
+def _as_levels(levels: Iterable[float] | None) -> tuple[float, ...] | None:
     return None if levels is None else tuple(map(float, levels))
 
 
 def kind_of(quantizer: object) -> Kind | None:
-    """What a quantizer declares to binarize; None if it declares nothing."""
+    """The kind that a quantizer declares; None if it declares none."""
     kind = getattr(quantizer, "kind", None)
     return cast(Kind, kind) if kind in KINDS else None

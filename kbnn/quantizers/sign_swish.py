@@ -1,9 +1,8 @@
 """BNN+'s SignSwish."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.compiled import compiled, partial_sums, widen
 from kbnn.errors import UsageError
 from kbnn.quantizers.base import LARGEST_EXPONENT, Estimator, times
@@ -31,7 +30,7 @@ def _partial_beta_gradient(x: tf.Tensor, dx: tf.Tensor, beta: tf.Tensor) -> tf.T
     furthest = LARGEST_EXPONENT / beta
 
     def term(x: tf.Tensor, dx: tf.Tensor) -> tf.Tensor:
-        # Beyond this dx is negligible, but x could be so large that the product is not.
+        # Beyond this, dx is negligible, but a huge x could make the product large.
         return widen(dx) * tf.clip_by_value(widen(x), -furthest, furthest) / beta
 
     return partial_sums(term, x, dx)
@@ -66,16 +65,16 @@ class SignSwish(Estimator):
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer=kbnn.quantizers.SignSwish(5.0, trainable_beta=True))
 
     Source: Darabi et al., BNN+, 2018, equations 2 and 3.
-    Deviates from the paper: the forward pass is the sign even where β is trained, as it is on the device.
-    Larq's SwishSign is the same function with a fixed β; its formula overflows for large inputs.
+    Deviates from the paper: the forward pass is the sign even if β is trained, as on the device.
+    Larq's SwishSign is the same function with a fixed β, but its formula overflows for large inputs.
     """
 
-    def __init__(self, beta: float = 5.0, trainable_beta: bool = False, **kwargs: Any) -> None:
+    def __init__(self, beta: float = 5.0, trainable_beta: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if not beta > 0:
             raise UsageError(f"SignSwish: beta must be positive, received {beta}")
-        # A variable once the layer is built.
-        self.beta: Any = beta
+        # A number until the layer is built.
+        self.beta: tf.Variable = beta
         self._initial_beta = beta
         self.trainable_beta = trainable_beta
 
@@ -95,9 +94,9 @@ class SignSwish(Estimator):
         """Sets β = β₀·(β₁/β₀)^(e/(E - 1)) in epoch e = progress·E, unless β is trained.
 
         Args:
-            progress: e/E, the share of the training that is done.
+            progress: e/E, the completed share of the training.
             epochs: E.
-            beta: β₀ and β₁, positive; β stays as it is when not given.
+            beta: β₀ and β₁, positive; if not given, β does not change.
 
         Raises:
             UsageError: a β is not positive.
@@ -110,5 +109,5 @@ class SignSwish(Estimator):
         share = min(progress * epochs / max(epochs - 1, 1), 1.0)
         self.beta.assign(begin * (end / begin) ** share)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "beta": self._initial_beta, "trainable_beta": self.trainable_beta}

@@ -1,19 +1,19 @@
-"""What SiMaN's two kernel binarizers share: they encode the magnitude of a weight, not its sign."""
+"""The base of SiMaN's two kernel binarizers, which encode the magnitude of a weight instead of its sign."""
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.errors import unknown
 from kbnn.quantizers.base import KernelQuantizer, sign, standardize
 
-# Under the root of the variance in the authors' code.
+# Added to the variance in the authors' code.
 EPSILON = 1e-5
 
 
 def encode(magnitude: tf.Tensor, encoding: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """2b - 1, where b = 1 for what `encoding` marks."""
+    """2b - 1, with b = 1 where `encoding` marks a magnitude."""
     columns = tf.reshape(magnitude, [-1, magnitude.shape[-1]])
     return tf.reshape(tf.where(encoding(columns), 1.0, -1.0), magnitude.shape)
 
@@ -44,7 +44,7 @@ GRADIENTS = {"identity": by_identity, "magnitude": by_magnitude}
 class MagnitudeCode(KernelQuantizer):
     """+1 for the large magnitudes of a filter, -1 for the small ones."""
 
-    def __init__(self, gradient: str, unbiased: bool = False, **kwargs: Any) -> None:
+    def __init__(self, gradient: str, unbiased: bool = False, **kwargs: object) -> None:
         super().__init__(**kwargs)
         if gradient not in GRADIENTS:
             raise unknown(f"gradient of {type(self).__name__}", gradient, GRADIENTS)
@@ -52,11 +52,11 @@ class MagnitudeCode(KernelQuantizer):
         self.unbiased = unbiased
 
     def encoding(self, magnitude: tf.Tensor) -> tf.Tensor:
-        """Marks the +1 in a matrix of magnitudes `(n, Cout)`, one filter per column."""
+        """A mask of the weights that become +1, from magnitudes `(n, Cout)` with one filter per column."""
         raise NotImplementedError
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return GRADIENTS[self.gradient](inputs, self)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "gradient": self.gradient, "unbiased": self.unbiased}

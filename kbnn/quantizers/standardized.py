@@ -1,9 +1,8 @@
 """The standardized kernel binarizer of ML+BMA's training algorithm."""
 
-from typing import Any
-
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.errors import unknown
 from kbnn.quantizers import xnor
 from kbnn.quantizers.base import KernelQuantizer, clipped, sign, standardize
@@ -17,7 +16,7 @@ def _clipped_sign(x: tf.Tensor) -> tf.Tensor:
 
 
 def through_standardization(w: tf.Tensor) -> tf.Tensor:
-    """sign(Ŵ), Ŵ = (W - mean)/std per filter; the gradient passes abs(Ŵ) <= 1, then mean and deviation."""
+    """sign(Ŵ), Ŵ = (W - mean)/std per filter; its gradient is clipped to abs(Ŵ) <= 1, then standardized."""
     return tf.cast(_clipped_sign(standardize(w)), w.dtype)
 
 
@@ -32,7 +31,7 @@ GRADIENTS = {"ste": through_standardization, "xnor": by_xnor_rule}
 
 @register("standardized", kind="kernel", presets={"standardized_xnor": {"gradient": "xnor"}})
 class StandardizedSign(KernelQuantizer):
-    """The signs of a kernel standardized per filter: as many +1 as -1 if its weights are symmetric.
+    """The signs of a kernel that is standardized per filter: as many +1 as -1 if its weights are symmetric.
 
     Forward: q(W) = sign(Ŵ), Ŵ = (W - mean(W))/std(W).
     Gradient: "ste": dL/dŴ = dL/dq·1[abs(Ŵ) <= 1], then through mean and deviation.
@@ -42,7 +41,7 @@ class StandardizedSign(KernelQuantizer):
         gradient: "ste" or "xnor".
 
     Raises:
-        UsageError: an unknown gradient, or it is given activations.
+        UsageError: an unknown gradient, or the input is activations.
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, kernel_quantizer="standardized", scale="mean_abs")
@@ -51,7 +50,7 @@ class StandardizedSign(KernelQuantizer):
     Deviates from the paper: the default is "ste"; the paper's gradient is "xnor", which ignores the standardization.
     """
 
-    def __init__(self, gradient: str = "ste", **kwargs: Any) -> None:
+    def __init__(self, gradient: str = "ste", **kwargs: object) -> None:
         super().__init__(**kwargs)
         if gradient not in GRADIENTS:
             raise unknown("gradient of StandardizedSign", gradient, GRADIENTS)
@@ -60,5 +59,5 @@ class StandardizedSign(KernelQuantizer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return GRADIENTS[self.gradient](inputs)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {**super().get_config(), "gradient": self.gradient}

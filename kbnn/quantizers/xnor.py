@@ -27,7 +27,7 @@ class XNORSign(KernelQuantizer):
     Gradient: dL/dW = dL/dq·(1/n + α·1[abs(W) <= 1]), n weights per filter.
 
     Raises:
-        UsageError: it is given activations.
+        UsageError: the input is activations.
 
     Example:
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="ste", kernel_quantizer="xnor")

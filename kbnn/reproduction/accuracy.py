@@ -1,10 +1,10 @@
-"""Accuracy tables: recipes trained for a chosen number of epochs, compared with the paper's figures."""
+"""Accuracy tables: trains recipes for a chosen number of epochs, and compares them with the paper's figures."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbnn import tables
 from kbnn.errors import KbnnError
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 class Row:
     """One row of a table: its label, the recipe that trains it, and the paper's top-1 accuracy in percent.
 
-    `settings` are what the row varies, by dotted keys: its runs must have them.
+    `settings` are the settings that the row varies, by dotted key; its runs must have them.
     """
 
     label: str
     recipe: Recipe
     paper: float | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of a row: accuracies in percent on the held-out test set, one for each seed that finished.
+    """The results of a row: accuracies on the test set in percent, one for each seed that finished.
 
-    `epochs` were trained for each, of the recipe's `planned`; `note` says why there are fewer results than asked for;
-    `twin` names an earlier run that a run of this row equals figure by figure.
+    `epochs` is the number of trained epochs, `planned` the recipe's own; `note` says why results are missing; `twin`
+    names an earlier run with exactly the same history as a run of this row.
     """
 
     row: str
@@ -71,12 +71,12 @@ class AccuracyTable(tables.Shown):
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
-        """Rows without all of their results; their notes say why."""
+        """Rows with missing results; their notes say why."""
         return tuple(outcome for outcome in self.outcomes if outcome.note)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Runs that should differ and do not."""
+        """Warnings about runs that should differ but are equal."""
         return tuple(
             f"warning: {outcome.row} equals {outcome.twin} in every figure of every epoch: varying it had no effect"
             for outcome in self.outcomes
@@ -130,23 +130,23 @@ def reproduce(
     epochs: int | None = None,
     seeds: int = 1,
 ) -> AccuracyTable:
-    """Trains each row as often as asked for, or resumes where that stopped, and fills the table.
+    """Trains each row with one or several seeds, or resumes its runs, and fills the table.
 
-    A run is `OUTPUT/LABEL-seedN`; its seeds count up from the recipe's own. A row that cannot be trained is reported,
-    and the others are trained.
+    Runs are written to `OUTPUT/LABEL-seedN`; seeds count up from the recipe's own. If a row cannot be trained, the
+    error is reported and the other rows are trained.
 
     Args:
-        name: of the table.
-        source: of the table.
-        rows: what to train.
+        name: name of the table.
+        source: where the table is printed.
+        rows: the rows to train.
         output: folder of the runs.
-        train: trains a recipe into a folder, resuming what is there.
-        evaluate: the result of a finished run.
-        epochs: epochs of each row in all; the recipe's own when not given.
-        seeds: runs of each row.
+        train: trains a recipe in a folder, or resumes the run there.
+        evaluate: returns the result of a finished run.
+        epochs: total epochs of each row; by default the recipe's own.
+        seeds: number of runs of each row.
 
     Raises:
-        InterruptedRunError: SIGTERM or Ctrl-C came; what was trained is kept.
+        InterruptedRunError: SIGTERM or Ctrl-C was received; finished and interrupted runs are kept.
     """
     from kbnn.training import InterruptedRunError
 
@@ -170,10 +170,10 @@ def reproduce(
 
 
 def _recipes(row: Row, epochs: int | None, seeds: int) -> Iterator[Recipe]:
-    """The recipe of each run of a row.
+    """The recipes of a row's runs.
 
     Raises:
-        UsageError: the number of epochs, or the seed, overwrites what the row varies.
+        UsageError: the number of epochs or the seed overwrites a setting that the row varies.
     """
     for count in range(seeds):
         recipe = row.recipe.shortened(epochs)
@@ -206,6 +206,6 @@ def _outcome(row: Row, epochs: int | None, done: "Mapping[int, Result]", note: s
 
 
 def _slug(label: str) -> str:
-    """A label as the name of a folder."""
+    """Converts a label to the name of a folder."""
     safe = "".join(letter if letter.isalnum() or letter in "+-._" else "-" for letter in label.lower())
     return safe if safe.strip(".") else "-"

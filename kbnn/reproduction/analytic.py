@@ -1,9 +1,8 @@
-"""The papers' tables and figures that follow from formulas and counts, computed in full."""
+"""Computes the papers' tables and figures that follow from formulas and counts."""
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -60,7 +59,8 @@ def _cost(build: Build, method: str, depth: int) -> accounting.Cost:
 def bireal_capability(build: Build) -> list[Cell]:
     """Representational capability of a 3x3x32 binary convolution on 14x14, and the areas of figure 5.
 
-    The capabilities are powers; their base-10 logarithms are compared. A sum of n = 288 signs takes n + 1 values.
+    The capabilities are huge powers, so their base-10 logarithms are compared. A sum of n = 288 signs takes n + 1
+    values.
     """
     values, entries = 3 * 3 * 32 + 1, 14 * 14 * 32
     return [
@@ -72,8 +72,8 @@ def bireal_capability(build: Build) -> list[Cell]:
     ]
 
 
-def _area(quantizer: Any) -> float:
-    """Area between sign and the function whose derivative the quantizer passes back, which is ±1 beyond ±1."""
+def _area(quantizer: structure.Quantizer) -> float:
+    """The area on [-1, 1] between the sign and the function whose derivative the quantizer passes back."""
     x = np.linspace(-1, 1, 20_001, dtype=np.float32)
     implied = figures.implied_function(x, figures.derivative_of(quantizer)(x))
     return float(np.trapz(np.abs(np.where(x >= 0, 1, -1) - implied), x))
@@ -127,7 +127,7 @@ def mlbma_entropy_bound(build: Build) -> list[Cell]:
 
 
 def siman_corollaries(build: Build) -> list[Cell]:
-    """Shares that the optimal code marks, and the angles to the half-half code (corollaries 2 and 3)."""
+    """Shares of ones in the optimal code, and its angles to the half-half code (corollaries 2 and 3)."""
     laplacian = _optimal_share(lambda t: math.exp(-t), lambda t: (1 + t) * math.exp(-t))
     gaussian = _optimal_share(lambda t: math.erfc(t / math.sqrt(2)), lambda t: math.exp(-t * t / 2))
     cells = [
@@ -146,7 +146,7 @@ def siman_corollaries(build: Build) -> list[Cell]:
 
 
 def _optimal_share(beyond: Callable[[float], float], moment: Callable[[float], float]) -> float:
-    """P(|w| > t) at the t that maximises E[|w|; |w| > t] / √P(|w| > t) (equation 13; factors of E do not matter)."""
+    """P(|w| > t) for the t that maximises E[|w|; |w| > t] / √P(|w| > t) (equation 13), where factors do not matter."""
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(lambda t: -moment(t) / math.sqrt(beyond(t)), bounds=(0.0, 3.0), method="bounded")

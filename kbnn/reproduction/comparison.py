@@ -1,4 +1,4 @@
-"""A table of a paper compared with ours, cell by cell."""
+"""Compares a table of a paper with our own figures, cell by cell."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from kbnn import tables
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a paper, printed as `paper`, and ours.
+    """One figure in a paper, and ours.
 
-    `tolerance` is the relative deviation that counts as equal: the paper rounds, or counts slightly differently. None:
-    the figure is quoted and not judged, `note` says why.
+    `tolerance` is the largest relative deviation that counts as equal, since papers round or count slightly
+    differently. If it is None, the figure is quoted but not compared; `note` says why.
     """
 
     row: str
@@ -28,13 +28,13 @@ class Cell:
 
     @property
     def agrees(self) -> bool:
-        """Whether ours is within the tolerance; True for a figure that is only quoted."""
+        """Whether our figure is within the tolerance; True for quoted figures."""
         return self.tolerance is None or (self.deviation is not None and abs(self.deviation) <= self.tolerance)
 
 
 @dataclass(frozen=True)
-class Comparison(tables.Shown):
-    """A whole table."""
+class TableComparison(tables.Shown):
+    """A table of a paper compared with ours."""
 
     name: str
     source: str
@@ -42,7 +42,7 @@ class Comparison(tables.Shown):
 
     @property
     def agrees(self) -> bool:
-        """Whether every judged cell is within its tolerance."""
+        """Whether every compared cell is within its tolerance."""
         return all(cell.agrees for cell in self.cells)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Figures of the papers that follow from the library's quantizers and regularizers alone."""
+"""Draws the papers' figures that follow from quantizers and regularizers alone."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from kbnn.analysis.pictures import Picture
 
 
 def estimators() -> Picture:
-    """Surrogate gradients that differ visibly: `leaky_ste` adds 0.01 to `ste`, `ede` at t = 1 is `tanh`."""
+    """Surrogate gradients. Leaves out those that look alike: `leaky_ste` is `ste` + 0.01, `ede` at t = 1 is `tanh`."""
     chosen = {
         "ste": quantizers.SteSign(),
         "approx_sign": quantizers.ApproxSign(),
@@ -48,7 +48,7 @@ def regularizers() -> Picture:
 def _of_one_weight(
     penalty: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> Callable[[np.ndarray, float], np.ndarray]:
-    """A penalty, which sums over weights, of each weight alone."""
+    """Applies a penalty, which is a sum over weights, to each weight separately."""
 
     def each(weights: np.ndarray, alpha: float) -> np.ndarray:
         return np.array([float(penalty(tf.constant([[w]]), tf.constant([alpha]))) for w in weights])

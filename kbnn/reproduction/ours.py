@@ -12,12 +12,12 @@ LARGER = (("bireal18", "bireal"), ("presb10", "presb"))
 
 
 def budget() -> list[Row]:
-    """ResNet-20 with Bi-Real shortcuts on CIFAR-10: Adam, 2e-3 falling along a cosine, batch 128, crops and flips."""
+    """ResNet-20 with Bi-Real shortcuts on CIFAR-10: Adam, 2e-3 with a cosine schedule, batch 128, crops and flips."""
     return [Row(method, recipe("resnet20", method, EPOCHS)) for method in METHODS]
 
 
 def recipe(model: str, method: str, epochs: int) -> Recipe:
-    """The common schedule; a tenth of the training images is held out to choose by."""
+    """A recipe with the common schedule; a tenth of the training images is held out for validation."""
     return Recipe.parse(
         {
             "name": f"{model}-{method}-cifar10",
@@ -29,5 +29,5 @@ def recipe(model: str, method: str, epochs: int) -> Recipe:
 
 
 def larger() -> list[Row]:
-    """Two larger networks under the same schedule, for a hundred epochs: days on two cores."""
+    """Two larger networks with the same schedule, for a hundred epochs, which takes days on two cores."""
     return [Row(f"{model}-{method}", recipe(model, method, 100)) for model, method in LARGER]

@@ -9,31 +9,33 @@ from typing import TYPE_CHECKING, Any
 from kbnn.errors import unknown
 from kbnn.reproduction import ours, trained
 from kbnn.reproduction.accuracy import Row
-from kbnn.reproduction.comparison import Cell, Comparison
+from kbnn.reproduction.comparison import Cell, TableComparison
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from kbnn.analysis.pictures import Picture
 
-# Builds a network: name, method, input shape, classes. Passed in, because networks belong to a later package.
-Build = Callable[..., Any]
+# `kbnn.models.build`. It is passed in, because kbnn's packages do not depend on its networks.
+Build = Callable[..., "tf.keras.Model"]
 
 
 @dataclass(frozen=True)
-class Analytic:
+class AnalyticTable:
     """A table that is computed."""
 
     name: str
     source: str
     compute: Callable[[Build], list[Cell]]
 
-    def compare(self, build: Build) -> Comparison:
-        """Computes every cell; `build` makes networks by name."""
-        return Comparison(self.name, self.source, tuple(self.compute(build)))
+    def compare(self, build: Build) -> TableComparison:
+        """Computes every cell; `build` builds a network by name."""
+        return TableComparison(self.name, self.source, tuple(self.compute(build)))
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """A table that is trained."""
+class TrainedTable:
+    """A table of accuracies, whose rows are trained."""
 
     name: str
     source: str
@@ -42,18 +44,18 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that follows from formulas; those of trained networks are drawn by `kbnn analyze`."""
+    """A figure that follows from formulas; `kbnn analyze` draws figures of trained networks."""
 
     name: str
     source: str
     draw: "Callable[[], Picture]"
 
 
-Table = Analytic | Accuracy | Drawing
+Table = AnalyticTable | TrainedTable | Drawing
 
 
 def _later(module: str, function: str) -> Callable[..., Any]:
-    """A function of this package whose module, which needs TensorFlow, is imported when it is called."""
+    """A function of this package. Its module, which needs TensorFlow, is imported when the function is called."""
     return lambda *args: getattr(importlib.import_module(f"kbnn.reproduction.{module}"), function)(*args)
 
 
@@ -77,18 +79,18 @@ _OF_RECIPES = {
 }
 
 _TABLES: tuple[Table, ...] = (
-    Analytic(
+    AnalyticTable(
         "bireal-capability", "Bi-Real Net, sections 3.1, 3.2 and figure 5", _later("analytic", "bireal_capability")
     ),
-    Analytic("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", _later("analytic", "bireal_table_3")),
-    Analytic(
+    AnalyticTable("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", _later("analytic", "bireal_table_3")),
+    AnalyticTable(
         "mlbma-entropy",
         "ML+BMA, section 4.2: the largest entropy of ResNet-20",
         _later("analytic", "mlbma_entropy_bound"),
     ),
-    Analytic("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", _later("analytic", "mlbma_table_6")),
-    Analytic("presb-cost", "PresB-Net, section on FLOPs and storage", _later("analytic", "presb_cost")),
-    Analytic(
+    AnalyticTable("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", _later("analytic", "mlbma_table_6")),
+    AnalyticTable("presb-cost", "PresB-Net, section on FLOPs and storage", _later("analytic", "presb_cost")),
+    AnalyticTable(
         "siman-corollaries",
         "SiMaN, corollaries 2 and 3: shares of +1 and angles",
         _later("analytic", "siman_corollaries"),
@@ -97,25 +99,25 @@ _TABLES: tuple[Table, ...] = (
     Drawing("presb-figure5", "PresB-Net, figure 5: groups with a large gap, balanced", _later("drawings", "large_gap")),
     Drawing("presb-figure6", "PresB-Net, figure 6: groups with a small gap, balanced", _later("drawings", "small_gap")),
     Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", _later("drawings", "regularizers")),
-    *(Accuracy(name, source, partial(trained.of_recipes, name)) for name, source in _OF_RECIPES.items()),
-    Accuracy("bireal-table2", "Bi-Real Net, table 2: Bi-Real-18 and -34 on ImageNet", trained.bireal_table_2),
-    Accuracy("bnnplus-table3", "BNN+, table 3: the best of table 2", trained.bnnplus_table_3),
-    Accuracy("presb-table1", "PresB-Net, table 1: real-valued initialization, CIFAR-100", trained.presb_table_1),
-    Accuracy("cifar10-resnet20", "ours: eleven methods on ResNet-20, CIFAR-10, one common schedule", ours.budget),
-    Accuracy("cifar10-larger", "ours: Bi-Real-18 and PresB-Net-10, CIFAR-10, the same schedule", ours.larger),
+    *(TrainedTable(name, source, partial(trained.of_recipes, name)) for name, source in _OF_RECIPES.items()),
+    TrainedTable("bireal-table2", "Bi-Real Net, table 2: Bi-Real-18 and -34 on ImageNet", trained.bireal_table_2),
+    TrainedTable("bnnplus-table3", "BNN+, table 3: the best of table 2", trained.bnnplus_table_3),
+    TrainedTable("presb-table1", "PresB-Net, table 1: real-valued initialization, CIFAR-100", trained.presb_table_1),
+    TrainedTable("cifar10-resnet20", "ours: eleven methods on ResNet-20, CIFAR-10, one common schedule", ours.budget),
+    TrainedTable("cifar10-larger", "ours: Bi-Real-18 and PresB-Net-10, CIFAR-10, the same schedule", ours.larger),
 )
 
 
 def tables() -> tuple[Table, ...]:
-    """All tables, by name."""
+    """All tables, sorted by name."""
     return tuple(sorted(_TABLES, key=lambda table: table.name))
 
 
 def get(name: str) -> Table:
-    """The table of a name.
+    """The table with a name.
 
     Raises:
-        UsageError: an unknown name; near names are offered.
+        UsageError: an unknown name; close names are suggested.
     """
     for table in _TABLES:
         if table.name == name:

@@ -8,7 +8,7 @@ from kbnn.reproduction.accuracy import AccuracyTable, Outcome
 
 @dataclass(frozen=True)
 class Sweep(tables.Shown):
-    """The results of a grid's variants, each named by its values on the axes with `/` between them."""
+    """The results of a grid's variants; a variant's name joins the labels of its values with `/`."""
 
     name: str
     source: str
@@ -25,7 +25,7 @@ class Sweep(tables.Shown):
         return listed if len(self.axes) == 1 else f"{listed}\n\n{self._matrix()}"
 
     def _matrix(self) -> str:
-        """Ours, with the paper's in brackets."""
+        """Our figures, with the paper's in brackets."""
         cells = {outcome.row: _cell(outcome) for outcome in self.outcomes}
         rows = list(dict.fromkeys(label.rpartition("/")[0] for label in cells))
         columns = list(dict.fromkeys(label.rpartition("/")[2] for label in cells))

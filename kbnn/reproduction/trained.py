@@ -1,6 +1,6 @@
-"""The papers' accuracy tables, row by row as recipes.
+"""The papers' accuracy tables, with a recipe for each row.
 
-Rows that a paper quotes from other papers are left out: it does not say how they were trained.
+Rows that a paper quotes from other papers are left out, because it does not say how they were trained.
 """
 
 from kbnn.reproduction.accuracy import Row
@@ -18,7 +18,7 @@ _RESNET_18 = (75.61, 93.05)
 
 
 def of_recipes(table: str) -> list[Row]:
-    """The rows of a table that recipes were written for."""
+    """The rows of a table, from the recipes that name it."""
     return [Row(recipe.name, recipe, recipe.paper) for recipe in catalog.of_table(table)]
 
 

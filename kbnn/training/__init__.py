@@ -1,15 +1,15 @@
-"""Recipes, runs that survive interruptions, and the callbacks that they are made of.
+"""Training: recipes, runs that survive interruptions, and callbacks for any `model.fit`.
 
 >>> recipe = kbnn.training.Recipe.of(model="tiny", method="bireal", dataset="digits", epochs=30)
 >>> run = kbnn.training.train(recipe, output="runs/digits")
 >>> run.model()
 >>> kbnn.training.train(kbnn.training.catalog.find("siman-resnet20-cifar10"), output="runs/siman")
 
-Recipes and the catalog need no TensorFlow; everything else imports it when it is first used.
+Recipes and the catalog do not need TensorFlow; everything else imports it on first use.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbnn.training import catalog
 from kbnn.training.grid import Axis, Grid
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kbnn.training.keeper import InterruptedRunError
     from kbnn.training.learner import DivergenceError, Learner, TerminateOnDivergence
     from kbnn.training.optimizers import LearningRate
-    from kbnn.training.progress import Plan, Progress
+    from kbnn.training.progress import Progress, TrainingPlan
     from kbnn.training.results import Evaluation, Result, evaluate, result
     from kbnn.training.run import Run
     from kbnn.training.schedules import (
@@ -49,7 +49,6 @@ __all__ = [
     "LearningRate",
     "ModelSettings",
     "PercentileSchedule",
-    "Plan",
     "Progress",
     "QuantizerSchedule",
     "Recipe",
@@ -58,6 +57,7 @@ __all__ = [
     "Run",
     "Stage",
     "TerminateOnDivergence",
+    "TrainingPlan",
     "catalog",
     "distribution",
     "evaluate",
@@ -70,7 +70,7 @@ _MODULES = {
     "keeper": ("InterruptedRunError",),
     "learner": ("DivergenceError", "Learner", "TerminateOnDivergence"),
     "optimizers": ("LearningRate",),
-    "progress": ("Plan", "Progress"),
+    "progress": ("Progress", "TrainingPlan"),
     "results": ("Evaluation", "Result", "evaluate", "result"),
     "run": ("Run",),
     "schedules": (
@@ -85,7 +85,7 @@ _MODULES = {
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _PLACES:
         return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
     if name == "distribution":

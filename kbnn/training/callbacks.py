@@ -1,8 +1,7 @@
-"""Callbacks that train or watch a binary network in any `model.fit`."""
+"""Callbacks for any `model.fit` of a binary network: batch-normalization retraining and sign flips."""
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +16,7 @@ from kbnn.training.learner import require_built
 class BatchNormRetraining(tf.keras.callbacks.Callback):
     """Replaces binary kernels by their signs and trains only batch normalizations while `fit` runs.
 
-    Nested models and Larq's layers are included. Afterwards the layers are as trainable as before; the kernels stay ±1.
+    Includes nested models and Larq's layers. Afterwards, each layer is as trainable as before; the kernels stay ±1.
 
     Raises:
         UsageError: when training starts, the model is not built, or a kernel quantizer maps the ±1 kernels to other
@@ -29,18 +28,18 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
     Source: Liu et al., Bi-Real Net, 2018, section 4.1, the last training step.
     """
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         require_built(self)
         _sign_kernels(self.model)
         self._trainable = [(layer, layer.trainable) for layer in structure.layers(self.model)]
         for layer, _ in self._trainable:
             if not structure.contains(layer, tf.keras.layers.BatchNormalization):
                 layer.trainable = False
-        # The training function has fixed what is trained.
+        # The existing training function would keep training the old set of weights.
         self.model.make_train_function(force=True)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        # In the model's order: setting an outer layer sets the layers within it, which come after it.
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        # In the model's order, because setting an outer layer also sets its inner layers, which follow it.
         for layer, trainable in self._trainable:
             layer.trainable = trainable
         self.model.make_train_function(force=True)
@@ -60,17 +59,17 @@ def _sign_kernels(model: tf.keras.Model) -> None:
 
 
 class FlipRatio(tf.keras.callbacks.Callback):
-    """Adds to each epoch's logs, for every binary layer, the share of weights that changed sign, and their entropy.
+    """Logs the share of weights that changed sign in each epoch, and the entropy of the signs, for every binary layer.
 
-    `logs["flip_ratio"]` is the share over all layers, `logs["flip_ratio/LAYER"]` a layer's, and
-    `logs["weight_entropy/LAYER"]` the entropy of its signs in bits: callbacks that come later, such as Keras's
-    TensorBoard, show them. `history` records the same and more for `kbnn analyze`.
+    `logs["flip_ratio"]` is the share over all layers, `logs["flip_ratio/LAYER"]` that of one layer, and
+    `logs["weight_entropy/LAYER"]` the entropy of its signs in bits. Later callbacks, such as Keras's TensorBoard, see
+    these logs. `history` records the same and more for `kbnn analyze`.
 
     Args:
         folder: where to keep the history as `weights.npz`, so that a resumed training continues it.
 
     Raises:
-        UsageError: when training starts, the model has no binary layer, or is not built.
+        UsageError: when training starts, the model has no binary layer or is not built.
 
     Example:
         >>> model.fit(x, y, callbacks=[kbnn.training.FlipRatio(), tf.keras.callbacks.TensorBoard("logs")])
@@ -81,17 +80,17 @@ class FlipRatio(tf.keras.callbacks.Callback):
         self.folder = None if folder is None else Path(folder)
         self.history = WeightHistory()
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         require_built(self)
         if self.folder is not None and (self.folder / FILE).is_file():
             self.history = WeightHistory.read(self.folder / FILE)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        # Flips are counted from the signs of the epoch before.
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        # The first epoch's flips are counted from the initial signs.
         if epoch not in self.history.signs:
             self._record(epoch)
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._record(epoch + 1)
         if logs is None:
             return

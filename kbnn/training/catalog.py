@@ -24,13 +24,13 @@ _ENDING = ".toml"
 
 
 def names(pattern: str = "*") -> list[str]:
-    """The recipes and grids whose names match a shell pattern, sorted; variants of grids as GRID/VARIANT."""
+    """The sorted names of recipes and grids that match a shell pattern; variants of grids are named GRID/VARIANT."""
     every = [*_shipped(), *(f"{name}/{label}" for name in grids() for label in grid(name).labels)]
     return sorted(fnmatch.filter(every, pattern))
 
 
 def grids() -> list[str]:
-    """The names that are grids."""
+    """The names of the grids."""
     return [name for name, content in _shipped().items() if isinstance(content, Grid)]
 
 
@@ -38,11 +38,11 @@ def grid(name: str | os.PathLike[str]) -> Grid:
     """A grid by its name, or from a TOML file.
 
     Raises:
-        UsageError: an unknown name (near ones are offered), a recipe, or a file that cannot be read.
+        UsageError: an unknown name (close ones are suggested), a recipe, or a file that cannot be read.
     """
     content = _read(Path(name)) if _is_file(name) else _shipped().get(str(name))
     if isinstance(content, Recipe):
-        raise UsageError(f"'{name}' is one recipe, not a grid: train it, or say which of its settings to vary")
+        raise UsageError(f"'{name}' is a recipe, not a grid: train it, or name the settings to vary")
     if content is None:
         raise unknown("grid", str(name), grids())
     return content
@@ -52,7 +52,7 @@ def find(name: str | os.PathLike[str]) -> Recipe:
     """A recipe by its name (GRID/VARIANT for a variant of a grid), or from a TOML file.
 
     Raises:
-        UsageError: an unknown name (near ones are offered), a grid, or a file that cannot be read.
+        UsageError: an unknown name (close ones are suggested), a grid, or a file that cannot be read.
     """
     content = _read(Path(name)) if _is_file(name) else _shipped().get(str(name))
     if isinstance(content, Recipe):
@@ -73,12 +73,12 @@ def notes(name: str) -> list[str]:
 
 
 def deviations(recipe: Recipe) -> list[str]:
-    """The settings in which a recipe differs from the shipped one of its name; none if no such recipe ships."""
+    """The settings that differ from the shipped recipe of the same name; an empty list if there is none."""
     return find(recipe.name).differences(recipe) if recipe.name in names() else []
 
 
 def tables() -> list[str]:
-    """The papers' tables that have rows here, sorted."""
+    """The sorted names of the papers' tables that recipes reproduce."""
     rows = [content if isinstance(content, Recipe) else content.recipe for content in _shipped().values()]
     return sorted({table for row in rows for table in row.table})
 
@@ -87,7 +87,7 @@ def of_table(table: str) -> list[Recipe]:
     """The recipes of a table's rows, those of grids included.
 
     Raises:
-        UsageError: an unknown name; near names are offered.
+        UsageError: an unknown name; close names are suggested.
     """
     if table not in tables():
         raise unknown("table", table, tables())
@@ -108,7 +108,7 @@ def _packages() -> list[Path]:
 
 @functools.cache
 def _shipped() -> dict[str, Recipe | Grid]:
-    """Everything by name, in the order of names."""
+    """All shipped recipes and grids by name, in alphabetical order."""
     found = {}
     for path in sorted(file for folder in _packages() for file in (folder / _FOLDER).glob(f"*{_ENDING}")):
         content = _read(path)

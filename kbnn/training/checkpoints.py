@@ -1,7 +1,7 @@
-"""Checkpoints: everything that decides the next step of a run, safe against power cuts.
+"""Checkpoints: everything that determines the next step of a run, safe against power cuts.
 
 Each is a folder `step-N` with TensorFlow's files and `state.json`: the position, the layout, and the SHA-256 of every
-file. The folder is written to the disk before it gets its name, and the one before it is kept.
+file. The folder is flushed to disk before it gets its final name, and the previous checkpoint is kept.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from kbnn import files
 from kbnn.errors import KbnnError
 from kbnn.training.networks import random_states
 
-# Counts up when checkpoints hold something else, or elsewhere.
+# Incremented whenever the content or the structure of checkpoints changes.
 LAYOUT = 2
 KEPT = 2
 
 _STATE = "state.json"
 _TENSORS = "tensors"
 _FINISHED = "finished"
-# Of layout 1, which was TensorFlow's `CheckpointManager`.
+# In layout 1, which TensorFlow's `CheckpointManager` wrote.
 _POSITION_1 = "position/.ATTRIBUTES/VARIABLE_VALUE"
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, order=True)
 class Position:
-    """How far a run has come: stages finished, epochs of the stage, steps of the epoch, steps in all."""
+    """The progress of a run: finished stages, finished epochs of the stage, steps of the epoch, and total steps."""
 
     stage: int = 0
     epoch: int = 0
@@ -43,7 +43,7 @@ class Position:
     total: int = 0
 
     def after(self, steps: int) -> "Position":
-        """So many steps later in the same epoch."""
+        """The position `steps` later in the same epoch."""
         return replace(self, step=self.step + steps, total=self.total + steps)
 
     def next_epoch(self) -> "Position":
@@ -55,7 +55,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved state: TensorFlow's prefix of its files, None for a finished run, which needs no tensors any more."""
+    """A saved state. `prefix` is TensorFlow's prefix of its files; None for a finished run, which needs no tensors."""
 
     path: Path
     prefix: str | None
@@ -64,10 +64,10 @@ class Checkpoint:
 
 
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest intact checkpoint in a folder, if there is any; a warning names newer ones that are damaged.
+    """The newest intact checkpoint in a folder, if there is one; a warning names newer ones that are damaged.
 
     Raises:
-        KbnnError: there are checkpoints, and all of them are damaged.
+        KbnnError: all checkpoints are damaged.
     """
     damaged: list[str] = []
     for path in _candidates(folder):
@@ -80,12 +80,12 @@ def latest(folder: Path) -> Checkpoint | None:
             logger.warning("checkpoint %s: resuming from '%s' instead", problem, path.name)
         return found
     if damaged:
-        raise KbnnError(f"cannot resume: checkpoint {damaged[0]}, and no other is intact; start a new run")
+        raise KbnnError(f"cannot resume: checkpoint {damaged[0]}, and there is no intact one; start a new run")
     return None
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Checkpoints, newest first; of a finished run, the mark comes first."""
+    """The paths of checkpoints, newest first; the mark of a finished run comes before them."""
     if (folder / _FINISHED).is_dir():
         yield folder / _FINISHED
     found = [*folder.glob("step-*"), *(path.with_suffix("") for path in folder.glob("step-*.index"))]
@@ -106,14 +106,14 @@ def _read(path: Path) -> Checkpoint:
 
 def _read_layout_1(path: Path) -> Checkpoint:
     reader = tf.train.load_checkpoint(str(path))
-    # Reading a tensor checks its sum.
+    # Reading a tensor verifies its checksum.
     for name in reader.get_variable_to_shape_map():
         reader.get_tensor(name)
     return Checkpoint(path, str(path), Position(*(int(value) for value in reader.get_tensor(_POSITION_1))), 1)
 
 
 class TrainingState:
-    """Weights, optimizer, random generators and metrics of the epoch so far, as checkpoints in a folder."""
+    """Saves and restores weights, optimizer, random generators and the current epoch's metrics."""
 
     def __init__(self, folder: Path, network: tf.keras.Model, learner: tf.keras.Model) -> None:
         self._folder = folder
@@ -122,10 +122,10 @@ class TrainingState:
         self._metrics = learner.metrics
 
     def save(self, position: Position) -> None:
-        """Writes a checkpoint; the one before stays.
+        """Writes a checkpoint and keeps the previous one.
 
         Raises:
-            KbnnError: the disk is full or refuses it.
+            KbnnError: the disk is full or cannot be written.
         """
         if position == self._saved:
             return
@@ -134,7 +134,7 @@ class TrainingState:
             temporary.mkdir()
             tf.train.Checkpoint(**self._parts, metrics=self._metrics).write(str(temporary / _TENSORS))
             _seal(temporary, position)
-            # One of the same step was damaged, or belongs to the end of the stage before.
+            # An existing one of the same step is damaged, or belongs to the end of the previous stage.
             shutil.rmtree(target, ignore_errors=True)
         self._saved = position
         _prune(self._folder)
@@ -143,9 +143,9 @@ class TrainingState:
         """Returns to a checkpoint.
 
         Raises:
-            KbnnError: it is of another layout or another network.
+            KbnnError: it has another layout or belongs to another network.
         """
-        # Metrics start again with every epoch, so that those of another layout do not matter between epochs.
+        # Metrics are reset in every epoch, so a checkpoint between epochs can be read even if they have another layout.
         between = checkpoint.layout != LAYOUT and checkpoint.position.step == 0
         parts = self._parts if between else {**self._parts, "metrics": self._metrics}
         try:
@@ -155,7 +155,7 @@ class TrainingState:
 
 
 def finish(folder: Path, position: Position) -> None:
-    """Replaces the checkpoints of a finished run by a mark, since nothing is trained any more."""
+    """Replaces the checkpoints of a finished run with a mark that it is finished."""
     mark = folder / _FINISHED
     if mark.is_dir():
         return
@@ -166,7 +166,7 @@ def finish(folder: Path, position: Position) -> None:
 
 
 def _seal(folder: Path, position: Position) -> None:
-    """Writes down what is in a checkpoint's folder."""
+    """Records the layout, the position and the files of a checkpoint's folder."""
     digests = {path.name: _digest(path) for path in sorted(folder.iterdir())}
     state = {"layout": LAYOUT, "position": dataclasses.astuple(position), "files": digests}
     (folder / _STATE).write_text(json.dumps(state, indent=2) + "\n")
@@ -181,7 +181,7 @@ def _digest(path: Path) -> str:
 
 
 def _prune(folder: Path, kept: int = KEPT) -> None:
-    """Removes all checkpoints but the newest ones."""
+    """Removes all checkpoints except the newest ones."""
     steps = [path for path in _candidates(folder) if path.name != _FINISHED]
     for path in steps[kept:]:
         if path.is_dir():

@@ -10,12 +10,12 @@ from kbnn.errors import UsageError
 
 
 def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
-    """Whether other processes take part."""
+    """Whether several processes train together."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes the run: the first worker, or the only one."""
+    """Whether this process writes the run: the chief, the first worker, or the only process."""
     resolver = strategy.cluster_resolver
     if not is_multi_worker(strategy) or resolver.task_type is None:
         return True
@@ -27,10 +27,10 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def training_batches(
     strategy: tf.distribute.Strategy, data: Dataset, batch: int, seed: int, first: int
 ) -> tf.data.Dataset:
-    """`Dataset.epochs`, each batch shared among the replicas: together they see what one would have seen.
+    """`Dataset.epochs`, with each batch split among the replicas: together they see the same images as one would.
 
     Raises:
-        UsageError: the replicas cannot share the batch.
+        UsageError: the batch cannot be split evenly.
     """
     replicas = strategy.num_replicas_in_sync
     if replicas == 1:
@@ -47,7 +47,7 @@ def training_batches(
 
 
 def validation_batches(data: Dataset, batch: int) -> tf.data.Dataset | None:
-    """Batches of the validation split, if there is one, which Keras shares among the replicas."""
+    """Batches of the validation split, which Keras splits among the replicas; None if there is no such split."""
     if not data.validation.size:
         return None
     options = tf.data.Options()
@@ -56,19 +56,19 @@ def validation_batches(data: Dataset, batch: int) -> tf.data.Dataset | None:
 
 
 def synchronize(model: tf.keras.Model, strategy: tf.distribute.Strategy) -> None:
-    """Batch normalizations take the statistics of the whole batch, not of a replica's part of it."""
+    """Makes batch normalizations use the statistics of the whole batch instead of each replica's part."""
     if strategy.num_replicas_in_sync == 1:
         return
     for layer in structure.layers_of(model, tf.keras.layers.BatchNormalization):
         layer.synchronized = True
-        # The fused kernel knows no other replicas.
+        # The fused kernel cannot synchronize.
         layer.fused = False
 
 
 def choose() -> tf.distribute.Strategy:
-    """All that this process can see: the workers that `TF_CONFIG` names, else all GPUs, else the default device.
+    """The strategy for this machine: the workers in `TF_CONFIG`, else all GPUs, else the default device.
 
-    To be called before TensorFlow has computed anything.
+    Call it before TensorFlow computes anything.
     """
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()

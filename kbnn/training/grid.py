@@ -1,28 +1,27 @@
-"""A grid of recipes: one recipe, and axes along which some of its settings change."""
+"""A grid of recipes: one recipe, and axes that vary some of its settings."""
 
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from kbnn.errors import UsageError, unknown
-from kbnn.training.recipe import Recipe, TomlTable, parse, read_toml
+from kbnn.training.recipe import Recipe, Tables, TomlTable, parse, read_toml
 
 
 class Axis(TomlTable):
-    """`[[axis]]`: its values by label, each a set of settings by their dotted keys."""
+    """`[[axis]]`: labelled values, each a set of settings by dotted key."""
 
     name: str
-    values: dict[str, dict[str, Any]] = Field(min_length=1)
+    values: dict[str, dict[str, object]] = Field(min_length=1)
 
 
 class Grid(TomlTable):
     """A recipe, and axes whose values are combined into variants.
 
-    A variant is named by the labels of its values: "r1/tanh". `paper` and `paper_top5` are the accuracies that the
-    paper prints for variants, in percent.
+    A variant is named after the labels of its values: "r1/tanh". `paper` and `paper_top5` are the accuracies printed in
+    the paper for variants, in percent.
     """
 
     recipe: Recipe
@@ -34,12 +33,12 @@ class Grid(TomlTable):
     def _figures_are_of_variants(self) -> "Grid":
         unknown_labels = sorted({*self.paper, *self.paper_top5} - set(self.labels))
         if unknown_labels:
-            raise ValueError(f"paper has a figure for '{unknown_labels[0]}', which is no combination of the axes")
+            raise ValueError(f"paper has a figure for '{unknown_labels[0]}', which is not a combination of the axes")
         return self
 
     @staticmethod
-    def of(recipe: Recipe, over: Mapping[str, Sequence[Any]]) -> "Grid":
-        """A recipe over several values of settings, by their dotted keys.
+    def of(recipe: Recipe, over: Mapping[str, Sequence[object]]) -> "Grid":
+        """A recipe with several values for some settings, by dotted key.
 
         Example:
             >>> Grid.of(recipe, {"model.penalty": [1e-5, 1e-4], "seed": [0, 1, 2]})
@@ -64,15 +63,15 @@ class Grid(TomlTable):
         """The names of the variants; the last axis varies fastest."""
         return list(self._settings())
 
-    def changed(self, settings: Mapping[str, Any]) -> "Grid":
-        """The grid of the recipe with other settings, see `Recipe.changed`."""
+    def changed(self, settings: Mapping[str, object]) -> "Grid":
+        """The same grid with changed settings of its recipe, see `Recipe.changed`."""
         return self.model_copy(update={"recipe": self.recipe.changed(settings)})
 
     def variant(self, label: str) -> Recipe:
         """One variant's recipe.
 
         Raises:
-            UsageError: an unknown label (near ones are offered), values that the recipe cannot take, or axes that
+            UsageError: an unknown label (close ones are suggested), values that the recipe cannot take, or axes that
                 overwrite each other's values.
         """
         settings = self.values(label)
@@ -81,11 +80,11 @@ class Grid(TomlTable):
         check_settings(recipe, settings)
         return recipe
 
-    def values(self, label: str) -> dict[str, Any]:
-        """What the axes set in a variant, by dotted keys.
+    def values(self, label: str) -> Tables:
+        """The settings that the axes give a variant, by dotted key.
 
         Raises:
-            UsageError: an unknown label; near ones are offered.
+            UsageError: an unknown label; close ones are suggested.
         """
         found = self._settings()
         if label not in found:
@@ -96,19 +95,19 @@ class Grid(TomlTable):
         """All variants by label."""
         return {label: self.variant(label) for label in self.labels}
 
-    def _settings(self) -> dict[str, dict[str, Any]]:
+    def _settings(self) -> dict[str, Tables]:
         """The settings of each variant."""
         combinations = itertools.product(*(axis.values.items() for axis in self.axis))
         return {"/".join(label for label, _ in chosen): _merged(chosen) for chosen in combinations}
 
 
-def _merged(chosen: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """The settings of one value of each axis.
+def _merged(chosen: Sequence[tuple[str, Tables]]) -> Tables:
+    """The combined settings of one value per axis.
 
     Raises:
         UsageError: two axes set a key to different values.
     """
-    merged: dict[str, Any] = {}
+    merged: Tables = {}
     for label, settings in chosen:
         for key, value in settings.items():
             if merged.setdefault(key, value) != value:
@@ -118,8 +117,8 @@ def _merged(chosen: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return merged
 
 
-def check_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Makes sure that a recipe has the values that an axis gave it.
+def check_settings(recipe: Recipe, settings: Mapping[str, object]) -> None:
+    """Checks that a recipe still has the values that an axis gave it.
 
     Raises:
         UsageError: a value was overwritten.
@@ -128,16 +127,16 @@ def check_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     overwritten = recipe.differences(expected)
     if overwritten:
         raise UsageError(
-            f"recipe '{recipe.name}' does not have the value of an axis ({'; '.join(overwritten)}): leave out what "
-            f"overwrites it"
+            f"recipe '{recipe.name}' does not have the value of an axis ({'; '.join(overwritten)}): remove the setting "
+            f"that overwrites it"
         )
 
 
-def is_grid(tables: Mapping[str, Any]) -> bool:
-    """Whether a TOML file's tables are those of a grid."""
+def is_grid(tables: Mapping[str, object]) -> bool:
+    """Whether the tables of a TOML file describe a grid."""
     return "axis" in tables
 
 
 def not_one(path: object) -> UsageError:
-    """The error for a grid where one recipe is wanted."""
+    """The error for a grid where a single recipe is expected."""
     return UsageError(f"'{path}' is a grid of recipes: sweep it to train all of them, or name one as GRID/VARIANT")

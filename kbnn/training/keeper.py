@@ -1,12 +1,11 @@
-"""What a run keeps while it trains, and how it stops when asked to."""
+"""Saves a run while it trains, and stops it on SIGINT or SIGTERM."""
 
 import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 import tensorflow as tf
 
@@ -14,17 +13,18 @@ from kbnn.errors import KbnnError
 from kbnn.training.checkpoints import Position, TrainingState, latest
 from kbnn.training.run import History, Run
 
-# A checkpoint is written at least this often, also in the middle of an epoch.
+# A checkpoint is written at least this often, even in the middle of an epoch.
 SECONDS = 600.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler = Callable[[int, FrameType | None], object] | signal.Handlers | int | None
 
 
 class InterruptedRunError(KbnnError):
-    """Training was asked to stop, and did. The exit status is the shell's for the signal: 130 or 143.
+    """A signal stopped the training, after saving it. The exit status is the shell's for the signal: 130 or 143.
 
     Args:
-        what: where it stopped, and where it is saved.
+        what: where training stopped, and where it is saved.
         received: the signal.
     """
 
@@ -36,14 +36,14 @@ class InterruptedRunError(KbnnError):
 
 
 class Interruption:
-    """Notes SIGINT and SIGTERM within its block; the second one has its usual effect at once.
+    """Records SIGINT and SIGTERM within a `with` block; a second signal has its usual effect.
 
-    Outside the main thread, where Python cannot handle signals, nothing is noted.
+    Python handles signals in the main thread only: in other threads, nothing is recorded.
     """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
@@ -64,9 +64,9 @@ class Interruption:
 
 
 class Keeper(tf.keras.callbacks.Callback):
-    """Saves history, models and checkpoints after each epoch, and in the middle of a long one or when asked to stop.
+    """Saves history, models and checkpoints after each epoch, and a checkpoint during long epochs and before stopping.
 
-    The history has every figure of Keras's logs but those of single layers, whose names have a "/".
+    The history holds all of Keras's logs except those of single layers, whose names contain a "/".
     """
 
     def __init__(
@@ -87,27 +87,27 @@ class Keeper(tf.keras.callbacks.Callback):
         self._interruption = interruption
         self._saved_at = time.monotonic()
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self._metrics = [variable for metric in self.model.metrics for variable in metric.variables]
         self._restored = [variable.numpy() for variable in self._metrics]
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._begun = self.position
         if self.position.step:
-            # Keras has just reset them, though the epoch continues in its middle.
+            # Keras has just reset them, although this epoch is being continued.
             for variable, value in zip(self._metrics, self._restored, strict=True):
                 variable.assign(value)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self.position = self._begun.after(batch + 1)
-        # Saving reads what is summed over workers: only where there is one process can it do so on its own.
+        # Saving reads variables that are summed over workers, so with several processes all of them would have to save.
         if self.position.step == self.steps or self._interruption is None:
             return
         if self._interruption.received or time.monotonic() - self._saved_at > SECONDS:
             self._checkpoint()
         self._stop_if_asked()
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.position, finished = self.position.next_epoch(), epoch + 1
         figures = {**(logs or {}), "learning_rate": _learning_rate(self.model.optimizer)}
         row = {name: float(value) for name, value in figures.items() if "/" not in name}
@@ -123,7 +123,7 @@ class Keeper(tf.keras.callbacks.Callback):
             self.model.stop_training = True
 
     def out_of_patience(self) -> bool:
-        """Whether the stage's last epochs, as many as its patience, were no better than the best before them."""
+        """Whether validation accuracy has not improved for as many epochs as the stage's patience."""
         patience = self._run.recipe.stage[self.position.stage].patience
         validated = _validated(self._run.history(), self.position.stage)
         if patience is None or len(validated) <= patience:
@@ -143,9 +143,9 @@ class Keeper(tf.keras.callbacks.Callback):
             reason = " ".join(str(error).split())[:300]
             saved = latest(self._run.checkpoints)
             kept = (
-                f"step {saved.position.total} is safe there, free space and resume it"
+                f"the checkpoint of step {saved.position.total} is intact, free space and resume the run"
                 if saved
-                else "there was no checkpoint yet"
+                else "there is no checkpoint yet"
             )
             raise KbnnError(
                 f"cannot save run '{self._run.folder}' after step {self.position.total} ({reason}): {kept}"
@@ -161,13 +161,13 @@ class Keeper(tf.keras.callbacks.Callback):
 
 
 def best_epoch(history: History, stage: int) -> int | None:
-    """The epoch of a stage (counted from 0) that validated best; the last one among equals."""
+    """The epoch with the best validation accuracy of a stage (counted from 0); the last one if several are equal."""
     validated = _validated(history, stage)
     return max(validated)[1] if validated else None
 
 
 def _validated(history: History, stage: int) -> list[tuple[float, int]]:
-    """Validation accuracy and epoch of each epoch of a stage."""
+    """Validation accuracy and number of each epoch of a stage."""
     rows = (row for row in history if row["stage"] == stage + 1 and "val_accuracy" in row)
     return [(row["val_accuracy"], int(row["epoch"])) for row in rows]
 

@@ -1,14 +1,14 @@
-"""A classifier in training: cross-entropy, label smoothing, a teacher, and an error when the loss is not finite."""
+"""Training of classifiers: cross-entropy, label smoothing, distillation, and an error when the loss is not finite."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from kbnn import structure
 from kbnn.errors import KbnnError, UsageError
 
-# Up to so many classes, top-5 accuracy says nothing.
+# With so many classes or fewer, top-5 accuracy is always 1.
 FIVE = 5
 
 
@@ -16,10 +16,10 @@ class DivergenceError(KbnnError):
     """Training diverged: a loss or a weight is NaN or infinite.
 
     Args:
-        step: the first step that failed, counted from 1 since training began.
-        origin: the layer where it started, in words.
+        step: the first step that failed, counted from 1.
+        origin: a phrase that names the layer where it started.
         remedy: what to do.
-        epoch: of the step, where it is known.
+        epoch: the epoch of that step, if known.
     """
 
     def __init__(
@@ -37,15 +37,16 @@ class Learner(tf.keras.Model):
     Loss: (1 - share)·H(q, softmax(z)) + share·T²·KL(softmax(t/T), softmax(z/T)) + Σ penalties, with logits z, the
     teacher's logits t, and targets q = (1 - ε)·[label] + ε/K over K classes. Without a teacher, share = 0.
 
-    Layers and weights are the network's own: save the network. A loss that is not finite raises `DivergenceError`
-    before it changes a weight. In the logs, `loss` is the loss without penalties, `penalty` their sum, `accuracy` the
-    top-1 and, with more than five classes, `top5` the top-5 accuracy; evaluation knows neither smoothing nor teacher.
+    The learner shares its layers and weights with the network: save the network. A loss that is not finite raises
+    `DivergenceError` before it changes a weight. In the logs, `loss` is the loss without penalties, `penalty` their
+    sum, `accuracy` the top-1 and, with more than five classes, `top5` the top-5 accuracy. Evaluation uses neither
+    smoothing nor teacher.
 
     Args:
         network: a functional or sequential model that returns logits `(B, K)`.
         label_smoothing: ε.
         teacher: a model that takes the same images and returns logits of the same classes; it is not trained.
-        share: of the teacher in the loss, in (0, 1].
+        share: weight of the teacher in the loss, in (0, 1].
         temperature: T, positive.
 
     Raises:
@@ -71,25 +72,25 @@ class Learner(tf.keras.Model):
     ) -> None:
         _check(network, teacher, label_smoothing, share, temperature)
         super().__init__(network.inputs, network.outputs[0], name=network.name)
-        # Behind functions, so that Keras does not track them as parts of this model.
+        # Wrapped in functions, so that Keras does not track them as parts of this model.
         self._teach = None if teacher is None else lambda images: teacher(images, training=False)
         self._added_losses = lambda: network.losses
         self._smoothing = label_smoothing
         self._share = share
         self._temperature = temperature
-        # They exist from the start, so that a checkpoint in the middle of an epoch holds them.
+        # Created here, so that a checkpoint in the middle of an epoch contains them.
         self._loss = tf.keras.metrics.Mean(name="loss")
         self._penalty = tf.keras.metrics.Mean(name="penalty")
         self._measures = measures(network.output_shape[-1])
-        self._failed_batch: tuple[Any] | None = None
+        self._failed_images: np.ndarray | None = None
 
     def compile(
         self,
-        optimizer: Any = "rmsprop",
+        optimizer: str | tf.keras.optimizers.Optimizer = "rmsprop",
         metrics: Sequence[tf.keras.metrics.Metric] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
-        """As Keras's `compile`, with the loss given; `metrics` replace top-1 and top-5 accuracy."""
+        """As Keras's `compile`, but without a loss, which is fixed; `metrics` replace top-1 and top-5 accuracy."""
         super().compile(optimizer, **kwargs)
         if metrics is not None:
             self._measures = list(metrics)
@@ -100,28 +101,33 @@ class Learner(tf.keras.Model):
 
     @property
     def losses(self) -> list[tf.Tensor]:
-        """The penalties of the network's layers, and those that were added to it as a model."""
+        """The penalties of the network's layers, and those added to the network itself."""
         added: list[tf.Tensor] = self._added_losses()
         return added
 
-    def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
+    def fit(self, *args: object, **kwargs: object) -> tf.keras.callbacks.History:
         """As Keras's `fit`.
 
         Raises:
             DivergenceError: the loss of a step is not finite; the weights are those from before that step.
         """
         before = int(self.optimizer.iterations.numpy())
-        self._failed_batch = None
+        self._failed_images = None
         try:
             return super().fit(*args, **kwargs)
         except (tf.errors.OpError, _NotFiniteError) as error:
-            if self._failed_batch is None:
+            if self._failed_images is None:
                 raise
-            (images,) = self._failed_batch
             step = int(self.optimizer.iterations.numpy()) - before + 1
-            raise DivergenceError(step, first_non_finite(self, images)) from error
+            raise DivergenceError(step, first_non_finite(self, self._failed_images)) from error
 
-    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> tf.Tensor:
+    def compute_loss(
+        self,
+        x: tf.Tensor | None = None,
+        y: tf.Tensor | None = None,
+        y_pred: tf.Tensor | None = None,
+        sample_weight: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         logits = tf.cast(y_pred, tf.float32)
         losses = cross_entropy(y, logits, self._smoothing)
         if sample_weight is not None:
@@ -134,10 +140,12 @@ class Learner(tf.keras.Model):
         # Keras adds up the gradients of replicas.
         return self._finite(tf.reduce_mean(losses) + penalty, x) / tf.distribute.get_strategy().num_replicas_in_sync
 
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> dict[str, tf.Tensor]:
+    def compute_metrics(
+        self, x: tf.Tensor, y: tf.Tensor, y_pred: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> dict[str, tf.Tensor]:
         return {metric.name: metric.result() for metric in self.metrics}
 
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+    def test_step(self, data: tuple[tf.Tensor, ...]) -> dict[str, tf.Tensor]:
         images, labels, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
         logits = tf.cast(self(images, training=False), tf.float32)
         self._measure(cross_entropy(labels, logits), self._penalties(), labels, logits)
@@ -153,12 +161,12 @@ class Learner(tf.keras.Model):
         terms = [tf.cast(loss, tf.float32) for loss in self.losses]
         return tf.add_n(terms) if terms else tf.constant(0.0)
 
-    def _finite(self, loss: tf.Tensor, images: Any) -> tf.Tensor:
-        """The loss; computing it or its gradient fails when it is not finite, before any weight changes."""
+    def _finite(self, loss: tf.Tensor, images: tf.Tensor | None) -> tf.Tensor:
+        """The loss. If it is not finite, computing it or its gradient fails before any weight changes."""
 
         @tf.custom_gradient
-        def checked(loss: tf.Tensor) -> Any:
-            passed = tf.cond(tf.math.is_finite(loss), lambda: True, lambda: self._refused(images))
+        def checked(loss: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            passed = tf.cond(tf.math.is_finite(loss), lambda: True, lambda: self._fail(images))
 
             def gradient(dy: tf.Tensor) -> tf.Tensor:
                 with tf.control_dependencies([passed]):
@@ -169,11 +177,11 @@ class Learner(tf.keras.Model):
 
         return checked(loss)
 
-    def _refused(self, images: Any) -> tf.Tensor:
-        return tf.py_function(self._keep_failed_batch, tf.nest.flatten(images)[:1], tf.bool)
+    def _fail(self, images: tf.Tensor | None) -> tf.Tensor:
+        return tf.py_function(self._keep_failed_images, tf.nest.flatten(images)[:1], tf.bool)
 
-    def _keep_failed_batch(self, images: tf.Tensor) -> bool:
-        self._failed_batch = (images.numpy(),)
+    def _keep_failed_images(self, images: tf.Tensor) -> bool:
+        self._failed_images = images.numpy()
         raise _NotFiniteError
 
 
@@ -182,40 +190,40 @@ class _NotFiniteError(Exception):
 
 
 class TerminateOnDivergence(tf.keras.callbacks.Callback):
-    """For models that a `Learner` cannot train: ends `fit` with an error when loss or weights are not finite.
+    """Ends `fit` with an error when the loss or a weight is not finite, for models that a `Learner` cannot train.
 
-    The weights are restored to those from before the epoch.
+    The weights are restored to their values at the start of the epoch.
 
     Raises:
         UsageError: the model is not built when training starts.
-        DivergenceError: after the step, or with `steps_per_execution` the steps, that left something not finite.
+        DivergenceError: after the step (with `steps_per_execution`, the steps) that produced a non-finite value.
 
     Example:
         >>> model.fit(x, y, callbacks=[kbnn.training.TerminateOnDivergence()])
     """
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         require_built(self)
         self._steps = 0
-        # One call for all of them: asking for each weight takes longer than looking at it.
+        # One compiled call for all weights: separate calls would take longer than the checks themselves.
         self._all_finite = tf.function(lambda: tf.reduce_all([_is_finite(w) for w in self.model.trainable_weights]))
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._began = self._steps
         self._before = self.model.get_weights()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         self._steps = self._began + batch + 1
         if bool(tf.math.is_finite((logs or {}).get("loss", 0.0))) and self._all_finite():
             return
         found = _origin(self.model)
         self.model.set_weights(self._before)
-        remedy = "the weights are those from before the epoch; train again with a lower learning rate"
+        remedy = "the weights were reset to the start of the epoch; train again with a lower learning rate"
         raise DivergenceError(self._steps, found, remedy)
 
 
 def measures(classes: int) -> list[tf.keras.metrics.Metric]:
-    """The accuracies that training and evaluation report: top-1, and top-5 where there are more than five classes."""
+    """The accuracies that training and evaluation report: top-1, and top-5 if there are more than five classes."""
     found = [tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     if classes > FIVE:
         found.append(tf.keras.metrics.SparseTopKCategoricalAccuracy(FIVE, name="top5"))
@@ -232,7 +240,7 @@ def cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) 
 
 
 def _flat(labels: tf.Tensor) -> tf.Tensor:
-    """Labels `(B,)` as integers; Keras makes them `(B, 1)` in `train_on_batch` and `fit` of arrays."""
+    """Labels `(B,)` as integers; in `train_on_batch` and in `fit` of arrays, Keras makes them `(B, 1)`."""
     labels = labels if labels.dtype.is_integer else tf.cast(labels, tf.int32)
     return tf.squeeze(labels, -1) if labels.shape.rank == 2 else labels
 
@@ -253,7 +261,7 @@ def _check(
             f"0 < share <= 1, temperature > 0, 0 <= label_smoothing < 1"
         )
     if not network.inputs:
-        raise UsageError(f"Learner: network '{network.name}' is subclassed or not built: give a functional model")
+        raise UsageError(f"Learner: network '{network.name}' is subclassed or not built: pass a functional model")
     if teacher is not None and teacher.output_shape[-1] != network.output_shape[-1]:
         raise UsageError(
             f"Learner: the teacher does not fit: received {teacher.output_shape[-1]} classes, the network has "
@@ -262,7 +270,7 @@ def _check(
 
 
 def require_built(callback: tf.keras.callbacks.Callback) -> None:
-    """Raises UsageError if the callback's model has no variables yet, as subclassed ones before their first batch."""
+    """Raises UsageError if the callback's model has no variables yet, like a subclassed one before its first batch."""
     if not callback.model.built:
         raise UsageError(
             f"{type(callback).__name__} needs a model that is built: received '{callback.model.name}' without "
@@ -271,10 +279,10 @@ def require_built(callback: tf.keras.callbacks.Callback) -> None:
 
 
 def first_non_finite(network: tf.keras.Model, images: tf.Tensor) -> str:
-    """Names the layer from which NaN or infinity spread, in words.
+    """A phrase that names the layer where NaN or infinity first appeared.
 
-    Gradients flow towards the input: of layers with non-finite weights the last one is the origin. Activations flow
-    away from it: of layers with non-finite outputs the first one is.
+    Gradients flow towards the input, so among layers with non-finite weights, the last one is the origin. Activations
+    flow towards the output, so among layers with non-finite outputs, it is the first one.
 
     Args:
         network: a functional model.
@@ -295,7 +303,7 @@ def first_non_finite(network: tf.keras.Model, images: tf.Tensor) -> str:
 
 
 def _origin(network: tf.keras.Model) -> str:
-    """What the weights tell after a step that was applied all the same."""
+    """A phrase that names the origin, from the weights alone, after the step has already been applied."""
     trained = [layer for layer in structure.flat_layers(network) if layer.trainable_weights]
     if not any(_has_finite_weights(layer) for layer in trained):
         return "the loss is not finite, and neither are the weights of any layer"
@@ -303,7 +311,7 @@ def _origin(network: tf.keras.Model) -> str:
 
 
 def _last_non_finite_weights(network: tf.keras.Model) -> str | None:
-    """Names the last layer with weights that are not finite, in words; None if there is none."""
+    """A phrase that names the last layer with non-finite weights; None if there is none."""
     for layer in reversed(structure.flat_layers(network)):
         if not _has_finite_weights(layer):
             return f"the weights of layer '{layer.name}' are not finite"

@@ -1,10 +1,10 @@
-"""A stage's network, from whichever installed package registers its name."""
+"""Builds the network of a stage, from whichever installed package registers its name."""
 
 import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
-from typing import Any
+from types import ModuleType
 
 import tensorflow as tf
 
@@ -17,7 +17,7 @@ from kbnn.training.recipe import ModelSettings, Recipe, Stage
 
 
 def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Model | None = None) -> tf.keras.Model:
-    """A stage's network for a data set, with the weights of the previous stage's where layers have the same names.
+    """A stage's network for a data set, with the weights of the previous stage in layers of the same names.
 
     Raises:
         UsageError: an unknown architecture, method, option or quantizer, or weights that do not fit.
@@ -40,27 +40,27 @@ def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Mode
     return model
 
 
-def build(name: str, method: str | Method | None, **kwargs: Any) -> tf.keras.Model:
-    """A network by name."""
+def build(name: str, method: str | Method | None, **kwargs: object) -> tf.keras.Model:
+    """Builds a registered network; see `kbnn.models.build` for the arguments."""
     return _package().build(name, method, **kwargs)
 
 
-def options_of(name: str) -> dict[str, Any]:
+def options_of(name: str) -> dict[str, object]:
     """The options of an architecture with their defaults."""
-    options: dict[str, Any] = _package().get(name).options()
+    options: dict[str, object] = _package().get(name).options()
     return options
 
 
 def check(recipe: Recipe) -> None:
-    """Raises UsageError for an unknown architecture or method, before any data are loaded."""
+    """Raises UsageError for an unknown architecture or method; called before any data is loaded."""
     _package().get(recipe.model.name)
     for stage in recipe.stage:
         method(recipe.model, stage)
 
 
-def _package() -> Any:
-    """The package that holds the registry of architectures."""
-    loaded = (entry.load() for entry in importlib.metadata.entry_points(group=GROUP, name="kbnn"))
+def _package() -> ModuleType:
+    """The package with the registry of architectures."""
+    loaded: Iterator[ModuleType] = (entry.load() for entry in importlib.metadata.entry_points(group=GROUP, name="kbnn"))
     package = next(loaded, None)
     if package is None:
         raise RuntimeError(f"no installed package registers '{GROUP}'")
@@ -71,17 +71,17 @@ def method(settings: ModelSettings, stage: Stage) -> Method:
     """The method of a stage: the recipe's, with the parts that the recipe or the stage replaces.
 
     Raises:
-        UsageError: an unknown method or quantizer; near names are offered.
+        UsageError: an unknown method or quantizer; close names are suggested.
     """
     result = methods.get(stage.method or settings.method)
-    parts: dict[str, Any] = {}
+    activations, kernels = result.input_quantizer, result.kernel_quantizer
     if settings.activations is not None:
-        parts["input_quantizer"] = quantizers.find(settings.activations, "activation", "activations")
+        activations = quantizers.find(settings.activations, "activation", "activations")
     if settings.kernels is not None:
-        parts["kernel_quantizer"] = quantizers.find(settings.kernels, "kernel", "kernels")
+        kernels = quantizers.find(settings.kernels, "kernel", "kernels")
     if not result.is_binary:
         return result
-    result = dataclasses.replace(result, **parts)
+    result = dataclasses.replace(result, input_quantizer=activations, kernel_quantizer=kernels)
     if settings.scale is not None:
         scale = None if settings.scale == "none" else settings.scale
         penalty = result.scale_regularizer if scale == "learned" else None
@@ -106,7 +106,7 @@ def _with_real_kernels(result: Method) -> Method:
 
 
 def initialize(model: tf.keras.Model, name: str) -> None:
-    """Initializes every kernel again by a named initializer, and learned scales from the kernels."""
+    """Reinitializes every kernel with a named initializer, and learned scales from the new kernels."""
     for layer in structure.layers(model):
         kernel = getattr(layer, "latent_kernel", getattr(layer, "kernel", None))
         if kernel is not None:
@@ -128,7 +128,7 @@ def _policy(name: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _random_state_in_variables() -> Iterator[None]:
-    """Dropout keeps its random state in a variable, which a checkpoint can hold, not in a kernel, which none can."""
+    """Makes Dropout keep its random state in a variable, which checkpoints can store, unlike the state of a kernel."""
     random = tf.keras.backend.experimental
     if random.is_tf_random_generator_enabled():
         yield
@@ -141,7 +141,7 @@ def _random_state_in_variables() -> Iterator[None]:
 
 
 def random_states(model: tf.keras.Model) -> list[tf.random.Generator]:
-    """The random generators of a model's layers, which its checkpoints leave out."""
+    """The random generators of a model's layers; Keras does not track them."""
     holders = (getattr(layer, "_random_generator", None) for layer in model.submodules)
     generators = (getattr(holder, "_generator", None) for holder in holders)
     return [generator for generator in generators if generator is not None]

@@ -1,17 +1,17 @@
 """A stage's optimizer and learning-rate schedule."""
 
 import math
-from typing import Any
 
 import tensorflow as tf
 
+from kbnn._keras import Config
 from kbnn.training.recipe import Stage
 
 
 def optimizer(stage: Stage, steps: int) -> tf.keras.optimizers.Optimizer:
     """The stage's optimizer; `steps` is the number of steps in an epoch.
 
-    tf-keras's legacy optimizers: the same updates as the newer ones in less time on CPU.
+    Uses tf-keras's legacy optimizers, which make the same updates as the newer ones in less time on a CPU.
     """
     rate = LearningRate.of(stage, steps)
     if stage.optimizer == "sgd":
@@ -21,14 +21,14 @@ def optimizer(stage: Stage, steps: int) -> tf.keras.optimizers.Optimizer:
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
 class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that may warm up and then falls.
+    """A learning rate that optionally warms up and then decays.
 
     In step s, with w steps of warm-up and progress p = (s - w)/(steps - w):
     highest·(s + 1)/w while s < w, then highest·f(p) with f = 1 ("constant"), (1 + cos πp)/2 ("cosine"), 1 - p
     ("linear"), or `factor` to the number of boundaries that s has reached ("steps").
 
     Args:
-        highest: learning rate before it falls.
+        highest: learning rate before it decays.
         shape: "constant", "cosine", "linear" or "steps".
         steps: length of the whole schedule.
         warmup: steps of warm-up.
@@ -61,7 +61,7 @@ class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
             stage.learning_rate, stage.schedule, steps * stage.epochs, steps * stage.warmup, boundaries, stage.factor
         )
 
-    def __call__(self, step: Any) -> tf.Tensor:
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         step = tf.cast(step, tf.float32)
         rate = self.highest * self._share(step)
         if not self.warmup:
@@ -79,7 +79,7 @@ class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
             return self.factor**reached
         return tf.ones_like(progress)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         return {
             "highest": self.highest,
             "shape": self.shape,

@@ -1,10 +1,10 @@
-"""What a person sees of a training on stderr: what is trained on what, and how far it has come."""
+"""Progress of a training on stderr: what is trained on which data, and how far it is."""
 
 import html
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rich.console
@@ -17,23 +17,26 @@ from kbnn.errors import KbnnError
 from kbnn.training.networks import options_of
 from kbnn.training.recipe import Recipe
 
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
 _FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")
-# A training step multiplies about three times as often as inference, and does as much again around it.
+# A training step has about three times the multiplications of an inference, and takes about twice as long as those.
 _TRAINING_FACTOR = 6
 _SHOWN_CLASSES = 8
 _SECONDS_BETWEEN_UPDATES = 0.2
-# The side up to which a network may work on all pixels; CIFAR's.
+# Up to this side, CIFAR's, a network may work on all pixels.
 _LARGEST_UNREDUCED = 32
-# The side from which networks with a choice of stems reduce the image to a quarter first; ImageNet's recipes' smallest.
+# From this side on, the smallest in ImageNet's recipes, networks with a choice of stems first reduce the image.
 _SIDE_WITH_STEM = 128
 
 
 @dataclass(frozen=True)
-class Plan(tables.Shown):
-    """What a run is about to do.
+class TrainingPlan(tables.Shown):
+    """The data, the network and the schedule of a run, and how long an epoch is expected to take.
 
-    `seconds` is what an epoch takes if this machine trains at the speed that its convolutions were measured with; None
-    where a network's multiplications cannot be counted.
+    `seconds` is estimated from the speed of a convolution on this machine; None if the network's multiplications cannot
+    be counted.
     """
 
     recipe: str
@@ -51,8 +54,8 @@ class Plan(tables.Shown):
     advice: str = ""
 
     @staticmethod
-    def of(recipe: Recipe, data: Dataset, network: tf.keras.Model, batch: int) -> "Plan":
-        """The plan of a recipe that is about to train a network."""
+    def of(recipe: Recipe, data: Dataset, network: tf.keras.Model, batch: int) -> "TrainingPlan":
+        """The plan of training a network with a recipe."""
         binary: int | None
         real: int | None
         seconds: float | None
@@ -62,7 +65,7 @@ class Plan(tables.Shown):
             seconds = _TRAINING_FACTOR * data.train.size * (cost.binary_macs + cost.real_macs) / macs_per_second()
         except KbnnError:
             binary, real, seconds = None, None, None
-        return Plan(
+        return TrainingPlan(
             recipe.name,
             data.name,
             (data.train.size, data.validation.size, data.test.size),
@@ -101,7 +104,7 @@ class Plan(tables.Shown):
 
 
 def _advice(recipe: Recipe, network: tf.keras.Model) -> str:
-    """How to save multiplications where the stem leaves a large image as large as it is."""
+    """How to save multiplications if the stem does not reduce a large image."""
     side = network.input_shape[1]
     layers = structure.binary_layers(network)
     if not layers or side is None or side <= _LARGEST_UNREDUCED:
@@ -122,7 +125,7 @@ def _advice(recipe: Recipe, network: tf.keras.Model) -> str:
 
 
 def macs_per_second() -> float:
-    """The speed of a convolution of a usual size on this machine, measured for a few hundredths of a second."""
+    """The speed of a typical convolution on this machine, measured for a few hundredths of a second."""
     images, kernel = tf.ones([32, 32, 32, 64]), tf.ones([3, 3, 64, 64])
     macs = int(np.prod(images.shape)) * int(np.prod(kernel.shape[:2])) * kernel.shape[-1]
     seconds = []
@@ -142,12 +145,12 @@ def _duration(seconds: float) -> str:
 
 
 class Progress(tf.keras.callbacks.Callback):
-    """On a terminal and in notebooks a bar with the time left of the whole run; everywhere one line per epoch.
+    """Prints one line per epoch, and on terminals and in notebooks shows a bar with the remaining time of the run.
 
-    In a `with` block the bar also disappears when training ends with an error.
+    In a `with` block, the bar also disappears if training ends with an error.
 
     Args:
-        epochs: of the whole run.
+        epochs: number of epochs of the whole run.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -164,7 +167,7 @@ class Progress(tf.keras.callbacks.Callback):
         self._display.stop()
 
     def say(self, text: object) -> None:
-        """Prints something above the bar."""
+        """Prints a message above the bar."""
         self._display.say(str(text))
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -188,7 +191,7 @@ class Progress(tf.keras.callbacks.Callback):
 
 
 class _Terminal:
-    """Lines and a bar on stderr; only lines where that is no terminal."""
+    """Lines and a bar on stderr; only lines if it is not a terminal."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
@@ -219,13 +222,13 @@ class _Terminal:
 
 
 class _Notebook:
-    """Lines and a bar in one output of a notebook's cell, which needs no widgets."""
+    """Lines and a bar in one output of a notebook cell, without widgets."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
         self._lines: list[str] = []
         self._bar = ""
-        self._handle: Any = None
+        self._handle: DisplayHandle | None = None
         self._shown = 0.0
 
     def start(self) -> None:

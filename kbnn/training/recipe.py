@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, typed, as one TOML file."""
+"""A recipe: everything that determines a training run, typed, as one TOML file."""
 
 import copy
 import difflib
@@ -28,14 +28,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+# Values of TOML by key.
+Tables = dict[str, object]
+
 # Marks the fields of a stage that count epochs: they scale with the stage's length.
 IN_EPOCHS = "counts epochs"
-# Path components that are safe as folder names below `runs/`; `GRID/VARIANT` is a name, too.
+# Path components that are safe as folder names below `runs/`; `GRID/VARIANT` is also a name.
 _NAME = re.compile(r"(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+(?:/(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+)*")
 
 
-def _method_name(method: Any) -> Any:
-    """A `kbnn.methods.Method` by its name; anything else as it is."""
+def _method_name(method: object) -> object:
+    """The name of a `kbnn.methods.Method`; anything else is returned unchanged."""
     if isinstance(method, str | None):
         return method
     from kbnn.methods import Method, name_of
@@ -48,7 +51,7 @@ MethodName = Annotated[str, BeforeValidator(_method_name)]
 
 METHOD = "bireal"
 BATCH = 128
-# A batch that is chosen by the data's size leaves at least this many steps in an epoch.
+# A batch size that is chosen automatically leaves at least this many steps in an epoch.
 STEPS = 8
 
 
@@ -58,23 +61,23 @@ class TomlTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-# The keys of `[data]` that hold for any images.
+# The keys of `[data]` that do not depend on the data set.
 _FEEDING = {"unreadable", "max_bytes", "max_pixels", "validation", "batch"}
 
 
 class DataSettings(TomlTable):
-    """`[data]`: which images, and how they are fed.
+    """`[data]`: which images to train on, and how they are batched and augmented.
 
-    `pad` and what follows are fields of `kbnn.datasets.Transform`.
+    `pad` and the fields after it are those of `kbnn.datasets.Transform`.
 
     Args:
         name: a data set, see `kbnn.datasets.names()`.
         folder: your own images, one sub-folder per class. Without `name` and `folder`, pass `data` to `train`.
-        unreadable: whether images that cannot be read are refused or skipped.
-        max_bytes: largest file of an image; see `kbnn.datasets.load_folder`.
-        max_pixels: largest image, in pixels.
-        validation: share of the training images that is held out to choose by.
-        batch: images per step. When not given, at most 128 and few enough for 8 steps in an epoch.
+        unreadable: "refuse" for an error if an image cannot be read, "skip" to leave it out.
+        max_bytes: largest size of an image file, see `kbnn.datasets.load_folder`.
+        max_pixels: largest number of pixels of an image.
+        validation: share of the training images that is held out for validation.
+        batch: images per step. If not given, at most 128, and few enough for 8 steps in an epoch.
     """
 
     name: str | None = None
@@ -94,11 +97,11 @@ class DataSettings(TomlTable):
     @model_validator(mode="after")
     def _one_source(self) -> "DataSettings":
         if self.name is not None and self.folder is not None:
-            raise ValueError("give either name, of a known data set, or folder, of your own images")
+            raise ValueError("give either name (a known data set) or folder (your own images), not both")
         return self
 
-    def feeding(self) -> dict[str, Any]:
-        """What holds for any images: everything but the source and the augmentation."""
+    def feeding(self) -> Tables:
+        """All fields except the source of the images and the augmentation."""
         return self.model_dump(include=_FEEDING)
 
     def augmentation(self) -> dict[str, Any]:
@@ -106,7 +109,7 @@ class DataSettings(TomlTable):
         return self.model_dump(exclude={"name", "folder", *_FEEDING}, exclude_defaults=True)
 
     def batch_for(self, images: int) -> int:
-        """The batch size for so many training images: the one that is set, or a power of two that suits them."""
+        """The batch size for a number of training images: the one that is set, or a suitable power of two."""
         if self.batch is not None:
             return self.batch
         fitting = max(images // STEPS, 1)
@@ -119,20 +122,21 @@ class ModelSettings(TomlTable):
     Args:
         name: an architecture, see `kbnn.models.names()`.
         method: see `kbnn.methods.names()`.
-        options: of the architecture.
+        options: options of the architecture.
         activations: input quantizer, instead of the method's.
         kernels: kernel quantizer, instead of the method's.
         scale: output scale, instead of the method's.
-        scale_scope: "filter" or "layer": one learned scale per filter or one for the layer.
+        scale_scope: "filter" or "layer": one learned scale per filter, or one for the layer.
         penalty: λ of the method's penalty.
-        initializer: from which every kernel is drawn.
-        weights: what to start from: weights that ship, by their name or data set (`kbnn models --pretrained`), a run's
-            folder, a .keras file or a file of weights; a classifier for other classes is initialized instead.
+        initializer: initializer of all kernels.
+        weights: weights to start from: the name or data set of weights that ship (`kbnn models --pretrained`), a run's
+            folder, a .keras file or a weight file; if its number of classes differs, the classifier is initialized
+            from scratch.
     """
 
     name: str
     method: MethodName
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Tables = Field(default_factory=dict)
     activations: str | None = None
     kernels: str | None = None
     scale: Literal["none", "mean_abs", "learned"] | None = None
@@ -143,7 +147,7 @@ class ModelSettings(TomlTable):
 
 
 class Distillation(TomlTable):
-    """`[stage.distillation]`: a teacher's softened outputs as a second target, see `kbnn.training.Learner`."""
+    """`[stage.distillation]`: the softened outputs of a teacher as a second target, see `kbnn.training.Learner`."""
 
     teacher: str
     share: float = Field(0.5, gt=0, le=1)
@@ -151,35 +155,36 @@ class Distillation(TomlTable):
 
 
 class Stage(TomlTable):
-    """`[[stage]]`: epochs under one optimizer and one schedule.
+    """`[[stage]]`: a number of epochs with one optimizer and one schedule.
 
     Args:
         epochs: length of the stage.
-        method: instead of the model's, such as "float" for real-valued pre-training.
-        options: of the architecture, added to the model's.
-        kernels: "real" leaves kernels as they are while activations are signs (ReActNet's first stage).
-        train: "all", or "batch_norm" alone with kernels fixed at ±1 (Bi-Real Net's last stage).
+        method: replaces the model's method, for example "float" for real-valued pre-training.
+        options: options of the architecture, in addition to the model's.
+        kernels: "real" leaves kernels real-valued while activations are signs (ReActNet's first stage).
+        train: "all", or "batch_norm" to train only batch normalization, with kernels fixed at ±1 (Bi-Real Net's last
+            stage).
         optimizer: "sgd" with momentum, or "adam".
-        learning_rate: the largest one.
-        momentum: of "sgd".
+        learning_rate: highest learning rate.
+        momentum: momentum of "sgd".
         schedule: "constant"; "cosine" or "linear" to 0 at the end; "steps": times `factor` at each of `boundaries`.
         boundaries: epochs at which "steps" lowers the learning rate.
         factor: see `schedule`.
         warmup: epochs in which the learning rate rises linearly, before its schedule starts.
         weight_decay: λ of the penalty λ/2·Σw².
-        decay: which weights it holds for: "real" (all but those of binarized layers), "all", or "convolutions" (only
-            kernels of convolutions, binarized ones too).
+        decay: the weights with a penalty: "real" (all except those of binarized layers), "all", or "convolutions" (only
+            kernels of convolutions, including binarized ones).
         label_smoothing: share of the target that is spread over all classes.
         penalty_warmup: epochs in which the method's penalty rises linearly to its strength.
-        quantizers: settings for the schedules of quantizers, see their `schedule` methods:
+        quantizers: settings of the quantizers' schedules, see their `schedule` methods:
             `{ ede = [1e-3, 10.0], beta = [5.0, 10.0], percentile = 15.0 }`.
-        patience: stop after so many epochs without a better validation accuracy.
+        patience: stop after this many epochs without a better validation accuracy.
         distillation: a teacher.
     """
 
     epochs: int = Field(ge=1)
     method: MethodName | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Tables = Field(default_factory=dict)
     kernels: Literal["binary", "real"] = "binary"
     train: Literal["all", "batch_norm"] = "all"
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -193,14 +198,14 @@ class Stage(TomlTable):
     decay: Literal["real", "all", "convolutions"] = "real"
     label_smoothing: Share = 0.0
     penalty_warmup: Annotated[int, IN_EPOCHS] = Field(0, ge=0)
-    quantizers: dict[str, Any] = Field(default_factory=dict)
+    quantizers: Tables = Field(default_factory=dict)
     patience: int | None = Field(None, ge=1)
     distillation: Distillation | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _former_keys(cls, values: Any) -> Any:
-        """Reads the keys that `decay` and `quantizers` replaced, so that runs of version 0.1 resume."""
+    def _former_keys(cls, values: object) -> object:
+        """Converts the keys that `decay` and `quantizers` replaced, so that runs of version 0.1 can be resumed."""
         if not isinstance(values, Mapping):
             return values
         current = dict(values)
@@ -215,22 +220,22 @@ class Stage(TomlTable):
     @model_validator(mode="after")
     def _steps_have_boundaries(self) -> "Stage":
         if (self.schedule == "steps") != bool(self.boundaries):
-            raise ValueError("schedule 'steps' and boundaries go together: give both, or neither")
+            raise ValueError("schedule 'steps' and boundaries need each other: give both, or neither")
         return self
 
     def shortened(self, epochs: int) -> "Stage":
-        """The stage in another number of epochs; whatever counts epochs changes in proportion."""
+        """The stage with another number of epochs; all fields that count epochs change in proportion."""
         share = epochs / self.epochs
         counting = [name for name, field in type(self).model_fields.items() if IN_EPOCHS in field.metadata]
         scaled = {name: _scaled(getattr(self, name), share) for name in counting}
         return self.model_copy(update={"epochs": epochs, **scaled})
 
 
-# Of version 0.1, which wrote them into every run.
-_FORMER_DEFAULTS: dict[str, Any] = {"ede": [1e-3, 10.0], "beta": None, "percentile": 15.0}
+# Defaults of version 0.1, which wrote them into every run.
+_FORMER_DEFAULTS: Tables = {"ede": [1e-3, 10.0], "beta": None, "percentile": 15.0}
 
 
-def _scaled(epochs: Any, share: float) -> Any:
+def _scaled(epochs: int | tuple[int, ...], share: float) -> int | tuple[int, ...]:
     if isinstance(epochs, tuple):
         return tuple(max(1, round(share * epoch)) for epoch in epochs)
     return round(share * epochs)
@@ -240,17 +245,17 @@ class Recipe(TomlTable):
     """A whole recipe.
 
     Args:
-        name: also of the run's folder; GRID/VARIANT for a variant of a grid.
-        source: the row of a paper's table that it reproduces, in words.
-        table: names of the tables that the row is in.
+        name: the name, also of the run's folder; GRID/VARIANT for a variant of a grid.
+        source: a description of the table row that the recipe reproduces.
+        table: names of the tables with this row.
         paper: top-1 accuracy printed there, in percent.
         paper_top5: top-5 accuracy printed there, in percent.
-        seed: of weights, order and augmentation.
-        policy: mixed-precision policy; Keras's global one when not given.
+        seed: seed of weights, order and augmentation.
+        policy: mixed-precision policy; by default Keras's global one.
         steps_per_execution: training steps in one call of the compiled function.
         data: see `DataSettings`.
         model: see `ModelSettings`.
-        stage: one or more of `Stage`, in their order.
+        stage: one or more `Stage`s, in order.
     """
 
     name: str
@@ -258,7 +263,7 @@ class Recipe(TomlTable):
     table: tuple[str, ...] = Field((), strict=False)
     paper: float | None = None
     paper_top5: float | None = None
-    # The random generators of TensorFlow and NumPy all take as many.
+    # The range that all random generators of TensorFlow and NumPy accept.
     seed: int = Field(0, ge=0, lt=2**31)
     policy: Literal["float32", "mixed_bfloat16", "mixed_float16"] | None = None
     steps_per_execution: int = Field(8, ge=1)
@@ -270,8 +275,8 @@ class Recipe(TomlTable):
     def _name_is_a_folder(self) -> "Recipe":
         if not _NAME.fullmatch(self.name):
             raise ValueError(
-                f"name '{self.name}' cannot name a run's folder: received one that is empty, absolute, or has '..', a "
-                f"backslash or a control character in it; choose letters, digits, '-', '_', '+' and '.'"
+                f"name '{self.name}' cannot be the name of a run's folder: received one that is empty or absolute, or "
+                f"contains '..', a backslash or a control character; use letters, digits, '-', '_', '+' and '.'"
             )
         return self
 
@@ -287,27 +292,27 @@ class Recipe(TomlTable):
         batch: int | None = None,
         seed: int = 0,
         weights: str | os.PathLike[str] | None = None,
-        **options: Any,
+        **options: object,
     ) -> "Recipe":
-        """A recipe with common defaults: Adam, its learning rate falling to 0 along a cosine, random crops and flips.
+        """A recipe with common defaults: Adam with a cosine schedule to 0, random crops and flips.
 
-        Images of one size are shifted by up to four pixels and mirrored, as is usual for CIFAR; digits are not
-        mirrored, and small ones are shifted by one pixel. Images of differing sizes are cropped as is usual for
+        Images of equal size are shifted by up to four pixels and mirrored, as is usual for CIFAR; digits are not
+        mirrored, and the 8x8 digits are shifted by one pixel. Images of different sizes are cropped as is usual for
         ImageNet. Without a data set and a folder, pass `data` to `train`.
 
         Args:
             model: an architecture.
-            method: what makes it binary: a name, or a `kbnn.methods.Method`, which is recorded by its name. By default
-                that of the weights, else "bireal".
-            dataset: a data set by name.
-            folder: a folder of images, one sub-folder per class, instead.
-            size: side of the square that the network sees, for images of differing sizes.
-            epochs: how long to train.
+            method: the binarization method: a name, or a `kbnn.methods.Method`, which is recorded by its name. By
+                default the method of the weights, or else "bireal".
+            dataset: name of a data set.
+            folder: instead of a data set, a folder of images with one sub-folder per class.
+            size: height and width of the network's input, for images of different sizes.
+            epochs: number of epochs.
             batch: images per step; 128 by default, fewer for small folders.
-            seed: of weights, order and augmentation.
-            weights: trained weights to start from, see `ModelSettings`; those that ship, and runs, bring their method
-                and options.
-            **options: the architecture's own.
+            seed: seed of weights, order and augmentation.
+            weights: trained weights to start from, see `ModelSettings`. Weights that ship and runs also define the
+                method and the options.
+            **options: options of the architecture.
 
         Raises:
             UsageError: a value is out of range, the method is not registered, or the weights are of another network.
@@ -316,7 +321,7 @@ class Recipe(TomlTable):
             >>> kbnn.training.Recipe.of("resnet20", weights="cifar10", folder="photos", size=32)
         """
         start, method, options = _starting(model, method, options, weights)
-        known: str = _method_name(method)
+        known = str(_method_name(method))
         return Recipe.parse(
             {
                 "name": "-".join(part for part in (model, known, dataset or _last_part(folder)) if part),
@@ -332,11 +337,11 @@ class Recipe(TomlTable):
         )
 
     @staticmethod
-    def parse(values: Mapping[str, Any]) -> "Recipe":
+    def parse(values: Mapping[str, object]) -> "Recipe":
         """A recipe from plain tables.
 
         Raises:
-            UsageError: a key is unknown (near ones are offered), missing, or has a wrong type or value.
+            UsageError: a key is unknown (close ones are suggested), missing, or has a wrong type or value.
         """
         return parse(Recipe, values)
 
@@ -353,15 +358,15 @@ class Recipe(TomlTable):
         """Writes the recipe as TOML, atomically."""
         files.write(path, tomli_w.dumps(self.tables()))
 
-    def tables(self) -> dict[str, Any]:
-        """The recipe as plain tables, without keys that are not set."""
+    def tables(self) -> Tables:
+        """The recipe as plain tables, without the keys that are None."""
         return self.model_dump(mode="json", exclude_none=True)
 
-    def changed(self, settings: Mapping[str, Any]) -> "Recipe":
-        """The recipe with some settings changed, each by its dotted key; stages count from 1.
+    def changed(self, settings: Mapping[str, object]) -> "Recipe":
+        """The recipe with some settings changed, each given by its dotted key; stages count from 1.
 
         Raises:
-            UsageError: as `parse`, or the recipe has no such stage.
+            UsageError: as for `parse`, or the recipe has no such stage.
 
         Example:
             >>> recipe.changed({"stage.1.epochs": 30, "data.batch": 64})
@@ -378,14 +383,14 @@ class Recipe(TomlTable):
         folder: str | os.PathLike[str] | None = None,
         size: int | None = None,
     ) -> "Recipe":
-        """The recipe on other images, or on its own at another size, augmented as `of` does."""
+        """The recipe for other images, or for its own images at another size, augmented as in `of`."""
         if dataset is None and folder is None:
             dataset, folder = self.data.name, self.data.folder
         data = {**self.data.feeding(), **_source(dataset, folder), **_augmentation(dataset, folder, size)}
         return Recipe.parse({**self.tables(), "data": data})
 
     def shortened(self, epochs: int | None) -> "Recipe":
-        """The recipe with so many epochs in all, shared among its stages in proportion; schedules shrink with them.
+        """The recipe with a total of `epochs`, divided among its stages in proportion; schedules shrink accordingly.
 
         Raises:
             UsageError: fewer epochs than stages.
@@ -393,7 +398,9 @@ class Recipe(TomlTable):
         if epochs is None or epochs == self.epochs:
             return self
         if epochs < len(self.stage):
-            raise UsageError(f"recipe '{self.name}' has {len(self.stage)} stages: received {epochs} epochs, give more")
+            raise UsageError(
+                f"recipe '{self.name}' has {len(self.stage)} stages: received {epochs} epochs, give at least one each"
+            )
         left, planned, stages = epochs, self.epochs, []
         for place, stage in enumerate(self.stage):
             following = len(self.stage) - place - 1
@@ -403,15 +410,15 @@ class Recipe(TomlTable):
         return self.model_copy(update={"stage": tuple(stages)})
 
     def without_figures(self) -> "Recipe":
-        """The recipe without what decides nothing: the paper's figures, and where they are printed."""
+        """The recipe without the fields that do not affect training: the paper's figures and their source."""
         return self.model_copy(update={"source": None, "table": (), "paper": None, "paper_top5": None})
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Tables:
         """Every setting by its dotted key; stages count from 1."""
         return dict(_flat(self.tables()))
 
     def differences(self, other: "Recipe") -> list[str]:
-        """The settings in which another recipe differs, as `key: this -> other`."""
+        """The settings that differ in another recipe, as `key: this -> other`."""
         mine, theirs = self.settings(), other.settings()
         keys = [*mine, *(key for key in theirs if key not in mine)]
         return [f"{key}: {mine.get(key)} -> {theirs.get(key)}" for key in keys if mine.get(key) != theirs.get(key)]
@@ -422,7 +429,7 @@ class Recipe(TomlTable):
         return sum(stage.epochs for stage in self.stage)
 
 
-def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_toml(path: str | os.PathLike[str]) -> Tables:
     """The tables of a TOML file.
 
     Raises:
@@ -432,11 +439,11 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UsageError(f"cannot read recipe '{path}': {reason}; give a TOML file of a recipe") from error
+        raise UsageError(f"cannot read recipe '{path}': {reason}; give the TOML file of a recipe") from error
 
 
-def parse_value(text: str) -> Any:
-    """A setting from the command line: a TOML value, or the text itself."""
+def parse_value(text: str) -> object:
+    """Parses a setting from the command line: a TOML value, or else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -454,14 +461,14 @@ def _source(dataset: str | None, folder: str | os.PathLike[str] | None) -> dict[
 
 
 def _starting(
-    model: str, method: Any, options: dict[str, Any], weights: str | os.PathLike[str] | None
-) -> tuple[dict[str, str], Any, dict[str, Any]]:
-    """What a recipe says of the weights to start from, and the method and the options of the network."""
+    model: str, method: "str | Method | None", options: Tables, weights: str | os.PathLike[str] | None
+) -> "tuple[dict[str, str], str | Method, Tables]":
+    """The recipe's setting of the weights to start from, and the method and the options of the network."""
     if weights is None:
         return {}, method or METHOD, options
-    origin, where = source_of(model, weights, None if method is None else _method_name(method))
+    origin, where = source_of(model, weights, None if method is None else str(_method_name(method)))
     if origin is not None and origin.name != model:
-        raise UsageError(f"weights '{weights}' are of {origin.name}: received model '{model}', give {origin.name}")
+        raise UsageError(f"weights '{weights}' are for {origin.name}: received model '{model}', give {origin.name}")
     if origin is None:
         return {"weights": where}, method or METHOD, options
     return {"weights": where}, method or origin.method, {**origin.options, **options}
@@ -470,7 +477,7 @@ def _starting(
 def source_of(
     model: str | None, weights: str | os.PathLike[str], method: str | None = None
 ) -> tuple[ModelSettings | None, str]:
-    """The network of weights that ship or of a run (None where a file does not say), and where the weights are.
+    """The network that weights belong to (None if a file does not record it), and their name or path.
 
     Raises:
         UsageError: there are no such weights.
@@ -487,9 +494,9 @@ def source_of(
     return (Recipe.read(config).model if config.is_file() else None), str(path.absolute())
 
 
-def _augmentation(dataset: str | None, folder: str | os.PathLike[str] | None, size: int | None) -> dict[str, Any]:
+def _augmentation(dataset: str | None, folder: str | os.PathLike[str] | None, size: int | None) -> Tables:
     if dataset is None and folder is None and size is None:
-        # Nothing is known about data that is passed to `train`.
+        # Data that is passed to `train` is not known yet.
         return {}
     if dataset == "digits" and size is None:
         return {"pad": 1}
@@ -500,9 +507,9 @@ def _augmentation(dataset: str | None, folder: str | os.PathLike[str] | None, si
     return {"resize": round(side * 8 / 7), "size": side, "flip": flip}
 
 
-def _set(tables: dict[str, Any], key: str, value: Any) -> None:
+def _set(tables: Tables, key: str, value: object) -> None:
     *path, last = key.split(".")
-    table: Any = tables
+    table: object = tables
     for part in path:
         table = _step(table, part, key)
     if not isinstance(table, dict):
@@ -510,10 +517,10 @@ def _set(tables: dict[str, Any], key: str, value: Any) -> None:
     table[last] = copy.deepcopy(value)
 
 
-def _step(table: Any, part: str, key: str) -> Any:
+def _step(table: object, part: str, key: str) -> object:
     if isinstance(table, list):
         if not part.isdigit() or not 1 <= int(part) <= len(table):
-            raise UsageError(f"cannot set '{key}': received stage '{part}', the recipe has stages 1 to {len(table)}")
+            raise UsageError(f"cannot set '{key}': received stage '{part}', but the stages are 1 to {len(table)}")
         return table[int(part) - 1]
     if not isinstance(table, dict):
         raise _no_key(key)
@@ -521,10 +528,10 @@ def _step(table: Any, part: str, key: str) -> Any:
 
 
 def _no_key(key: str) -> UsageError:
-    return UsageError(f"cannot set '{key}': it names no key of a recipe, such as stage.1.epochs or data.batch")
+    return UsageError(f"cannot set '{key}': it is not a key of a recipe, such as stage.1.epochs or data.batch")
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
         items = [(key, item) for key, item in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], dict):
@@ -539,11 +546,11 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 Kind = TypeVar("Kind", bound=TomlTable)
 
 
-def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """A validated table from plain ones.
+def parse(kind: type[Kind], values: Mapping[str, object]) -> Kind:
+    """Validates plain tables as a recipe or a grid.
 
     Raises:
-        UsageError: a key is unknown (near ones are offered), missing, or has a wrong type or value.
+        UsageError: a key is unknown (close ones are suggested), missing, or has a wrong type or value.
     """
     try:
         return kind.model_validate(values)
@@ -552,7 +559,7 @@ def parse(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 
 def _explain(kind: type[TomlTable], error: ValidationError) -> str:
-    # A misspelt key is also reported as missing; the misspelling is the better message.
+    # A misspelt key also makes the right key missing: report the misspelling.
     first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     place, wrong, reason = first["loc"], first["type"], first["msg"].removeprefix("Value error, ")
     key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in place)
@@ -575,7 +582,7 @@ def _table(kind: type[TomlTable], path: list[str]) -> type[TomlTable]:
     return kind
 
 
-def _tables_in(annotation: Any) -> Iterator[type[TomlTable]]:
+def _tables_in(annotation: object) -> Iterator[type[TomlTable]]:
     if isinstance(annotation, type) and issubclass(annotation, TomlTable):
         yield annotation
     for argument in typing.get_args(annotation):

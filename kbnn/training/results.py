@@ -1,4 +1,4 @@
-"""Accuracy on the held-out test set, and how a run ended, compared with the paper."""
+"""Accuracy on the test set, and the result of a run compared with the paper."""
 
 import dataclasses
 import json
@@ -39,13 +39,13 @@ def _accuracies(top1: float, top5: float | None) -> str:
 
 
 def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluation:
-    """Evaluates a model that returns logits on the test split, in float32: that is what is deployed.
+    """Evaluates a model that returns logits on the test split, in float32, as it is deployed.
 
-    A model that was trained under mixed precision is rebuilt for it, with the same weights.
+    A model that was trained under mixed precision is rebuilt in float32 with the same weights.
 
     Raises:
-        UsageError: the model's input or its number of classes is not the data set's.
-        KbnnError: a subclassed model computes in another type, so that it cannot be rebuilt.
+        UsageError: the model's input shape or number of classes is not the data set's.
+        KbnnError: a subclassed model computes in another type and cannot be rebuilt.
     """
     if model.input_shape[1:] != data.input_shape or model.output_shape[-1] != len(data.classes):
         raise UsageError(
@@ -55,17 +55,17 @@ def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluati
     learner = Learner(in_float32(model))
     learner.compile()
     learner.evaluate(data.batches(data.test, batch), verbose=0)
-    # Sums are exact where float32 quotients are not.
+    # Divided in Python, because quotients in float32 are rounded.
     means = {metric.name: float(metric.total) / float(metric.count) for metric in learner.metrics}
     return Evaluation(data.name, data.test.size, means["accuracy"], means["loss"], means.get("top5"))
 
 
 @dataclass(frozen=True)
 class Result(tables.Shown):
-    """Accuracies on the test set: of the last epoch, of the one that validated best, and the paper's.
+    """Accuracies on the test set: of the last epoch, of the epoch with the best validation accuracy, and the paper's.
 
-    `changes` are the settings that differ from those of the shipped recipe of that name; `top5` is None with five
-    classes or fewer.
+    `changes` are the settings that differ from the shipped recipe of the same name; `top5` is None with five classes or
+    fewer.
     """
 
     run: str
@@ -88,7 +88,7 @@ class Result(tables.Shown):
         lines = [
             f"{self.run}: {self.recipe}, {self.epochs} epochs",
             str(Evaluation(self.dataset, self.samples, self.top1, self.loss, self.top5))
-            + (f"; of the epoch that validated best: {best}" if best else ""),
+            + (f"; epoch with the best validation accuracy: {best}" if best else ""),
         ]
         if self.paper is not None:
             away = 100 * self.top1 - self.paper
@@ -125,7 +125,7 @@ def conclude(run: Run, data: Dataset) -> Result:
 
 
 def _best(run: Run, data: Dataset, last: Evaluation) -> Evaluation | None:
-    """The evaluation of the epoch that validated best, which may be the last one."""
+    """The evaluation of the epoch with the best validation accuracy, which may be the last one."""
     if not run.has("best"):
         return None
     history = run.history()
@@ -140,10 +140,10 @@ def has_result(run: Run) -> bool:
 
 
 def result(run: Run) -> Result:
-    """How a finished run ended.
+    """The result of a finished run.
 
     Raises:
-        KbnnError: it has not finished, or the file is damaged.
+        KbnnError: the run has not finished, or the file is damaged.
     """
     path = run.folder / _FILE
     if not has_result(run):
@@ -153,6 +153,4 @@ def result(run: Run) -> Result:
         # The folder may have been moved since.
         return Result(**{**values, "run": str(run.folder), "changes": tuple(values.get("changes", ()))})
     except (ValueError, TypeError, AttributeError) as error:
-        raise KbnnError(
-            f"'{path}' is damaged ({error}): remove it and resume the run, which writes it again"
-        ) from error
+        raise KbnnError(f"'{path}' is damaged ({error}): remove it and resume the run to write it again") from error

@@ -1,8 +1,8 @@
-"""A run is a folder.
+"""The folder of a training run.
 
-`config.toml` (the recipe), `dataset.json` (which images), `history.csv`, `checkpoints/`, `model.keras` (of the last
-epoch), `best.keras` (of the epoch that validated best), `logs/` (TensorBoard's) and, when it has finished,
-`result.json`.
+It holds `config.toml` (the recipe), `dataset.json` (a fingerprint of the images), `history.csv`, `checkpoints/`,
+`model.keras` (last epoch), `best.keras` (best validation accuracy), `logs/` (for TensorBoard) and, once the run has
+finished, `result.json`.
 """
 
 import csv
@@ -36,7 +36,7 @@ class ChangedDataError(UsageError):
 
 @dataclass(frozen=True)
 class Run(tables.Shown):
-    """The folder of a training run, and what is in it."""
+    """The folder of a training run, and its content."""
 
     folder: Path
     recipe: Recipe
@@ -65,11 +65,11 @@ class Run(tables.Shown):
         """A run that will be written to a new or empty folder.
 
         Raises:
-            UsageError: the folder holds something already.
+            UsageError: the folder is not empty.
         """
         path = Path(folder)
         if (path / _CONFIG).exists():
-            raise UsageError(f"run '{path}' exists already: resume it or choose another output folder")
+            raise UsageError(f"run '{path}' already exists: resume it or choose another output folder")
         if path.exists() and (not path.is_dir() or not all(map(files.is_leftover, path.iterdir()))):
             raise UsageError(f"'{path}' exists and is not a run: choose another output folder")
         return Run(path, recipe)
@@ -100,18 +100,18 @@ class Run(tables.Shown):
         return self.folder / "logs"
 
     def start(self, data: datasets.Dataset) -> None:
-        """Makes the folder a run on this data; a run that exists stays as it is."""
+        """Writes the recipe and the data's fingerprint, unless the run exists already."""
         if not Run.exists(self.folder):
             self.recipe.write(self.folder / _CONFIG)
         if self.fingerprint() is None:
             files.write(self.folder / _DATASET, json.dumps(dataclasses.asdict(data.fingerprint()), indent=2) + "\n")
 
     def has(self, which: str) -> bool:
-        """Whether there is a `model` or a `best` to load."""
+        """Whether the file of `model` or `best` exists."""
         return (self.folder / f"{which}.keras").is_file()
 
     def model(self, which: str = "model") -> tf.keras.Model:
-        """The trained model of the last finished epoch, or (`best`) of the one that validated best.
+        """The model of the last finished epoch, or with `best`, of the epoch with the best validation accuracy.
 
         Raises:
             KbnnError: no epoch has finished, or the file is damaged.
@@ -128,7 +128,7 @@ class Run(tables.Shown):
             model.save(temporary)
 
     def keep_as_best(self) -> None:
-        """Makes `model.keras` also `best.keras`, on the same place of the disk where the file system can."""
+        """Copies `model.keras` to `best.keras`, as a hard link if the file system supports it."""
         with files.replacing(self.folder / "best.keras") as temporary:
             try:
                 os.link(self.folder / "model.keras", temporary)
@@ -139,14 +139,14 @@ class Run(tables.Shown):
         """The data set that the run trains on.
 
         Raises:
-            UsageError: its data was given in Python, or the images are not those that it was trained on.
+            UsageError: the data was passed in Python, or the images are not those that the run was trained on.
         """
         data = load_data(self.recipe.data, data_dir)
         self.check_data(data)
         return data
 
     def fingerprint(self) -> Fingerprint | None:
-        """Which images the run was trained on; None before it starts, and for runs of version 0.1.
+        """The fingerprint of the run's images; None before the run starts, and for runs of version 0.1.
 
         Raises:
             KbnnError: the file is damaged.
@@ -161,10 +161,10 @@ class Run(tables.Shown):
             raise KbnnError(f"'{path}' is damaged ({error}): restore it, or start a new run") from error
 
     def check_data(self, data: datasets.Dataset) -> None:
-        """Makes sure that a data set has the images that the run was trained on.
+        """Checks that a data set has the images that the run was trained on.
 
         Raises:
-            UsageError: it does not; the difference is named.
+            UsageError: it does not; the message names the difference.
         """
         known = self.fingerprint()
         difference = None if known is None else known.difference(data.fingerprint())
@@ -201,7 +201,7 @@ class Run(tables.Shown):
         files.write(self.folder / _HISTORY, text.getvalue())
 
     def remove_leftovers(self) -> None:
-        """Removes what killed processes left of files that they were writing."""
+        """Removes temporary files that killed processes left behind."""
         files.remove_leftovers(self.folder)
         files.remove_leftovers(self.checkpoints)
 
@@ -216,7 +216,7 @@ def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = 
     """The data set that a recipe names.
 
     Raises:
-        UsageError: it names none.
+        UsageError: the recipe names none.
     """
     augmentation = settings.augmentation()
     transform = datasets.Transform(**augmentation) if augmentation else None
@@ -234,7 +234,7 @@ def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = 
     return datasets.load(settings.name, validation=settings.validation, data_dir=data_dir, transform=transform)
 
 
-def given_data(data: object, settings: DataSettings) -> datasets.Dataset:
-    """Data that is passed in Python, split and augmented as a recipe says; a `Dataset` is taken as it is."""
+def given_data(data: datasets.Given, settings: DataSettings) -> datasets.Dataset:
+    """A data set from data passed in Python, split and augmented as in a recipe; a `Dataset` is returned unchanged."""
     transform = datasets.Transform(**settings.augmentation())
     return datasets.of(data, validation=settings.validation, transform=transform)

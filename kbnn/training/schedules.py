@@ -1,13 +1,13 @@
-"""Schedules as Keras callbacks: what changes with the epoch besides the learning rate.
+"""Schedules other than the learning rate's, as Keras callbacks.
 
-Each sets its values when an epoch begins, from the epoch's number alone, so that a resumed training continues exactly
-like an uninterrupted one.
+Each sets its values at the beginning of an epoch, from the epoch's number alone, so that a resumed training continues
+exactly like an uninterrupted one.
 """
 
 import inspect
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -18,14 +18,14 @@ from kbnn.training.learner import require_built
 
 
 class Schedule(tf.keras.callbacks.Callback):
-    """Sets something at the beginning of each epoch.
+    """Sets values at the beginning of each epoch.
 
     Args:
-        epochs: E, length of the schedule; Keras's number of epochs when not given.
-        first: Keras's number of the first epoch, counted from 0.
+        epochs: E, length of the schedule; by default Keras's number of epochs.
+        first: Keras's number of the schedule's first epoch, counted from 0.
 
     Raises:
-        UsageError: E is under 1; the model is not built when training starts.
+        UsageError: E is less than 1, or the model is not built when training starts.
     """
 
     def __init__(self, epochs: int | None = None, first: int = 0) -> None:
@@ -35,10 +35,10 @@ class Schedule(tf.keras.callbacks.Callback):
         self.epochs = epochs
         self.first = first
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         require_built(self)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         epochs = self.epochs or self.params["epochs"] - self.first
         self.set((epoch - self.first) / epochs, epochs)
 
@@ -54,20 +54,20 @@ class QuantizerSchedule(Schedule):
     for progress e/E. It may take `epochs`, E, and settings of its own, such as `ede` of `EDESign`.
 
     Args:
-        epochs: E; Keras's number of epochs when not given.
-        first: Keras's number of the first epoch, counted from 0.
-        **settings: for the schedules that take them: `ede`, `beta`, `percentile`.
+        epochs: E; by default Keras's number of epochs.
+        first: Keras's number of the schedule's first epoch, counted from 0.
+        **settings: passed to the schedules that take them: `ede`, `beta`, `percentile`.
 
     Raises:
-        UsageError: E is under 1, or a quantizer refuses its setting.
+        UsageError: E is less than 1, or a quantizer rejects a setting.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.QuantizerSchedule(beta=(5.0, 10.0))])
     """
 
-    kind: ClassVar[type[Any]] = tf.Module
+    kind: ClassVar[type] = tf.Module
 
-    def __init__(self, epochs: int | None = None, first: int = 0, **settings: Any) -> None:
+    def __init__(self, epochs: int | None = None, first: int = 0, **settings: object) -> None:
         super().__init__(epochs, first)
         self.settings = settings
 
@@ -78,16 +78,16 @@ class QuantizerSchedule(Schedule):
             quantizer.schedule(progress, **{key: value for key, value in given.items() if key in taken})
 
     def check(self, model: tf.keras.Model) -> None:
-        """Makes sure that a quantizer of the model takes each setting.
+        """Checks that each setting is used by a quantizer of the model.
 
         Raises:
-            UsageError: none takes one of them; near names are offered.
+            UsageError: a setting is not used; close names are suggested.
         """
         parameters = (inspect.signature(quantizer.schedule).parameters for quantizer in scheduled(model))
         known = {name for taken in parameters for name in taken} - {"progress", "epochs"}
         for name in self.settings:
             if not known:
-                raise UsageError(f"no quantizer of '{model.name}' has a schedule: received '{name}', leave it out")
+                raise UsageError(f"no quantizer of '{model.name}' has a schedule: received '{name}', remove it")
             if name not in known:
                 raise unknown(f"setting of the quantizers of '{model.name}'", name, known)
 
@@ -98,15 +98,15 @@ class EDESchedule(QuantizerSchedule):
     t = Tmin·(Tmax/Tmin)^(e/E), k = max(1/t, 1) in epoch e of E.
 
     Args:
-        epochs: E; Keras's number of epochs when not given.
-        first: Keras's number of the first epoch, counted from 0.
+        epochs: E; by default Keras's number of epochs.
+        first: Keras's number of the schedule's first epoch, counted from 0.
         lowest: Tmin.
         highest: Tmax.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.EDESchedule()])
 
-    Source: Qin et al., IR-Net, 2020, equation 14; the values are the authors' code.
+    Source: Qin et al., IR-Net, 2020, equation 14; the default values are from the authors' code.
     """
 
     kind = quantizers.EDESign
@@ -116,15 +116,15 @@ class EDESchedule(QuantizerSchedule):
 
 
 class BetaSchedule(QuantizerSchedule):
-    """BNN+'s SignSwish: sets β of every `SignSwish` in the model that does not train it.
+    """BNN+'s SignSwish: sets β of every `SignSwish` in the model whose β is not trained.
 
     β = β₀·(β₁/β₀)^(e/(E - 1)) in epoch e of E, so that the last epoch has β₁.
 
     Args:
         begin: β₀.
         end: β₁.
-        epochs: E; Keras's number of epochs when not given.
-        first: Keras's number of the first epoch, counted from 0.
+        epochs: E; by default Keras's number of epochs.
+        first: Keras's number of the schedule's first epoch, counted from 0.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.BetaSchedule(5.0, 10.0)])
@@ -137,14 +137,14 @@ class BetaSchedule(QuantizerSchedule):
 
 
 class PercentileSchedule(QuantizerSchedule):
-    """SiMaN's clamp of magnitudes: sets the percentile of every `HalfHalf` in the model that has one.
+    """SiMaN's clamping of weights: sets the percentile of every `HalfHalf` in the model that has one.
 
     p = p₀·(1 - e/E) in epoch e of E.
 
     Args:
         begin: p₀.
-        epochs: E; Keras's number of epochs when not given.
-        first: Keras's number of the first epoch, counted from 0.
+        epochs: E; by default Keras's number of epochs.
+        first: Keras's number of the schedule's first epoch, counted from 0.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.PercentileSchedule()])
@@ -162,12 +162,12 @@ class RegularizationWarmup(Schedule):
     """A penalty that rises: λ of every kbnn regularizer in the model is λ·min((e + 1)/E, 1) in epoch e.
 
     Args:
-        epochs: E; Keras's number of epochs when not given.
-        first: Keras's number of the first epoch, counted from 0.
-        strength: λ; what each regularizer has when training begins, if not given.
+        epochs: E; by default Keras's number of epochs.
+        first: Keras's number of the schedule's first epoch, counted from 0.
+        strength: λ; by default each regularizer's own strength when training begins.
 
     Raises:
-        UsageError: E is under 1.
+        UsageError: E is less than 1.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.RegularizationWarmup(10)])
@@ -178,11 +178,11 @@ class RegularizationWarmup(Schedule):
     def __init__(self, epochs: int | None = None, first: int = 0, strength: float | None = None) -> None:
         super().__init__(epochs, first)
         self.strength = strength
-        # The λ that each penalty is to reach. A second `fit` finds them risen in part, and keeps the first one's.
+        # The λ that each penalty shall reach. A second `fit`, which may find a partly risen λ, keeps the first one's.
         self._targets: weakref.WeakKeyDictionary[AdjustablePenalty, float] = weakref.WeakKeyDictionary()
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # Penalties have their strength before the model has variables.
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        # Does not require a built model: penalties have their strength from the beginning.
         for penalty in penalties(self.model):
             self._targets.setdefault(
                 penalty, float(penalty.strength.numpy()) if self.strength is None else self.strength
@@ -193,14 +193,20 @@ class RegularizationWarmup(Schedule):
             penalty.strength.assign(strength * min(progress + 1 / epochs, 1.0))
 
 
-def scheduled(model: tf.keras.Model, kind: type = object) -> Iterator[Any]:
-    """The quantizers of a kind that have a schedule, however deep in the model."""
-    found: Iterable[Any] = structure.layers(model)
+class Scheduled(Protocol):
+    """A quantizer with a schedule."""
+
+    schedule: Callable[..., None]
+
+
+def scheduled(model: tf.keras.Model, kind: type = object) -> Iterator[Scheduled]:
+    """The quantizers of a kind that have a schedule, at any depth of the model."""
+    found: Iterable[Scheduled] = structure.layers(model)
     return (part for part in found if callable(getattr(part, "schedule", None)) and isinstance(part, kind))
 
 
 def penalties(model: tf.keras.Model) -> list[AdjustablePenalty]:
-    """The penalties of a model's layers whose strength can be set, each once."""
+    """The distinct penalties of a model's layers whose strength can be changed."""
     holders = [
         getattr(layer, name, None)
         for layer in structure.layers(model)

@@ -1,4 +1,4 @@
-"""Training from a recipe: `Learner.fit` with kbnn's callbacks, in a run that can be resumed."""
+"""Trains a recipe: `Learner.fit` with kbnn's callbacks, in a run that can be resumed."""
 
 import contextlib
 import os
@@ -7,12 +7,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
 from kbnn import files, regularizers, structure, weights
-from kbnn.datasets import Dataset
+from kbnn.datasets import Dataset, Given
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training import results
 from kbnn.training.callbacks import BatchNormRetraining, FlipRatio
@@ -22,7 +21,7 @@ from kbnn.training.keeper import Interruption, Keeper
 from kbnn.training.learner import DivergenceError, Learner
 from kbnn.training.networks import check, network
 from kbnn.training.optimizers import optimizer
-from kbnn.training.progress import Plan, Progress
+from kbnn.training.progress import Progress, TrainingPlan
 from kbnn.training.recipe import Recipe, Stage
 from kbnn.training.run import Run, given_data, load_data
 from kbnn.training.schedules import QuantizerSchedule, RegularizationWarmup, penalties
@@ -30,7 +29,7 @@ from kbnn.training.schedules import QuantizerSchedule, RegularizationWarmup, pen
 Callbacks = Sequence[tf.keras.callbacks.Callback]
 
 _VALIDATION_BATCH = 500
-# Histograms of all weights in TensorBoard's logs over a whole run, so that long runs stay small.
+# How often a run logs histograms of all weights to TensorBoard, so that the logs of long runs stay small.
 _HISTOGRAMS = 20
 
 
@@ -38,73 +37,77 @@ def train(
     recipe: Recipe,
     output: str | os.PathLike[str] | None = None,
     *,
-    data: Any = None,
+    data: Given | None = None,
     resume: bool = False,
     data_dir: str | os.PathLike[str] | None = None,
     callbacks: Callbacks = (),
     strategy: tf.distribute.Strategy | None = None,
     quiet: bool = False,
 ) -> Run:
-    """Trains the recipe's network and leaves a run in the folder `output`.
+    """Trains the recipe's network and writes a run to the folder `output`.
 
-    After each epoch the state (weights, optimizer, random generators, position) is a checkpoint, `history.csv` has one
-    more row, `model.keras` is the model so far and `best.keras` the one that validated best. Each is on the disk before
-    it replaces the one before, so that an interruption at any moment, a power cut too, loses at most the epoch under
-    way; SIGTERM and Ctrl-C lose nothing. On the same machine, a resumed run continues bit for bit as if it had not been
-    interrupted. A new run that fails before anything is saved leaves nothing behind.
+    After each epoch, the state (weights, optimizer, random generators, position) is saved as a checkpoint,
+    `history.csv` gets another row, and `model.keras` and `best.keras` hold the latest model and the one with the best
+    validation accuracy. Every file is flushed to disk before it replaces the previous one, so an interruption at any
+    time, even a power cut, loses at most the current epoch; SIGTERM and Ctrl-C lose nothing. On the same machine, a
+    resumed run continues bit for bit as if it had not been interrupted. A new run that fails before anything is saved
+    leaves nothing behind.
 
     Args:
         recipe: what to train.
-        output: folder of the run; new, empty, or with `resume` one of the same recipe. `runs/NAME` by default.
-        data: instead of the recipe's: a `kbnn.datasets.Dataset`, a pair of NumPy arrays, a `tf.data.Dataset`, or a
+        output: folder of the run: new, empty, or with `resume`, a run of the same recipe. `runs/NAME` by default.
+        data: replaces the recipe's data: a `kbnn.datasets.Dataset`, a pair of NumPy arrays, a `tf.data.Dataset`, or a
             dictionary of these, see `kbnn.datasets.of`.
-        resume: continue a run that was interrupted; a run that does not exist yet is started.
+        resume: continue an interrupted run; a run that does not exist yet is started.
         data_dir: where tensorflow-datasets keeps its prepared data.
         callbacks: further Keras callbacks; epochs count from 0 through all stages.
-        strategy: of `tf.distribute`, for several devices or machines; they share each batch, batch normalization
-            takes the statistics of all of it, and one of them writes the run.
-        quiet: whether nothing is printed on stderr.
+        strategy: a `tf.distribute` strategy for several devices or machines. They split each batch, batch normalization
+            uses the statistics of the whole batch, and one of them writes the run.
+        quiet: print nothing on stderr.
 
     Raises:
         UsageError: the folder is in use, another process trains the run, or it is resumed with other settings or data.
-        DivergenceError: the loss is not finite; step, layer and the last good checkpoint are named.
-        InterruptedRunError: SIGTERM or Ctrl-C came; the run is saved.
-        KbnnError: the data set is absent, or the folder cannot be written or is incomplete.
+        DivergenceError: the loss is not finite; the message names the step, the layer and the last good checkpoint.
+        InterruptedRunError: SIGTERM or Ctrl-C was received; the run is saved.
+        KbnnError: the data set is not available, or the folder cannot be written or is incomplete.
 
     Example:
         >>> run = kbnn.training.train(kbnn.training.Recipe.of("tiny", "bireal", "digits"), "runs/digits")
         >>> run = kbnn.training.train(kbnn.training.Recipe.of("tiny", "bireal"), data=(images, labels))
     """
     strategy = strategy or tf.distribute.get_strategy()
-    chief = is_chief(strategy)
     folder = Path("runs") / recipe.name if output is None else Path(output)
-    run = _run(recipe, folder, resume) if chief else Run(folder, recipe)
+    run = _run(recipe, folder, resume) if is_chief(strategy) else Run(folder, recipe)
     if results.has_result(run):
         return run
     check(recipe)
     found = load_data(recipe.data, data_dir) if data is None else given_data(data, recipe.data)
     run.check_data(found)
+    position = _train(run, found, strategy, callbacks, quiet)
+    if is_chief(strategy):
+        results.conclude(run, found)
+        finish(run.checkpoints, position)
+    return run
+
+
+def _train(run: Run, data: Dataset, strategy: tf.distribute.Strategy, callbacks: Callbacks, quiet: bool) -> Position:
+    """Trains a run that no other process trains, and returns the position reached."""
     with (
         Interruption() as interruption,
         _writable(run, strategy) as written,
         files.held(written.folder),
-        _removed_if_in_vain(written),
-        Progress(recipe.epochs) as progress,
+        _removed_if_nothing_was_saved(written),
+        Progress(run.recipe.epochs) as progress,
     ):
-        shown = chief and not quiet
-        session = Session(written, found, strategy, interruption, callbacks, progress if shown else None)
-        position = session.train()
-    if chief:
-        results.conclude(run, found)
-        finish(run.checkpoints, position)
-    return run
+        shown = progress if is_chief(strategy) and not quiet else None
+        return Session(written, data, strategy, interruption, callbacks, shown).train()
 
 
 @dataclass(frozen=True)
 class Session:
     """The training of a run.
 
-    `run` is what to write to: the run itself, or a scratch folder where another process writes the run.
+    `run` is the run to write: in a process that does not write the actual run, a scratch copy of it.
     """
 
     run: Run
@@ -124,7 +127,7 @@ class Session:
         return self.data.steps(self.batch)
 
     def train(self) -> Position:
-        """Trains all stages from the last checkpoint on, and returns the position reached."""
+        """Trains all stages, starting from the last checkpoint, and returns the position reached."""
         self.run.remove_leftovers()
         checkpoint = latest(self.run.checkpoints)
         position = checkpoint.position if checkpoint else Position()
@@ -146,7 +149,7 @@ class Session:
 
     def _announce(self, progress: Progress, model: tf.keras.Model, position: Position) -> None:
         if not position.total:
-            progress.say(Plan.of(self.run.recipe, self.data, model, self.batch))
+            progress.say(TrainingPlan.of(self.run.recipe, self.data, model, self.batch))
         elif position.epoch or position.step:
             progress.say(f"resuming after step {position.total}, in epoch {position.total // self.steps + 1}")
 
@@ -154,21 +157,21 @@ class Session:
         """Trains a stage's network to the end of the stage, and returns the position reached.
 
         Args:
-            network: built in the scope of the strategy.
+            network: the stage's network, built in the scope of the strategy.
             position: where to start.
-            checkpoint: of that position, if it is not the beginning of the stage.
+            checkpoint: the checkpoint of that position, unless it is the beginning of the stage.
         """
         recipe, steps = self.run.recipe, self.steps
         stage = recipe.stage[position.stage]
         if stage.patience and not self.data.validation.size:
-            raise UsageError(f"patience={stage.patience} needs images to validate on: received data.validation=0")
+            raise UsageError(f"patience={stage.patience} needs validation images: received data.validation=0")
         callbacks = _callbacks(network, stage, first=position.total // steps - position.epoch)
         with self.strategy.scope():
             learner = _learner(network, stage, self.data)
             learner.compile(optimizer(stage, steps), steps_per_execution=min(recipe.steps_per_execution, steps))
-            # As Keras does when it loads a model: a step that finds all its variables is traced once, not twice.
+            # As Keras does when it loads a model: with all variables in place, the step is traced only once.
             learner.optimizer._create_all_weights(learner.trainable_variables)
-        # Only now that nothing is left to refuse is there a run.
+        # The run's folder is written only after all checks have passed.
         self.run.start(self.data)
         if self.progress is not None:
             self._announce(self.progress, network, position)
@@ -185,10 +188,10 @@ class Session:
         return keeper.position
 
     def _fit(self, learner: Learner, keeper: Keeper, callbacks: Callbacks) -> None:
-        """Trains to the end of the stage; only to the end of the epoch, if it starts in the middle of one."""
+        """Trains to the end of the stage, or to the end of the epoch if training resumes within an epoch."""
         recipe, begin = self.run.recipe, keeper.position
         steps, stage = keeper.steps, recipe.stage[keeper.position.stage]
-        # Epochs count on from stage to stage. The rest of an epoch is a fit of its own, being shorter.
+        # Epochs are numbered through all stages. The rest of an interrupted epoch is a separate, shorter fit.
         epoch = begin.total // steps
         try:
             learner.fit(
@@ -205,7 +208,7 @@ class Session:
             remedy = f"{self._kept()}; start a new run with a lower learning rate"
             raise DivergenceError(step, error.origin, remedy, (step - 1) // steps + 1) from error
         except (tf.errors.OutOfRangeError, tf.errors.ResourceExhaustedError, OSError) as error:
-            # TensorBoard's logs on a full disk, or a network that does not fit into memory.
+            # The disk is full when TensorBoard writes its logs, or the network does not fit into memory.
             reason = " ".join(str(error).split())[:300]
             raise KbnnError(
                 f"run '{self.run.folder}' stopped after step {keeper.position.total} ({reason}): {self._kept()}; "
@@ -220,7 +223,7 @@ class Session:
 
 
 def _learner(network: tf.keras.Model, stage: Stage, data: Dataset) -> Learner:
-    """A stage's network with its losses: label smoothing, weight decay and a teacher."""
+    """A learner for a stage's network, with the stage's label smoothing, weight decay and teacher."""
     if stage.weight_decay:
         regularizers.add_weight_decay(network, stage.weight_decay, _not_decayed(network, stage))
     if stage.distillation is None:
@@ -236,7 +239,7 @@ def _learner(network: tf.keras.Model, stage: Stage, data: Dataset) -> Learner:
 
 
 def _not_decayed(network: tf.keras.Model, stage: Stage) -> list[tf.Variable]:
-    """The weights that a stage's weight decay leaves out."""
+    """The weights that a stage excludes from weight decay."""
     if stage.decay == "all":
         return []
     if stage.decay == "convolutions":
@@ -247,7 +250,7 @@ def _not_decayed(network: tf.keras.Model, stage: Stage) -> list[tf.Variable]:
 def _teacher(path: str, data: Dataset) -> tf.keras.Model:
     teacher = weights.load_source(path)
     if not isinstance(teacher, tf.keras.Model):
-        raise UsageError(f"a teacher is a run or a .keras file: received '{path}'")
+        raise UsageError(f"a teacher must be a run or a .keras file: received '{path}'")
     if teacher.input_shape[1:] != data.input_shape or teacher.output_shape[-1] != len(data.classes):
         raise UsageError(
             f"teacher '{path}' does not fit data set '{data.name}': received input {teacher.input_shape[1:]} and "
@@ -269,16 +272,17 @@ def _callbacks(network: tf.keras.Model, stage: Stage, first: int) -> list[tf.ker
 
 
 def _tensorboard(run: Run, histograms: bool) -> tf.keras.callbacks.Callback:
-    """Scalars of each epoch, and now and then histograms of all weights.
+    """Logs scalars in every epoch, and optionally histograms of all weights in some of them.
 
-    Histograms read every variable: where statistics are summed over workers, all of them would have to.
+    Histograms read every variable. With several workers, reading a summed statistic needs all of them, so there they
+    are turned off.
     """
     frequency = -(-run.recipe.epochs // _HISTOGRAMS) if histograms else 0
     return tf.keras.callbacks.TensorBoard(run.logs, histogram_freq=frequency, write_graph=False, profile_batch=0)
 
 
 def _restore(state: TrainingState, checkpoint: Checkpoint, network: tf.keras.Model) -> None:
-    """Returns to a checkpoint; penalties keep the strength of the recipe, which a warm-up starts from."""
+    """Restores a checkpoint; penalties keep the recipe's strength, from which a warm-up starts."""
     strengths = [(penalty.strength, float(penalty.strength.numpy())) for penalty in penalties(network)]
     state.restore(checkpoint)
     for variable, strength in strengths:
@@ -286,19 +290,19 @@ def _restore(state: TrainingState, checkpoint: Checkpoint, network: tf.keras.Mod
 
 
 def _check_whole(run: Run, epochs: int) -> None:
-    """Refuses to resume from a checkpoint after so many epochs if the history has others."""
+    """Raises KbnnError if the history does not match a checkpoint after `epochs` epochs."""
     rows = len(run.history())
     # An epoch's row is written before its checkpoint, and the newest checkpoint may be damaged.
     if not epochs <= rows <= epochs + 2 or (not epochs and rows > 1):
         raise KbnnError(
-            f"run '{run.folder}' is incomplete: its last checkpoint is of epoch {epochs}, its history of epoch "
-            f"{rows}; restore what was removed, or start a new run"
+            f"run '{run.folder}' is incomplete: its last checkpoint is from epoch {epochs}, its history ends at epoch "
+            f"{rows}; restore the missing files, or start a new run"
         )
 
 
 @contextlib.contextmanager
-def _removed_if_in_vain(run: Run) -> Iterator[None]:
-    """Removes a new run's folder when an error comes before there is anything to resume from."""
+def _removed_if_nothing_was_saved(run: Run) -> Iterator[None]:
+    """Removes a new run's folder if an error occurs before there is anything to resume from."""
     is_new = not Run.exists(run.folder)
     try:
         yield
@@ -310,7 +314,7 @@ def _removed_if_in_vain(run: Run) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
-    """The run, or a scratch copy of what workers read who take part in saving but do not write the run."""
+    """Yields the run, or in workers that do not write it, a scratch copy: they take part in saving, too."""
     if is_chief(strategy):
         yield run
         return

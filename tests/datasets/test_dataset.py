@@ -115,7 +115,7 @@ def test_a_batch_that_workers_cannot_share():
 
 
 @pytest.mark.parametrize(
-    ("transform", "message"), [(Transform(), "choose one"), (Transform(size=4, pad=1), "give resize instead of pad")]
+    ("transform", "message"), [(Transform(), "choose a size"), (Transform(size=4, pad=1), "give resize instead of pad")]
 )
 def test_what_images_of_differing_sizes_need(transform: Transform, message: str):
     with pytest.raises(UsageError, match=message):

@@ -140,7 +140,7 @@ def test_what_is_left_out_is_counted(photos: Path, tmp_path: Path):
     data = load_folder(photos, transform=SMALL)
     assert data.train.size + data.validation.size + data.test.size == 42
     assert data.summary.endswith(
-        "left out: 1 broken links, 3 hidden, 1 links to a folder that is read already, 1 of the operating system, "
+        "left out: 1 broken links, 3 hidden, 1 links to a folder that was already read, 1 of the operating system, "
         "1 outside of the class folders"
     )
 
@@ -365,6 +365,6 @@ def test_the_fingerprint_tells_what_changed(photos: Path):
     assert before.difference(fingerprint()) == "class 'dark' is missing and class 'night' is new"
     (photos / "night").rename(photos / "dark")
     paint(photos / "light", 25, 201)
-    assert before.difference(fingerprint()) == "the images have changed, though not their numbers"
+    assert before.difference(fingerprint()) == "the images have changed, although their number has not"
     paint(photos / "light", 30, 201)
     assert before.difference(fingerprint()) == "class 'light' has 24 images instead of 20"

@@ -7,11 +7,11 @@ from kbnn import models, reproduction
 from kbnn.analysis import figures
 from kbnn.errors import UsageError
 
-COMPUTED = [table for table in reproduction.tables() if isinstance(table, reproduction.Analytic)]
+COMPUTED = [table for table in reproduction.tables() if isinstance(table, reproduction.AnalyticTable)]
 
 
 @pytest.mark.parametrize("table", COMPUTED, ids=lambda table: table.name)
-def test_every_computed_table_agrees_with_the_paper(table: reproduction.Analytic):
+def test_every_computed_table_agrees_with_the_paper(table: reproduction.AnalyticTable):
     comparison = table.compare(models.build)
     assert comparison.cells
     assert comparison.agrees, str(comparison)

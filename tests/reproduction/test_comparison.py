@@ -2,7 +2,7 @@
 
 import pytest
 
-from kbnn.reproduction import Cell, Comparison
+from kbnn.reproduction import Cell, TableComparison
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_deviation_is_relative_to_the_paper():
 
 def test_a_table_marks_what_is_off_and_counts_what_is_quoted():
     cells = (Cell("a", "x", 1.0, 1.0), Cell("b", "x", 1.0, 2.0), Cell("c", "x", 1.0, 9.0, None, "quoted"))
-    table = Comparison("t", "a paper", cells)
+    table = TableComparison("t", "a paper", cells)
     assert not table.agrees
     text = str(table)
     assert "1 of 2 cells within their tolerance, 1 quoted only" in text

@@ -3,11 +3,11 @@
 import pytest
 
 from kbnn import reproduction
-from kbnn.reproduction import Accuracy
+from kbnn.reproduction import TrainedTable
 from kbnn.training import catalog
 
 TABLES = {table.name: table for table in reproduction.tables()}
-TRAINED = [name for name, table in TABLES.items() if isinstance(table, Accuracy)]
+TRAINED = [name for name, table in TABLES.items() if isinstance(table, TrainedTable)]
 
 
 @pytest.mark.parametrize(("paper", "count"), [("bireal", 3), ("bnnplus", 3), ("mlbma", 6), ("presb", 5), ("siman", 3)])

@@ -184,7 +184,7 @@ def grid_tables(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"paper": {"a": 1.0, "c": 2.0}}, "paper has a figure for 'c', which is no combination of the axes"),
+        ({"paper": {"a": 1.0, "c": 2.0}}, "paper has a figure for 'c', which is not a combination of the axes"),
         ({"axis": [{"name": "seed", "valeus": {}}]}, "unknown key of a recipe: received 'axis.1.valeus'; did you mean"),
         ({"recipe": {"sead": 1}}, "unknown key of a recipe: received 'recipe.sead'; did you mean seed?"),
     ],

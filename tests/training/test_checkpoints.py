@@ -70,7 +70,9 @@ def test_a_damaged_one_is_skipped_with_a_warning(
     assert "step-10' is damaged" in caplog.text
     assert "resuming from 'step-5' instead" in caplog.text
     harm(tmp_path / "step-5" / name)
-    with pytest.raises(KbnnError, match=r"cannot resume: checkpoint '.*step-10' is damaged .*, and no other is intact"):
+    with pytest.raises(
+        KbnnError, match=r"cannot resume: checkpoint '.*step-10' is damaged .*, and there is no intact one"
+    ):
         latest(tmp_path)
 
 

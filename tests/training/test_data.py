@@ -12,7 +12,7 @@ import tensorflow as tf
 from kbnn import datasets
 from kbnn.datasets import Arrays, Dataset
 from kbnn.errors import UsageError
-from kbnn.training import DataSettings, Plan, Recipe, Run, result, train
+from kbnn.training import DataSettings, Recipe, Run, TrainingPlan, result, train
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -59,9 +59,12 @@ def test_a_tf_data_set_is_the_same_as_its_arrays(digits: Dataset, batch: int | N
         (np.zeros((4, 8, 8, 1)), "give a pair"),
         ((np.zeros((4, 8, 8, 1)), np.zeros(3, int)), r"received shapes \(4, 8, 8, 1\) and \(3,\)"),
         ((np.zeros((4, 8, 8, 1)), np.zeros(4)), "labels of type float64"),
-        ((np.full((4, 8, 8, 1), np.nan), np.zeros(4, int)), "NaN or infinite"),
-        ((np.zeros((4, 8, 8, 1)), np.array([0, 1, -1, 0])), "labels of 'train' count from 0: received -1"),
-        ({"test": (np.zeros((4, 8, 8, 1)), np.zeros(4, int))}, "data has splits 'train', 'validation' and 'test'"),
+        ((np.full((4, 8, 8, 1), np.nan), np.zeros(4, int)), "contain NaN or infinity"),
+        ((np.zeros((4, 8, 8, 1)), np.array([0, 1, -1, 0])), "labels of 'train' must count from 0: received -1"),
+        (
+            {"test": (np.zeros((4, 8, 8, 1)), np.zeros(4, int))},
+            "data needs the split 'train', and may have 'validation' and 'test'",
+        ),
         (tf.data.Dataset.range(3).repeat(), "endless"),
     ],
 )
@@ -82,7 +85,7 @@ def test_a_recipe_trains_on_arrays_and_resumes_on_the_same_only(digits: Dataset,
     with pytest.raises(UsageError, match="the recipe names no data"):
         run.dataset()
     (run.folder / "result.json").unlink()
-    with pytest.raises(UsageError, match="the images have changed, though not their numbers"):
+    with pytest.raises(UsageError, match="the images have changed, although their number has not"):
         train(recipe, run.folder, data=(255 - images, labels), resume=True, quiet=True)
     train(recipe, run.folder, data=(images, labels), resume=True, quiet=True)
 
@@ -126,7 +129,7 @@ def test_a_plan_says_what_will_be_trained(recipe: Recipe, digits: Dataset, netwo
     from kbnn import methods
 
     built = network("", methods.get("bireal"), input_shape=(8, 8, 1), classes=10)
-    printed = str(Plan.of(recipe, digits, built, 256))
+    printed = str(TrainingPlan.of(recipe, digits, built, 256))
     assert "3 epochs of 5 steps, batch 256" in printed
     assert "1,293 images to train on, 144 to validate, 360 to test" in printed
     assert "10: 0, 1, 2, 3, 4, 5, 6, 7, …" in printed

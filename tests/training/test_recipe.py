@@ -135,7 +135,7 @@ def test_changed_settings():
         ("stage.3.epochs", "cannot set 'stage.3.epochs': received stage '3', the recipe has stages 1 to 2"),
         ("stage.one.epochs", "received stage 'one'"),
         ("stage.1.epochz", "unknown key of a recipe: received 'stage.1.epochz'; did you mean epochs?"),
-        ("seed.x", "cannot set 'seed.x': it names no key of a recipe"),
+        ("seed.x", "cannot set 'seed.x': it is not a key of a recipe"),
         ("stage.1", "cannot set 'stage.1'"),
         ("modle.name", "unknown key of a recipe: received 'modle'; did you mean model?"),
     ],

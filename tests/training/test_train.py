@@ -115,7 +115,7 @@ def test_a_figure_of_the_paper_is_no_setting(finished: Run, recipe: Recipe):
 
 
 def test_a_run_is_not_overwritten(finished: Run, recipe: Recipe):
-    with pytest.raises(UsageError, match="exists already: resume it"):
+    with pytest.raises(UsageError, match="already exists: resume it"):
         train(recipe, finished.folder)
 
 
@@ -267,7 +267,7 @@ def unlimited() -> Iterator[None]:
 
 def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path, unlimited: None):
     output, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(KbnnError, match=r"step 5 is safe there, free space and resume it|File too large"):
+    with pytest.raises(KbnnError, match=r"the checkpoint of step 5 is intact, free space and resume|File too large"):
         train(recipe, output, callbacks=[filling(7, 1000)])
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert reached(output) == 5
