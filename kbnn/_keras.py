@@ -7,7 +7,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
@@ -120,12 +120,14 @@ def register_with_keras(*modules: str) -> None:
 
 
 def quiet_in_notebooks() -> None:
-    """Holds back what TensorFlow's native libraries print while it is imported, which a notebook would show in red."""
+    """Suppresses what TensorFlow's native libraries print on import, which a notebook would show in red."""
     if "ipykernel" not in sys.modules or "tensorflow" in sys.modules:
         return
 
     class Finder(importlib.abc.MetaPathFinder):
-        def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        def find_spec(
+            self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        ) -> importlib.machinery.ModuleSpec | None:
             if name != "tensorflow":
                 return None
             sys.meta_path.remove(self)

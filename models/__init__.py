@@ -1,4 +1,4 @@
-"""Networks by name: each is a plain `tf.keras.Model`.
+"""Networks by name. Each is a plain `tf.keras.Model`.
 
 >>> import kbnn
 >>> model = kbnn.models.build("resnet20", method="bireal")

@@ -1,4 +1,4 @@
-"""AlexNet with 1-bit convolutions and dense layers, as XNOR-Net and BNN+ have it."""
+"""AlexNet with 1-bit convolutions and dense layers, as in XNOR-Net and BNN+."""
 
 import tensorflow as tf
 
@@ -14,7 +14,7 @@ _SMALLEST = {"cifar": 15, "imagenet": 57}
     "alexnet",
     input_shape=(224, 224, 3),
     classes=1000,
-    summary="AlexNet: five convolutions and three dense layers, the first and the last one real.",
+    summary="AlexNet: five convolutions and three dense layers, the first and the last one real-valued.",
     method="bnnplus_r2",
     published={"ImageNet": "46.11 (BNN+)", "CIFAR-10": "87.30 (BNN+)"},
 )
@@ -32,11 +32,11 @@ def alexnet(
 
     Args:
         width: multiplies every channel and unit count.
-        stem: `cifar` (first convolution 3x3) or `imagenet` (11x11 at stride 4); by the image's size if not given.
+        stem: `cifar` (first convolution 3x3) or `imagenet` (11x11 at stride 4); by default chosen by the image's size.
 
     Source: Rastegari et al., XNOR-Net, 2016, section 4; BNN+, section 4.
-    Deviates from the paper: batch normalization comes before max pooling, so that the device pools bits. The clip
-    before the classifier is ours.
+    Deviates from the paper: batch normalization comes before max pooling, so that the device can pool bits. The clip
+    before the classifier is our addition.
     """
     stem = parts.stem_for(inputs, stem)
     parts.check_size(inputs, _SMALLEST[stem])

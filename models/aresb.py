@@ -1,4 +1,4 @@
-"""AresB-Net, the network that PresB-Net is built on and compared with."""
+"""AresB-Net, the network that PresB-Net extends and is compared with."""
 
 import tensorflow as tf
 
@@ -21,17 +21,17 @@ def aresb(
     estimator: parts.Estimator | None = None,
     twin_activation: TwinActivation = "none",
 ) -> tf.Tensor:
-    """PresB-Net without layer normalization and biased PReLU, which its paper compares with.
+    """PresB-Net without layer normalization and biased PReLU, the baseline of its paper.
 
     Measured costs: `docs/networks.md`.
 
     Args:
         blocks: blocks per stage, of two binary grouped 3x3 convolutions each.
-        width: multiplies every channel count; they stay multiples of 4.
-        stem: as `presb18`.
-        block_shortcut: as `presb18`; AresB-Net's own paper has `none`.
-        estimator: as `presb18`.
-        twin_activation: as `presb18`.
+        width: multiplies every channel count, rounded to multiples of 4.
+        stem: as for `presb18`.
+        block_shortcut: as for `presb18`; `none` in AresB-Net's own paper.
+        estimator: as for `presb18`.
+        twin_activation: as for `presb18`.
 
     Source: Kim, AresB-Net, 2021; Shin and Kim, PresB-Net, 2022, section "Experimental results".
     """

@@ -1,4 +1,4 @@
-"""Networks for microcontrollers: binary layers fill words of 32 bits, and no map is larger than a quarter image."""
+"""Networks for microcontrollers: binary layers fill 32-bit words, and no feature map exceeds a quarter of the image."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ from kbnn.models import parts
 from kbnn.models.registry import register
 
 Filters = Annotated[int, pydantic.Field(ge=32, multiple_of=32)]
-# How many real convolutions come before the first binary one.
+# Number of real-valued convolutions before the first binary one.
 StemLayers = Literal[1, 2]
 
 
@@ -20,7 +20,7 @@ StemLayers = Literal[1, 2]
     input_shape=(32, 32, 3),
     classes=10,
     method="bnn",
-    summary="For microcontrollers: 32-64 channels, no map over 16x16, no real weights but stem and classifier.",
+    summary="For microcontrollers: 32-64 channels, maps up to 16x16, only stem and classifier with real weights.",
 )
 @register(
     "compact64",
@@ -42,24 +42,26 @@ def compact(
     shortcut_type: parts.ShortcutType = "duplicate",
     activation: parts.Activation | None = None,
 ) -> tf.Tensor:
-    """A real stem that halves the image, then stages of Bi-Real blocks, each stage at half the size of the one before.
+    """A real-valued stem that halves the image, then stages of Bi-Real blocks, each at half the size of the previous.
 
-    Everything runs on LCE, in int8 and in plain C: 3x3 convolutions, additions, PReLU, average pooling and
-    concatenation (shortcuts that repeat their channels store no weights), and one dense layer.
+    All operations run on LCE, in int8 and in plain C: 3x3 convolutions, additions, PReLU, average pooling and
+    concatenation (shortcuts that repeat their channels need no weights), and one dense layer.
 
     Args:
-        filters: channels of each stage, multiples of 32, so that binary layers fill whole words.
+        filters: channels of each stage, multiples of 32, so that binary layers use whole words.
         blocks: blocks per stage, of two binary 3x3 convolutions each.
         stem_layers: 1: a 3x3 convolution at stride 2. 2: a 3x3 convolution to half the channels and a ReLU before it.
-        shortcut_type: how shortcuts get to more channels: `duplicate` (average pool, the channels again), `A` (zeros)
-            or `B` (a real 1x1 convolution, batch normalization).
-        activation: what follows each addition; the method's own when not given, and PReLU for methods without one.
+        shortcut_type: how shortcuts add channels: `duplicate` (average pooling, repeated channels), `A` (zeros) or `B`
+            (a real-valued 1x1 convolution and batch normalization).
+        activation: activation after each addition; by default the method's own, or PReLU for methods without one.
 
     Example:
         >>> kbnn.models.build("compact32", filters=(32, 64, 64), blocks=(4, 3, 1))
     """
     if len(filters) != len(blocks):
-        raise UsageError(f"filters and blocks go together: received {len(filters)} and {len(blocks)} stages")
+        raise UsageError(
+            f"filters and blocks need one value per stage: received {len(filters)} and {len(blocks)} values"
+        )
     if activation is not None or method.after is None:
         method = method.with_activation(activation or "prelu")
     x = inputs
@@ -74,5 +76,5 @@ def compact(
 
 
 def _per_block(filters: tuple[int, ...], blocks: tuple[int, ...]) -> list[int]:
-    """The channels of every block."""
+    """The number of channels of every block."""
     return [channels for channels, count in zip(filters, blocks, strict=True) for _ in range(count)]

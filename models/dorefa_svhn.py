@@ -1,4 +1,4 @@
-"""DoReFa-Net's network for SVHN, which BNN+ trains on CIFAR-10, with 1-bit convolutions."""
+"""DoReFa-Net's network for SVHN, which BNN+ trains on CIFAR-10, with binary convolutions."""
 
 import tensorflow as tf
 
@@ -11,12 +11,12 @@ from kbnn.models.registry import register
     "dorefa_svhn",
     input_shape=(40, 40, 3),
     classes=10,
-    summary="DoReFa-Net's SVHN network: seven convolutions, the first one real.",
+    summary="DoReFa-Net's SVHN network: seven convolutions, the first one real-valued.",
     method="bnnplus_r1",
     published={"CIFAR-10": "83.92 (BNN+)"},
 )
 def dorefa_svhn(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
-    """48 5x5, 64 3x3 twice, 128 3x3 three times, 512 5x5; batch normalization after each but the first.
+    """48 5x5, 64 3x3 twice, 128 3x3 three times, 512 5x5; batch normalization after all except the first.
 
     Measured costs: `docs/networks.md`.
 
@@ -24,7 +24,7 @@ def dorefa_svhn(inputs: tf.Tensor, method: Method, classes: int, *, width: parts
         width: multiplies every channel count.
 
     Source: Zhou et al., DoReFa-Net, 2016, section 3; BNN+, section 4.
-    Deviates from the paper: dropout comes before the sign, so dropped values become +1.
+    Deviates from the paper: dropout comes before the sign, so that dropped values become +1.
     """
     parts.check_size(inputs, smallest=40)
     x = parts.real_convolution(inputs, parts.channels(48, width), 5, padding="valid", use_bias=True, name="conv1")

@@ -1,4 +1,4 @@
-"""Pieces that several networks are built from, and the types of their options."""
+"""Building blocks of the networks, and the types of their options."""
 
 from typing import Annotated, Literal
 
@@ -15,43 +15,41 @@ from kbnn.methods import Method
 Width = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 # Blocks per stage; the papers' networks have four stages, smaller ones may have fewer.
 Blocks = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.Field(min_length=1, max_length=4)]
-# What comes before the first binary convolution; chosen by the image's size when not given.
+# The layers before the first binary convolution; by default chosen by the image's size.
 Stem = Literal["cifar", "imagenet"]
 # One shortcut per convolution (Bi-Real Net), one per two convolutions (ResNet), or none.
 Shortcuts = Literal["bireal", "res", "none"]
-# How a shortcut gets to more channels: average pool and zeros, every second pixel and zeros (SiMaN's code), average
-# pool and a real 1x1 convolution, or average pool and the same channels again.
+# How a shortcut adds channels: average pooling and zeros, every second pixel and zeros (SiMaN's code), average pooling
+# and a real-valued 1x1 convolution, or average pooling and repeated channels.
 ShortcutType = Literal["A", "A_subsample", "B", "duplicate"]
-# What follows the batch normalization of the first convolution.
+# Activation after the stem's batch normalization.
 StemActivation = Literal["none", "relu", "maxout"]
-# What follows each addition; the method's own activation when not given.
+# Activation after each addition; by default the method's own.
 Activation = Literal["none", "hard_tanh", "prelu", "rprelu", "maxout"]
 
-# The quantizer of activations by name, instead of the method's.
+# Name of a quantizer of activations, which replaces the method's.
 Estimator = Annotated[str, pydantic.AfterValidator(lambda name: quantizers.find(name, "activation", "estimator").name)]
 
-# Images up to this height and width get the CIFAR stem.
+# By default, images up to this height and width get the CIFAR stem.
 CIFAR_SIZE = 64
 
 
 def channels(filters: int, width: float, multiple: int = 1) -> int:
-    """The number of channels under a width multiplier, rounded to a multiple."""
+    """The number of channels with a width multiplier, rounded to a multiple of `multiple`."""
     return max(1, round(filters * width / multiple)) * multiple
 
 
 def stem_for(inputs: tf.Tensor, stem: Stem | None) -> Stem:
-    """The stem that is given, or the one that suits the size of the image.
+    """The given stem, or the one for the image's size.
 
     Raises:
-        UsageError: neither a stem nor the image's size is given.
+        UsageError: no stem is given, and the image's size is unknown.
     """
     if stem is not None:
         return stem
     height, width = inputs.shape[1:3]
     if height is None or width is None:
-        raise UsageError(
-            f"the image's size is not known: received {inputs.shape[1:]}, choose stem='cifar' or 'imagenet'"
-        )
+        raise UsageError(f"the image's size is unknown: received {inputs.shape[1:]}, choose stem='cifar' or 'imagenet'")
     return "cifar" if max(height, width) <= CIFAR_SIZE else "imagenet"
 
 
@@ -59,7 +57,7 @@ def check_size(inputs: tf.Tensor, smallest: int) -> None:
     """Checks the size of the image, for networks without padding or with dense layers.
 
     Raises:
-        UsageError: the size is not known, or below `smallest` pixels in height or width.
+        UsageError: the size is unknown, or the height or width is less than `smallest` pixels.
     """
     if any(size is None or size < smallest for size in inputs.shape[1:3]):
         raise UsageError(
@@ -78,7 +76,7 @@ def real_convolution(
     use_bias: bool = False,
     name: str,
 ) -> tf.Tensor:
-    """A real-valued convolution; zero-padded to the same size and without bias by default."""
+    """A real-valued convolution, by default zero-padded and without bias."""
     return tf.keras.layers.Conv2D(
         filters,
         kernel_size,
@@ -95,15 +93,15 @@ def batch_normalization(x: tf.Tensor, *, name: str) -> tf.Tensor:
 
 
 def clip(x: tf.Tensor, *, name: str) -> tf.Tensor:
-    """clip(-1, x, 1), the real-valued stand-in for a sign."""
+    """Clips to [-1, 1], as a real-valued replacement for the sign."""
     return HardTanh(name=name)(x)
 
 
 def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation: StemActivation = "none") -> tf.Tensor:
-    """The real first convolution of a residual network, with batch normalization.
+    """The real-valued first convolution of a residual network, with batch normalization.
 
-    `cifar`: 3x3, then a ReLU or AdaBin's two-slope PReLU if asked for. `imagenet`: 7x7 at stride 2, then 3x3 max
-    pooling at stride 2 (He et al. 2016, table 1).
+    `cifar`: 3x3, optionally followed by a ReLU or AdaBin's two-slope PReLU. `imagenet`: 7x7 at stride 2, followed by
+    3x3 max pooling at stride 2 (He et al. 2016, table 1).
     """
     if stem_for(inputs, stem) == "cifar":
         x = batch_normalization(real_convolution(inputs, filters, 3, name="stem_conv"), name="stem_bn")
@@ -116,18 +114,19 @@ def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation
 
 
 def shortcut(x: tf.Tensor, filters: int, strides: int, shortcut_type: ShortcutType, *, name: str) -> tf.Tensor:
-    """The identity, or `x` brought to `filters` channels at a stride.
+    """The identity, or `x` with `filters` channels at a stride.
 
     `A`: average pooling, then channels of zeros. `A_subsample`: the same with every second pixel instead of pooling, as
-    in SiMaN's and IR-Net's code. `B`: average pooling, a real 1x1 convolution and batch normalization (Bi-Real Net,
-    section 4.4). `duplicate`: average pooling, then the channels again (ReActNet).
+    in SiMaN's and IR-Net's code. `B`: average pooling, a real-valued 1x1 convolution and batch normalization (Bi-Real
+    Net, section 4.4). `duplicate`: average pooling, then repeated channels (ReActNet).
 
-    Deviates from the paper: He et al. define option A by a stride, as `A_subsample`; `A` pools, as all other types do.
+    Deviates from the paper: He et al. define option A with a stride, like `A_subsample`; `A` pools, like all other
+    types.
     """
     if strides == 1 and x.shape[-1] == filters:
         return x
     if strides > 1 and shortcut_type == "A_subsample":
-        # Max pooling of one pixel is subsampling, and an operator that the device has.
+        # Max pooling with a window of one pixel subsamples, and the device supports it.
         x = tf.keras.layers.MaxPooling2D(1, strides=strides, name=f"{name}_subsample")(x)
     elif strides > 1:
         x = average_pool(x, strides, name=f"{name}_pool")
@@ -143,12 +142,12 @@ def average_pool(x: tf.Tensor, size: int, *, name: str) -> tf.Tensor:
 
 
 def max_pool(x: tf.Tensor, size: int, *, name: str) -> tf.Tensor:
-    """At stride 2, without padding."""
+    """Max pooling at stride 2, without padding."""
     return tf.keras.layers.MaxPooling2D(size, strides=2, name=name)(x)
 
 
 def repeat_channels(x: tf.Tensor, filters: int, *, name: str) -> tf.Tensor:
-    """All channels, repeated until there are `filters`."""
+    """Repeats all channels until there are `filters`."""
     if filters % x.shape[-1]:
         raise UsageError(f"{name} cannot repeat {x.shape[-1]} channels to {filters}: choose another width")
     copies = filters // x.shape[-1]
@@ -165,9 +164,9 @@ def residual_block(
     *,
     name: str,
 ) -> tf.Tensor:
-    """Twice sign, binary 3x3 convolution and batch normalization, with one of three shortcut designs.
+    """Twice a sign, a binary 3x3 convolution and batch normalization, with one of three shortcut designs.
 
-    All three have the same kernels with the same names (Bi-Real Net, figure 6). The method's activation follows each
+    All designs have the same kernels with the same names (Bi-Real Net, figure 6). The method's activation follows each
     addition.
     """
     entered = x
@@ -187,9 +186,9 @@ def residual_block(
 def preactivation_block(
     x: tf.Tensor, filters: int, strides: int, method: Method, shortcut_type: ShortcutType, *, name: str
 ) -> tf.Tensor:
-    """Twice batch normalization, sign, binary 3x3 convolution and activation; one shortcut around both.
+    """Twice batch normalization, a sign, a binary 3x3 convolution and an activation; one shortcut around both.
 
-    XNOR-Net's order (section 3.2) in He et al.'s full pre-activation block, the network of ML+BMA's tables 1 to 3.
+    XNOR-Net's order (section 3.2) in He et al.'s full pre-activation block, as in ML+BMA's tables 1 to 3.
     """
     entered = x
     for k, step in ((1, strides), (2, 1)):
@@ -201,7 +200,7 @@ def preactivation_block(
 
 
 def stages(blocks: tuple[int, ...]) -> list[tuple[int, int, str]]:
-    """Stage (from 0), stride and name of every block. The first block of each stage but the first has stride 2."""
+    """The stage (from 0), stride and name of every block. The first block of every later stage has stride 2."""
     return [
         (stage, 2 if stage > 0 and block == 0 else 1, f"stage{stage + 1}_block{block + 1}")
         for stage, count in enumerate(blocks)
@@ -210,11 +209,11 @@ def stages(blocks: tuple[int, ...]) -> list[tuple[int, int, str]]:
 
 
 def classifier(x: tf.Tensor, classes: int, features_norm: bool = False) -> tf.Tensor:
-    """Global average pooling, optional batch normalization, and a real dense layer that returns float32 logits."""
+    """Global average pooling, optional batch normalization, and a real-valued dense layer with float32 logits."""
     x = tf.keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return logits(batch_normalization(x, name="pool_bn") if features_norm else x, classes)
 
 
 def logits(x: tf.Tensor, classes: int) -> tf.Tensor:
-    """The real last layer, in float32 under every policy."""
+    """The real-valued last layer, in float32 under every policy."""
     return tf.keras.layers.Dense(classes, dtype="float32", name="logits")(x)

@@ -1,4 +1,4 @@
-"""PresB-Net: shuffled grouped 1-bit convolutions whose shortcuts are added and concatenated."""
+"""PresB-Net: shuffled grouped binary convolutions with shortcuts that are added and concatenated."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -14,28 +14,29 @@ from kbnn.models.resnet import DEPTHS
 
 GROUPS = 2
 
-# In front of a normalization.
+# Activation before a normalization.
 Activation = Literal["biased_prelu", "rprelu", "relu", "none"]
 # Biased PReLUs have one bias and slope per group (paper) or per channel.
 PReLUScope = Literal["group", "channel"]
 # Layer normalization of a convolution's whole output (paper), of each group with affine parameters (code), or none.
 LayerNorm = Literal["whole", "group", "none"]
-# The 1x1 convolution around an expand block: 1-bit, with a 1-bit kernel on real input (code), real, or no shortcut.
+# The 1x1 convolution around an expanding block: binary, with a binary kernel and real-valued input (code), real-valued,
+# or no shortcut.
 BlockShortcut = Literal["binary", "binary_kernel", "real", "none"]
 # The real-valued twin's replacement for the sign: none (paper), the sign itself (code), or a clip.
 TwinActivation = Literal["none", "sign", "clip"]
 
 
 @dataclass(frozen=True)
-class Block:
-    """Two half blocks and a shortcut around them: `(B, H, W, C)` to the same, or to `(B, H/2, W/2, 2C)`.
+class PresBBlock:
+    """Two half blocks and a shortcut around them: `(B, H, W, C)` to the same shape, or to `(B, H/2, W/2, 2C)`.
 
-    A half block shuffles the channels over the groups, shifts them, takes the sign and convolves to half as many
-    channels. Then come an activation, layer normalization, another activation and batch normalization. The result is
+    A half block shuffles the channels across the groups, shifts them, takes the sign, and convolves to half as many
+    channels, followed by an activation, layer normalization, another activation and batch normalization. The result is
     added to the first half of the shuffled channels and concatenated with the second half; an RPReLU follows. In the
     first block of a stage, the first half block expands: its convolution keeps the number of channels, and the
-    average-pooled channels are both added and concatenated. The shortcut is the input, or in an expanding block batch
-    normalization of a 1x1 convolution of the average-pooled input.
+    average-pooled channels are both added and concatenated. The shortcut is the input; in an expanding block, it is
+    the batch-normalized 1x1 convolution of the average-pooled input.
     """
 
     method: Method
@@ -61,7 +62,7 @@ class Block:
         return self._joined(y, shuffled, k, name=name)
 
     def _expand(self, x: tf.Tensor, *, name: str) -> tf.Tensor:
-        """Adds the convolution's output to all channels, pooled, and appends these once more."""
+        """Adds the convolution's output to the pooled channels, and concatenates these once more."""
         shuffled = layers.ChannelShuffle(GROUPS, name=f"{name}_shuffle1")(x)
         pooled = parts.average_pool(shuffled, 2, name=f"{name}_pool1")
         twice = parts.repeat_channels(pooled, 2 * x.shape[-1], name=f"{name}_duplicate1")
@@ -94,7 +95,7 @@ class Block:
         return layers.BiasedPReLU(GROUPS if self.prelu_scope == "group" else None, name=name)
 
     def _joined(self, y: tf.Tensor, around: tf.Tensor, k: int, *, name: str) -> tf.Tensor:
-        """Adds `y` to the first of the channels of `around` and keeps the others, by one padding and one addition."""
+        """Adds `y` to the first channels of `around` and keeps the others, with one padding and one addition."""
         y = layers.ZeroPadChannels(around.shape[-1], side="after", name=f"{name}_pad{k}")(y)
         y = tf.keras.layers.Add(name=f"{name}_add{k}")([y, around])
         return layers.RPReLU(name=f"{name}_act{k}")(y)
@@ -128,30 +129,30 @@ def presb(
     estimator: parts.Estimator | None = None,
     twin_activation: TwinActivation = "none",
 ) -> tf.Tensor:
-    """Four stages of `Block`s at 128, 256, 512 and 1024 channels, twice ResNet's, with 3x3 convolutions in two groups.
+    """Four stages of blocks at 128, 256, 512 and 1024 channels, twice ResNet's, with 3x3 convolutions in two groups.
 
     Measured costs: `docs/networks.md`.
 
     Args:
         blocks: blocks per stage, of two binary grouped 3x3 convolutions each.
-        width: multiplies every channel count; they stay multiples of 4.
-        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling); by the image's size if not given.
-        activations: in front of layer and of batch normalization: `biased_prelu`, `rprelu`, `relu` or `none`.
+        width: multiplies every channel count, rounded to multiples of 4.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling); by default chosen by the image's size.
+        activations: activations before layer and batch normalization: `biased_prelu`, `rprelu`, `relu` or `none`.
         prelu_scope: biased PReLUs have a bias and a slope per `group` (paper) or per `channel` (the authors' code).
-        layer_norm: of the `whole` output, of each `group` with affine parameters (code), or `none`.
-        batch_norm: False leaves batch normalization out (table 5).
-        block_shortcut: the 1x1 convolution where channels double: `binary`, `binary_kernel` (with real input, as in the
-            code; a real convolution on the device), `real`, or `none` for no shortcut.
+        layer_norm: layer normalization of the `whole` output, of each `group` with affine parameters (code), or `none`.
+        batch_norm: False for no batch normalization (table 5).
+        block_shortcut: the 1x1 convolution where channels double: `binary`, `binary_kernel` (with real-valued input, as
+            in the code; real-valued on the device), `real`, or `none` for no shortcut.
         output_norm: batch normalization after each block, as in the code.
-        estimator: the quantizer of activations instead of the method's, such as `ste` (paper) or `leaky_ste` (code).
-        twin_activation: instead of the sign in method `float`: `none` (paper), `sign` (code) or `clip`.
+        estimator: replaces the method's quantizer of activations, for example `ste` (paper) or `leaky_ste` (code).
+        twin_activation: replaces the sign in method `float`: `none` (paper), `sign` (code) or `clip`.
 
     Source: Shin and Kim, PresB-Net, 2022, section "Proposed BNN model", figures 7 to 9, table 5.
-    Deviates from the paper: its introduction normalizes each group, its method section all channels together, which is
-    the default.
+    Deviates from the paper: its introduction normalizes each group, but its method section all channels together, which
+    is the default here.
     """
     binarized = _method(method, estimator, twin_activation)
-    block = Block(binarized, activations, prelu_scope, layer_norm, batch_norm, block_shortcut, output_norm)
+    block = PresBBlock(binarized, activations, prelu_scope, layer_norm, batch_norm, block_shortcut, output_norm)
     x = parts.residual_stem(inputs, parts.channels(128, width, multiple=2 * GROUPS), stem)
     for _, strides, name in parts.stages(blocks):
         x = block(x, expand=strides == 2, name=name)
@@ -166,7 +167,8 @@ def _method(method: Method, estimator: parts.Estimator | None, twin_activation: 
     """
     if method.after is not None:
         raise UsageError(
-            f"method '{method.name}' has a layer after each addition, where the network has an RPReLU: choose another"
+            f"method '{method.name}' has a layer after each addition, where this network already has an RPReLU: choose "
+            f"another method"
         )
     sign = None if estimator is None else quantizers.find(estimator, "activation", "estimator")
     if method.is_binary:
@@ -184,7 +186,7 @@ REFUSES = {
     "activations='adaptive' and kernels='equalized' with method 'presb'",
     "irnet": "an RPReLU follows each addition instead of its hard tanh; use its quantizers alone: activations='ede' "
     "and kernels='libra' with method 'presb'",
-    "react": "its shifts and RPReLUs are part of the network already, choose method 'presb'",
+    "react": "its shifts and RPReLUs are already part of the network, choose method 'presb'",
 }
 for _depth, _published in (
     (10, {"CIFAR-10": "91.76", "CIFAR-100": "67.03"}),

@@ -1,4 +1,4 @@
-"""ReActNet in the form of a ResNet, as PresB-Net's paper compares with it."""
+"""ReActNet in the form of a ResNet, as in the comparison of PresB-Net's paper."""
 
 import tensorflow as tf
 
@@ -19,14 +19,14 @@ def react(
 ) -> tf.Tensor:
     """The stages of `bireal18` with shortcuts that repeat their channels; RSign and RPReLU come from method `react`.
 
-    With another method it is `bireal18` with `shortcut_type="duplicate"`.
+    With another method, it is `bireal18` with `shortcut_type="duplicate"`.
 
     Measured costs: `docs/networks.md`.
 
     Args:
         blocks: residual blocks per stage, of two binary 3x3 convolutions each.
         width: multiplies every channel count.
-        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size if not given.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling); by default chosen by the image's size.
 
     Source: Liu et al., ReActNet, 2020, section 4.
     """

@@ -1,4 +1,4 @@
-"""The registry of architectures, and the one function that builds a network from a name."""
+"""The registry of architectures, and the function that builds a network by name."""
 
 import fnmatch
 import inspect
@@ -35,16 +35,16 @@ class Architecture:
     summary: str
     published: dict[str, str] = field(default_factory=dict)
     refuses: dict[str, str] = field(default_factory=dict)
-    preset: dict[str, Any] = field(default_factory=dict)
+    preset: dict[str, object] = field(default_factory=dict)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
         """The keyword arguments of the builder with their defaults."""
         parameters = inspect.signature(self.builder).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         return {**defaults, **self.preset}
 
     def methods(self) -> list[str]:
-        """The base methods that fit it."""
+        """The base methods that the architecture accepts."""
         return [name for name in methods.names() if name not in self.refuses]
 
 
@@ -64,21 +64,21 @@ def register(
     method: str = "bireal",
     published: dict[str, str] | None = None,
     refuses: dict[str, str] | None = None,
-    **preset: Any,
+    **preset: object,
 ) -> Callable[[Builder], Builder]:
     """Registers a function that builds a network, `builder(inputs, method, classes, **options)`, under a name.
 
-    It returns the logits. Its keyword-only arguments are the network's options; their type hints say which values they
-    take.
+    The function returns the logits. Its keyword-only arguments are the network's options; their type hints define which
+    values are valid.
 
     Args:
-        name: what `build` and the command line call it.
+        name: name for `build` and the command line.
         input_shape: default `(H, W, C)`.
-        classes: default number of logits.
-        summary: one line for `kbnn models`; the first line of the builder's docstring by default.
+        classes: default number of classes.
+        summary: one line for `kbnn models`; by default the first line of the builder's docstring.
         method: default method.
-        published: top-1 accuracies of the papers, by data set.
-        refuses: base methods that the architecture cannot take, with the reason.
+        published: top-1 accuracies in papers, by data set.
+        refuses: base methods that do not fit the architecture, with the reasons.
         **preset: options whose defaults differ from the builder's.
 
     Raises:
@@ -106,17 +106,17 @@ def register(
 
 
 def names(pattern: str = "*") -> list[str]:
-    """The registered names that match a shell pattern (`names("presb*")`), sorted."""
+    """The sorted names that match a shell pattern, for example `names("presb*")`."""
     return fnmatch.filter(_ARCHITECTURES.names(), pattern)
 
 
 def architectures(pattern: str = "*") -> Iterator[Architecture]:
-    """The registered architectures whose names match a shell pattern, by name."""
+    """The architectures whose names match a shell pattern, sorted by name."""
     return (_ARCHITECTURES.get(name) for name in names(pattern))
 
 
 def get(name: str) -> Architecture:
-    """The architecture of a name.
+    """The architecture with a name.
 
     Raises:
         UsageError: the name is not registered; close names are suggested.
@@ -131,7 +131,7 @@ def build(
     classes: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     include_top: bool = True,
-    **options: Any,
+    **options: object,
 ) -> tf.keras.Model:
     """Builds a network; the model returns logits `(B, classes)`.
 
@@ -192,7 +192,7 @@ def _method_name(method: str | Method | None) -> str | None:
     return method.name if isinstance(method, Method) else method
 
 
-def _checked_options(architecture: Architecture, options: dict[str, Any]) -> dict[str, Any]:
+def _checked_options(architecture: Architecture, options: dict[str, object]) -> dict[str, object]:
     known = architecture.options()
     hints = typing.get_type_hints(architecture.builder, include_extras=True)
     for option in options:
@@ -203,7 +203,7 @@ def _checked_options(architecture: Architecture, options: dict[str, Any]) -> dic
     }
 
 
-def _checked(what: str, kind: Any, value: Any) -> Any:
+def _checked(what: str, kind: Any, value: object) -> Any:
     """The value in its declared type (a tuple for a list, a float for an int), or a UsageError."""
     try:
         return pydantic.TypeAdapter(kind).validate_python(value)

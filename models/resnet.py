@@ -1,4 +1,4 @@
-"""ResNet-18 and -34 with 1-bit convolutions: Bi-Real Net and the two shortcut designs it is compared with."""
+"""ResNet-18 and -34 with binary convolutions: Bi-Real Net and the two shortcut designs that it is compared with."""
 
 import tensorflow as tf
 
@@ -22,20 +22,20 @@ def resnet(
     features_norm: bool = False,
     activation: parts.Activation | None = None,
 ) -> tf.Tensor:
-    """Four stages of residual blocks at 64, 128, 256 and 512 channels; stem, shortcuts and classifier stay real.
+    """Four stages of residual blocks at 64, 128, 256 and 512 channels; stem, shortcuts and classifier are real-valued.
 
     Measured costs: `docs/networks.md`.
 
     Args:
         blocks: residual blocks per stage, of two binary 3x3 convolutions each.
         width: multiplies every channel count.
-        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max-pooling); by the image's size if not given.
+        stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling); by default chosen by the image's size.
         shortcuts: `bireal` (one per convolution), `res` (one per two convolutions) or `none`.
-        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `A_subsample` (every second pixel,
-            zeros), `B` (average pool, real 1x1 convolution, batch normalization) or `duplicate` (average pool, the
-            channels again).
-        features_norm: batch normalization before the classifier, as in SiMaN's code, not its paper.
-        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); by default the
+        shortcut_type: how shortcuts add channels: `A` (average pooling, zeros), `A_subsample` (every second pixel,
+            zeros), `B` (average pooling, real-valued 1x1 convolution, batch normalization) or `duplicate` (average
+            pooling, repeated channels).
+        features_norm: batch normalization before the classifier, as in SiMaN's code, but not its paper.
+        activation: activation after each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); by default the
             method's own.
 
     Source: Liu et al., Bi-Real Net, 2018, sections 3 and 4.2, figure 6.
@@ -57,8 +57,8 @@ for _name, _depth, _shortcuts, _summary, _published in (
         {"CIFAR-10": "92.5 (SiMaN)", "ImageNet": "56.4"},
     ),
     ("bireal34", 34, "bireal", "a shortcut around each binary convolution", {"ImageNet": "62.2"}),
-    ("resnet18", 18, "res", "bireal18's kernels, a shortcut around each two of them", {"ImageNet": "45.7"}),
-    ("resnet34", 34, "res", "bireal34's kernels, a shortcut around each two of them", {"ImageNet": "49.0"}),
+    ("resnet18", 18, "res", "bireal18's kernels with a shortcut around every two of them", {"ImageNet": "45.7"}),
+    ("resnet34", 34, "res", "bireal34's kernels with a shortcut around every two of them", {"ImageNet": "49.0"}),
     ("plain18", 18, "none", "bireal18's kernels without shortcuts", {"ImageNet": "12.1"}),
     ("plain34", 34, "none", "bireal34's kernels without shortcuts", {"ImageNet": "2.6"}),
 ):

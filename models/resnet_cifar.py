@@ -1,4 +1,4 @@
-"""ResNet-20 for CIFAR with 1-bit convolutions."""
+"""ResNet-20 for CIFAR with binary convolutions."""
 
 import pydantic
 import tensorflow as tf
@@ -36,13 +36,13 @@ def resnet_cifar(
         blocks: residual blocks per stage; the depth is `6 blocks + 2`.
         width: multiplies every channel count.
         shortcuts: `bireal` (one per convolution), `res` (one per two, XNOR-Net's pre-activation) or `none`.
-        shortcut_type: how shortcuts get to more channels: `A` (average pool, zeros), `A_subsample` (every second pixel,
-            zeros; the code of SiMaN and IR-Net), `B` (average pool, real 1x1 convolution, batch normalization) or
-            `duplicate` (average pool, the channels again).
-        features_norm: batch normalization before the classifier, as in SiMaN's code, not its paper.
-        stem_activation: what follows the stem's batch normalization: `relu`, as in SiMaN's code, not its paper, or
-            `maxout`, as in AdaBin's code.
-        activation: what follows each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); by default the
+        shortcut_type: how shortcuts add channels: `A` (average pooling, zeros), `A_subsample` (every second pixel,
+            zeros; the code of SiMaN and IR-Net), `B` (average pooling, real-valued 1x1 convolution, batch
+            normalization) or `duplicate` (average pooling, repeated channels).
+        features_norm: batch normalization before the classifier, as in SiMaN's code, but not its paper.
+        stem_activation: activation after the stem's batch normalization: `relu`, as in SiMaN's code, but not its paper,
+            or `maxout`, as in AdaBin's code.
+        activation: activation after each addition (`none`, `hard_tanh`, `prelu`, `rprelu`, `maxout`); by default the
             method's own.
 
     Source: He et al., Deep residual learning, 2016, section 4.2.

@@ -11,7 +11,7 @@ from kbnn.models.registry import register
     "tiny",
     input_shape=(8, 8, 1),
     classes=10,
-    summary="The demo's: a real 3x3 stem, four binary 3x3 convolutions with a shortcut each.",
+    summary="For the demo: a real-valued 3x3 stem, and four binary 3x3 convolutions with a shortcut each.",
 )
 def tiny(
     inputs: tf.Tensor,
@@ -21,13 +21,13 @@ def tiny(
     width: parts.Width = 1.0,
     shortcut_type: parts.ShortcutType = "B",
 ) -> tf.Tensor:
-    """Stem to 32 channels, one Bi-Real block at 32 and one at 64 channels and half the size, classifier.
+    """A stem with 32 channels, a Bi-Real block at 32 channels, one at 64 channels and half the size, and a classifier.
 
     Measured costs: `docs/networks.md`.
 
     Args:
         width: multiplies every channel count.
-        shortcut_type: how the shortcut gets to more channels, see `resnet20`.
+        shortcut_type: how the shortcut adds channels, see `resnet20`.
     """
     filters = parts.channels(32, width)
     x = parts.residual_stem(inputs, filters, "cifar")

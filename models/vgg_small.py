@@ -1,4 +1,4 @@
-"""VGG-small for CIFAR with 1-bit convolutions."""
+"""VGG-small for CIFAR with binary convolutions."""
 
 import tensorflow as tf
 
@@ -11,12 +11,12 @@ from kbnn.models.registry import register
     "vgg_small",
     input_shape=(32, 32, 3),
     classes=10,
-    summary="VGG-small: six 3x3 convolutions, the first one real, no hidden dense layers.",
+    summary="VGG-small: six 3x3 convolutions, the first one real-valued, and no hidden dense layers.",
     method="siman",
     published={"CIFAR-10": "92.5 (SiMaN)"},
 )
 def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
-    """128-128-256-256-512-512 channels, batch normalization after each convolution, max pooling after every second.
+    """128-128-256-256-512-512 channels, batch normalization after each convolution, max pooling after every second one.
 
     Measured costs: `docs/networks.md`.
 
@@ -24,8 +24,8 @@ def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.W
         width: multiplies every channel count.
 
     Source: Zhang et al., LQ-Nets, 2018; SiMaN, section 4.
-    Deviates from SiMaN's code: there each max pooling comes before batch normalization, and a PReLU after it. Here
-    batch normalization comes first, so that the device pools bits. The clip before the classifier is ours.
+    Deviates from SiMaN's code, where max pooling comes before batch normalization and a PReLU after it. Here, batch
+    normalization comes first, so that the device can pool bits. The clip before the classifier is our addition.
     """
     parts.check_size(inputs, smallest=8)
     x = parts.real_convolution(inputs, parts.channels(128, width), 3, name="conv1")

@@ -214,7 +214,7 @@ def test_the_refusal_names_layer_cause_and_ways_out(tmp_path: Path, marker: Path
     with pytest.raises(UntrustedModelError) as caught:
         load_model(path)
     assert str(caught.value) == (
-        f"'{path}' could run code when it is loaded: layer 'evil' is or has a Lambda, which holds Python code; "
+        f"'{path}' could run code when it is loaded: layer 'evil' is or has a Lambda, which contains Python code; "
         f"register your own classes with tf.keras.utils.register_keras_serializable before loading, or pass "
         f"trust=True if you trust its author"
     )
@@ -346,7 +346,7 @@ def test_archives_with_more_than_a_model(tmp_path: Path):
     write_zip(path, functional())
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("assets/vocabulary.txt", "x")
-    with pytest.raises(UntrustedModelError, match=r"it holds 'assets/vocabulary\.txt'"):
+    with pytest.raises(UntrustedModelError, match=r"it contains 'assets/vocabulary\.txt'"):
         load_model(path)
 
 
@@ -354,7 +354,7 @@ def test_a_file_of_two_formats_is_refused(tmp_path: Path, marker: Path):
     write_hdf5(tmp_path / "a.h5", functional(lambda_layer(marker, module=None)))
     write_zip(tmp_path / "b.keras", functional())
     (tmp_path / "both.h5").write_bytes((tmp_path / "a.h5").read_bytes() + (tmp_path / "b.keras").read_bytes())
-    with pytest.raises(UntrustedModelError, match="a ZIP archive and an HDF5 file in one"):
+    with pytest.raises(UntrustedModelError, match="is both a ZIP archive and an HDF5 file"):
         load_model(tmp_path / "both.h5")
 
 
@@ -378,7 +378,7 @@ def test_layers_that_wait_for_each_other(tmp_path: Path):
     for name, described in (("first", first), ("second", second)):
         described["name"] = described["config"]["name"] = name
     write_zip(path, functional(first, second))
-    with pytest.raises(KbnnError, match="layer 'first' waits for its own output"):
+    with pytest.raises(KbnnError, match="layer 'first' depends on its own output"):
         load_model(path)
 
 

@@ -153,7 +153,7 @@ def test_trainable_beta_and_penalty_reach_the_model():
         ("xnr", "unknown method: received 'xnr'; did you mean xnor"),
         ("bireal+mll", "unknown modifier of method bireal: received 'mll'; did you mean ml"),
         ("", "unknown method"),
-        ("xnor+ml+ml", "names a modifier twice"),
+        ("xnor+ml+ml", "repeats a modifier"),
         ("float+ml", "it has no binary layers"),
         ("bireal+relu", "it belongs to 'float'"),
         ("xnor+code", "it belongs to 'siman'"),

@@ -52,8 +52,8 @@ def test_keras_itself_loads_the_file(model: tf.keras.Model, path: Path):
         ({"classes": 3}, r"layer 'logits' differs: its kernel is \(64, 10\) in .*build it with classes=10"),
         ({"input_shape": (8, 8, 3)}, r"layer 'stem_conv' differs: its kernel is \(3, 3, 1, 32\) in .*input_shape"),
         ({"width": 2}, "layer 'stem_conv' differs: .*width"),
-        ({"method": "xnor"}, "'block1_conv1' is of another method: .*MagnitudeAwareSign.* in file .*XNORSign"),
-        ({"method": "float"}, "'block1_conv1' is of another method: .*real-valued in the model"),
+        ({"method": "xnor"}, "'block1_conv1' has another method: .*MagnitudeAwareSign.* in file .*XNORSign"),
+        ({"method": "float"}, "'block1_conv1' has another method: .*real-valued in the model"),
         ({"shortcut_type": "A"}, "layer 'block2_shortcut1_conv' differs in its kernel: file .* has it, the model"),
         ({"name": "resnet20"}, "layer 'stem_conv' differs"),
     ],
@@ -119,17 +119,17 @@ def truncated(data: bytes) -> bytes:
 @pytest.mark.parametrize("damage", [flipped, truncated])
 def test_a_sha256_that_is_not_the_content_s_is_refused(path: Path, tmp_path: Path, damage: Callable[[bytes], bytes]):
     (tmp_path / path.name).write_bytes(damage(path.read_bytes()))
-    with pytest.raises(KbnnError, match="is damaged: its sha256 is not the one in its name"):
+    with pytest.raises(KbnnError, match="is damaged: its sha256 differs from the one in its name"):
         weights.load(build("tiny"), tmp_path / path.name)
 
 
 @pytest.mark.parametrize("content", [b"", b"weights"])
 def test_other_files_are_refused(path: Path, tmp_path: Path, content: bytes):
     (tmp_path / "renamed.h5").write_bytes(content or truncated(path.read_bytes()))
-    with pytest.raises(KbnnError, match=r"is not a (file of weights|readable HDF5 file)"):
+    with pytest.raises(KbnnError, match=r"is not a (weight file|readable HDF5 file)"):
         weights.load(build("tiny"), tmp_path / "renamed.h5")
 
 
 def test_missing_files_are_named(tmp_path: Path):
-    with pytest.raises(KbnnError, match=r"no file of weights at '.*gone.h5'"):
+    with pytest.raises(KbnnError, match=r"no weight file at '.*gone.h5'"):
         weights.load(build("tiny"), tmp_path / "gone.h5")

@@ -1,4 +1,4 @@
-"""Passes: they rewrite the trained graph step by step into its cheapest exact form; one pass a file."""
+"""Passes that rewrite the trained graph step by step to its cheapest exact form; one pass per file."""
 
 from kbnn.converters.passes.options import Options
 from kbnn.converters.passes.pipeline import deploy, with_passes

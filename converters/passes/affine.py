@@ -1,4 +1,4 @@
-"""Passes: an affine map becomes a part of the operation before it, and one that does nothing is removed."""
+"""Passes that merge affine maps into the preceding operation, and remove those that do nothing."""
 
 from dataclasses import replace
 
@@ -9,10 +9,10 @@ from kbnn.converters.graph.operations import Add, Affine
 
 
 def merge_affine(graph: Graph) -> Graph:
-    """f(x)·a + b as one operation, where nothing else reads f(x).
+    """Computes f(x)·a + b as one operation if nothing else reads f(x).
 
-    (x·c + d)·a + b = x·ac + (ad + b), and a·(W∗x + c) + b = aW∗x + (ac + b) for real-valued layers. The converter would
-    do the latter itself, but it loses the name of the value where the constants are zero.
+    (x·c + d)·a + b = x·ac + (ad + b), and for real-valued layers, a·(W∗x + c) + b = aW∗x + (ac + b). The converter
+    would do the latter itself, but it loses the name of the value if the constants are zero.
     """
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
@@ -35,7 +35,7 @@ def _merged(graph: Graph, node: Node, affine: Affine) -> Graph:
 
 
 def affine_into_sums(graph: Graph) -> Graph:
-    """(x + y)·a + b = (x·a + b) + y·a, where one layer made both x and y, so that its parts can take the map in."""
+    """Replaces (x + y)·a + b by (x·a + b) + y·a if x and y are parts of one layer, which can then absorb the map."""
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Affine):

@@ -1,4 +1,4 @@
-"""Which form of a network a device runs with the fewest instructions; docs/deployment.md has the figures."""
+"""Chooses the form of a network that a device runs with the fewest instructions; see docs/deployment.md."""
 
 import math
 from dataclasses import replace
@@ -8,19 +8,19 @@ from kbnn.converters.graph.operations import BinaryConvolution, Convolution
 from kbnn.converters.passes.options import Options
 from kbnn.converters.tflite.int8_weights import before_signs
 
-# From here on LCE's indirect kernel, the only optimized one that runs groups, falls back to portable C++.
+# From this size on, LCE's indirect kernel, the only optimized one for groups, falls back to portable C++.
 _INDIRECT_LIMIT = 65_535
-# A stem reads images, and is large enough for the kernels to differ: at 32x32 none gains.
+# A stem has at most this many input channels, and at least this many MACs: smaller ones gain from no form.
 _STEM_CHANNELS = 4
 _STEM_MACS = 10_000_000
-# Smaller convolutions gain nothing from integers: their input has to be rounded first.
+# Smaller convolutions do not gain from integers, because their input has to be rounded first.
 _HYBRID_MACS = 1_000_000
-# Processors with dot products of 8-bit integers compute all convolutions faster with these, others only the stem.
+# Processors with 8-bit dot products compute all convolutions faster in integers, others only the stem.
 _WITH_DOT_PRODUCTS = ("pi5", "android")
 
 
 def with_forms(options: Options, graph: Graph) -> Options:
-    """The options with the layers that take another form, for a graph as it was lifted."""
+    """The options with the names of the layers that take another form, for a graph before any pass."""
     stems = _layers(graph, _STEM_MACS, _STEM_CHANNELS)
     if options.weights != "int8":
         return replace(options, gathered=() if options.device == "generic" else stems)
@@ -28,12 +28,12 @@ def with_forms(options: Options, graph: Graph) -> Options:
         return replace(options, in_16_bits=before_signs(graph))
     every = _layers(graph, _HYBRID_MACS, math.inf)
     hybrid = every if options.device in _WITH_DOT_PRODUCTS else stems
-    # Behind a stem that rounds the image to 8 bits, more than 8 bits of weights preserve nothing.
+    # After a stem that rounds the image to 8 bits, weights of more than 8 bits do not help.
     return replace(options, hybrid=hybrid, in_16_bits=() if hybrid else before_signs(graph))
 
 
 def kernel_for(device: str, graph: Graph) -> str:
-    """The form of grouped convolutions: the stock Android library runs none, and the others only small ones fast."""
+    """The form of grouped convolutions: Android's stock library has no kernel for them, others only for small ones."""
     if device == "generic":
         return "grouped"
     return "portable" if device == "android" or any(_falls_back(graph, node) for node in graph) else "grouped"
@@ -48,7 +48,7 @@ def _falls_back(graph: Graph, node: Node) -> bool:
 
 
 def _layers(graph: Graph, macs: int, channels: float) -> tuple[str, ...]:
-    """The real-valued convolutions of at least so many MACs, and at most so many input channels."""
+    """The layers of real-valued convolutions with at least `macs` MACs and at most `channels` input channels."""
     found = []
     for node in graph:
         convolution = node.operation

@@ -1,7 +1,8 @@
-"""Passes: grouped binary convolutions that cannot run as one operator become one convolution per group.
+"""Passes that split grouped binary convolutions into one convolution per group if they cannot run as one operator.
 
-LCE bitpacks a grouped convolution only if each group has a multiple of 32 channels, and its default kernel, the one in
-the stock Android library, runs none. The values are split before the sign: split after it, they would be float.
+LCE bitpacks a grouped convolution only if each group has a multiple of 32 channels. LCE's default kernel, which is the
+one in Android's stock library, does not support groups. The values are split before the sign; if they were split after
+it, they would be float.
 """
 
 from dataclasses import replace
@@ -14,7 +15,7 @@ from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
 
 def split_groups(graph: Graph) -> Graph:
-    """Splits all grouped binary convolutions: the portable form."""
+    """Splits all grouped binary convolutions, for the portable form."""
     return _split_groups(graph, 0)
 
 
@@ -24,7 +25,7 @@ def split_unpackable_groups(graph: Graph) -> Graph:
 
 
 def _split_groups(graph: Graph, word: int) -> Graph:
-    """Splits those whose groups do not fill words."""
+    """Splits the convolutions whose groups do not fill words; all of them if `word` is 0."""
     for name in list(graph.nodes):
         node = graph[name]
         convolution = node.operation
@@ -52,7 +53,7 @@ def _split(graph: Graph, node: Node, convolution: BinaryConvolution) -> Graph:
 def _group(
     parts: Node, sign: Node, node: Node, whole: BinaryConvolution, affine: Affine | None, index: int
 ) -> list[Node]:
-    """One group by itself: its channels, their signs, the convolution, and the affine map that follows."""
+    """The nodes of one group: its channels, their signs, the convolution, and the affine map after it."""
     name, layer = f"{_prefix(node)}/group{index}", node.layer
 
     def share(values: np.ndarray) -> np.ndarray:
@@ -71,5 +72,5 @@ def _group(
 
 
 def _prefix(node: Node) -> str:
-    """What names begin with: one layer may have more than one binary convolution."""
+    """The prefix of new names; a layer may have several binary convolutions."""
     return node.name.removesuffix("/conv")

@@ -1,9 +1,9 @@
-"""Passes: hybrid convolutions, with int8 weights and a float input that the runtime rounds to int8.
+"""Passes for hybrid convolutions, with int8 weights and a float input that the runtime rounds to int8.
 
-Without the DEQUANTIZE between int8 weights and a convolution TensorFlow Lite takes its hybrid kernel: it rounds each
-image to 256 levels between its own extremes, multiplies integers, and scales the sums back to float. No calibration is
-needed. A 7x7x3 stem at 224x224 counts 48 M instructions on a Cortex-A72 instead of 68, and 23 M with the dot products
-of a Cortex-A76 (results/arm_costs.csv). `in_hybrid` computes this in the graph, with which the file is compared, and
+Without a DEQUANTIZE between int8 weights and a convolution, TensorFlow Lite uses its hybrid kernel, which rounds each
+image to 256 levels between its minimum and maximum, multiplies integers, and scales the sums back to float. This needs
+no calibration. A 7x7x3 stem at 224x224 takes 48 M instructions on a Cortex-A72 instead of 68 M, and 23 M with the dot
+products of a Cortex-A76 (results/arm_costs.csv). `in_hybrid` changes the graph that the file is compared with, and
 `stored_hybrid` changes the file.
 """
 
@@ -22,17 +22,17 @@ from kbnn.converters.tflite.surgery import Surgery
 
 # The first version of CONV_2D whose hybrid kernel has a scale per channel.
 _VERSION = 5
-# Of normalized images, in standard deviations.
+# The range of normalized images, in standard deviations.
 _IMAGE_RANGE = 6.0
 
 
 @dataclass(frozen=True, eq=False)
 class HybridConvolution(Convolution):
-    """A convolution of an image that is rounded to 256 levels between its own extremes, zero among them."""
+    """A convolution of an image that is rounded to 256 levels between its minimum and maximum, including zero."""
 
     @property
     def rounding_step(self) -> float:
-        """One of 255 steps of an image, times the largest weight."""
+        """The step between two levels of an image, times the largest weight."""
         return _IMAGE_RANGE / 255 * float(np.abs(self.kernel).max())
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -46,14 +46,14 @@ class HybridConvolution(Convolution):
 
 
 def in_hybrid(graph: Graph, layers: Sequence[str]) -> Graph:
-    """The graph with the convolutions of some layers computed as a hybrid kernel does."""
+    """The graph, with the convolutions of some layers computed as by a hybrid kernel."""
     found = [node for node in graph if node.layer in layers and isinstance(node.operation, Convolution)]
     changed = [replace(node, operation=HybridConvolution(**vars(node.operation))) for node in found]
     return graph.with_nodes(*changed)
 
 
 def stored_hybrid(file: File, layers: Sequence[str]) -> File:
-    """The file with the convolutions of some layers on int8 weights, without a DEQUANTIZE."""
+    """The file, with int8 weights and without a DEQUANTIZE for the convolutions of some layers."""
     surgery = Surgery(file)
     for operator in file.operators:
         if operator.name == "CONV_2D" and audit.layer_name(file, operator) in layers:

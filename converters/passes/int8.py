@@ -1,9 +1,9 @@
-"""Pass: everything real-valued in 8 bits, with the ranges of real data.
+"""A pass that quantizes everything real-valued to 8 bits, with ranges calibrated on data.
 
-Each value that a file stores between two operators is rounded to one of 256 levels between its `limits`, kernels of
-real-valued convolutions to 255 levels per filter, other constants to as many in all. Signs, and values between a binary
-convolution and the sign of its output, stay as they are. Normalizations that no convolution absorbs are computed in
-float, between rounded values: their statistics and their scales per channel would suffer most.
+Each value that a file stores between two operators is rounded to one of 256 levels between its `limits`; kernels of
+real-valued convolutions are rounded to 255 levels per filter, other constants to 255 levels per tensor. Signs, and
+values between a binary convolution and the sign of its output, are not rounded. Normalizations that no convolution
+absorbs are computed in float between rounded values, because rounding would affect their statistics and scales most.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from kbnn.converters.graph.operations import Affine, BinaryConvolution, Opaque, 
 
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
-    """The smallest and the largest of each value that is to be rounded, and zero, over batches of inputs by name."""
+    """The range, including zero, of each value that will be rounded, over batches of inputs by name."""
     names = [node.name for node in graph if _is_stored(graph, node)]
     found: dict[str, Limits] = {}
     for batch in batches:
@@ -32,7 +32,7 @@ def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dic
 
 
 def in_int8(graph: Graph, limits: Mapping[str, Limits]) -> Graph:
-    """The graph with its values rounded between their limits, and the constants of its real-valued layers."""
+    """The graph, with its values rounded between their limits, and with rounded constants in real-valued layers."""
     first = _first_of_same_levels(graph)
     shared: dict[str, Limits] = {}
     for name, (low, high) in limits.items():
@@ -50,7 +50,7 @@ def in_int8(graph: Graph, limits: Mapping[str, Limits]) -> Graph:
 
 
 def _first_of_same_levels(graph: Graph) -> dict[str, str]:
-    """For each value, the first of those that need the same levels."""
+    """For each value, the first of the values that must share its levels."""
     first: dict[str, str] = {}
     for node in graph:
         first[node.name] = node.name
@@ -63,7 +63,7 @@ def _first_of_same_levels(graph: Graph) -> dict[str, str]:
 
 
 def _is_stored(graph: Graph, node: Node) -> bool:
-    """Whether a file holds a node's value itself, and not only what the next operation makes of it."""
+    """Whether a file stores a node's value, rather than only the result of the next operation."""
     # A part of Keras's graph may put constants between the values that it moves.
     only_moves = node.operation.moves_values and not isinstance(node.operation, Opaque)
     if only_moves or isinstance(node.operation, Sign) or not node.shape:
@@ -79,12 +79,12 @@ def _is_stored(graph: Graph, node: Node) -> bool:
 
 
 def _clips_pooled(graph: Graph, node: Node) -> bool:
-    """Whether a node is fused into a pooling operator, whose levels it then has."""
+    """Whether a node is fused into a pooling operator, and so shares its levels."""
     return node.operation.is_fused and isinstance(graph[node.inputs[0]].operation, Pool)
 
 
 def _is_clipped_later(graph: Graph, node: Node) -> bool:
-    """Whether a value is only pooled and then clipped: it may as well be clipped when it is rounded."""
+    """Whether a value is only max-pooled and then clipped, so that it can be clipped when it is rounded."""
     pool = graph.sole_consumer(node.name)
     if pool is None or not _is_max_pool(pool):
         return False
@@ -93,14 +93,14 @@ def _is_clipped_later(graph: Graph, node: Node) -> bool:
 
 
 def _follows_binary(graph: Graph, node: Node) -> bool:
-    """Whether a value is a binary convolution's, behind affine maps that fold into its operator."""
+    """Whether a value comes from a binary convolution, through affine maps that fold into its operator."""
     while isinstance(node.operation, Affine) and graph.sole_consumer(node.inputs[0]) is not None:
         node = graph[node.inputs[0]]
     return isinstance(node.operation, BinaryConvolution)
 
 
 def _becomes_bits(graph: Graph, node: Node) -> bool:
-    """Whether only the sign of what a node reads is kept, whether it is pooled before or not."""
+    """Whether a node keeps only the sign of its input, directly or after max pooling."""
     if _is_max_pool(node):
         reader = graph.sole_consumer(node.name)
         return reader is not None and _becomes_bits(graph, reader)
@@ -112,6 +112,6 @@ def _is_max_pool(node: Node) -> bool:
 
 
 def _with_rounded_constants(graph: Graph, node: Node) -> Operation:
-    """A node's operation with its constants as the converter rounds them."""
+    """A node's operation, with its constants rounded as by the converter."""
     folds = isinstance(node.operation, Affine) and _follows_binary(graph, node)
     return node.operation if folds else node.operation.with_int8_constants()

@@ -1,7 +1,7 @@
-"""Pass: batch normalization before max-pooling instead of after it.
+"""A pass that moves batch normalization from after max pooling to before it.
 
-max(x)·a + b = max(x·a + b) for a > 0. Before the pool it folds into the binary convolution, whose output can then be
-bitpacked and pooled as bits.
+max(x)·a + b = max(x·a + b) for a > 0. Before the pooling, it folds into the binary convolution, whose output can then
+be bitpacked and pooled as bits.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from kbnn.converters.graph.operations import Affine, BinaryConvolution, Pool
 
 
 def affine_before_max_pool(graph: Graph) -> Graph:
-    """Swaps each affine map with the max-pool before it where it then folds into a binary convolution."""
+    """Swaps each affine map with the preceding max pooling if it then folds into a binary convolution."""
     for name in list(graph.nodes):
         affine = graph.nodes.get(name)
         if affine is not None and isinstance(affine.operation, Affine) and np.all(affine.operation.scale > 0):
@@ -34,5 +34,5 @@ def _folds(graph: Graph, pool: Node) -> bool:
 def _swapped(graph: Graph, pool: Node, affine: Node) -> Graph:
     source = graph[pool.inputs[0]]
     first = Node(graph.unused(f"{affine.name}/folded"), affine.operation, (source.name,), source.shape, affine.layer)
-    # The pool now has the value that the affine map had, and takes its name.
+    # The pooling now computes the value of the affine map, and takes its name.
     return graph.with_nodes(first, replace(affine, operation=pool.operation, inputs=(first.name,)))

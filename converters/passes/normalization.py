@@ -1,7 +1,7 @@
-"""Pass: batch normalization after a PReLU becomes a scale before it and a shift after it.
+"""A pass that splits batch normalization after a PReLU into a scale before the PReLU and a shift after it.
 
-PReLU(k·x) = k·PReLU(x) for k > 0; the scale then belongs to the layer normalization, or to the convolution, before the
-PReLU. For k < 0 and slope s > 0, k·PReLU_s(x) = PReLU_{1/s}(k·s·x).
+PReLU(k·x) = k·PReLU(x) for k > 0; the scale then merges into the layer normalization or convolution before the PReLU.
+For k < 0 and slope s > 0, k·PReLU_s(x) = PReLU_{1/s}(k·s·x).
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from kbnn.converters.graph.operations import Affine, PReLU
 
 
 def scale_before_prelu(graph: Graph) -> Graph:
-    """Splits each affine map after a PReLU where that is possible."""
+    """Splits each affine map after a PReLU, if possible."""
     for name in list(graph.nodes):
         after = graph.nodes.get(name)
         if after is None or not isinstance(after.operation, Affine) or after.operation.is_shift:
@@ -38,6 +38,6 @@ def _split(graph: Graph, prelu: Node, slope: PReLU, after: Node, affine: Affine)
         prelu.layer,
     )
     rectified = PReLU(slopes, is_leaky=slope.is_leaky and bool(np.all(positive)))
-    # Keras has no such value any more: the PReLU's is scaled.
+    # No value in Keras corresponds to this one, because it is scaled.
     second = replace(prelu, operation=rectified, inputs=(first.name,), origin=None)
     return graph.with_nodes(first, second, replace(after, operation=Affine.shift(affine.offset)))

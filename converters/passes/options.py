@@ -1,4 +1,4 @@
-"""How a network is deployed."""
+"""The options of a conversion."""
 
 import math
 from collections.abc import Mapping
@@ -11,20 +11,25 @@ from kbnn.errors import unknown
 KERNELS = ("grouped", "portable")
 WEIGHTS = ("float32", "int8")
 DEVICES = ("generic", "pi4", "pi5", "android")
-# Those where LCE's tool and runtime use XNNPACK unless it is switched off. Android's Java interface does not.
+# Devices where LCE's tool and runtime use XNNPACK by default. Android's Java interface does not.
 WITH_XNNPACK = ("pi4", "pi5")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `convert` was asked for. A file's metadata hold it, so that `verify` can repeat the conversion.
+    """The options of a conversion. They are stored in the file's metadata, so that `verify` can repeat the conversion.
 
-    `kernel`: "grouped" keeps a grouped binary convolution one operator; "portable" splits it for runtimes that cannot
-    run it, such as the stock Android library. `allow_float`: 1-bit layers that may stay float. `weights`: how those of
-    real-valued layers are stored. `limits`: the ranges of the values that are rounded to int8; empty if activations
-    stay float. `passes`: the names of the passes that made the file, in order; empty for those of this version.
-    `in_16_bits`: with int8 weights, the real-valued layers whose weights are stored in 16 bits. `device`: what the form
-    of the file is chosen for; `gathered` and `hybrid`: the layers that take these forms.
+    Attributes:
+        kernel: "grouped" keeps a grouped binary convolution as one operator; "portable" splits it for runtimes without
+            such a kernel, such as Android's stock library.
+        allow_float: binary layers that may become float.
+        weights: how the weights of real-valued layers are stored.
+        limits: the ranges of the values that are rounded to int8; empty if activations are float.
+        passes: names of the passes that made the file, in order; empty for those of this version.
+        in_16_bits: with int8 weights, the real-valued layers whose weights are stored in 16 bits.
+        device: the device that the form of the file is chosen for.
+        gathered: the layers whose bias is read through a GATHER.
+        hybrid: the layers that are hybrid convolutions.
 
     Raises:
         UsageError: an unknown kernel, type of weights or device.
@@ -53,13 +58,13 @@ class Options:
 
     @staticmethod
     def from_json(found: Mapping[str, Any]) -> "Options":
-        """The options in a file's metadata, without those that this version of kbnn does not know.
+        """The options from a file's metadata; those that this version of kbnn does not know are ignored.
 
         Raises:
-            TypeError, ValueError: they are damaged.
+            TypeError, ValueError: the metadata is damaged.
         """
         given = {key: found[key] for key in _KNOWN if key in found}
-        # JSON knows no tuples.
+        # JSON has no tuples.
         given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
         given["passes"] = tuple(map(str, given.get("passes", ())))
         for key in ("in_16_bits", "gathered", "hybrid"):
@@ -70,10 +75,10 @@ class Options:
             str(name): (float(low), float(high)) for name, (low, high) in dict(given.get("limits", {})).items()
         }
         if not all(-math.inf < low <= 0 <= high < math.inf and low < high for low, high in given["limits"].values()):
-            raise ValueError("limits between which zero does not lie")
+            raise ValueError("limits that do not include zero")
         return Options(**given)
 
 
-# More are no pipeline of ours, and could take forever.
+# No pipeline of kbnn has more; a longer list from a damaged file could take forever.
 _MOST_PASSES = 100
 _KNOWN = tuple(asdict(Options()))

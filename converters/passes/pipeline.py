@@ -1,6 +1,6 @@
-"""Deploy: the trained graph in its cheapest exact form, by small passes over an intermediate form.
+"""The pipeline of passes that rewrites the trained graph to its cheapest exact form.
 
-A file's metadata list the passes that made it, so that `verify` repeats these and not those of a newer version.
+A file's metadata lists the passes that made it, so that `verify` repeats them instead of those of a newer version.
 """
 
 from dataclasses import replace
@@ -39,22 +39,22 @@ PASSES: dict[str, Pass] = {
 }
 
 
-# The lifting rules count as the first pass. A pass whose results change gets another name here, such as `name@2`.
+# The lifting rules are the first pass. If the result of a pass changes, it gets another name here, such as `name@2`.
 LIFTING = "lift@3"
 
 
 def with_passes(options: Options, in_int8: bool = False) -> Options:
-    """The options with the names of the passes that they call for, which a file's metadata then hold.
+    """The options with the names of the passes that they require, for the file's metadata.
 
     Args:
-        options: what `convert` was asked for.
-        in_int8: whether activations are to be int8; their ranges are known only when the passes have run.
+        options: the options of the conversion.
+        in_int8: whether activations will be int8; their ranges are known only after the passes.
     """
     return replace(options, passes=tuple(_names(options, in_int8)))
 
 
 def deploy(reference: Reference, options: Options) -> Graph:
-    """The graph that the converter gets for a model: by the passes that `options` name, else by those that fit.
+    """The graph to convert for a model, from the passes that `options` names, or else those that it requires.
 
     Raises:
         KbnnError: the options name a pass that this version of kbnn does not have.
@@ -63,7 +63,7 @@ def deploy(reference: Reference, options: Options) -> Graph:
     missing = [name for name in names if name != LIFTING and name not in PASSES]
     if missing or LIFTING not in names:
         raise KbnnError(
-            f"the file was made by another version of kbnn: this one has {LIFTING} and no pass "
+            f"the file was made by another version of kbnn: this version has {LIFTING} and no pass "
             f"{', '.join(missing) or 'more'}, received {', '.join(names)}; convert the model again"
         )
     graph = lift(reference)
@@ -73,32 +73,32 @@ def deploy(reference: Reference, options: Options) -> Graph:
 
 
 def _names(options: Options, in_int8: bool) -> list[str]:
-    """The passes in order, each with the reason for its place."""
+    """The passes in order, with the reasons for the order."""
     return [
         LIFTING,
-        # First: an order of channels is easiest to change while every constant still belongs to its own layer.
+        # First, because channels are easiest to reorder while every constant still belongs to its own layer.
         "remove_shuffles",
-        # A PReLU is followed by at most one affine map then, and real-valued layers have taken theirs.
+        # Leaves at most one affine map after a PReLU, and none after a real-valued layer.
         "merge_affine",
-        # The parts of a binary convolution whose kernel is not ±s then take in batch normalization.
+        # Lets the parts of a binary convolution whose kernel is not ±s absorb batch normalization.
         "affine_into_sums",
         "merge_affine",
         # Leaves a scale before each PReLU and a shift after it ...
         "scale_before_prelu",
-        # ... and the scale joins the layer before the PReLU.
+        # ... and merges the scale into the layer before the PReLU.
         "merge_affine",
-        # All that stands before a sign is as short as it gets; what the sign does not need must not be moved about.
+        # After the operations before signs are merged, and before `settle_shifts` moves any that this pass removes.
         "signs_as_thresholds",
-        # A max-pool before a threshold needs its batch normalization in front, as the threshold is to be a bias.
+        # If a threshold follows max pooling, its batch normalization has to come first for the threshold to be a bias.
         "affine_before_max_pool",
-        # Every shift that is left wants a place: thresholds, RPReLU's, those of batch normalization.
+        # Moves the remaining shifts: those of thresholds, of RPReLUs and of batch normalization.
         "settle_shifts",
-        # Settled shifts may leave affine maps side by side, or some that do nothing.
+        # Moved shifts may leave consecutive affine maps, or some that do nothing.
         "merge_affine",
-        # After all passes that look for additions. It pays only with XNNPACK.
+        # After all passes that look for additions. Only XNNPACK profits.
         *(["split_before_add"] if options.device in WITH_XNNPACK else []),
-        # After all passes that know what a PReLU is.
+        # After all passes that handle PReLUs.
         *(["prelu_as_maximum"] if in_int8 else []),
-        # Last, as every other pass works on whole layers.
+        # Last, because all other passes work on whole layers.
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
     ]

@@ -1,7 +1,7 @@
-"""Pass for int8: a PReLU as a multiplication and a maximum.
+"""A pass for int8 that replaces a PReLU by a multiplication and a maximum.
 
-max(x, slope·x) = PReLU(x) for slopes from 0 to 1. In int8 TensorFlow Lite has only slow kernels for PRELU and
-LEAKY_RELU: 16.9 M and 10.7 M instructions at 56x56x64 on a Cortex-A72, where MUL and MAXIMUM count 3.8
+max(x, slope·x) = PReLU(x) for slopes from 0 to 1. In int8, TensorFlow Lite has only slow kernels for PRELU and
+LEAKY_RELU: 16.9 M and 10.7 M instructions at 56x56x64 on a Cortex-A72, while MUL and MAXIMUM take 3.8 M
 (results/arm_costs.csv). Float PRELU is fast.
 """
 
@@ -14,7 +14,7 @@ from kbnn.converters.graph.operations import Affine, Maximum, PReLU
 
 
 def prelu_as_maximum(graph: Graph) -> Graph:
-    """Rewrites each PReLU whose slopes all lie between 0 and 1."""
+    """Rewrites each PReLU whose slopes are all between 0 and 1."""
     for name in list(graph.nodes):
         node = graph[name]
         prelu = node.operation

@@ -1,8 +1,8 @@
-"""Pass: constants that are added before a sign or a PReLU are carried by the values themselves.
+"""A pass that moves constants added before a sign or a PReLU into existing biases.
 
-RSign and the batch median take the sign of x + b. Where x is the residual stream, x + b would cost an addition. Instead
-the stream itself holds x + b: whatever computes x adds b in a bias that it has anyway, and every other reader of x
-subtracts b in its own bias, or passes the surplus on to its readers.
+RSign and the batch median take the sign of x + b. If x is the residual stream, x + b would cost an addition. Instead,
+the stream itself stores x + b: the operations that compute x add b in a bias that they have anyway, and every other
+reader of x subtracts b in its own bias, or passes the surplus on to its readers.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from kbnn.converters.graph.operations import Affine, Operation
 
 
 class _NoPlaceError(Exception):
-    """A shift meets an operation that can neither absorb it nor pass it on."""
+    """An operation can neither absorb a shift nor pass it on."""
 
 
 def settle_shifts(graph: Graph) -> Graph:
-    """Removes every shift that has a place upstream or downstream at no cost."""
+    """Removes every shift that operations before or after it can absorb at no cost."""
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Affine) and node.operation.is_shift:
@@ -37,7 +37,7 @@ def _settled(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
 
 
 def _moved_up(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
-    """The value that the shift reads is held with the shift added; its other readers compensate."""
+    """Adds the shift to the value that it reads; the other readers of that value compensate."""
     source = node.inputs[0]
     if graph.is_output(source):
         raise _NoPlaceError
@@ -50,7 +50,7 @@ def _moved_up(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
 
 
 def _moved_down(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
-    """The value that the shift would write is held without it; its readers compensate."""
+    """Leaves out the shift; the readers of its result compensate."""
     if graph.is_output(node.name):
         raise _NoPlaceError
     edits = _Edits(graph)
@@ -61,7 +61,7 @@ def _moved_down(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
 
 
 def _moved_before(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
-    """The shift of a shuffled or pooled value becomes one of the value before, if that has a place for it."""
+    """Moves the shift of a shuffled or pooled value before the shuffle or pooling, if it can be absorbed there."""
     moving = graph[node.inputs[0]]
     if len(moving.inputs) != 1 or graph.is_output(moving.name):
         raise _NoPlaceError
@@ -84,7 +84,7 @@ def _moved_before(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
 
 
 class _Edits:
-    """Changed nodes of a graph whose wiring stays."""
+    """Changed nodes of a graph whose connections do not change."""
 
     def __init__(self, graph: Graph) -> None:
         self._before = graph
@@ -94,7 +94,7 @@ class _Edits:
         return self._before.with_nodes(*self._nodes.values())
 
     def raise_value(self, name: str, shift: np.ndarray) -> None:
-        """Makes a node's value larger by `shift`, in the node itself or in values that it alone reads."""
+        """Increases a node's value by `shift`, in the node itself or in values that only this node reads."""
         node = self._node(name)
         raised = node.operation.raised(shift)
         if raised is None:
@@ -102,7 +102,7 @@ class _Edits:
         self._set(node, raised or node.operation, shift)
 
     def compensate(self, reader: Node, source: str, surplus: np.ndarray) -> None:
-        """A node reads a value that is too large by `surplus`: it subtracts it, or passes it on to its own readers."""
+        """Makes a node that reads a value increased by `surplus` subtract it, or pass it on to its own readers."""
         reader = self._node(reader.name)
         compensated = reader.operation.compensated(surplus)
         if compensated is not None:
@@ -114,7 +114,7 @@ class _Edits:
             self._pass_on(reader, passed)
 
     def _passed(self, reader: Node, source: str, surplus: np.ndarray) -> np.ndarray:
-        """By how much a node's value is too large when one that it reads is."""
+        """The surplus of a node's value that results from the surplus of one of its inputs."""
         channels = self._channels(reader)
         places = [k for k, name in enumerate(reader.inputs) if name == source]
         shares = [reader.operation.surplus(surplus, k, channels) for k in places]
@@ -131,7 +131,7 @@ class _Edits:
             self.compensate(reader, node.name, surplus)
 
     def _raise_inputs(self, node: Node, shift: np.ndarray, without: str | None = None) -> None:
-        """Makes a node's value larger by `shift` in one of the ways that its operation knows."""
+        """Increases a node's value by `shift` through its inputs, in one of the ways that its operation offers."""
         for way in node.operation.ways_to_raise(shift, self._channels(node)):
             if any(node.inputs[source] == without for source in way):
                 continue
@@ -150,7 +150,7 @@ class _Edits:
         self.raise_value(name, shift)
 
     def _channels(self, node: Node) -> Sequence[int]:
-        """How many channels each input has; the number of a split's parts is no number of channels."""
+        """The number of channels of each input; 0 for a split, whose value is a list of parts."""
         shapes = [self._before[name].shape for name in node.inputs]
         return [shape[-1] if shape else 0 for shape in shapes]
 
@@ -158,7 +158,7 @@ class _Edits:
         return self._nodes.get(name, self._before[name])
 
     def _set(self, node: Node, operation: Operation, shift: np.ndarray | None = None) -> None:
-        """Replaces a node's operation, and notes by how much its value differs from before."""
+        """Replaces a node's operation, and records by how much its value changes."""
         origin = node.origin
         if shift is not None and origin is not None:
             origin = replace(origin, shift=origin.shift + shift)

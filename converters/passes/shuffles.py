@@ -1,8 +1,8 @@
-"""Pass: a shuffle is removed where the values before it, or after it, can be held in the other order.
+"""A pass that removes channel shuffles by reordering the channels of the values before or after them.
 
-Ungrouped convolutions and dense layers write and read channels in any order, and what lies between works on each
-channel by itself. Values that a grouped convolution reads or writes, or that are parts of others, keep their order; so
-do all that are added to such values: PresB-Net's shuffles stay, since each group reads half of the other's output.
+Ungrouped convolutions and dense layers can read and write channels in any order, and the operations between them work
+on each channel separately. Values that a grouped convolution reads or writes, parts of other values, and all values
+that are added to these keep their order. PresB-Net's shuffles stay: each group reads half of the other's output.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from kbnn.converters.graph.operations import Operation, Shuffle
 
 
 class _FixedOrderError(Exception):
-    """A value of the region has to keep its order."""
+    """A value's channels cannot be reordered."""
 
 
 def remove_shuffles(graph: Graph) -> Graph:
-    """Removes each shuffle that a change of the order before or after it can replace."""
+    """Removes each shuffle that can be replaced by reordering channels before or after it."""
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Shuffle):
@@ -38,7 +38,7 @@ def _removed(graph: Graph, shuffle: Node, order: np.ndarray) -> Graph:
 
 
 def _reordered(graph: Graph, start: str, shuffle: Node, order: np.ndarray) -> Mapping[str, Node]:
-    """All nodes that change if one value is held in another order: those that hold it, and those that only read it.
+    """All nodes that change if a value is stored in another order: those that store it and those that only read it.
 
     Raises:
         _FixedOrderError: one of them cannot change.
@@ -63,7 +63,7 @@ def _reordered(graph: Graph, start: str, shuffle: Node, order: np.ndarray) -> Ma
                 changed[reader.name] = replace(reader, operation=_possible(reader.operation.reading(order)))
         waiting += [other for other in dict.fromkeys(reached) if other not in held]
         held.update(reached)
-    # If both sides of the shuffle are one region, its values would need two orders.
+    # If the change reaches both sides of the shuffle, values would need two orders.
     if {shuffle.name, shuffle.inputs[0]} <= held:
         raise _FixedOrderError
     return changed
@@ -76,6 +76,6 @@ def _possible(operation: Operation | None) -> Operation:
 
 
 def _holding(node: Node, operation: Operation, order: np.ndarray) -> Node:
-    """A node whose value is held in another order."""
+    """A node whose value is stored in another order."""
     origin = node.origin and replace(node.origin, order=node.origin.order[order], shift=node.origin.shift[order])
     return replace(node, operation=operation, origin=origin)

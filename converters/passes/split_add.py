@@ -1,9 +1,9 @@
-"""Pass: a value that is added to half of the channels is added to that half alone.
+"""A pass that adds a value to one half of the channels, instead of padding it and adding it to all of them.
 
-PresB-Net's grouped convolutions have half of the stream's channels; Keras pads their output with zeros and adds. PAD
-and ADD move and add all channels: with XNNPACK 1.6 M instructions at 56x56x128 on a Cortex-A72, where SPLIT, ADD and
-CONCATENATION count 1.1. Without XNNPACK it is 1.1 against 1.2 (results/arm_costs.csv), so only devices take it whose
-runtime has XNNPACK.
+PresB-Net's grouped convolutions have half of the stream's channels; Keras pads their output with zeros and adds. With
+XNNPACK, PAD and ADD of all channels take 1.6 M instructions at 56x56x128 on a Cortex-A72, and SPLIT, ADD and
+CONCATENATION take 1.1 M. Without XNNPACK, it is 1.1 M against 1.2 M (results/arm_costs.csv), so the pass is used only
+for devices whose runtime has XNNPACK.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from kbnn.converters.graph.operations import Add, Concatenate, PadChannels, Part
 
 
 def split_before_add(graph: Graph) -> Graph:
-    """Rewrites each addition of a value that is padded to twice its channels, before or after them."""
+    """Rewrites each addition of a value that is padded to twice its channels on one side."""
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Add) and len(node.inputs) == 2:

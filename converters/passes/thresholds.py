@@ -1,8 +1,8 @@
-"""Pass: whatever rises strictly before a sign becomes a threshold.
+"""A pass that replaces strictly increasing functions before a sign by a threshold.
 
-sign(f(x)) = sign(x - t), f(t) = 0, for each channel's f that consists of shifts, positive scales (batch normalization,
-the batch median's) and PReLUs with a positive slope (RPReLU, the two sides of the batch median). tanh and clipping keep
-signs. Of a layer normalization only the mean matters.
+sign(f(x)) = sign(x - t) with f(t) = 0, if a channel's f consists of shifts, positive scales (batch normalization, batch
+median) and PReLUs with a positive slope (RPReLU, the two sides of the batch median). tanh and clipping do not change
+signs. Of a layer normalization, only the mean matters.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from kbnn.converters.graph.operations import Affine, BinaryConvolution, Sign
 
 
 def signs_as_thresholds(graph: Graph) -> Graph:
-    """Leaves at most one shift before each sign, and nothing that the shift makes superfluous."""
+    """Leaves at most one shift before each sign, and removes operations that the sign does not need."""
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Sign):
@@ -23,7 +23,7 @@ def signs_as_thresholds(graph: Graph) -> Graph:
 
 
 def _as_threshold(graph: Graph, sign: Node) -> Graph:
-    """Walks up from a sign as long as nothing else reads the values on the way."""
+    """Walks up from a sign as long as the values have no other reader."""
     threshold, source = np.zeros(sign.channels), graph[sign.inputs[0]]
     while graph.sole_consumer(source.name) is not None:
         moved = source.operation.threshold_before(threshold)
@@ -40,7 +40,7 @@ def _as_threshold(graph: Graph, sign: Node) -> Graph:
 
 
 def _reading_sign_of(graph: Graph, sign: Node, source: Node) -> Graph:
-    """The sign of a value, or of a cheaper one with the same sign."""
+    """The graph with the sign taken of a value, or of a cheaper one with the same sign."""
     cheaper = source.operation.same_sign()
     if cheaper is not source.operation:
         node = Node(graph.unused(f"{sign.layer}/centre"), cheaper, source.inputs, source.shape, sign.layer)
@@ -49,5 +49,5 @@ def _reading_sign_of(graph: Graph, sign: Node, source: Node) -> Graph:
 
 
 def _folds(graph: Graph, node: Node) -> bool:
-    """Whether the converter folds an affine map into a binary convolution as it is."""
+    """Whether the converter folds an affine map into the preceding binary convolution."""
     return isinstance(node.operation, Affine) and isinstance(graph[node.inputs[0]].operation, BinaryConvolution)

@@ -108,13 +108,13 @@ def report(model: "tf.keras.Model", data: Dataset | np.ndarray, samples: int = S
     return summarise(model.name, len(images), observe(model, images))
 
 
-def drawings(model: Any, data: Any, samples: int = SAMPLES) -> "dict[str, Picture]":
-    """The pictures of `kbnn analyze` by name; a notebook shows each one that a cell ends with.
+def drawings(model: "tf.keras.Model", data: Dataset | np.ndarray, samples: int = SAMPLES) -> "dict[str, Picture]":
+    """The pictures of `kbnn analyze` by name; a notebook shows a picture that is the last value of a cell.
 
     Args:
         model: a Keras model with binary layers.
-        data: a `kbnn.datasets.Dataset`, of which held-out images are taken, or network inputs `(N, H, W, C)`.
-        samples: the largest number of images.
+        data: a `kbnn.datasets.Dataset`, whose held-out images are used, or network inputs `(N, H, W, C)`.
+        samples: maximum number of images.
 
     Raises:
         UsageError: the model has no binary layer.

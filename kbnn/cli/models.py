@@ -194,7 +194,7 @@ def command(
     settings = dict(_parse_option(option) for option in options)
     budget = _CostLimits(max_kb, None if max_macs is None else _count(max_macs))
     if cost and _is_pattern(name):
-        raise UsageError("--cost needs the NAME of a network, see 'kbnn models'")
+        raise UsageError("--cost counts one network: give its NAME, see 'kbnn models'")
     if not cost and not budget.is_given and (shape or classes or method or settings):
         raise UsageError("--input, --classes, --method and --option need --cost, --max-kb or --max-macs")
     if pretrained:

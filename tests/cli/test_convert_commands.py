@@ -30,7 +30,7 @@ def converted(tiny):
     path = tiny.with_suffix(".tflite")
     done = run("convert", tiny, "-o", path, "--json")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("verifying on random images, without labels in the file (")
+    assert done.stderr.startswith("verifying on random images; the file will not contain labels (")
     assert done.stderr.count("\n") == 1
     return path, json.loads(done.stdout)
 
@@ -104,4 +104,4 @@ def test_a_plain_tflite_file_is_status_1(tmp_path):
     done = run("inspect", path)
     assert done.returncode == 1
     assert "binary share of MACs: 0.00%" in done.stdout
-    assert done.stderr == f"error: '{path}' holds no binary convolution: it is a plain TensorFlow Lite file\n"
+    assert done.stderr == f"error: '{path}' has no binary convolution: it is a plain TensorFlow Lite file\n"

@@ -58,15 +58,15 @@ def test_a_file_is_verified_on_the_images_that_it_is_calibrated_on(model, tmp_pa
     options = ["--allow-float", "depthwise", "--int8", "--calibrate", "digits"]
     done = convert(model, tmp_path / "model.tflite", *options)
     assert done.exit_code == 0, done.output
-    assert "verifying on calibration images, without labels in the file" in done.stderr
+    assert "verifying on calibration images; the file will not contain labels" in done.stderr
     assert "equal to Keras rounded to int8" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--calibrate", "digits"), "--calibrate is for --int8"),
-        (("--int8",), "--int8 needs images to calibrate on: received none, give --calibrate DATA"),
+        (("--calibrate", "digits"), "--calibrate needs --int8"),
+        (("--int8",), "--int8 needs images for the calibration: received none, give --calibrate DATA"),
         (("--int8", "--calibrate", "digits", "--weights", "int8"), "calibration makes weights int8 too"),
     ],
 )

@@ -15,6 +15,6 @@ def test_demo_refuses_a_folder_with_content(tmp_path: Path):
     done = CliRunner().invoke(main, ["demo", "-o", str(tmp_path)])
     assert done.exit_code == 2
     assert done.stderr == (
-        f"error: '{tmp_path}' is not an empty folder: choose another --output, nothing there was changed\n"
+        f"error: '{tmp_path}' is not an empty folder: nothing there was changed, choose another --output\n"
     )
     assert (tmp_path / "precious.txt").read_text() == "mine"

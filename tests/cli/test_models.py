@@ -116,12 +116,18 @@ def test_options_are_toml_values_or_plain_text():
     [
         (["tniy"], "unknown model: received 'tniy'; did you mean tiny?"),
         (["nothing*"], "no model's name matches: received 'nothing*'"),
-        (["--cost"], "give one NAME"),
+        (["--cost"], "give its NAME"),
         (["tiny", "--classes", "3"], "need --cost, --max-kb or --max-macs"),
-        (["--cost", "tiny", "--input", "8x8"], "--input is HEIGHTxWIDTHxCHANNELS, such as 32x32x3: received '8x8'"),
-        (["--cost", "tiny", "--option", "width"], "--option is KEY=VALUE, such as width=0.5: received 'width'"),
+        (
+            ["--cost", "tiny", "--input", "8x8"],
+            "--input must be HEIGHTxWIDTHxCHANNELS, such as 32x32x3: received '8x8'",
+        ),
+        (["--cost", "tiny", "--option", "width"], "--option must be KEY=VALUE, such as width=0.5: received 'width'"),
         (["--cost", "tiny", "--option", "width=wide"], "tiny: width: input should be a valid number"),
-        (["tiny", "--max-macs", "50 m"], "--max-macs is a number with k, M or G, such as 50M: received '50 m'"),
+        (
+            ["tiny", "--max-macs", "50 m"],
+            "--max-macs must be a number, optionally with k, M or G, such as 50M: received '50 m'",
+        ),
         (["--cost", "tiny", "--rule", "prseb"], "unknown accounting rule: received 'prseb'; did you mean presb?"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

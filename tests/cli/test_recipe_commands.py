@@ -74,7 +74,7 @@ def test_a_sweep_goes_on_and_tabulates(grid: Path, tmp_path: Path):
     whole = kbnn("sweep", grid, "-o", tmp_path / "runs", "--json")
     assert whole.exit_code == 1
     assert whole.stderr.splitlines()[-1].startswith(
-        "error: 2 of 4 variants failed, 'bireal/large': batch size does not"
+        "error: 2 of 4 variants failed; 'bireal/large': batch size does not"
     )
     assert model.stat().st_mtime_ns == written
     outcomes = {outcome["row"]: outcome for outcome in json.loads(whole.stdout)["outcomes"]}

@@ -30,7 +30,7 @@ def test_a_computed_table_as_json():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "which table is not clear"),
+        ((), "no table given"),
         (("siman-corollary",), "did you mean siman-corollaries"),
         (("cifar10-resnet20", "--only", "xnor,irnte"), "did you mean irnet"),
         (("cifar10-resnet20", "--rows", "irnte"), "did you mean irnet"),

@@ -59,7 +59,7 @@ def test_lists_and_text_are_converted_to_the_type_of_the_option():
         ({"input_shape": 32}, "bireal18: input_shape"),
         (
             {"input_shape": (None, None, 3)},
-            "bireal18: the image's size is not known.*choose stem='cifar'",
+            "bireal18: the image's size is unknown.*choose stem='cifar'",
         ),
         ({"name": "alexnet", "input_shape": (8, 8, 3)}, "alexnet: needs images of a fixed size of at least 15x15"),
         ({"name": "alexnet", "input_shape": (56, 224, 3)}, "alexnet: .* at least 57x57"),

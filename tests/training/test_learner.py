@@ -244,7 +244,7 @@ def test_a_fit_of_ones_own_ends_where_gradients_are_lost():
     x = tf.keras.layers.Lambda(lambda x: tf.sqrt(tf.abs(x - x)), name="root")(x)
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(2, name="second")(x))
     assert fit_until_it_diverges(model, np.ones((8, 2))).startswith(
-        "training diverged in step 1: the weights of layer 'first' are not finite; the weights are those from "
+        "training diverged in step 1: the weights of layer 'first' are not finite; the weights were reset to "
     )
 
 

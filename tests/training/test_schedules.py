@@ -147,7 +147,7 @@ def test_one_callback_runs_every_quantizers_schedule():
 def test_a_setting_that_no_quantizer_takes():
     with pytest.raises(UsageError, match="received 'edd'; did you mean ede"):
         QuantizerSchedule(edd=(1.0, 2.0)).check(model(input_quantizer=quantizers.EDESign()))
-    with pytest.raises(UsageError, match=r"no quantizer of 'model.*' has a schedule: received 'ede', leave it out"):
+    with pytest.raises(UsageError, match=r"no quantizer of 'model.*' has a schedule: received 'ede', remove it"):
         QuantizerSchedule(ede=(1.0, 2.0)).check(model(input_quantizer="ste_sign"))
 
 

@@ -127,7 +127,7 @@ def test_training_stops_when_patience_runs_out(recipe: Recipe, tmp_path: Path):
 
 
 def test_patience_needs_images_to_validate_on(recipe: Recipe, tmp_path: Path):
-    with pytest.raises(UsageError, match="patience=2 needs images to validate on"):
+    with pytest.raises(UsageError, match="patience=2 needs validation images"):
         train(recipe.changed({"stage.1.patience": 2, "data.validation": 0.0}), tmp_path / "run")
 
 
@@ -154,7 +154,7 @@ def test_a_run_starts_from_the_weights_of_another(finished: Run, recipe: Recipe,
 
 
 def test_weights_that_do_not_exist(recipe: Recipe, tmp_path: Path):
-    with pytest.raises(KbnnError, match="no file of weights at"):
+    with pytest.raises(KbnnError, match="no weight file at"):
         train(recipe.changed({"model.weights": str(tmp_path / "nothing.h5")}), tmp_path / "run")
 
 

@@ -194,8 +194,8 @@ def test_a_damaged_history_is_an_error(copy: Run, content: str, line: int):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("history.csv", "its last checkpoint is of epoch 3, its history of epoch 0"),
-        ("checkpoints", "its last checkpoint is of epoch 0, its history of epoch 3"),
+        ("history.csv", "its last checkpoint is from epoch 3, its history ends at epoch 0"),
+        ("checkpoints", "its last checkpoint is from epoch 0, its history ends at epoch 3"),
         ("config.toml", "exists and is not a run"),
         ("model.keras", r"has no model\.keras"),
     ],
@@ -211,9 +211,7 @@ def test_an_incomplete_run_is_not_changed(copy: Run, name: str, message: str):
 
 def test_a_damaged_result_is_an_error(copy: Run):
     (copy.folder / "result.json").write_text('{"run": "copy"')
-    with pytest.raises(
-        KbnnError, match=r"result\.json' is damaged .*: remove it and resume the run, which writes it again"
-    ):
+    with pytest.raises(KbnnError, match=r"result\.json' is damaged .*: remove it and resume the run to write it again"):
         result(copy)
 
 
@@ -277,6 +275,6 @@ def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe,
 
 
 def test_a_disk_that_is_full_at_once_is_left_as_it_was(recipe: Recipe, tmp_path: Path, unlimited: None):
-    with pytest.raises(KbnnError, match=r"cannot save run .* after step 5 .*: there was no checkpoint yet"):
+    with pytest.raises(KbnnError, match=r"cannot save run .* after step 5 .*: there is no checkpoint yet"):
         train(recipe, tmp_path / "run", callbacks=[filling(1, 20_000)])
     assert not (tmp_path / "run").exists()
