@@ -1,13 +1,14 @@
-"""Instructions of single TensorFlow Lite operators on aarch64: what the forms of `kbnn convert --device` rest on.
+"""Counts instructions of single TensorFlow Lite operators on aarch64, the basis of `kbnn convert --device`.
 
 .venv/bin/python benchmarks/arm_costs.py FOLDER
 
 FOLDER is a root for qemu-user: Debian's arm64 packages of python3.11-minimal, libpython3.11-stdlib, libc6, libstdc++6,
 zlib1g, libexpat1 and libffi8, and the aarch64 wheels of numpy 1.26 and tflite-runtime 2.14, all unpacked into it. One
-process for each processor, with and without XNNPACK, runs every model three times; the last run is counted, by a plugin
-(instructions.c) that needs a C compiler. The count is deterministic up to some hundred instructions, and no latency.
+process for each processor, with and without XNNPACK, runs every model three times; a plugin (instructions.c), which
+needs a C compiler, counts the last run. Counts are deterministic up to a few hundred instructions; they are not
+latencies.
 
-LCE's operators are not in tflite-runtime. The whole networks in `REPORTED` were counted with LCE's tool elsewhere.
+tflite-runtime does not have LCE's operators. The whole networks in `REPORTED` were counted elsewhere with LCE's tool.
 """
 
 import argparse
@@ -161,7 +162,7 @@ _SLOPES = _RANDOM.uniform(0.1, 0.5, (1, 1, 64)).astype(np.float32)
 
 
 def _prelu(x: tf.Tensor) -> tf.Tensor:
-    """As Keras writes it, which the converter makes one operator of."""
+    """As Keras computes it, which the converter turns into one operator."""
     return tf.nn.relu(x) + -tf.constant(_SLOPES) * tf.nn.relu(-x)
 
 
@@ -189,7 +190,7 @@ def _model(function: Callable[..., tf.Tensor], *shapes: tuple[int, ...], in_int8
 
 
 def _named(file: File) -> File:
-    """The file with the name of kbnn's files for its one kernel."""
+    """The file, with its only kernel named as in kbnn's files."""
     model = flatbuffer.tree(file.data)
     model.subgraphs[0].tensors[file.operators[-1].inputs[1].index].name = b"stem/kernel"
     return flatbuffer.parse(flatbuffer.pack(model))

@@ -21,7 +21,7 @@ NETWORKS = ("bireal18", "bireal34", "presb34")
 
 
 def measure(name: str) -> dict[str, object]:
-    """Seconds to build and to convert, the process's peak memory, and the bytes of files against the papers' count."""
+    """Seconds to build and to convert, the process's peak memory, and file sizes compared with the papers' count."""
     import kbnn
     from kbnn import accounting
     from kbnn.converters import convert

@@ -10,7 +10,6 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import record
@@ -44,23 +43,22 @@ def _fixed_beta() -> Method:
 
 
 class WeightDecay(AdjustablePenalty):
-    """Adds `strength·w` to a gradient: weight decay, which the papers switch off for binarized kernels."""
+    """Adds `strength·w` to a gradient: weight decay, which the papers do not use for binarized kernels."""
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         return self.strength * tf.nn.l2_loss(w)
 
 
 def _with_l2(decay: float) -> Method:
-    regularizer: Any = WeightDecay(decay)
-    return dataclasses.replace(methods.get("siman"), kernel_regularizer=regularizer)
+    return dataclasses.replace(methods.get("siman"), kernel_regularizer=WeightDecay(decay))
 
 
 def _named(name: str) -> Callable[[], Method]:
     return lambda: methods.get(name)
 
 
-# SiMaN's training: SGD, learning rate 0.1. Over its 78,000 steps on CIFAR-10 the learning rates times the decay 5e-4
-# add up to 1.95; 4,000 steps come to that with a decay of 1e-2.
+# SiMaN's training: SGD, learning rate 0.1. Over its 78,000 steps on CIFAR-10, learning rate times the decay of 5e-4
+# sums to 1.95; 4,000 steps reach the same sum with a decay of 1e-2.
 SIMAN = {"optimizer": "sgd", "learning_rate": 0.1, "epochs": 200}
 SETTINGS = {
     **{name: Setting(_named(name)) for name in ("bnn", "xnor", "xnor+ml", "xnor+bma", "xnor+ml+bma", "bireal")},
@@ -81,7 +79,7 @@ def main(names: list[str]) -> None:
 
 
 def measure(setting: Setting, data: Dataset, seed: int) -> dict[str, object]:
-    """Trains once; accuracy on the test set, and what the binary layers do on the validation images."""
+    """Trains once, and measures accuracy on the test set and the binary layers on the validation images."""
     tf.keras.utils.set_random_seed(seed)
     model = models.build("tiny", method=setting.method(), input_shape=data.input_shape, classes=len(data.classes))
     inputs, steps = data.inputs(data.train), data.train.size // BATCH

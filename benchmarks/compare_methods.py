@@ -3,9 +3,9 @@
     python benchmarks/compare_methods.py runs/resnet20-20 --epochs 20
     python benchmarks/compare_methods.py runs/resnet20-60 --epochs 60 --methods xnor xnor+ml+bma
 
-Each row runs `kbnn reproduce cifar10-resnet20` and then `benchmarks/trained.py` in child processes. A row that fails
-is reported, and the next one begins. When started again, finished rows take seconds and an interrupted row resumes
-from its last step. Ctrl-C and SIGTERM end the queue with everything saved.
+Each row runs `kbnn reproduce cifar10-resnet20` and then `benchmarks/trained.py` in child processes. If a row fails, the
+error is reported and the next row starts. When the script is run again, finished rows take seconds and an interrupted
+row resumes from its last step. Ctrl-C and SIGTERM stop it with everything saved.
 """
 
 import argparse
@@ -25,12 +25,12 @@ INTERRUPTED = (-2, -15, 130, 143)
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("output", type=Path, help="folder of the runs")
-    arguments.add_argument("--epochs", type=int, default=EPOCHS, help="of each row, the same schedule for all")
+    arguments.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of each row")
     arguments.add_argument("--seeds", type=int, default=1, help="runs of each row")
     arguments.add_argument(
         "--methods", nargs="+", default=METHODS, choices=METHODS, metavar="METHOD", help="which rows"
     )
-    arguments.add_argument("--precision", default="mixed_bfloat16", help="in which layers compute")
+    arguments.add_argument("--precision", default="mixed_bfloat16", help="precision in which layers compute")
     options = arguments.parse_args()
     failed = [method for method in options.methods if not _row(method, options)]
     print(f"failed: {', '.join(failed)}" if failed else f"all {len(options.methods)} rows are done", flush=True)
@@ -41,16 +41,16 @@ def _row(method: str, options: argparse.Namespace) -> bool:
     begun = time.monotonic()
     print(f"{time.strftime('%H:%M:%S')} {method}", flush=True)
     train = [
-        *(_beside(sys.executable, "kbnn"), "reproduce", TABLE, "--only", method, "--epochs", str(options.epochs)),
+        *(_sibling(sys.executable, "kbnn"), "reproduce", TABLE, "--only", method, "--epochs", str(options.epochs)),
         *("--seeds", str(options.seeds), "--precision", options.precision, "--output", str(options.output)),
     ]
     runs = [str(options.output / f"{method}-seed{seed}") for seed in range(options.seeds)]
-    done = _succeeds(train) and _succeeds([sys.executable, _beside(__file__, "trained.py"), *runs])
+    done = _succeeds(train) and _succeeds([sys.executable, _sibling(__file__, "trained.py"), *runs])
     print(f"{method} {'done' if done else 'FAILED'} after {time.monotonic() - begun:.0f} s", flush=True)
     return done
 
 
-def _beside(path: str, name: str) -> str:
+def _sibling(path: str, name: str) -> str:
     return str(Path(path).with_name(name))
 
 

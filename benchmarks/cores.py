@@ -20,7 +20,7 @@ KERNELS = Path(export.__file__).parent
 # What the README of an export tells users to compile with.
 OPTIMIZE = "-Os"
 _SECTIONS = ("-ffunction-sections", "-fdata-sections")
-# Of the loop that the clock is calibrated with, measure.c: two instructions a turn, and a few around it.
+# Instructions of the loop in measure.c that calibrates the clock: two per iteration, and a few around it.
 _CALIBRATION_INSTRUCTIONS = 2_000_000
 
 
@@ -47,7 +47,7 @@ class Core:
 
     @property
     def missing(self) -> str | None:
-        """The program that is not installed."""
+        """The first program that is not installed; None if all are."""
         programs = (self.compiler, self.emulator)
         return next((program for program in programs if shutil.which(program) is None), None)
 
@@ -84,7 +84,7 @@ class Measurement:
 
 
 def self_test(core: Core, folder: Path, name: str, work: Path) -> str:
-    """What NAME_test.c prints on a core."""
+    """The output of NAME_test.c on a core."""
     sources = [folder / f"{name}_test.c", folder / f"{name}.c", folder / "kbnn_nn.c"]
     return run(core, build(core, sources, work, hosted=True))
 
@@ -189,7 +189,7 @@ def _link(core: Core, objects: list[Path], program: Path, *, hosted: bool = Fals
     else:
         memory = "__flash=0x80000000,--defsym=__flash_size=0x400000,--defsym=__ram=0x80400000"
         memory += f",--defsym=__ram_size={core.ram_bytes},--defsym=__stack_size=0x4000"
-        # The libraries are found by an architecture without extensions.
+        # The libraries are installed only for the architecture without extensions.
         options = ["--specs=picolibc.specs", "--oslib=semihost", "--crt0=semihost", "-march=rv32imac", "-mabi=ilp32"]
         options.append(f"-Wl,--defsym={memory}")
     _call([core.compiler, *options, "-Wl,--gc-sections", *objects, "-o", program])

@@ -2,9 +2,9 @@
 
     taskset -c 0,1 .venv/bin/python benchmarks/grouped_convolution.py [--groups 2] [--policy float32]
 
-Forward pass and all gradients of one 3x3 `BinaryConv2D`, at the sizes of PresB-Net-18's stages for CIFAR, and all
-four together. The ratio compares the fastest runs; the ratio of processor times, which depends less on
-other load, is reported next to it. Writes results/grouped_convolution.csv.
+Forward pass and all gradients of one 3x3 `BinaryConv2D`, at the sizes of PresB-Net-18's stages for CIFAR, and the sum
+of all four. The ratio compares the fastest runs; the ratio of processor times, which depends less on other load, is
+also reported. Writes results/grouped_convolution.csv.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Times(NamedTuple):
 
 
 def measure(size: int, channels: int, groups: int, rounds: int) -> tuple[Times, Times]:
-    """Grouped and ungrouped."""
+    """The times of the grouped and of the ungrouped convolution."""
     steps = {groups: step_of(size, channels, groups), 1: step_of(size, channels, 1)}
     wall, processor = ({number: [] for number in steps} for _ in range(2))
     for k in range(rounds + 2):

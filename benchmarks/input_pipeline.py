@@ -27,7 +27,7 @@ POLICIES = ("float32", "mixed_bfloat16")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=48, help="of one measurement")
+    parser.add_argument("--steps", type=int, default=48, help="steps of one measurement")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     data = datasets.load("cifar10", transform=Transform(pad=4, flip=True))
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def measured(policy: str, data: Dataset, steps: int, rounds: int) -> dict[str, object]:
-    """Medians over the rounds."""
+    """A row of results: medians over the rounds."""
     tf.keras.mixed_precision.set_global_policy(policy)
     trainer = trainer_of(data)
     batches = data.epochs(BATCH, seed=0)

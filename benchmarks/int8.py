@@ -1,8 +1,8 @@
-"""Measures what 8 bits cost trained networks: top-1 and agreement with Keras of four files, on all test images.
+"""Measures the accuracy loss of 8 bits in trained networks: top-1 and agreement with Keras of four files.
 
 The files are float32; int8 weights (16 bits where signs depend on them); all weights in 8 bits; and int8 throughout.
-`noise_agreement` says how often Keras agrees with itself when each pixel moves by up to half a grey level: a binary
-network amplifies differences.
+All test images are used. `noise_agreement` is how often Keras agrees with itself if each pixel changes by up to half a
+grey level, because a binary network amplifies small differences.
 
 .venv/bin/python benchmarks/int8.py RUN...
 """
@@ -30,7 +30,7 @@ _VERIFICATION_IMAGES = 64
 
 
 def measure(run: Run) -> dict[str, object]:
-    """A row: the top-1 of Keras and of each file, the file's size, and how often it agrees with Keras."""
+    """A row of results: top-1 accuracy of Keras and each file, and the file's size and agreement with Keras."""
     model, data = in_float32(run.model()), run.dataset()
     images, labels = data.inputs(data.test), data.test.labels
     keras = model.predict(images, verbose=0).argmax(-1)
@@ -54,13 +54,13 @@ def measure(run: Run) -> dict[str, object]:
 
 
 def _noisy(images: np.ndarray, data: Dataset) -> np.ndarray:
-    """Each pixel moved by up to half a grey level."""
+    """The images with noise of up to half a grey level per pixel."""
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, images.shape)
     return (images + noise / np.asarray(data.normalization.std)).astype(np.float32)
 
 
 def _files(model: tf.keras.Model, data: Dataset, images: np.ndarray) -> dict[str, bytes]:
-    """The bytes of each form, by name."""
+    """The content of each file, by name."""
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
     forms: dict[str, dict[str, object]] = {
         "float": {},

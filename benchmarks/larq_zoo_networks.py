@@ -4,18 +4,22 @@
     python benchmarks/larq_zoo_networks.py [NETWORK...]
 
 Weights are random, and batch normalization has the statistics of a batch of random images, because trained weights
-would have to be downloaded. A conversion is judged layer by layer, each fed with Keras's own input. End to end
-(`median_image_KERNEL`, relative to the range of the outputs), a single flipped sign spreads, as it does in Keras when
+would have to be downloaded. Conversions are judged layer by layer, with the inputs that each layer has in Keras. End to
+end (`median_image_KERNEL`, relative to the range of the outputs), a single flipped sign propagates, just as in Keras if
 the image changes by a millionth (`keras_moves_by`).
 """
 
 import argparse
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import record
 
-import kbnn  # noqa: F401, before larq_zoo, which wants the Keras that kbnn chooses
+import kbnn  # noqa: F401, before larq_zoo, which needs the Keras that kbnn selects
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 NETWORKS = (
     *("BinaryAlexNet", "XNORNet", "BiRealNet", "RealToBinaryNet", "BinaryResNetE18"),
@@ -40,8 +44,8 @@ def main() -> None:
         print(row, flush=True)
 
 
-def settled(model):
-    """A network whose batch normalizations have the statistics of one batch."""
+def settled(model: "tf.keras.Model") -> "tf.keras.Model":
+    """The network, with the statistics of one batch in its batch normalizations."""
     import tensorflow as tf
 
     normalizations = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.BatchNormalization)]
@@ -52,14 +56,14 @@ def settled(model):
     model(random.normal(size=(IMAGES, *model.input_shape[1:])).astype(np.float32), training=True)
     for layer, momentum in zip(normalizations, momenta, strict=True):
         layer.momentum = momentum
-        # Moving averages are not the mean of a few whole numbers, at which values before a sign are exactly 0.
+        # Means of a few integers would make some values before a sign exactly 0, which moving averages never do.
         deviation = np.sqrt(layer.moving_variance)
         layer.moving_mean.assign_add(JITTER * deviation * random.normal(size=deviation.shape))
     return model
 
 
-def converted(model) -> dict[str, object]:
-    """Does what `convert` does, and returns the findings even if it would refuse the file."""
+def converted(model: "tf.keras.Model") -> dict[str, object]:
+    """Converts and verifies a network like `convert`, but returns the findings even of a file that it would reject."""
     from kbnn.converters import conversion
     from kbnn.converters.graph.trace import Reference
     from kbnn.converters.passes import Options, deploy

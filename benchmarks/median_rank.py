@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/median_rank.py [--steps 20] [--batches 5]
 
-Networks with a batch median before each sign train a few steps on CIFAR-10, and then see further batches. The rank
-error of a layer's estimate is how far the share of activations below it is from one half. Writes
-results/median_rank.csv.
+Networks with a batch median before each sign are trained for a few steps on CIFAR-10; then further batches are
+measured. The rank error of a layer's estimate is the difference between the share of activations below it and one half.
+Writes results/median_rank.csv.
 """
 
 import argparse
@@ -21,7 +21,7 @@ BATCH = {"resnet20": 128, "bireal18": 64}
 
 
 def rank_error(x: tf.Tensor) -> float:
-    """abs(share below - 1/2), equal values counted half below, in percent."""
+    """abs(share below - 1/2) in percent, where values equal to the estimate count as half below."""
     estimate = float(batch_median.median_of(x))
     values = x.numpy()
     return float(100 * abs((np.mean(values < estimate) + np.mean(values <= estimate)) / 2 - 0.5))

@@ -3,9 +3,9 @@
     taskset -c 0,1 .venv/bin/python benchmarks/methods.py [--network resnet20] [--policy float32] [METHOD...]
     taskset -c 0,1 .venv/bin/python benchmarks/methods.py --network resnet20 react react-with-relu
 
-The two networks take turns in one process, on the same constant batch. The ratio compares their fastest steps; the
-ratio of processor times, which depends less on other load, is reported next to it. Writes results/methods.csv.
-`react-with-relu` replaces RPReLU by TensorFlow's parameter-free ReLU, which shows the cost of any activation there.
+The two networks alternate in one process, on the same constant batch. The ratio compares their fastest steps; the ratio
+of processor times, which depends less on other load, is also reported. Writes results/methods.csv. `react-with-relu`
+replaces RPReLU by TensorFlow's parameter-free ReLU, which shows the cost of any activation in that place.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Writes `docs/methods.md` from the registries: each method, each quantizer's formulas, and its gradient as plotted.
+"""Writes `docs/methods.md` from the registries: all methods, and all quantizers with their formulas and gradients.
 
 python benchmarks/methods_page.py              # writes the page and docs/gradients/
 python benchmarks/methods_page.py --check      # writes nothing; status 1 if the page differs from the registries
@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
@@ -18,12 +18,16 @@ import tensorflow as tf
 
 from kbnn import files, methods, quantizers
 from kbnn.analysis.pictures import COLOURS, Picture, picture
+from kbnn.quantizers.registry import Registered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOCS = record.ROOT / "docs"
 PAGE = DOCS / "methods.md"
 PICTURES = DOCS / "gradients"
 _SECTIONS = ("Args:", "Raises:", "Example:")
-# Larq documents its quantizers in LaTeX; here is the same in our notation.
+# Larq documents its quantizers in LaTeX; these are the same formulas in our notation.
 _LARQS = {
     "approx_sign": """The sign with a triangular gradient.
 
@@ -60,18 +64,18 @@ def _method(name: str) -> tuple[str, ...]:
 
 
 def _classes(kind: str) -> list[str]:
-    """The names of classes; those that stand for a class with arguments are listed with it."""
+    """The names of quantizers of a kind, without presets, which are listed with their class."""
     found = {name: quantizers.find(name) for name in quantizers.names()}
     return [name for name, registered in found.items() if registered.kind == kind and not registered.arguments]
 
 
-def _presets(registered: Any) -> list[str]:
+def _presets(registered: Registered) -> list[str]:
     found = (quantizers.find(name) for name in quantizers.names())
     return [f"`{other.name}`" for other in found if other.quantizer is registered.quantizer and other.arguments]
 
 
-def _quantizer(name: str) -> dict[str, Any]:
-    """A quantizer's docstring without the sections that the API reference has."""
+def _quantizer(name: str) -> dict[str, object]:
+    """A quantizer's docstring, without the sections that are in the API reference."""
     registered = quantizers.find(name)
     text = inspect.cleandoc(_LARQS.get(name) or registered.quantizer.__doc__ or "")
     kept = [part for part in text.split("\n\n") if not part.lstrip().startswith(_SECTIONS)]
@@ -86,12 +90,12 @@ def _quantizer(name: str) -> dict[str, Any]:
     }
 
 
-def _is_plotted(registered: Any) -> bool:
+def _is_plotted(registered: Registered) -> bool:
     return registered.kind == "activation" and registered.levels == quantizers.registry.SIGNS
 
 
 def pictures() -> Iterator[tuple[str, Picture]]:
-    """The gradient of each quantizer that works element by element, as the library computes it."""
+    """A picture of the gradient of each elementwise quantizer, as computed by the library."""
     for name in _classes("activation"):
         if _is_plotted(quantizers.find(name)):
             yield name, _gradient(name)
@@ -106,7 +110,7 @@ def _gradient(name: str) -> Picture:
         signs = quantizer(inputs)
     derivative = tape.gradient(signs, inputs).numpy()
 
-    def draw(figure: Any) -> None:
+    def draw(figure: "Figure") -> None:
         axes = figure.subplots()
         axes.plot(x, signs.numpy(), color=COLOURS[0], label="forward")
         axes.plot(x, derivative, color=COLOURS[4], label="gradient")

@@ -1,4 +1,4 @@
-"""Methods with other layers than kbnn's, for comparison: the zoo's builders accept them."""
+"""Methods that build layers other than kbnn's, for comparison."""
 
 import larq as lq
 import tensorflow as tf
@@ -26,7 +26,7 @@ class Larq(Method):
 
 
 class Linear(Method):
-    """Real-valued convolutions without an activation: the least that a float network does."""
+    """Real-valued convolutions without activations: the minimum of a float network."""
 
     def convolution(
         self, x: tf.Tensor, filters: int, kernel_size: int, strides: int = 1, *, name: str, **_: object

@@ -1,9 +1,9 @@
-"""Compares accuracy after the same training under mixed_bfloat16 and in float32, seed by seed.
+"""Compares the accuracy after equal trainings in mixed_bfloat16 and in float32, seed by seed.
 
     python benchmarks/precision.py runs/precision [--epochs 10] [--seeds 3]
 
-Each run is a row of `kbnn reproduce cifar10-resnet20` in a child process, tested on all test images in the precision
-that it trained in and in float32. Writes `results/precision.csv`. Run it again to continue.
+Each run is a row of `kbnn reproduce cifar10-resnet20` in a child process. It is evaluated on all test images, in the
+precision of its training and in float32. Writes `results/precision.csv`. Run the script again to continue.
 """
 
 import argparse

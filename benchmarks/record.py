@@ -1,4 +1,4 @@
-"""Rows of `results/`: what was measured, with the command, commit, seed, date and machine that measured it."""
+"""Reads and writes rows of `results/`: figures with their command, commit, seed, date and machine."""
 
 import csv
 import datetime
@@ -36,7 +36,7 @@ def replace(name: str, rows: Sequence[Row], seed: int | None = None, kept: Seque
 
 
 def read(name: str) -> list[dict[str, str]]:
-    """The rows of `results/NAME.csv`; none when it is not there yet."""
+    """The rows of `results/NAME.csv`; an empty list if the file does not exist."""
     path = RESULTS / f"{name}.csv"
     if not path.exists():
         return []
@@ -45,7 +45,7 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def provenance(seed: int | None = None) -> dict[str, object]:
-    """What makes a row believable: how, from which sources, with which seed, when and where it was measured."""
+    """The columns that make a row reproducible: command, commit, seed, date and machine."""
     return {
         "command": shlex.join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
         "commit": commit(),
@@ -56,7 +56,7 @@ def provenance(seed: int | None = None) -> dict[str, object]:
 
 
 def commit() -> str:
-    """The commit that is checked out, with a + when the sources differ from it."""
+    """The current commit, with a + if the sources have changed since."""
     head = _git("rev-parse", "--short", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
     return head + "+" * bool(changed)

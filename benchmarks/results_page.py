@@ -1,4 +1,4 @@
-"""Writes `docs/results.md` and its pictures from `results/`: no figure on that page is typed.
+"""Writes `docs/results.md` and its pictures from `results/`, so that no figure on that page is typed by hand.
 
 python benchmarks/results_page.py
 """
@@ -26,7 +26,8 @@ DOCS = record.ROOT / "docs"
 Row = Mapping[str, str]
 ByMethod = Mapping[str, Sequence[Row]]
 ByModel = Mapping[str, Sequence[Row]]
-# What two rows of a table can speak about: claim, row with, row without, measure, whether it should fall.
+# A claim about two rows of a table: its text, the row with the technique, the row without, the measure, and whether the
+# measure should fall.
 Claim = tuple[str, str, str, str, bool]
 
 CLAIMS: tuple[Claim, ...] = (
@@ -40,13 +41,13 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-# How long the methods that validated best were to train.
+# Epochs planned for the methods with the best validation accuracy.
 LONG = 60
 
 
 def main() -> None:
     trained = record.read("trained")
-    # Methods are compared under the common schedule; recipes of our own have a section to themselves.
+    # Methods are compared with the common schedule; our own recipes have a separate section.
     rows = [row for row in trained if row["network"] == "resnet20" and not _is_best(row)]
     template = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701, it makes Markdown
     page = template.from_string(Path(__file__).with_name("results.md.j2").read_text()).render(
@@ -67,7 +68,7 @@ def _is_best(row: Row) -> bool:
 
 
 def _long_runs(histories: Path) -> list[dict[str, str]]:
-    """The runs of our own recipes, finished or not: how far each has come, and what it validates at."""
+    """The progress and validation accuracy of the runs of our own recipes, finished or not."""
     found = []
     for folder in sorted(histories.glob("best-*")):
         recipe = Recipe.read(folder / "config.toml")
@@ -90,7 +91,7 @@ def _long_runs(histories: Path) -> list[dict[str, str]]:
 
 
 def _remaining(trained: Sequence[Row]) -> dict[str, Sequence[str]]:
-    """What of the goals has not been trained: methods at `EPOCHS`, the best at `LONG`, larger networks."""
+    """The planned trainings that are missing: methods at `EPOCHS`, the best ones at `LONG`, and larger networks."""
     done = {(row["network"], row["method"], int(row["epochs"])) for row in trained}
     return {
         "common": [method for method in METHODS if ("resnet20", method, EPOCHS) not in done],
@@ -100,7 +101,7 @@ def _remaining(trained: Sequence[Row]) -> dict[str, Sequence[str]]:
 
 
 def _best(trained: Sequence[Row]) -> list[str]:
-    """What to train longer: the two binary methods that validated best, and the pair that ML+BMA compares."""
+    """The methods to train longer: the two binary ones with the best validation accuracy, and ML+BMA's pair."""
     epochs = max(int(row["epochs"]) for row in trained if row["network"] == "resnet20" and int(row["epochs"]) <= EPOCHS)
     same = (row for row in trained if row["network"] == "resnet20" and int(row["epochs"]) == epochs)
     binary = sorted((row for row in same if row["weight_entropy"]), key=lambda row: -float(row["validation_top1"]))
@@ -113,7 +114,7 @@ def _runs_of(model: str, method: str, trained: Sequence[Row]) -> list[Row]:
 
 
 def _larger(trained: Sequence[Row]) -> dict[str, str]:
-    """A table of the larger networks and their curves; nothing if none was trained."""
+    """A table of the larger networks and their curves; empty if none was trained."""
     found = {model: runs for model, method in LARGER if (runs := _runs_of(model, method, trained))}
     if not found:
         return {}
@@ -138,9 +139,9 @@ def _larger_table(found: ByModel) -> str:
 
 
 def _precision(rows: Sequence[Row]) -> dict[str, object]:
-    """Half precision against float32: accuracies by seed, and the means' difference held to the spread over seeds.
+    """Compares bfloat16 with float32: accuracies by seed, and the difference of the means relative to the spread.
 
-    Of the seeds that were trained both ways, once there are two of them.
+    Uses the seeds that were trained in both precisions, if there are at least two of them.
     """
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: int(row["seed"])):
@@ -187,7 +188,7 @@ def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
 
 
 def _by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows by method, in the order of the table, seeds ascending."""
+    """Rows by method, in the order of the table, with ascending seeds."""
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: int(row["seed"])):
         found.setdefault(row["method"], []).append(row)
@@ -242,7 +243,7 @@ def _claims(found: ByMethod) -> dict[str, object]:
 
 
 def _judged(claims: Sequence[Claim], found: ByMethod, heading: str) -> dict[str, object]:
-    """Claims as a table, and by what came out; claims that lack a run are left to be named."""
+    """Claims as a table and by outcome, and the claims for which runs are missing."""
     rows, outcomes, open_ = [], {}, []
     for claim, treated, plain, measure, falls in claims:
         if treated not in found or plain not in found:
@@ -257,7 +258,7 @@ def _judged(claims: Sequence[Claim], found: ByMethod, heading: str) -> dict[str,
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a claim came to: with, without and their difference; the outcome, and that with the spread it is held to."""
+    """The verdict on a claim: the figures with and without, and their difference; the outcome; and the spread."""
 
     cells: tuple[str, str, str]
     outcome: str
@@ -269,14 +270,14 @@ class Verdict:
 
 
 def judge(treated: Sequence[Row], plain: Sequence[Row], measure: str, falls: bool) -> Verdict:
-    """Holds a difference against twice the larger spread over seeds; of one seed, against the test set's size."""
+    """Compares a difference with twice the larger spread over seeds, or for one seed, with the test set's noise."""
     with_, without = _mean(treated, measure), _mean(plain, measure)
     difference = with_ - without
     cells = (f"{with_:.4f}", f"{without:.4f}", f"{difference:+.4f}")
     holds = difference < 0 if falls else difference > 0
     if min(len(treated), len(plain)) > 1:
         spread = max(_spread(rows, measure) for rows in (treated, plain))
-        # Two seeds say little about how far a third would lie.
+        # The spread of two seeds is a poor estimate.
         few = "two seeds only, " if min(len(treated), len(plain)) == 2 else ""
         if abs(difference) < 2 * spread:
             return Verdict(cells, f"{few}within the seeds' spread", spread)
@@ -288,14 +289,14 @@ def judge(treated: Sequence[Row], plain: Sequence[Row], measure: str, falls: boo
 
 
 def _noise(treated: Row, plain: Row, measure: str) -> float | None:
-    """Standard error of the difference of two accuracies, each over its test images; None where that is not known."""
+    """The standard error of the difference of two accuracies, from the numbers of test images; None if unknown."""
     if "top1" not in measure or not treated.get("test_images"):
         return None
     shares = [(float(row[measure]), int(row["test_images"])) for row in (treated, plain)]
     return math.sqrt(sum(share * (1 - share) / images for share, images in shares))
 
 
-# The same on digits.
+# The same claims, tested on digits.
 TESTED: tuple[Claim, ...] = (
     ("ML raises the entropy of the weights", "xnor+ml", "xnor", "weight_entropy", False),
     ("ML raises accuracy", "xnor+ml", "xnor", "test_top1", False),
@@ -329,8 +330,8 @@ def _tested_claims(rows: Sequence[Row]) -> dict[str, object]:
 
 
 def _curves(name: str, title: str, found: ByMethod | ByModel) -> str:
-    """Validation accuracy and training loss of the first run of each."""
-    # Binary methods first, as in the other pictures, where they have the same colours.
+    """A picture of the validation accuracy and training loss of the first run of each method or network."""
+    # Binary methods first, so that they have the same colours as in the other pictures.
     ordered = sorted(found.items(), key=lambda item: not item[1][0]["weight_entropy"])
     histories = {label: _history(_folder(rows[0]) / "history.csv") for label, rows in ordered}
     seeds = ", ".join(dict.fromkeys(rows[0]["seed"] for rows in found.values()))

@@ -1,16 +1,15 @@
-"""Small networks by accuracy, bytes and work: short trainings of many candidates, rows of `results/search.csv`.
+"""Compares many small networks by accuracy, size and work after short trainings; writes `results/search.csv`.
 
     python benchmarks/search.py compact32 [--epochs 3] [--seed 0] [--output runs/search] [CANDIDATE...]
 
-Each candidate is an architecture with other options, trained by one recipe for a few epochs on CIFAR-10 and judged on
-held-out images, never on the test set. The last epochs' rank is a proxy: train the best in full. A candidate with a row
-is not trained again, and an interrupted one is resumed.
+Each candidate is an architecture with changed options, trained with one recipe for a few epochs on CIFAR-10 and
+evaluated on held-out images, never on the test set. The ranking after a few epochs is only a proxy: train the best
+candidates in full. A candidate with a row is not trained again, and an interrupted one is resumed.
 """
 
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import record
 
@@ -20,7 +19,7 @@ from kbnn.training import Recipe, train
 TABLE = "search"
 
 # Architecture -> candidate -> options. The first one is the architecture as registered.
-CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
+CANDIDATES: dict[str, dict[str, dict[str, object]]] = {
     "compact32": {
         "4+2": {},
         "3+3": {"blocks": [3, 3]},
@@ -45,7 +44,7 @@ CANDIDATES: dict[str, dict[str, dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", choices=CANDIDATES)
-    parser.add_argument("candidates", nargs="*", metavar="CANDIDATE", help="names; all when none is given")
+    parser.add_argument("candidates", nargs="*", metavar="CANDIDATE", help="names; by default all")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/search"))
@@ -60,8 +59,8 @@ def main() -> None:
             record.append(TABLE, [row], seed=arguments.seed)
 
 
-def recipe(network: str, options: dict[str, Any], epochs: int, seed: int) -> Recipe:
-    """The settings that all candidates share: those of the best ResNet-20."""
+def recipe(network: str, options: dict[str, object], epochs: int, seed: int) -> Recipe:
+    """The common recipe of all candidates, with the settings of the best ResNet-20."""
     tables = {
         "name": f"search-{network}",
         "seed": seed,
@@ -74,9 +73,9 @@ def recipe(network: str, options: dict[str, Any], epochs: int, seed: int) -> Rec
 
 
 def measure(
-    network: str, name: str, options: dict[str, Any], epochs: int, seed: int, output: Path
+    network: str, name: str, options: dict[str, object], epochs: int, seed: int, output: Path
 ) -> dict[str, object]:
-    """Trains a candidate, or resumes it, and tells what it costs."""
+    """Trains or resumes a candidate, and returns a row with its accuracy and costs."""
     wanted = recipe(network, options, epochs, seed)
     label = name.replace(", ", "-").replace(" ", "_")
     run = train(wanted, output / f"{network}-{label}-{epochs}-seed{seed}", resume=True)

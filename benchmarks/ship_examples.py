@@ -2,7 +2,7 @@
 
     python benchmarks/ship_examples.py runs/resnet20-20/bireal-seed0 runs/resnet20-20/xnor+ml+bma-seed0
 
-Only runs that `benchmarks/trained.py` has measured can ship; all examples together stay under 2 MB.
+Only runs that `benchmarks/trained.py` has measured can ship. All examples together must be smaller than 2 MB.
 """
 
 import csv

@@ -1,9 +1,9 @@
-"""An hour's attack in minutes: damaged and hostile files, killed processes, threads and folders.
+"""Robustness tests with damaged and hostile files, killed processes, threads and folders.
 
     python benchmarks/soak.py [ATTACK...] [--mutants 20000] [--kills 8] [--seed 0]
 
-Each attack runs in a process of its own with limits on memory and on the processor time of a case. Rows of
-`results/soak.csv`; the table between the marks in `docs/security.md` is written from them.
+Each attack runs in its own process, with limits on memory and on the processor time per case. Writes rows of
+`results/soak.csv`, and from them the table between the marks in `docs/security.md`.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ from kbnn.errors import KbnnError
 
 PAGE = record.ROOT / "docs" / "security.md"
 MARKS = ("<!-- soak: written by benchmarks/soak.py -->", "<!-- end of soak -->")
-# Seconds of processor time of one case, and of an attack in all.
+# Limits: seconds of processor time per case, and seconds per attack.
 LONGEST = 10.0
 _LONGEST_ATTACK = 3600.0
 _MOST_MEMORY = 10 * 2**30
-# Mutants of one process; each process has the next seed.
+# Mutants per process; each process has its own seed.
 _PART = 2000
-# A command that starts the processes, for machines that queue work.
+# A command that starts the processes, for machines with a queue.
 _THROUGH = shlex.split(os.environ.get("KBNN_SOAK_THROUGH", ""))
 _GOALS = ("losses", "hangs", "tracebacks", "code_runs", "wrong_accepts")
 _KBNN = (sys.executable, "-c", "import sys; from kbnn.cli import main; sys.exit(main())")
@@ -51,7 +51,7 @@ _EXAMPLES = ("tiny-bireal-digits-f5f0fd99456c.tflite", "resnet20-xnor+ml+bma-cif
 
 @dataclass
 class Outcome:
-    """What an attack did. All counts but `cases` and `refused` should be 0."""
+    """The results of an attack. All counts except `cases` and `refused` should be 0."""
 
     attack: str
     cases: int = 0
@@ -78,7 +78,7 @@ class Outcome:
 
 
 class Hang(BaseException):
-    """A case took too long. No `except Exception` stops it."""
+    """A case took too long. A BaseException, so that no `except Exception` catches it."""
 
 
 def _ring(number: int, frame: FrameType | None) -> NoReturn:
@@ -87,7 +87,7 @@ def _ring(number: int, frame: FrameType | None) -> NoReturn:
 
 @contextlib.contextmanager
 def case(outcome: Outcome, name: object) -> Iterator[None]:
-    """Runs one case: an expected error is a refusal, anything else that is raised a traceback."""
+    """Runs one case: an expected error counts as a refusal, any other as a traceback."""
     outcome.cases += 1
     started = time.process_time()
     signal.signal(signal.SIGPROF, _ring)
@@ -107,7 +107,7 @@ def case(outcome: Outcome, name: object) -> Iterator[None]:
         outcome.slowest_seconds = max(outcome.slowest_seconds, round(time.process_time() - started, 2))
 
 
-# Mutants: files changed with knowledge of their structure.
+# Mutants: files with changes in their structure.
 
 
 def _numbers(generator: random.Random) -> int:
@@ -115,7 +115,7 @@ def _numbers(generator: random.Random) -> int:
 
 
 def _vector(values: Any, generator: random.Random) -> np.ndarray:
-    """A vector of indices or sizes with one changed, removed or added, or many."""
+    """A vector of indices or sizes in which one is changed, removed or added, or all are repeated or removed."""
     found = [int(value) for value in values] if values is not None and not isinstance(values, int) else []
     choice = generator.randrange(4)
     if choice == 0 and found:
@@ -209,7 +209,7 @@ def _changed_bytes(data: bytes, generator: random.Random) -> bytes:
 
 
 def mutants(data: bytes, generator: random.Random) -> Iterator[bytes]:
-    """Files without end: changed in one to five places of their structure, every fourth in its raw bytes."""
+    """An endless stream of files with one to five changes in their structure or with changes in their raw bytes."""
     from kbnn.converters.tflite import flatbuffer
 
     while True:
@@ -222,14 +222,14 @@ def mutants(data: bytes, generator: random.Random) -> Iterator[bytes]:
             try:
                 yield flatbuffer.pack(model)
             except KbnnError:
-                # The change cannot be written as a file.
+                # The changed model cannot be written as a file.
                 break
         for _ in range(2):
             yield _changed_bytes(data, generator)
 
 
 def attack_mutants(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """Mutants of two files are audited; every 20th is drawn, every 400th run by the interpreter."""
+    """Audits mutants of two files; draws every 20th, and runs every 400th in the interpreter."""
     from kbnn.converters.tflite import audit, audit_page, flatbuffer, interpreter
 
     examples = record.ROOT / "kbnn" / "examples"
@@ -251,7 +251,7 @@ def attack_mutants(outcome: Outcome, folder: Path, seed: int, count: int) -> Non
 
 
 def _imported(path: str) -> ModuleType:
-    """A module of the tests, which keep the attacks."""
+    """A module of the tests, where the attacks are defined."""
     place = record.ROOT / "tests" / path
     spec = importlib.util.spec_from_file_location(place.stem, place)
     if spec is None or spec.loader is None:
@@ -263,13 +263,13 @@ def _imported(path: str) -> ModuleType:
 
 
 def attack_bombs(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """Small .tflite files that unfold without end, pipes and devices, drawn as pages too."""
+    """Audits and draws small .tflite files that expand endlessly, pipes and devices."""
     from kbnn.converters.tflite import audit
     from kbnn.converters.tflite.audit_page import write_page
 
     for name, make in _imported("converters/attacks.py").ATTACKS.items():
         if name == "many_operators":
-            # Its 100,000 operators are honest: the time that they take is proportional to the file.
+            # Its time is proportional to its size, because it really has 100,000 operators.
             continue
         path = folder / f"{name}.tflite"
         path.write_bytes(make())
@@ -286,7 +286,7 @@ def attack_bombs(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
 
 
 def attack_code(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """Model files of strangers that would run code: each would make a marker file."""
+    """Loads model files that would run code; each of them would create a marker file."""
     from kbnn.loading import load_model
 
     for k, (name, write) in enumerate(_imported("test_loading.py").ATTACKS.items()):
@@ -299,7 +299,7 @@ def attack_code(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
 
 
 def attack_folders(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """Folders of images with hostile names, links, pipes, and pictures that are not what they seem."""
+    """Loads folders of images with hostile names, links, pipes, and damaged or disguised pictures."""
     from PIL import Image
 
     from kbnn import datasets
@@ -345,11 +345,11 @@ def attack_folders(outcome: Outcome, folder: Path, seed: int, count: int) -> Non
             datasets.load_folder(root, transform=datasets.Transform(resize=8, size=8))
 
 
-# Wrong accepts: files that are changed so that they compute or claim something else.
+# Wrong accepts: changed files that compute or claim something else.
 
 
 def _chain() -> Any:
-    """A network whose binary convolutions hand bits to each other."""
+    """A network whose binary convolutions pass bits to each other."""
     import tensorflow as tf
 
     import kbnn
@@ -365,7 +365,7 @@ def _chain() -> Any:
 
 
 def _answers_to_a_pixel(data: bytes) -> bytes:
-    """Adds two operators: a dense layer that is silent unless one pixel is very bright, and an addition."""
+    """Adds a backdoor of two operators: a dense layer that is 0 unless one pixel is very bright, and an addition."""
     from kbnn.converters.tflite import flatbuffer, lce
 
     schema, model = lce.schema(), flatbuffer.tree(data)
@@ -413,7 +413,7 @@ def _answers_to_a_pixel(data: bytes) -> bytes:
 
 
 def _moved_threshold(data: bytes, generator: random.Random) -> bytes:
-    """One threshold of a binary convolution, moved by 1 to 4."""
+    """Moves one threshold of a binary convolution by 1 to 4."""
     from kbnn.converters.tflite import flatbuffer
 
     model, file = flatbuffer.tree(data), flatbuffer.parse(data)
@@ -429,7 +429,7 @@ def _moved_threshold(data: bytes, generator: random.Random) -> bytes:
 
 
 def attack_accepts(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """`verify` is given changed files: labels, normalization, garbage, thresholds, added operators."""
+    """Runs `verify` on files with changed labels, normalization or thresholds, with garbage, and with new operators."""
     from kbnn.converters import Description, convert, verify
     from kbnn.converters.tflite import flatbuffer
     from kbnn.converters.tflite.metadata import LABELS, _with_archive, with_metadata
@@ -442,7 +442,7 @@ def attack_accepts(outcome: Outcome, folder: Path, seed: int, count: int) -> Non
     convert(model, path, images, description=described)
     original = path.read_bytes()
     file = flatbuffer.parse(original)
-    # The labels lie behind the model; packing the model alone leaves them out.
+    # The labels are appended to the model; packing the model alone drops them.
     archive = original[len(flatbuffer.pack(flatbuffer.tree(original))) :]
     variants: list[tuple[str, bytes]] = [
         ("swapped labels", with_metadata(file, dataclasses.replace(described, labels=("b", "a", "c", "d")))),
@@ -466,7 +466,7 @@ def attack_accepts(outcome: Outcome, folder: Path, seed: int, count: int) -> Non
 
 
 def attack_threads(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """2 x 6 conversions in two threads give the bytes of conversions one after the other."""
+    """Checks that 2 x 6 conversions in two threads give the same bytes as sequential conversions."""
     from kbnn.converters import convert
 
     models = [_chain() for _ in range(2)]
@@ -502,7 +502,7 @@ def _digest(path: Path) -> str:
 
 
 def attack_kills(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """A training is killed again and again and resumed; its weights are those of a training that was not."""
+    """Kills and resumes a training repeatedly; its weights must equal those of an uninterrupted training."""
     generator = random.Random(seed)  # noqa: S311
     settings = ["--model", "tiny", "--dataset", "digits", "--batch", "256", "--epochs", "6"]
     settings += ["--set", "model.options.width=0.25"]
@@ -537,7 +537,7 @@ def _weights(run: Path) -> list[bytes]:
 
 
 def attack_cuts(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
-    """Power cuts at every write of a training; the tests hold what may be lost."""
+    """Simulates power cuts at every write of a training; the tests define what may be lost."""
     place = record.ROOT / "tests" / "training" / "test_power_cuts.py"
     if not place.exists():
         raise FileNotFoundError(place)
@@ -584,7 +584,7 @@ def _child(name: str, seed: int, count: int) -> None:
 
 
 def _run(name: str, seed: int, count: int) -> tuple[Outcome, float]:
-    """One attack in a process of its own, many mutants in several, and how long it took."""
+    """Runs one attack in its own process (mutants in several), and returns its outcome and duration."""
     started = time.monotonic()
     total = Outcome(name)
     parts = range(0, count, _PART) if name == "mutants" else [0]
@@ -623,7 +623,7 @@ def _table(rows: Iterable[dict[str, str]]) -> str:
 
 
 def _write_page() -> None:
-    """Replaces what lies between the marks in docs/security.md."""
+    """Replaces the text between the marks in docs/security.md."""
     if not PAGE.exists():
         return
     text = PAGE.read_text()
@@ -645,7 +645,7 @@ def _write_page() -> None:
 def main(
     names: tuple[str, ...], mutants: int, kills: int, thresholds: int, seed: int, page: bool, child: str | None
 ) -> None:
-    """Run the attacks named, or all."""
+    """Run the named attacks, or all of them."""
     if child:
         _child(child, seed, mutants)
         return

@@ -2,8 +2,8 @@
 
     python benchmarks/trained.py runs/cifar10-resnet20/*
 
-A run that has a row is measured again only if its model has changed. The converted file stays in the run as
-`model.tflite`; recipe, history and the record of the weights are copied to `results/histories/NAME/`.
+A run with a row is measured again only if its model has changed. The converted file is kept in the run's folder as
+`model.tflite`; recipe, history and weight history are copied to `results/histories/NAME/`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from kbnn.training import Run, catalog, evaluate
 
 TABLE = "trained"
 KEPT = ("config.toml", "history.csv", WEIGHTS)
-# The repository takes no larger ones: the record of a large network's weights stays in its run.
+# Larger files are not copied to the repository: the weight history of a large network stays in its run.
 LARGEST = 1_000_000
 
 
@@ -41,11 +41,11 @@ def main() -> None:
 
 
 def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
-    """Converts, verifies and tests one run, unless its row is there, and keeps what is small of it."""
+    """Converts, verifies and evaluates a run, unless it has a row, and copies its small files."""
     digest = _sha256(run.folder / "model.keras")
     known = record.read(TABLE)
     if any(row["keras_sha256"] == digest for row in known):
-        print(f"{run.folder}: measured already")
+        print(f"{run.folder}: already measured")
         return
     history = run.history()
     if len(history) < run.recipe.epochs:
@@ -83,7 +83,7 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
 def _write(
     model: tf.keras.Model, run: Run, file: Path, images: np.ndarray, description: Description
 ) -> dict[str, object]:
-    """Writes the file; what its verification on held-out images found, which a real-valued network has none of."""
+    """Writes the file, and returns the result of its verification on held-out images, if the network is binary."""
     if not methods.get(run.recipe.model.method).is_binary:
         export_float(model, file, description)
         return {}
@@ -92,7 +92,7 @@ def _write(
 
 
 def _analysis(model: tf.keras.Model, run: Run, images: np.ndarray) -> dict[str, object]:
-    """What the papers claim something about, over all binary layers and the first 256 held-out images."""
+    """The measures in the papers' claims, over all binary layers and the first 256 held-out images."""
     if not methods.get(run.recipe.model.method).is_binary:
         return {}
     report = analysis.report(model, images)

@@ -1,4 +1,4 @@
-"""Measures the memory that training takes: a process's peak minus what importing everything takes.
+"""Measures the memory of training: a process's peak, minus the memory after all imports.
 
     .venv/bin/python benchmarks/training_memory.py bireal18
 
@@ -19,12 +19,12 @@ from training_variants import VARIANTS, Variant
 
 
 def peak() -> float:
-    """The most memory that this process has had resident, in MB."""
+    """The peak resident memory of this process, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def train(network: str, variant: Variant, cores: Sequence[int], steps: int) -> float:
-    """Megabytes by which training raises this process's peak."""
+    """The increase of this process's peak memory during training, in MB."""
     training_variants.use_cores(cores)
     import plain_layers  # noqa: F401
 
@@ -38,7 +38,7 @@ def train(network: str, variant: Variant, cores: Sequence[int], steps: int) -> f
 
 
 def in_process(network: str, variant: Variant, cores: Sequence[int], steps: int) -> float:
-    """The same, in a child process."""
+    """Runs `train` in a child process."""
     command = [sys.executable, __file__, network, "--only", str(VARIANTS.index(variant)), "--steps", str(steps)]
     done = subprocess.run([*command, "--cores", *map(str, cores)], check=True, stdout=subprocess.PIPE, text=True)
     return float(done.stdout.splitlines()[-1])

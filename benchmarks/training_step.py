@@ -4,10 +4,10 @@
     .venv/bin/python benchmarks/training_step.py bireal18 --steps 4 --variants kbnn linear
 
 Compares one architecture in plain Larq layers (float32, the reference), in kbnn's layers, and real-valued ("linear":
-no activation; "relu"; "clip": kbnn's real-valued twin). All have the same optimizer and see one constant batch. A
-round runs each variant once, starting with a different one each time, and gives one ratio per variant. The median and
-the quartiles over rounds are added to results/training_speed.csv, with the ratio of processor times, which depends
-less on other load.
+no activation; "relu"; "clip": kbnn's real-valued twin). All have the same optimizer and one constant batch. A round
+runs each variant once, starting with a different one each time, and gives one ratio per variant. The median and the
+quartiles over rounds are added to results/training_speed.csv, with the ratio of processor times, which depends less on
+other load.
 """
 
 import argparse
@@ -15,16 +15,21 @@ import os
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import record
 import training_variants
 from training_variants import Variant
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 Times = dict[Variant, list[float]]
 
 
-def measure(models: dict[Variant, Any], data: Any, steps: int, rounds: int) -> tuple[Times, Times]:
+def measure(
+    models: "dict[Variant, tf.keras.Model]", data: "tf.data.Dataset", steps: int, rounds: int
+) -> tuple[Times, Times]:
     """Wall-clock and processor seconds per step, for each variant and round."""
     order = list(models)
     wall, processor = ({variant: [] for variant in order} for _ in range(2))
@@ -50,7 +55,7 @@ def ratios(times: Times, reference: Variant) -> dict[Variant, tuple[float, float
 
 
 def rows(times: Times, processor: Times, reference: Variant, **settings: object) -> list[dict[str, object]]:
-    """The row that a run adds."""
+    """The rows of results, one for each variant."""
     processor_ratios = ratios(processor, reference)
     return [
         {
@@ -73,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("network", choices=list(training_variants.BATCHES))
     parser.add_argument("--variants", nargs="*", default=[], help="parts of variants' names, such as kbnn or float32")
     parser.add_argument("--cores", type=int, nargs="*", default=[0, 1], help="which cores to use")
-    parser.add_argument("--steps", type=int, default=8, help="steps of a run")
+    parser.add_argument("--steps", type=int, default=8, help="steps per run")
     parser.add_argument("--steps-per-execution", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--dry", action="store_true", help="do not add to results/training_speed.csv")

@@ -1,13 +1,16 @@
-"""The networks that training benchmarks use: one architecture in kbnn's layers, in Larq's, and real-valued."""
+"""The networks of the training benchmarks: one architecture in kbnn's layers, in Larq's, and real-valued."""
 
 import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import kbnn
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 BATCHES = {"resnet20": 128, "bireal18": 64}
 
@@ -22,11 +25,11 @@ class Variant:
     def __str__(self) -> str:
         return f"{self.layers}, {self.policy}"
 
-    def method(self) -> Any:
-        """What its layers are."""
+    def method(self) -> kbnn.methods.Method:
+        """The method that creates the layers."""
         import plain_layers
 
-        makers: dict[str, Callable[[], Any]] = {
+        makers: dict[str, Callable[[], kbnn.methods.Method]] = {
             "larq": lambda: plain_layers.Larq("larq", "bireal"),
             "kbnn": lambda: kbnn.methods.get("bireal"),
             "linear": lambda: plain_layers.Linear("linear", "float"),
@@ -36,7 +39,7 @@ class Variant:
         return makers[self.layers]()
 
 
-# The first is what the others are compared with.
+# The first one is the reference.
 VARIANTS = (
     Variant("larq", "float32"),
     Variant("kbnn", "mixed_bfloat16"),
@@ -49,7 +52,7 @@ VARIANTS = (
 
 
 def use_cores(cores: Sequence[int]) -> None:
-    """Restricts this process to some cores, and TensorFlow, which must not be imported yet, to as many threads."""
+    """Restricts this process to some cores, and TensorFlow to as many threads; call it before importing TensorFlow."""
     os.sched_setaffinity(0, cores)
     import tensorflow as tf
 
@@ -59,7 +62,7 @@ def use_cores(cores: Sequence[int]) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(len(cores))
 
 
-def compiled_model(network: str, variant: Variant, steps_per_execution: int) -> Any:
+def compiled_model(network: str, variant: Variant, steps_per_execution: int) -> "tf.keras.Model":
     """A 10-class network for 32x32 images with SGD, momentum 0.9."""
     import tensorflow as tf
 
@@ -75,10 +78,10 @@ def compiled_model(network: str, variant: Variant, steps_per_execution: int) -> 
     return model
 
 
-def constant_data(batch: int) -> Any:
+def constant_data(batch: int) -> "tf.data.Dataset":
     """One batch of noise, repeated.
 
-    Without tf.data's autotuning, whose thread holds up the end of every `fit` by as long as the fit took, at worst.
+    Turns off tf.data's autotuning, whose thread can delay the end of `fit` by as long as the whole `fit` takes.
     """
     import tensorflow as tf
 
@@ -90,7 +93,7 @@ def constant_data(batch: int) -> Any:
 
 
 def chosen(names: Sequence[str]) -> Iterator[Variant]:
-    """The reference, and the variants whose text contains one of the names; all of them without names."""
+    """The reference and the variants whose text contains one of the names; without names, all variants."""
     for variant in VARIANTS:
         if variant == VARIANTS[0] or not names or any(name in str(variant) for name in names):
             yield variant

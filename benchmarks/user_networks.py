@@ -1,9 +1,9 @@
-"""Networks as users build them: which `convert` accepts, and which it refuses, with the reason.
+"""Networks as users build them: which ones `convert` accepts, and why it rejects others.
 
     python benchmarks/user_networks.py            prints the table
     python benchmarks/user_networks.py --docs     writes it into docs/deployment.md
 
-Each function builds one small network of a kind that public reports to larq, LCE, Keras and TensorFlow show.
+Each function builds a small network of a kind that appears in public issues of larq, LCE, Keras and TensorFlow.
 """
 
 import argparse
@@ -36,7 +36,7 @@ KINDS: dict[str, Build] = {}
 
 
 def kind(title: str) -> Callable[[Build], Build]:
-    """Registers a network under what makes it special."""
+    """Registers a network under a title."""
 
     def register(build: Build) -> Build:
         KINDS[title] = build
@@ -327,7 +327,7 @@ def bop() -> tf.keras.Model:
     return model
 
 
-@kind("ternary activations (`SteTern`) beside a binary layer")
+@kind("ternary activations (`SteTern`) after a binary layer")
 def ternary() -> tf.keras.Model:
     inputs = image()
     return classifier(inputs, binary(binary(inputs, "first"), "ternary", input_quantizer="ste_tern"))
@@ -417,7 +417,7 @@ def tutorial() -> tf.keras.Model:
 
 
 def result(build: Build, folder: Path) -> str:
-    """`accepted`, or `refused: …` with the reason in one line."""
+    """`accepted`, or `refused: …` with a one-line reason."""
     tf.keras.utils.set_random_seed(0)
     try:
         artifact = convert(build(), folder / "model.tflite")

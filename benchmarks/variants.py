@@ -1,10 +1,10 @@
-"""Compares on CIFAR-10 what the papers leave open: SiMaN's gradient rules and variants of the batch median.
+"""Compares choices that the papers leave open on CIFAR-10: SiMaN's gradient rules and variants of the batch median.
 
     nice .venv/bin/python benchmarks/variants.py [--epochs 1] [--width 0.5] [--size 16] [--threads 2]
 
-Short equal runs of ResNet-20, half as wide (8-16-32), on images of half the size: the same initial weights, order of
-images and schedule for all variants of a seed. The last 5000 training images are held out and measured; the test set
-is not touched. Finished runs have rows in results/variants.csv and are not repeated, so an interrupted series can be
+Short, equal runs of ResNet-20 with half the width (8-16-32) on images of half the size. All variants of a seed have the
+same initial weights, order of images and schedule. The last 5000 training images are held out for evaluation; the test
+set is not used. Finished runs have rows in results/variants.csv and are not repeated, so an interrupted series can be
 continued.
 """
 
@@ -37,7 +37,7 @@ def xnor_with(transform: Callable) -> Method:
 
 
 def variant_layer() -> type:
-    """A batch median whose training pass is replaced, written plainly; evaluation uses the moving averages."""
+    """A batch median with another training pass; evaluation uses the moving averages."""
 
     class Variant(kbnn.layers.BatchMedian):
         def __init__(self, transform: Callable, **kwargs: object) -> None:
@@ -52,29 +52,31 @@ def variant_layer() -> type:
     return Variant
 
 
-def sided(x, gamma, beta, centre, keep):
-    """γ·m/s±, the scales passed through `keep`."""
+def sided(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, centre: tf.Tensor, keep: Callable[[tf.Tensor], tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """γ·m/s±, with `keep` applied to the scales."""
     m = x - centre + beta
     rms = [tf.sqrt(tf.reduce_sum(tf.where(s, m * m, 0.0)) / tf.reduce_sum(tf.cast(s, m.dtype))) for s in (m > 0, m < 0)]
     return gamma * m / tf.where(m < 0, keep(rms[1]), keep(rms[0])), centre
 
 
-def median_of(x):
+def median_of(x: tf.Tensor) -> tf.Tensor:
     from kbnn.layers import batch_median
 
     return batch_median.median_of(x)
 
 
-def constant_scales(x, gamma, beta):
+def constant_scales(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return sided(x, gamma, beta, median_of(x), tf.stop_gradient)
 
 
-def without_scales(x, gamma, beta):
+def without_scales(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     centre = median_of(x)
     return gamma * (x - centre + beta), centre
 
 
-def mean_for_median(x, gamma, beta):
+def mean_for_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return sided(x, gamma, beta, tf.stop_gradient(tf.reduce_mean(x)), tf.identity)
 
 
@@ -90,7 +92,7 @@ VARIANTS: dict[tuple[str, str], Callable[[], Method]] = {
 
 
 def images(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10's training images, averaged down to `size`."""
+    """CIFAR-10's training images, downscaled to `size` by averaging."""
     x, y = tfds.as_numpy(tfds.load("cifar10", split="train", batch_size=-1, as_supervised=True, download=False))
     factor = x.shape[1] // size
     blocks = x.reshape(len(x), size, factor, size, factor, 3)
@@ -102,7 +104,7 @@ def normalized(x: np.ndarray) -> np.ndarray:
 
 
 def batches(x: np.ndarray, y: np.ndarray, epochs: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Shuffled, padded by an eighth, cropped and flipped: each image on its own."""
+    """Shuffled batches; each image is separately padded by an eighth, cropped and flipped."""
     rng = np.random.default_rng(seed)
     size, border = x.shape[1], x.shape[1] // 8
     padded = np.pad(x, [(0, 0), (border, border), (border, border), (0, 0)], constant_values=125)
@@ -121,7 +123,7 @@ def network(method: Method, shape: tuple[int, ...], width: float, seed: int) -> 
 
 
 class Trained:
-    """A network that is traced once and trained again for each seed."""
+    """A network that is traced once and retrained for each seed."""
 
     def __init__(self, method: Method, data: tuple[np.ndarray, np.ndarray], epochs: int, width: float) -> None:
         self.method, self.data, self.epochs, self.width = method, data, epochs, width

@@ -1,4 +1,4 @@
-"""Measures what every network costs (`results/zoo.csv`) and writes `docs/networks.md` from the rows.
+"""Measures the costs of every network (`results/zoo.csv`) and writes `docs/networks.md` from the rows.
 
 .venv/bin/python benchmarks/zoo.py              # measure all networks, then write the page
 .venv/bin/python benchmarks/zoo.py "presb*"     # measure these again
@@ -10,21 +10,26 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import record
 
 from kbnn import files, tables
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from kbnn.models.registry import Architecture, Builder
+
 IMAGENET = ((224, 224, 3), 1000)
 PAGE = record.ROOT / "docs" / "networks.md"
-# Enough to see that the file is the network's; `convert` compares it with Keras.
+# A few images suffice, since the weights are random; `convert` compares the file with Keras on them.
 IMAGES = 2
 COUNTS = ("binary_weights", "real_parameters", "binary_macs", "real_macs", "storage_bits")
 
 
-def sizes(architecture: Any) -> Iterator[tuple[tuple[int, int, int], int]]:
-    """The input shapes and class counts that a network is measured at: CIFAR's and ImageNet's where it has stems."""
+def sizes(architecture: "Architecture") -> Iterator[tuple[tuple[int, int, int], int]]:
+    """The input shapes and class counts to measure: the network's own, and CIFAR's and ImageNet's if it has stems."""
     own = (architecture.input_shape, architecture.classes)
     if own == IMAGENET:
         yield (32, 32, 3), 10
@@ -33,8 +38,8 @@ def sizes(architecture: Any) -> Iterator[tuple[tuple[int, int, int], int]]:
         yield IMAGENET
 
 
-def measure(architecture: Any, shape: tuple[int, int, int], classes: int) -> dict[str, object]:
-    """One row. The weights are random but settled: constants that are still all equal would be stored once."""
+def measure(architecture: "Architecture", shape: tuple[int, int, int], classes: int) -> dict[str, object]:
+    """A row of results. Batch normalizations get random statistics, because equal constants would be stored once."""
     from kbnn import testing
     from kbnn.converters import convert
 
@@ -52,7 +57,7 @@ def measure(architecture: Any, shape: tuple[int, int, int], classes: int) -> dic
     }
 
 
-def build(architecture: Any, shape: tuple[int, int, int], classes: int) -> Any:
+def build(architecture: "Architecture", shape: tuple[int, int, int], classes: int) -> "tf.keras.Model":
     import tensorflow as tf
 
     from kbnn import models
@@ -61,15 +66,15 @@ def build(architecture: Any, shape: tuple[int, int, int], classes: int) -> Any:
     return models.build(architecture.name, input_shape=shape, classes=classes)
 
 
-def counts(model: Any) -> dict[str, int]:
-    """What a row says about a network before it is converted."""
+def counts(model: "tf.keras.Model") -> dict[str, int]:
+    """The columns of a row that do not need a conversion."""
     from kbnn import accounting
 
     cost = accounting.count(model)
     return {count: getattr(cost, count) for count in COUNTS}
 
 
-def _cells(row: dict[str, str], architecture: Any) -> tuple[str, ...]:
+def _cells(row: dict[str, str], architecture: "Architecture") -> tuple[str, ...]:
     data = "ImageNet" if row["input"] == "224x224x3" else "CIFAR"
     published = [f"{name} {top1}" for name, top1 in architecture.published.items() if name.startswith(data)]
     return (
@@ -99,7 +104,7 @@ def page() -> str:
     from kbnn.models import architectures
 
     known = {architecture.name: architecture for architecture in architectures()}
-    groups: dict[Any, list[tuple[str, ...]]] = {}
+    groups: dict[Builder, list[tuple[str, ...]]] = {}
     for row in _sorted(record.read("zoo")):
         network, size, *rest = _cells(row, known[row["network"]])
         cells = (f"`{network}`", size, row["classes"], f"`{row['method']}`", *rest)
@@ -119,12 +124,12 @@ def _sorted(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: (row["network"], int(row["storage_bits"])))
 
 
-def _title(builder: Any) -> str:
+def _title(builder: "Builder") -> str:
     """The first line of the docstring of the builder's module."""
     return (inspect.getmodule(builder).__doc__ or "").splitlines()[0].rstrip(".")
 
 
-def _options(builder: Any) -> Iterator[tuple[str, str, object]]:
+def _options(builder: "Builder") -> Iterator[tuple[str, str, object]]:
     from kbnn.models import architectures
 
     of_builder = [architecture for architecture in architectures() if architecture.builder is builder]
@@ -136,7 +141,7 @@ def _options(builder: Any) -> Iterator[tuple[str, str, object]]:
 
 def check() -> None:
     if not PAGE.exists() or PAGE.read_text() != page():
-        raise SystemExit(f"error: {PAGE.name} is not what results/zoo.csv says; run benchmarks/zoo.py")
+        raise SystemExit(f"error: {PAGE.name} does not match results/zoo.csv; run benchmarks/zoo.py")
 
 
 def main(pattern: str) -> None:

@@ -137,21 +137,20 @@ def build(
 
     Args:
         name: a registered architecture, see `names()`.
-        method: what makes it binary, a name (see `kbnn.methods.names()`) or a `Method`; the architecture's default if
-            not given.
+        method: the binarization method, a name (see `kbnn.methods.names()`) or a `Method`; by default the
+            architecture's own.
         input_shape: `(H, W, C)`.
-        classes: number of logits.
+        classes: number of classes.
         weights: trained weights to start from: the data set or the name of weights that ship (see `kbnn models
-            --pretrained`), the folder of a run, a `.keras` file or a file of weights. Weights that ship bring their
-            method, options, input shape and classes, unless others are given; a classifier for other classes is
-            initialized at random.
-        include_top: whether the network ends with its classifier; without it, the model returns what the classifier
-            would read: features `(B, C)`.
-        **options: the architecture's own options, see `kbnn models NAME`.
+            --pretrained`), the folder of a run, a `.keras` file or a weight file. Weights that ship also define the
+            method, options, input shape and classes, unless others are given. If the number of classes differs, the
+            classifier is initialized at random.
+        include_top: whether to include the classifier; without it, the model returns its input: features `(B, C)`.
+        **options: options of the architecture, see `kbnn models NAME`.
 
     Raises:
-        UsageError: an unknown name, method or option, a value that an option does not take, a method that does not fit
-            the architecture, an image that is too small, fewer than one class, or weights of another network.
+        UsageError: an unknown name, method or option, an invalid value of an option, a method that does not fit the
+            architecture, an image that is too small, fewer than one class, or weights of another network.
         KbnnError: the weights are damaged.
 
     Example:

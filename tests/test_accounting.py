@@ -180,7 +180,7 @@ def test_subclassed_models_need_an_input_shape():
 def test_open_sizes_need_an_input_shape():
     model = build("tiny", input_shape=(None, None, 1))
     assert count(model, input_shape=(8, 8, 1)).flops == count(build("tiny")).flops
-    with pytest.raises(UsageError, match=r"stem_conv.*open size"):
+    with pytest.raises(UsageError, match=r"stem_conv.*unknown size"):
         count(model)
 
 

@@ -182,7 +182,7 @@ def test_says_what_is_wrong(make, message):
     [
         (7, "data set 'wrong': data of 'train' is not images and labels: received int"),
         (((np.zeros((6, 4, 4, 1)), np.zeros(6)),) * 2, "labels of type float64"),
-        (((np.zeros((30, 4, 4, 1), np.uint8), np.arange(30) % 6),) * 2, "labels up to 5: received 2 names of classes"),
+        (((np.zeros((30, 4, 4, 1), np.uint8), np.arange(30) % 6),) * 2, "labels up to 5: received 2 class names"),
     ],
 )
 def test_data_sets_of_the_wrong_form(found, message):

@@ -184,7 +184,10 @@ def test_levels_belong_to_the_class_that_computes_them():
         (lambda: quantizers.register("x", kind="weights"), "unknown kind of quantizer 'x': received 'weights'"),
         (lambda: quantizers.register("x", levels=(1.0, -1.0)), "levels of quantizer 'x' must be in ascending order"),
         (lambda: quantizers.register("x")(tf.keras.layers.ReLU), "cannot register ReLU as quantizer 'x': derive it"),
-        (lambda: quantizers.register("ste")(Surrogate), "cannot register quantizer 'ste': larq.quantizers.SteSign has"),
+        (
+            lambda: quantizers.register("ste")(Surrogate),
+            "cannot register quantizer 'ste': the name is taken by larq.quantizers.SteSign",
+        ),
         (lambda: quantizers.register("")(Surrogate), "without a name"),
         (lambda: quantizers.get("edd"), "unknown quantizer: received 'edd'; did you mean ede"),
         (lambda: quantizers.get("kernel"), "unknown quantizer: received 'kernel'"),
