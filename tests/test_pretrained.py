@@ -142,7 +142,7 @@ def test_a_recipe_takes_the_network_of_its_weights(trained: tf.keras.Model, tmp_
     started = Recipe.of("tiny", dataset="digits", weights=tmp_path)
     assert (started.model.method, started.model.options) == ("siman", {"width": 0.5})
     assert started.model.weights == str(tmp_path)
-    with pytest.raises(UsageError, match="are of tiny: received model 'vgg_small'"):
+    with pytest.raises(UsageError, match="are for tiny: received model 'vgg_small'"):
         Recipe.of("vgg_small", dataset="digits", weights=tmp_path)
 
 
