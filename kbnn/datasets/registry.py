@@ -184,7 +184,8 @@ def _prepare(builder: "tfds.core.DatasetBuilder") -> None:
         reason = " ".join(str(error).split())[:400] or type(error).__name__
         raise KbnnError(
             f"data set '{builder.name}' is not prepared in '{builder.data_dir}' and cannot be downloaded "
-            f"({reason}): connect to the network, or put a prepared folder there or in --data-dir"
+            f"({reason}): connect to the network, or give the folder of a prepared copy",
+            parameter="data_dir",
         ) from error
 
 
