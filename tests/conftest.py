@@ -10,7 +10,7 @@ import kbnn  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="session")
-def libraries_are_there_to_stay() -> None:
+def keep_import_caches() -> None:
     """What is imported need not be searched again and again for what is not; what TensorFlow says once, it has said."""
     import tensorflow as tf
 
@@ -25,7 +25,7 @@ _grown_from = 0
 
 
 @pytest.fixture(autouse=True)
-def leftovers_are_freed() -> Iterator[None]:
+def free_memory() -> Iterator[None]:
     """Frees the networks of earlier tests, which are reference cycles, together with their graphs.
 
     Collecting after every test would take a sixth of the suite's time.

@@ -142,21 +142,21 @@ def test_two_bit_kernels_store_two_bits():
     assert (cost.storage_bits, cost.binary_weights, cost.real_macs) == (2 * 288, 0, 288 * 64)
 
 
-def test_frozen_layers_cost_what_they_did():
+def test_freezing_a_layer_does_not_change_its_cost():
     model = build("tiny")
     before = count(model)
     model.trainable = False
     assert count(model) == before
 
 
-def test_a_shared_layer_stores_once_and_multiplies_twice():
+def test_a_shared_layer_is_stored_once_and_computed_twice():
     shared = keras.Conv2D(4, 3, padding="same", use_bias=False)
     inputs = tf.keras.Input((8, 8, 4))
     cost = count(tf.keras.Model(inputs, shared(shared(inputs))))
     assert (cost.real_parameters, cost.real_macs) == (144, 2 * 144 * 64)
 
 
-def test_nested_models_are_counted_inside():
+def test_layers_of_nested_models_are_counted():
     cost = count(tf.keras.Sequential([tf.keras.Input((8, 8, 4)), sequential(binary()), keras.Flatten()]))
     assert cost.binary_macs == 288 * 64
     assert any("/" in layer.name for layer in cost.layers)
@@ -177,7 +177,7 @@ def test_subclassed_models_need_an_input_shape():
         count(Subclassed())
 
 
-def test_open_sizes_need_an_input_shape():
+def test_unknown_sizes_need_an_input_shape():
     model = build("tiny", input_shape=(None, None, 1))
     assert count(model, input_shape=(8, 8, 1)).flops == count(build("tiny")).flops
     with pytest.raises(UsageError, match=r"stem_conv.*unknown size"):
@@ -200,7 +200,7 @@ def test_the_table_has_a_row_for_each_layer_that_costs():
     assert "?" not in text
 
 
-def test_unknown_rules_offer_near_ones():
+def test_unknown_rules_get_suggestions():
     with pytest.raises(UsageError, match="did you mean bireal"):
         count(build("tiny"), rule="bi_real")
 

@@ -21,7 +21,7 @@ def test_clips_and_passes_the_gradient_inside(dtype):
     np.testing.assert_array_equal(tf.cast(tape.gradient(y, x), tf.float32), np.abs(X) <= 1)
 
 
-def test_is_known_to_keras_by_its_name():
+def test_is_registered_with_keras():
     layer = tf.keras.layers.Activation(hard_tanh)
     again = tf.keras.layers.Activation.from_config(layer.get_config())
     assert again.activation is hard_tanh

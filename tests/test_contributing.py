@@ -14,7 +14,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w./-]+(?:/|\.py|\.md|\.csv))`", TEXT))))
-def test_every_file_that_it_names_exists(path: str):
+def test_every_listed_file_exists(path: str):
     assert (ROOT / path).exists()
 
 

@@ -5,13 +5,13 @@ import pytest
 from kbnn.errors import KbnnError, UsageError, unknown
 
 
-def test_unknown_offers_near_names():
+def test_unknown_suggests_similar_names():
     error = unknown("model", "resnet2", ["resnet20", "tiny", "vgg_small"])
     assert str(error) == "unknown model: received 'resnet2'; did you mean resnet20?"
     assert error.exit_status == 2
 
 
-def test_unknown_lists_all_names_when_none_is_near():
+def test_unknown_lists_all_names_when_none_is_similar():
     assert str(unknown("method", "x", ["float", "bireal"])).endswith("choose one of bireal, float")
 
 

@@ -28,7 +28,7 @@ def test_every_convolution_that_should_be_bitpacked_is(name: str):
     assert not audit.silent_fallbacks
 
 
-def test_all_together_are_under_2_mb():
+def test_all_files_together_are_under_2_mb():
     assert sum(path.stat().st_size for path in Path(examples.__file__).parent.glob("*.*")) < 2_000_000
 
 
@@ -43,6 +43,6 @@ def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         examples.get("tiny-bireal-digits")
 
 
-def test_near_names_are_suggested():
+def test_similar_names_are_suggested():
     with pytest.raises(UsageError, match="did you mean tiny-bireal-digits"):
         examples.get("tiny-bireal-digit")

@@ -23,7 +23,7 @@ def test_replaces_the_old_file(tmp_path: Path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_failing_block_leaves_what_was_there(tmp_path: Path):
+def test_a_failing_block_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a.txt"
     files.write(path, "one")
     with pytest.raises(RuntimeError, match="in the middle"):
@@ -172,7 +172,7 @@ def test_no_space_for_temporary_files(tmp_path: Path, monkeypatch: pytest.Monkey
         files.scratch().__enter__()
 
 
-def test_a_fresh_folder_is_absent_or_empty(tmp_path: Path):
+def test_a_fresh_folder_does_not_exist_or_is_empty(tmp_path: Path):
     assert files.fresh_folder(tmp_path / "demo") == tmp_path / "demo"
     assert files.fresh_folder(tmp_path) == tmp_path
     (tmp_path / "demo").mkdir()
@@ -222,7 +222,7 @@ def test_processes_that_append_rows_lose_none(tmp_path: Path):
     assert sorted(rows) == [(process, row) for process in range(4) for row in range(25)]
 
 
-def test_rows_start_on_a_line_of_their_own(tmp_path: Path):
+def test_rows_start_on_a_new_line(tmp_path: Path):
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2")
     files.append_rows(path, [{"a": 3, "b": 4}])

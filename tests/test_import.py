@@ -63,7 +63,7 @@ def test_names_the_variable_when_keras_3_is_in_use():
     assert "set TF_USE_LEGACY_KERAS=1" in done.stderr.splitlines()[-1]
 
 
-def test_names_the_variable_when_it_says_no():
+def test_names_the_variable_when_it_disables_keras_2():
     done = run("import kbnn", TF_USE_LEGACY_KERAS="0")
     assert "received TF_USE_LEGACY_KERAS='0', set TF_USE_LEGACY_KERAS=1" in done.stderr.splitlines()[-1]
 

@@ -44,7 +44,7 @@ def test_no_layer_is_left_changed():
     assert all("call" not in layer.__dict__ for layer in layers_of(model))
 
 
-def test_two_threads_watch_the_same_model():
+def test_two_threads_can_watch_the_same_model():
     model, here, there = network(), Names(), Names()
     images = np.zeros((1, 4), np.float32)
 

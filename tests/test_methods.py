@@ -112,7 +112,7 @@ def test_order_of_modifiers_does_not_matter():
     assert method.base == "xnor"
 
 
-def test_each_layer_has_quantizers_of_its_own():
+def test_each_layer_has_its_own_quantizers():
     model = network("bnnplus_r1")
     conv, dense = model.get_layer("conv"), model.get_layer("dense")
     assert len({id(q) for q in (conv.input_quantizer, conv.kernel_quantizer, dense.input_quantizer)}) == 3
@@ -128,7 +128,7 @@ def test_fresh_methods_share_no_penalty():
     assert float(fresh.scale_regularizer.strength) == float(method.scale_regularizer.strength)
 
 
-def test_further_arguments_replace_the_methods():
+def test_further_arguments_override_the_method():
     method = methods.get("bireal")
     inputs = tf.keras.Input((6, 6, 8))
     model = tf.keras.Model(inputs, method.convolution(inputs, 8, 3, name="conv", input_quantizer=None, groups=2))
@@ -159,7 +159,7 @@ def test_trainable_beta_and_penalty_reach_the_model():
         ("xnor+code", "it belongs to 'siman'"),
     ],
 )
-def test_says_what_is_wrong(name, message):
+def test_invalid_arguments_are_explained(name, message):
     with pytest.raises(UsageError, match=message):
         methods.get(name)
 

@@ -34,7 +34,7 @@ def test_accuracy_on_the_sample_images_is_that_on_the_test_set(name: str):
     assert abs(entry.test_top1 - entry.latent_top1) < 0.001
 
 
-def test_all_together_are_under_2_mb():
+def test_all_files_together_are_under_2_mb():
     assert sum(entry.path.stat().st_size for entry in pretrained.all_networks()) < 2_000_000
 
 
@@ -51,7 +51,7 @@ def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         pretrained.get(NAMES[0] + "0")
 
 
-def test_weights_bring_their_method_options_and_classes(trained: tf.keras.Model):
+def test_weights_set_method_options_and_classes(trained: tf.keras.Model):
     entry = pretrained.find("resnet20", "cifar10")
     assert entry is not None
     assert trained.input_shape[1:] == entry.input_shape
@@ -66,7 +66,7 @@ def test_another_number_of_classes_gets_a_new_classifier(trained: tf.keras.Model
     np.testing.assert_array_equal(few.get_layer("stem_conv").kernel, trained.get_layer("stem_conv").kernel)
 
 
-def test_without_the_top_a_network_returns_what_its_classifier_reads(trained: tf.keras.Model):
+def test_without_the_top_a_network_returns_the_input_of_its_classifier(trained: tf.keras.Model):
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     features = build("resnet20", weights="cifar10", include_top=False)(images).numpy()
     kernel, bias = trained.layers[-1].get_weights()
@@ -74,7 +74,7 @@ def test_without_the_top_a_network_returns_what_its_classifier_reads(trained: tf
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg_small", "presb10", "react10", "compact32"])
-def test_every_kind_of_network_can_go_without_its_top(name: str):
+def test_every_kind_of_network_can_be_built_without_its_top(name: str):
     model = build(name, include_top=False, classes=10)
     assert len(model.output_shape) == 2
     assert "logits" not in [layer.name for layer in model.layers]
@@ -110,7 +110,7 @@ def test_packing_keeps_every_sign_and_the_mean_magnitude(method: str, kind: str,
     np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, again.get_layer("stem_conv").kernel)
 
 
-def test_zero_weights_keep_the_sign_that_they_have(tmp_path: Path):
+def test_zero_weights_keep_their_sign(tmp_path: Path):
     model, again = build("tiny"), build("tiny")
     kernel = structure.binary_layers(model)[0].latent_kernel
     values = kernel.numpy()
@@ -122,7 +122,7 @@ def test_zero_weights_keep_the_sign_that_they_have(tmp_path: Path):
     assert theirs[..., 5].all()
 
 
-def test_a_file_that_is_no_packed_weights_is_refused(tmp_path: Path):
+def test_a_file_without_packed_weights_is_refused(tmp_path: Path):
     path = tmp_path / "weights.npz"
     path.write_bytes(b"PK\3\4")
     with pytest.raises(KbnnError, match="not a file of packed weights"):

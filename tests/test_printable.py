@@ -41,5 +41,5 @@ def test_formulas_are_text_in_a_spreadsheet(text: str):
 
 
 @pytest.mark.parametrize("value", ["resnet20", "-0.5", "+1e-3", 3, -1.5, None])
-def test_numbers_and_names_stay(value: object):
+def test_numbers_and_names_are_unchanged(value: object):
     assert cell(value) == value

@@ -38,13 +38,13 @@ def test_it_names_the_two_commands():
         assert f"\n{command}:" in makefile
 
 
-def test_no_line_is_too_long_to_read():
+def test_no_line_is_too_long():
     # Tables and links cannot be broken.
     lines = [line for line in README.read_text().splitlines() if not line.startswith(("|", "!["))]
     assert max(map(len, lines)) <= 120
 
 
-def test_its_accuracies_are_measured_rows():
+def test_its_accuracies_are_measured():
     with (README.parent / "results" / "trained.csv").open() as file:
         rows = list(csv.DictReader(file))
     table = re.findall(

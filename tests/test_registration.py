@@ -133,7 +133,7 @@ def test_a_broken_package_leaves_the_others_alone(tmp_path, monkeypatch):
     assert methods.get("bireal").is_binary
 
 
-def test_methods_registered_here_compose():
+def test_registered_methods_can_be_combined():
     @methods.register("here")
     def here() -> methods.Method:
         """Tanh."""
@@ -172,7 +172,7 @@ def test_recipes_take_method_objects():
         (lambda: datasets.register("digits")(lambda: None), "cannot register data set 'digits'"),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()
 
@@ -219,6 +219,6 @@ class Ternary(quantizers.Estimator):
         (lambda: quantizers.get("ste_tern"), "declares no kind"),
     ],
 )
-def test_the_contract_finds_what_is_broken(quantizer, message):
+def test_the_contract_finds_errors(quantizer, message):
     with pytest.raises(AssertionError, match=message):
         testing.check_quantizer(quantizer)

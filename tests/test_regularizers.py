@@ -126,7 +126,7 @@ def test_every_network_of_a_method_averages_over_its_own_layers():
         assert float(tf.add_n(model.losses)) == pytest.approx(expected_median_loss(model)[0], rel=1e-5)
 
 
-def test_median_loss_of_other_layers_than_ours_takes_their_number():
+def test_median_loss_of_larq_layers_takes_their_number():
     penalty = regularizers.MedianLoss(1e-4, layers=4)
     layer = tf.keras.layers.Conv2D(3, 3, kernel_regularizer=penalty)
     layer.build((None, 8, 8, 3))
@@ -207,7 +207,7 @@ def test_l2_skips_binarized_layers_and_their_scales(nested):
     np.testing.assert_allclose(gradients[0], 0.5 * model.layers[0].kernel.numpy(), 1e-6)
 
 
-def test_l2_skips_what_it_is_told_to():
+def test_l2_skips_the_excluded_layers():
     model = decay_model()
     regularizers.add_weight_decay(model, 0.5, exclude=regularizers.binarized_kernels(model))
     with tf.GradientTape() as tape:
@@ -218,7 +218,7 @@ def test_l2_skips_what_it_is_told_to():
         np.testing.assert_allclose(gradient, 0.5 * weight.numpy(), 1e-6)
 
 
-def test_l2_takes_everything_if_nothing_is_excluded():
+def test_l2_includes_everything_if_nothing_is_excluded():
     model = decay_model()
     regularizers.add_weight_decay(model, 0.5, exclude=())
     with tf.GradientTape() as tape:
@@ -235,6 +235,6 @@ def test_l2_takes_everything_if_nothing_is_excluded():
         (lambda: regularizers.MedianLoss(1e-4, layers=0), "layers must be at least 1"),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()

@@ -25,7 +25,7 @@ def either_way(request, monkeypatch):
 
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 4), (144, 7), (200, 3)])
-def test_largest_marks_what_sorting_marks(shape):
+def test_largest_equals_sorting(shape):
     for count in {0, 1, shape[0] // 2, shape[0]}:
         for x in samples(shape):
             magnitude = np.abs(x).astype(np.float32)

@@ -86,7 +86,7 @@ def test_all_layers_of_nested_models():
     assert not structure.contains(model.layers[0], tf.keras.layers.BatchNormalization)
 
 
-def test_a_real_model_says_what_to_give():
+def test_a_real_valued_model_is_refused_with_advice():
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(2)], name="real")
     with pytest.raises(UsageError, match="model 'real' has no binary layer"):
         structure.require_binary_layers(model)

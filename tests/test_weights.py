@@ -76,7 +76,7 @@ def test_the_real_valued_twin_starts_the_binary_network():
 
 
 @pytest.mark.parametrize(("method", "statistic"), [("siman", np.mean), ("bnnplus_r1", np.median)])
-def test_learned_scales_start_from_the_kernels_that_came(method: str, statistic: Callable[..., np.ndarray]):
+def test_learned_scales_start_from_the_loaded_kernels(method: str, statistic: Callable[..., np.ndarray]):
     twin, binary = build("tiny", method="float"), build("tiny", method=method)
     kernel = twin.get_layer("block1_conv2").kernel
     kernel.assign(100 * kernel)
@@ -86,14 +86,14 @@ def test_learned_scales_start_from_the_kernels_that_came(method: str, statistic:
     np.testing.assert_allclose(binary.get_layer("block1_conv2").alpha, expected, rtol=1e-5)
 
 
-def test_learned_scales_that_came_are_kept():
+def test_loaded_learned_scales_are_kept():
     source, target = build("tiny", method="siman"), build("tiny", method="siman+ml")
     source.get_layer("block1_conv2").alpha.assign(tf.fill([32], 7.0))
     weights.transfer(source, target)
     np.testing.assert_array_equal(target.get_layer("block1_conv2").alpha, 7.0)
 
 
-def test_transfer_from_a_file_can_leave_the_classifier_alone(model: tf.keras.Model, path: Path):
+def test_transfer_can_skip_the_classifier(model: tf.keras.Model, path: Path):
     other = build("tiny", classes=3)
     with pytest.raises(UsageError, match=r"skip=\('logits',\)"):
         weights.transfer(path, other)
@@ -117,7 +117,7 @@ def truncated(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [flipped, truncated])
-def test_a_sha256_that_is_not_the_content_s_is_refused(path: Path, tmp_path: Path, damage: Callable[[bytes], bytes]):
+def test_a_wrong_sha256_is_refused(path: Path, tmp_path: Path, damage: Callable[[bytes], bytes]):
     (tmp_path / path.name).write_bytes(damage(path.read_bytes()))
     with pytest.raises(KbnnError, match="is damaged: its sha256 differs from the one in its name"):
         weights.load(build("tiny"), tmp_path / path.name)

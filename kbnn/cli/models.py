@@ -238,7 +238,7 @@ def _fits(
     shape: tuple[int, int, int] | None,
     classes: int | None,
     method: str | None,
-    settings: dict[str, object],
+    settings: dict[str, Any],
     rule: str,
 ) -> Fits:
     from kbnn import accounting
@@ -365,7 +365,7 @@ def _parse_shape(text: str | None) -> tuple[int, int, int] | None:
     return height, width, channels
 
 
-def _parse_option(text: str) -> tuple[str, object]:
+def _parse_option(text: str) -> tuple[str, Any]:
     """Parses `KEY=VALUE`, with a TOML value or else plain text: `width=0.5`, `blocks=[3, 4, 6, 3]`, `stem=cifar`."""
     key, equals, value = text.partition("=")
     if not key or not equals:

@@ -17,7 +17,7 @@ def test_the_papers_two_cases(marked, differing, lower, upper):
 
 
 @pytest.mark.parametrize(("k", "r"), [(4, 0), (4, 1), (4, 2), (3, 3)])
-def test_bounds_every_code_and_is_reached(k, r):
+def test_the_bounds_hold_for_every_code_and_are_reached(k, r):
     n = 8
     code = [1] * k + [0] * (n - k)
     angles = []
@@ -35,6 +35,6 @@ def test_bounds_every_code_and_is_reached(k, r):
 
 
 @pytest.mark.parametrize(("marked", "differing"), [(0, 0), (0.3, 0.4), (0.3, -0.1), (float("nan"), 0)])
-def test_says_what_is_wrong(marked, differing):
+def test_invalid_arguments_are_explained(marked, differing):
     with pytest.raises(UsageError, match="angle needs"):
         angle(marked, differing)

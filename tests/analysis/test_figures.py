@@ -25,7 +25,7 @@ def networks() -> dict[str, list]:
     return {name: observe(models.build("tiny", method=name), IMAGES) for name in ("bireal", "xnor")}
 
 
-def test_every_picture_of_two_networks_says_how_much_it_shows(networks: dict[str, list]):
+def test_every_figure_of_two_networks_states_its_sample_size(networks: dict[str, list]):
     reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
     pictures = figures.of_networks(networks, reports)
     assert set(pictures) == {"shares", "entropy", "quantization-error", "optimal-code", "weights"}
@@ -33,7 +33,7 @@ def test_every_picture_of_two_networks_says_how_much_it_shows(networks: dict[str
         assert any(size in picture.caption for size in ("4 held-out images", "number of weights", "one dot per filter"))
 
 
-def test_a_picture_has_a_form_for_light_pages_one_for_dark_ones_and_a_png():
+def test_a_figure_has_a_light_a_dark_and_a_png_version():
     picture = figures.flip_ratios({"run": (np.arange(3), np.array([np.nan, 0.1, 0.05]))}, "")
     assert picture.png.startswith(b"\x89PNG")
     assert b"<svg" in picture.light
@@ -56,7 +56,7 @@ def test_bars_start_at_zero_and_have_the_measured_heights(networks: dict[str, li
     np.testing.assert_allclose(heights, sorted(expected))
 
 
-def test_weights_of_several_networks_are_outlined_in_one_panel_per_layer(networks: dict[str, list]):
+def test_weights_of_several_networks_share_a_panel_per_layer(networks: dict[str, list]):
     panels = drawn(figures.weight_histograms(networks)).axes[:4]
     assert [len(axes.patches) for axes in panels] == [2, 2, 2, 2]
     assert [axes.get_title() for axes in panels] == ["1: 9,216", "2: 9,216", "3: 18,432", "4: 36,864"]
@@ -82,7 +82,7 @@ def test_regularizers_are_lowest_at_the_scale():
         assert abs(w[penalty.argmin()]) == pytest.approx(alpha, abs=1e-6)
 
 
-def test_curves_of_several_runs_lie_over_each_other():
+def test_curves_of_several_runs_share_axes():
     history = [{"epoch": 1.0, "loss": 2.0, "accuracy": 0.3}, {"epoch": 2.0, "loss": 1.0, "accuracy": 0.5}]
     with_validation = [{**row, "val_accuracy": row["accuracy"] / 2} for row in history]
     accuracy, loss = drawn(figures.training_curves({"a": history, "b": with_validation}, "")).axes
@@ -91,7 +91,7 @@ def test_curves_of_several_runs_lie_over_each_other():
     assert [line.get_ydata()[0] for line in loss.lines] == [2, 2]
 
 
-def test_flips_are_per_cent():
+def test_flips_are_percentages():
     axes = drawn(figures.flip_ratios({"run": (np.arange(3), np.array([np.nan, 0.1, 0.05]))}, "")).axes[0]
     assert axes.lines[0].get_ydata()[1:].tolist() == [10, 5]
     assert axes.get_ylim()[0] == 0

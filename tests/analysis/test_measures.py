@@ -107,6 +107,6 @@ def test_flip_ratio_by_hand():
     assert analysis.flip_ratio([1.0, -1.0, -0.0, 5.0], [-1.0, -2.0, 0.0, 5.0]) == 0.25
 
 
-def test_nothing_to_measure_is_said():
+def test_empty_arrays_are_refused():
     with pytest.raises(UsageError, match=r"empty array of shape \(0, 3\)"):
         analysis.weight_entropy(np.zeros((0, 3)))

@@ -37,7 +37,7 @@ def nested(layer: tf.keras.layers.Layer) -> tf.keras.Model:
 
 
 @pytest.mark.parametrize("build", [functional, nested, Subclassed])
-def test_sees_what_enters_the_sign(build: type):
+def test_records_the_input_of_the_sign(build: type):
     layer = binary()
     model = build(layer)
     before = model(IMAGES).numpy()
@@ -61,18 +61,18 @@ def test_plain_larq_layers_count_too():
     assert set(np.unique(seen.binary)) == {-1, 1}
 
 
-def test_a_learned_scale_is_seen():
+def test_a_learned_scale_is_recorded():
     (seen,) = observe(functional(binary(scale="learned")), IMAGES)
     assert seen.scale.shape == (8,)
 
 
-def test_under_mixed_precision_figures_are_float32():
+def test_statistics_are_float32_under_mixed_precision():
     layer = binary(dtype=tf.keras.mixed_precision.Policy("mixed_bfloat16"))
     (seen,) = observe(functional(layer), IMAGES)
     assert seen.activations.dtype == seen.binary.dtype == np.float32
 
 
-def test_a_real_network_says_what_to_give():
+def test_a_real_valued_network_is_refused_with_advice():
     with pytest.raises(UsageError, match="has no binary layer"):
         structure.require_binary_layers(models.build("tiny", method="float"))
 
@@ -87,7 +87,7 @@ def test_images_come_from_the_held_out_split():
     assert len(images_of(IMAGES, 3)) == 3
 
 
-def test_report_adds_up():
+def test_the_report_adds_up():
     report = analysis.report(models.build("tiny", method="bireal"), IMAGES)
     assert [layer.name for layer in report.layers][:2] == ["block1_conv1", "block1_conv2"]
     assert report.samples == 4
@@ -96,7 +96,7 @@ def test_report_adds_up():
     assert all(x.name in str(report) for x in report.layers)
 
 
-def test_before_a_batch_median_the_real_activations_are_seen():
+def test_the_input_of_a_batch_median_is_recorded():
     model = models.build("tiny", method="xnor+bma")
     median = model.get_layer("block1_conv1_median")
     median.moving_median.assign(0.25)

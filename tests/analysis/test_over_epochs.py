@@ -13,7 +13,7 @@ def record(epochs: int, **scales: np.ndarray) -> WeightHistory:
     return WeightHistory(("a", "b", "c"), np.arange(epochs), histograms=histograms, scales=scales)
 
 
-def test_without_scales_there_are_weights_alone():
+def test_without_scales_only_weights_are_drawn():
     pictures = over_epochs(record(3))
     assert list(pictures) == ["weights-over-epochs"]
     assert "latent weights of b (81) after each epoch" in pictures["weights-over-epochs"].caption
@@ -31,7 +31,7 @@ def test_scales_of_the_middle_layer_are_drawn_from_zero_to_the_largest():
     assert all(vertices[:, 0].max() == pytest.approx(0.42, abs=0.01) for vertices in drawn)
 
 
-def test_of_many_epochs_some_are_shown_first_and_last_among_them():
+def test_many_epochs_are_thinned_out_but_keep_the_first_and_last():
     figure = Figure()
     over_epochs(record(400))["weights-over-epochs"].draw(figure)
     shown = [text.get_text() for text in figure.axes[0].texts]

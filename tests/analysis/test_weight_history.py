@@ -44,7 +44,7 @@ def test_histograms_count_every_weight():
     np.testing.assert_array_equal(history.histograms.sum(-1), [[9216, 9216, 18432, 36864]] * 2)
 
 
-def test_an_epoch_done_again_replaces_what_was_recorded_of_it():
+def test_repeating_an_epoch_replaces_its_record():
     history, model = recorded()
     negate(model, 4)
     negate(model, 2)
@@ -53,7 +53,7 @@ def test_an_epoch_done_again_replaces_what_was_recorded_of_it():
     np.testing.assert_allclose(history.flips[1], [0.5, 0, 0, 0])
 
 
-def test_what_is_written_can_be_read(tmp_path: Path):
+def test_round_trip(tmp_path: Path):
     history, model = recorded()
     history.write(tmp_path / "weights.npz")
     again = WeightHistory.read(tmp_path / "weights.npz")
@@ -80,7 +80,7 @@ def events(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_callback_records_and_goes_on_when_training_resumes(tmp_path: Path):
+def test_the_callback_keeps_its_record_when_training_resumes(tmp_path: Path):
     data = datasets.load("digits")
     images, labels = data.inputs(data.validation), data.validation.labels
     model = tiny()

@@ -30,7 +30,7 @@ def place(app: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]
     return subprocess.run([app / "place_aar.sh", *arguments], capture_output=True, text=True)
 
 
-def test_a_library_is_put_in_place_and_its_hash_kept(app: Path):
+def test_a_library_is_copied_and_its_hash_recorded(app: Path):
     aar = library(app / "lce lite.aar")
     done = place(app, aar)
     assert done.returncode == 0, done.stderr
@@ -40,7 +40,7 @@ def test_a_library_is_put_in_place_and_its_hash_kept(app: Path):
     assert (app / "app/libs/lce.aar.sha256").read_text().strip() == digest
 
 
-def test_another_file_than_before_is_refused_until_its_hash_is_given(app: Path):
+def test_a_different_file_is_refused_unless_its_hash_is_given(app: Path):
     first = library(app / "first.aar")
     place(app, first)
     second = library(app / "second.aar", {**PARTS, "classes.jar": b"others"})

@@ -42,7 +42,7 @@ def test_an_interrupted_command_ends_the_queue(status: int):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_command_that_is_under_way_may_save(number: signal.Signals, tmp_path: Path):
+def test_a_running_command_may_save_before_it_stops(number: signal.Signals, tmp_path: Path):
     saves = """
 import os, pathlib, signal, sys, time
 def save(*_):

@@ -12,7 +12,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_rows_are_added_to_those_that_are_there():
+def test_rows_are_added_to_the_existing_ones():
     record.append("speed", [{"network": "a", "ratio": 1.5}], seed=3)
     record.append("speed", [{"network": "b", "memory": 7}])
     first, second = record.read("speed")
@@ -20,13 +20,13 @@ def test_rows_are_added_to_those_that_are_there():
     assert (second["network"], second["ratio"], second["memory"], second["seed"]) == ("b", "", "7", "")
 
 
-def test_replacing_keeps_only_what_it_is_told_to():
+def test_replacing_keeps_only_the_requested_rows():
     record.append("zoo", [{"network": "a"}, {"network": "b"}])
     record.replace("zoo", [{"network": "a"}], kept=record.read("zoo")[1:])
     assert [row["network"] for row in record.read("zoo")] == ["b", "a"]
 
 
-def test_provenance_says_how_from_what_when_and_where():
+def test_provenance_records_command_source_time_and_machine():
     stamp = record.provenance(seed=0)
     assert list(stamp) == list(record.PROVENANCE)
     assert stamp["seed"] == 0

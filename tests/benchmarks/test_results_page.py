@@ -57,7 +57,7 @@ def test_claims_are_sorted_by_outcome_and_those_without_runs_are_named():
     assert judged["open"] == ["C raises it"]
 
 
-def test_methods_stand_in_the_order_of_the_table_with_ascending_seeds():
+def test_methods_keep_the_order_of_the_table_with_ascending_seeds():
     found = results_page._by_method([*rows("bireal", 0.5), *rows("float", 0.7), *reversed(rows("bnn", 0.4, 0.41))])
     assert list(found) == ["float", "bnn", "bireal"]
     assert [row["seed"] for row in found["bnn"]] == ["0", "1"]
@@ -78,7 +78,7 @@ def trained(network: str, method: str, epochs: int, validation: float = 0.5) -> 
     }
 
 
-def test_what_remains_is_what_no_row_has():
+def test_remaining_runs_are_those_without_a_row():
     common = [trained("resnet20", method, 20, 0.5 + 0.01 * k) for k, method in enumerate(results_page.METHODS)]
     rest = results_page._remaining([*common[1:], trained("resnet20", "xnor", 60), trained("bireal18", "bireal", 3)])
     assert rest == {

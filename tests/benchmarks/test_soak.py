@@ -23,7 +23,7 @@ def test_an_expected_error_is_a_refusal_and_another_one_a_traceback():
     assert outcome.first_failure == "tracebacks: a case: an error of several lines"
 
 
-def test_a_case_that_does_not_end_is_a_hang(monkeypatch: pytest.MonkeyPatch):
+def test_a_case_that_does_not_terminate_is_a_hang(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(soak, "LONGEST", 0.1)
     outcome = soak.Outcome("test")
     with soak.case(outcome, "endless"):

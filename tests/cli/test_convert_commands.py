@@ -50,7 +50,7 @@ def test_convert_inspect_verify(tiny, converted):
 
 
 @pytest.mark.slow
-def test_a_file_that_departs_is_status_1(tiny, converted, tmp_path):
+def test_a_file_that_differs_is_status_1(tiny, converted, tmp_path):
     from kbnn.converters.tflite import flatbuffer
 
     model = flatbuffer.tree(converted[0].read_bytes())

@@ -53,7 +53,7 @@ def test_lists_what_fits_a_budget():
     assert list(too_slow["refused"]) == ["tiny"]
 
 
-def test_the_first_list_needs_no_tensorflow(tmp_path: Path):
+def test_a_list_needs_no_tensorflow(tmp_path: Path):
     code = (
         "import sys\nfrom kbnn.cli import main\n"
         "try: main(['models', '--json'])\nexcept SystemExit: print('tensorflow' in sys.modules, file=sys.stderr)"

@@ -37,7 +37,7 @@ def test_lists_the_variants_of_a_grid(name: str):
     assert len(rows) == 5
 
 
-def test_shows_a_recipe_as_the_file_that_it_is(tmp_path: Path):
+def test_shows_a_recipe_as_its_file(tmp_path: Path):
     (tmp_path / "mine.toml").write_text(kbnn("recipes", "presb18-cifar100").stdout)
     assert Recipe.read(tmp_path / "mine.toml") == catalog.find("presb18-cifar100")
 
@@ -64,7 +64,7 @@ def grid(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_sweep_goes_on_and_tabulates(grid: Path, tmp_path: Path):
+def test_a_sweep_continues_and_prints_a_table(grid: Path, tmp_path: Path):
     first = kbnn("sweep", grid, "-o", tmp_path / "runs", "--only", "bnn/fits")
     assert first.exit_code == 0, first.output
     model = tmp_path / "runs" / "bnn-fits-seed0" / "model.keras"

@@ -50,7 +50,7 @@ def wait_for_epoch(process: subprocess.Popen[str], run: Path, epoch: int) -> Non
     raise AssertionError(f"epoch {epoch} was not reached")
 
 
-def test_killed_and_interrupted_runs_go_on_as_if_nothing_had_happened(tmp_path: Path):
+def test_killed_and_interrupted_runs_resume_exactly(tmp_path: Path):
     arguments = (*SMALL, "--epochs", "8")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     done = kbnn(*arguments, "-o", str(whole), "--json")
@@ -90,7 +90,7 @@ def without_network(home: Path) -> dict[str, str]:
     return {**ENVIRONMENT, "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HOME": str(home)}
 
 
-def test_an_absent_data_set_is_one_line(tmp_path: Path):
+def test_a_missing_data_set_is_one_line(tmp_path: Path):
     """As a process, whose standard output would show what tensorflow-datasets prints while it prepares data."""
     done = kbnn("train", "--model", "tiny", "--dataset", "cifar100", cwd=tmp_path, env=without_network(tmp_path))
     assert done.returncode == 1, done.stderr

@@ -58,7 +58,7 @@ from kbnn.cli import main
         ("recipes siman-vgg*x", 2, "no recipe's name matches: received 'siman-vgg*x'"),
     ],
 )
-def test_what_cannot_be_is_one_line(
+def test_invalid_requests_are_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -63,7 +63,7 @@ def test_images_and_labels_stay_together(kind: str):
 
 @KINDS
 @pytest.mark.parametrize("first", [1, 4, 6])
-def test_training_data_goes_on_from_any_step(kind: str, first: int):
+def test_training_data_resumes_from_any_step(kind: str, first: int):
     data = dataset(kind, Transform(size=3, flip=True))
     whole = [images.numpy() for images, _ in data.epochs(5, seed=1).take(9)]
     rest = [images.numpy() for images, _ in data.epochs(5, seed=1, first=first).take(9 - first)]
@@ -79,7 +79,7 @@ def test_workers_share_the_batches_of_one(kind: str):
 
 
 @KINDS
-def test_the_order_does_not_hang_on_the_global_seed(kind: str):
+def test_the_order_does_not_depend_on_the_global_seed(kind: str):
     seen = []
     for global_seed in (0, 1):
         tf.keras.utils.set_random_seed(global_seed)
@@ -117,7 +117,7 @@ def test_a_batch_that_workers_cannot_share():
 @pytest.mark.parametrize(
     ("transform", "message"), [(Transform(), "choose a size"), (Transform(size=4, pad=1), "give resize instead of pad")]
 )
-def test_what_images_of_differing_sizes_need(transform: Transform, message: str):
+def test_images_of_different_sizes_need_a_size(transform: Transform, message: str):
     with pytest.raises(UsageError, match=message):
         dataset("encoded", transform)
 

@@ -19,7 +19,7 @@ def test_names():
     assert datasets.names() == ["cifar10", "cifar100", "digits", "imagenet2012", "imagenette", "svhn_cropped"]
 
 
-def test_an_unknown_name_offers_near_ones():
+def test_an_unknown_name_gets_suggestions():
     with pytest.raises(UsageError, match="unknown data set: received 'cifar'; did you mean cifar10 or cifar100"):
         datasets.load("cifar")
 

@@ -46,7 +46,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def test_a_test_split_is_cut(photos: Path):
+def test_a_test_split_is_held_out(photos: Path):
     data = load_folder(photos, transform=SMALL)
     assert data.name == "photos"
     assert data.classes == ("dark", "light")
@@ -84,7 +84,7 @@ def test_split_folders_are_recognised(splits: tuple[str, str], tmp_path: Path):
     assert (data.train.size, data.validation.size, data.test.size) == (8, 0, 8)
 
 
-def test_of_three_splits_each_is_used(tmp_path: Path):
+def test_each_of_three_splits_is_used(tmp_path: Path):
     for split, grey in (("train", 40), ("val", 90), ("test", 150)):
         for name in ("a", "b"):
             paint(tmp_path / split / name, 4, grey)
@@ -107,7 +107,7 @@ def test_of_three_splits_each_is_used(tmp_path: Path):
     ],
     ids=lambda value: "/".join(value) if isinstance(value, tuple) else "",
 )
-def test_splits_that_cannot_be_told(splits: tuple[str, ...], message: str, tmp_path: Path):
+def test_ambiguous_splits_are_refused(splits: tuple[str, ...], message: str, tmp_path: Path):
     paint_splits(tmp_path, splits)
     with pytest.raises(UsageError, match=message):
         load_folder(tmp_path, transform=SMALL)
@@ -127,7 +127,7 @@ def test_images_in_sub_folders_belong_to_the_class(tmp_path: Path):
     assert data.train.size + data.test.size == 12
 
 
-def test_what_is_left_out_is_counted(photos: Path, tmp_path: Path):
+def test_skipped_files_are_counted(photos: Path, tmp_path: Path):
     (photos / "dark" / ".DS_Store").write_bytes(b"hidden")
     paint(photos / "dark" / ".ipynb_checkpoints", 3, 40)
     paint(photos / ".cache", 3, 40)
@@ -334,7 +334,7 @@ def test_a_folder_around_the_classes(tmp_path: Path):
         load_folder(tmp_path, transform=SMALL)
 
 
-def test_other_classes_to_test_than_to_train(tmp_path: Path):
+def test_classes_that_differ_between_splits(tmp_path: Path):
     paint_splits(tmp_path, ["train"], "abc")
     paint_splits(tmp_path, ["test"], "ab")
     with pytest.raises(UsageError, match=r"train' has 3 classes and '.*test' has 2: 'c' is only in one of them"):
@@ -355,7 +355,7 @@ def test_few_images_are_split(tmp_path: Path):
     assert [sorted(split.labels) for split in (data.train, data.validation, data.test)] == [[0, 1, 2, 3, 4]] * 3
 
 
-def test_the_fingerprint_tells_what_changed(photos: Path):
+def test_the_fingerprint_shows_changes(photos: Path):
     def fingerprint() -> Fingerprint:
         return load_folder(photos, transform=SMALL).fingerprint()
 

@@ -25,14 +25,14 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def test_a_stream_goes_on_from_any_step(mocked: None):
+def test_a_stream_resumes_from_any_step(mocked: None):
     data = datasets.load("imagenet2012", transform=TRANSFORM)
     whole = [images.numpy() for images, _ in data.epochs(8, seed=0).take(5)]
     rest = [images.numpy() for images, _ in data.epochs(8, seed=0, first=4).take(1)]
     np.testing.assert_array_equal(whole[4:], rest)
 
 
-def test_imagenet_is_seen_at_224_by_default(mocked: None):
+def test_imagenet_has_224_pixels_by_default(mocked: None):
     data = datasets.load("imagenet2012")
     assert data.input_shape == (224, 224, 3)
     assert data.transform.resize == 256
@@ -61,7 +61,7 @@ def numbers_of(batches: tf.data.Dataset) -> list[int]:
     return np.rint(np.concatenate(found)).astype(int).tolist()
 
 
-def test_real_files_are_shuffled_anew_and_repeatably(tmp_path: Path):
+def test_real_files_are_shuffled_in_every_epoch_and_repeatably(tmp_path: Path):
     builder = Numbers(data_dir=tmp_path)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=4))
     assert builder.info.splits["train"].num_shards == 4

@@ -46,14 +46,14 @@ def test_half_of_the_images_are_mirrored():
     assert 160 <= mirrored.sum() <= 240
 
 
-def test_the_same_seed_gives_the_same_batch_and_another_one_another():
+def test_the_batch_depends_only_on_the_seed():
     transform = Transform(pad=2, flip=True)
     first = transform.training(numbered(), SEED).numpy()
     assert (transform.training(numbered(), SEED).numpy() == first).all()
     assert (transform.training(numbered(), SEED + 1).numpy() != first).any()
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_an_empty_transform_changes_nothing():
     images = numbered()
     assert (Transform().training(images, SEED).numpy() == images.numpy()).all()
     assert (Transform().testing(images).numpy() == images.numpy()).all()
@@ -84,7 +84,7 @@ def test_resize(square: bool, expected: tuple[int, int, int]):
     np.testing.assert_allclose(transform.testing(images), 1.0, rtol=1e-6)
 
 
-def test_resize_then_crop_is_what_the_network_sees():
+def test_images_are_resized_and_then_cropped():
     transform = Transform(resize=12, size=8)
     assert transform.shape((6, 9, 3)) == (8, 8, 3)
     assert transform.training(tf.ones([2, 6, 9, 3]), SEED).shape == (2, 8, 8, 3)
@@ -110,7 +110,7 @@ def test_scale_crops_parts_of_the_area():
     ],
     ids=["size over resize", "no range", "no size"],
 )
-def test_what_cannot_be(arguments: dict, message: str):
+def test_invalid_arguments(arguments: dict, message: str):
     with pytest.raises(UsageError, match=message):
         Transform(**arguments)
 

@@ -234,13 +234,13 @@ def test_larqs_summary_counts_one_bit_kernels():
         (lambda: BinaryDense(4, input_quantizer=quantizers.XNORSign()), "pass it as kernel_quantizer"),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()
 
 
 @pytest.mark.parametrize("argument", ["input_quantizer", "kernel_quantizer"])
-def test_near_names_of_an_unknown_quantizer_are_offered(argument):
+def test_similar_names_are_suggested_for_an_unknown_quantizer(argument):
     expected = f"unknown {argument} of conv: received 'aprox_sign'; did you mean approx_sign"
     with pytest.raises(UsageError, match=expected):
         BinaryConv2D(8, 3, name="conv", **{argument: "aprox_sign"})
@@ -270,6 +270,6 @@ def test_one_scale_for_the_layer_by_hand():
         assert BinaryConv2D.from_config(layer.get_config()).scale_scope == scope
 
 
-def test_an_unknown_scope_offers_near_ones():
+def test_an_unknown_scope_gets_suggestions():
     with pytest.raises(UsageError, match="unknown scale_scope of conv: received 'filters'; did you mean filter"):
         BinaryConv2D(2, 1, scale="learned", scale_scope="filters", name="conv")

@@ -102,13 +102,13 @@ def test_slopes_without_bias(kind, x):
         np.testing.assert_allclose(gradient, total, reference.RTOL, 1e-5)
 
 
-def test_a_prelu_is_keras_s():
+def test_prelu_equals_keras():
     x = INPUTS["images"].astype(np.float32)
     keras = tf.keras.layers.PReLU(alpha_initializer=tf.keras.initializers.Constant(0.25), shared_axes=[1, 2])
     np.testing.assert_allclose(layers.PReLU()(x), keras(x), 1e-6)
 
 
-def test_prelus_start_as_published():
+def test_prelus_are_initialized_as_published():
     maxout = layers.Maxout()
     maxout.build((None, 4))
     assert [set(weight.numpy()) for weight in (maxout.positive, maxout.negative)] == [{1.0}, {0.25}]
@@ -141,6 +141,6 @@ def test_channel_shuffle_keeps_static_shapes():
         (lambda x: layers.ChannelShift()(tf.keras.Input((4, None))), "known number of channels: received"),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make(tf.keras.Input((4, 4, 8)))

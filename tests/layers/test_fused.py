@@ -185,7 +185,7 @@ def test_groups_are_split_where_tensorflow_has_no_grouped_gradient(dtype, monkey
     assert_equal(dict(zip(expected, received.values(), strict=True)), expected, RTOL if dtype == "float32" else 2e-3)
 
 
-def test_whether_groups_have_gradients_is_found_by_trying():
+def test_support_for_grouped_gradients_is_detected_by_trying():
     found = grouped_convolution.has_gradients(tf.float32)
     x, kernel = tf.ones([1, 2, 2, 4]), tf.Variable(tf.ones([1, 1, 2, 4]))
 
@@ -354,7 +354,7 @@ def test_all_gradients_of_a_network_equal_the_plain_ones(method, monkeypatch):
 
 
 @pytest.mark.slow
-def test_saved_model_trains_on_when_it_is_loaded(tmp_path):
+def test_a_loaded_model_can_be_trained_further(tmp_path):
     inputs = tf.keras.Input((8, 8, 4))
     y = BinaryConv2D(8, 3, **_bnnplus())(inputs)
     model = tf.keras.Model(inputs, tf.keras.layers.GlobalAveragePooling2D()(y))

@@ -91,6 +91,6 @@ def test_activation_between_is_a_choice(activation):
         (lambda: GroupNormalization()(X[:, 0, 0]), r"takes \(batch, height, width, channels\)"),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()

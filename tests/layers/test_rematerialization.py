@@ -39,7 +39,7 @@ def step(before: tf.keras.layers.Layer, convolution: BinaryConv2D, pass_on=lambd
     ("policy", "xla"), [("float32", True), ("float32", False), ("mixed_bfloat16", True), ("mixed_float16", True)]
 )
 @pytest.mark.parametrize("layer", [ChannelShift, BatchMedian])
-def test_equals_the_input_as_it_was_written(layer, policy, xla, monkeypatch):
+def test_recomputing_equals_the_stored_input(layer, policy, xla, monkeypatch):
     if not xla:
         monkeypatch.setattr(compiled, "available", lambda: False)
     before = layer(dtype=policy)
@@ -60,7 +60,7 @@ def test_layers_attach_the_expression_of_their_output(layer):
     np.testing.assert_allclose(function(*tensors), y, 1e-6)
 
 
-def test_a_tensor_without_an_expression_is_its_own():
+def test_a_tensor_without_an_expression_is_returned():
     x = tf.constant(X)
     function, tensors = rematerialization.expression(x)
     assert function(*tensors) is x

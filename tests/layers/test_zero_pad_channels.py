@@ -23,7 +23,7 @@ def test_config_round_trip():
     assert ZeroPadChannels.from_config(config).get_config() == config
 
 
-def test_unknown_sides_offer_near_ones():
+def test_unknown_sides_get_suggestions():
     with pytest.raises(UsageError, match="unknown side of pad: received 'afters'; did you mean after"):
         ZeroPadChannels(5, side="afters", name="pad")
 

@@ -19,12 +19,12 @@ def test_default_shape_classes_and_method():
     assert (model.name, model.input_shape, model.output_shape) == ("tiny", (None, 8, 8, 1), (None, 10))
 
 
-def test_a_method_object_is_as_good_as_its_name():
+def test_a_method_object_is_accepted_like_its_name():
     model = models.build("tiny", method=methods.get("float"))
     assert model.get_layer("block1_conv1").kernel_quantizer is None
 
 
-def test_networks_built_from_one_method_have_penalties_of_their_own():
+def test_networks_built_from_one_method_have_separate_penalties():
     method = methods.get("bireal+ml")
     first, second = (models.build("tiny", method=method).get_layer("block1_conv1") for _ in range(2))
     assert first.kernel_regularizer is not second.kernel_regularizer

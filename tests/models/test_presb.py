@@ -179,7 +179,7 @@ def test_options_of_shortcut_activation_and_estimator():
     assert [type(sign).__name__ for sign in signs] == ["LeakySteSign", "SteSign"]
 
 
-def test_what_the_twin_has_for_the_sign():
+def test_the_real_valued_twin_replaces_the_sign():
     twins = {kind: names(build("presb10", "float", **SMALL, twin_activation=kind)) for kind in ("none", "sign", "clip")}
     signs = {kind: twin["conv1"].input_quantizer for kind, twin in twins.items()}
     assert {kind: type(sign).__name__ for kind, sign in signs.items()} == {
@@ -199,7 +199,7 @@ def test_aresb_net_is_without_layer_normalization_and_biased_prelu():
     assert {layers.ChannelShuffle, layers.ChannelShift, layers.RPReLU} <= kinds
 
 
-def test_react_is_refused_because_its_parts_are_there_already():
+def test_react_is_refused_because_presb_has_its_parts():
     with pytest.raises(UsageError, match="presb10 cannot take method 'react': its shifts and RPReLUs are part of"):
         build("presb10", "react")
 

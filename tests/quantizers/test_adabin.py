@@ -137,6 +137,6 @@ def test_activations_start_as_signs_around_zero():
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0])
-def test_the_distance_is_positive(alpha):
+def test_alpha_must_be_positive(alpha):
     with pytest.raises(UsageError, match=f"alpha must be positive, received {alpha}"):
         quantizers.AdaptiveSign(alpha)

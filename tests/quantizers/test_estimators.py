@@ -142,6 +142,6 @@ def test_schedule_changes_a_compiled_step():
         (lambda: quantizers.estimator(quantizers.XNORSign()), "no surrogate gradient"),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()

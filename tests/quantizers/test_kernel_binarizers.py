@@ -201,6 +201,6 @@ def test_magnitude_aware_with_the_clipped_gradient_of_the_code():
         (lambda: quantizers.XNORSign().build((3,)), "XNORSign binarizes kernels"),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()

@@ -169,7 +169,7 @@ def test_training_equals_inference_for_quantizers_that_are_not_the_sign(kind):
     np.testing.assert_array_equal(layer(x, training=True), layer(x, training=False))
 
 
-def test_levels_belong_to_the_class_that_computes_them():
+def test_levels_of_quantizers_and_their_subclasses():
     assert quantizers.levels_of(Surrogate()) == (-1.0, 1.0)
     assert quantizers.levels_of(Uneven()) == (-1.0, 2.0)
     assert quantizers.levels_of(Levels()) is None
@@ -199,6 +199,6 @@ def test_levels_belong_to_the_class_that_computes_them():
         ),
     ],
 )
-def test_says_what_is_wrong(make, message):
+def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()

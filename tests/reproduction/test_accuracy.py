@@ -22,7 +22,7 @@ def recipe(*epochs: int) -> Recipe:
     ("planned", "epochs", "shared"),
     [((400,), 20, [20]), ((400, 400), 20, [10, 10]), ((300, 99, 1), 20, [15, 4, 1]), ((20, 1), 2, [1, 1])],
 )
-def test_stages_share_fewer_epochs_as_they_shared_more(planned: tuple[int, ...], epochs: int, shared: list[int]):
+def test_fewer_epochs_are_divided_among_stages_proportionally(planned: tuple[int, ...], epochs: int, shared: list[int]):
     short = recipe(*planned).shortened(epochs)
     assert [stage.epochs for stage in short.stage] == shared
     assert [stage.learning_rate for stage in short.stage] == [stage.learning_rate for stage in recipe(*planned).stage]
@@ -98,7 +98,7 @@ def test_a_value_that_is_varied_is_never_overwritten(tmp_path: Path, key: str, v
     assert f"does not have the value of an axis ({key}: " in found.note
 
 
-def test_runs_that_should_differ_and_do_not(tmp_path: Path):
+def test_variants_with_equal_runs_give_a_warning(tmp_path: Path):
     def train(one: Recipe, folder: Path) -> Run:
         run = Run(folder, one)
         run.write_history([{"stage": 1, "epoch": 1, "loss": 0.5 if one.data.batch < 64 else 0.25}])

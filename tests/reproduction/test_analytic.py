@@ -17,14 +17,14 @@ def test_every_computed_table_agrees_with_the_paper(table: reproduction.Analytic
     assert comparison.agrees, str(comparison)
 
 
-def test_a_wrong_count_is_seen():
+def test_a_wrong_count_is_detected():
     def shallow(*arguments: object, **options: object) -> object:
         return models.build(*arguments, **options, blocks=2)
 
     assert not reproduction.get("mlbma-entropy").compare(shallow).agrees
 
 
-def test_near_names_are_offered():
+def test_similar_names_are_suggested():
     with pytest.raises(UsageError, match="did you mean bireal-table3"):
         reproduction.get("bireal-table-3")
 
@@ -50,7 +50,7 @@ def test_layer_normalization_balances_groups(gap: float, after: float):
     assert means[1] - means[0] == pytest.approx(after, rel=0.02)
 
 
-def test_sign_swish_has_its_zero_where_the_paper_s_formula_has_it():
+def test_sign_swish_has_the_zero_of_the_papers_formula():
     from matplotlib.figure import Figure
 
     figure = Figure()

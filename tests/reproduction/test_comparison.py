@@ -16,7 +16,7 @@ def test_deviation_is_relative_to_the_paper():
     assert Cell("row", "column", -50.0, -49.0).deviation == pytest.approx(0.02)
 
 
-def test_a_table_marks_what_is_off_and_counts_what_is_quoted():
+def test_a_table_marks_deviations_and_counts_quoted_cells():
     cells = (Cell("a", "x", 1.0, 1.0), Cell("b", "x", 1.0, 2.0), Cell("c", "x", 1.0, 9.0, None, "quoted"))
     table = TableComparison("t", "a paper", cells)
     assert not table.agrees

@@ -45,7 +45,7 @@ def test_only_batch_normalization_learns():
     assert (weights(network, "stem")[0] != stem[0]).any()
 
 
-def test_a_quantizer_that_cannot_keep_them():
+def test_a_quantizer_that_changes_the_kernels_is_refused():
     network = model(quantizers.HalfHalf("identity"))
     # Of two magnitudes that are equal, half-half marks one: a filter of ones does not stay one.
     network.get_layer("conv").latent_kernel.assign(tf.random.stateless_normal([3, 3, 4, 4], [1, 2]))

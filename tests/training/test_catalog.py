@@ -53,7 +53,7 @@ DISTINCT = {
 }
 
 
-def test_every_row_is_there():
+def test_every_row_exists():
     assert {table: len(catalog.of_table(table)) for table in catalog.tables()} == {
         "bireal-table1": 60,
         "bnnplus-table1": 48,
@@ -151,7 +151,7 @@ def test_a_step_in_each_stage(name: str, monkeypatch: pytest.MonkeyPatch):
         assert sum(moved) > len(moved) / 2
 
 
-def test_a_file_is_a_recipe_too(tmp_path: Path):
+def test_a_recipe_file(tmp_path: Path):
     path = tmp_path / "mine.toml"
     recipe = catalog.find("siman-resnet20-cifar10").changed({"name": "mine"})
     recipe.write(path)
@@ -161,7 +161,7 @@ def test_a_file_is_a_recipe_too(tmp_path: Path):
         catalog.find(path)
 
 
-def test_what_a_recipe_has_changed():
+def test_differences_from_a_named_recipe():
     recipe = catalog.find("mlbma-table2/1e-3").changed({"stage.1.epochs": 4})
     assert catalog.deviations(recipe) == ["stage.1.epochs: 400 -> 4"]
     assert catalog.deviations(Recipe.of("tiny", "bireal", "digits")) == []
@@ -189,7 +189,7 @@ def grid_tables(**changes: Any) -> dict[str, Any]:
         ({"recipe": {"sead": 1}}, "unknown key of a recipe: received 'recipe.sead'; did you mean seed?"),
     ],
 )
-def test_a_wrong_grid(tmp_path: Path, changes: dict[str, Any], message: str):
+def test_invalid_grids(tmp_path: Path, changes: dict[str, Any], message: str):
     import tomli_w
 
     (tmp_path / "grid.toml").write_text(tomli_w.dumps(grid_tables(**changes)))

@@ -112,13 +112,13 @@ def test_an_older_layout_is_read_between_epochs(training: Training, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-15", "step-20"]
 
 
-def test_an_older_layout_says_so_where_it_cannot_be_read(training: Training, tmp_path: Path):
+def test_an_unreadable_older_layout_is_explained(training: Training, tmp_path: Path):
     write_layout_1(tmp_path, training, (0, 2, 3, 13), metrics=3)
     with pytest.raises(KbnnError, match="an older version of kbnn wrote it in layout 1, this version reads layout 2"):
         training.state(tmp_path).restore(latest(tmp_path))
 
 
-def test_another_network_is_not_called_damage(training: Training, tmp_path: Path):
+def test_a_checkpoint_of_another_network_is_not_reported_as_damaged(training: Training, tmp_path: Path):
     training.state(tmp_path).save(Position(0, 1, 0, 5))
     with pytest.raises(KbnnError, match="does not fit the network that this version of kbnn builds"):
         Training.of(4).state(tmp_path).restore(latest(tmp_path))

@@ -36,7 +36,7 @@ def test_arrays_are_split_and_normalized(digits: Dataset):
     assert again.classes == tuple("0123456789")
 
 
-def test_floats_are_taken_as_they_are(digits: Dataset):
+def test_floats_are_not_normalized(digits: Dataset):
     images, labels = pair(digits)
     scaled = (images / 255).astype(np.float64)
     data = datasets.of((scaled, labels))
@@ -68,12 +68,12 @@ def test_a_tf_data_set_is_the_same_as_its_arrays(digits: Dataset, batch: int | N
         (tf.data.Dataset.range(3).repeat(), "endless"),
     ],
 )
-def test_what_is_no_data(data: Any, message: str):
+def test_invalid_data(data: Any, message: str):
     with pytest.raises(UsageError, match=message):
         datasets.of(data)
 
 
-def test_a_recipe_trains_on_arrays_and_resumes_on_the_same_only(digits: Dataset, tmp_path: Path):
+def test_a_recipe_trains_on_arrays_and_resumes_only_on_the_same(digits: Dataset, tmp_path: Path):
     images, labels = pair(digits, 900)
     recipe = Recipe.of("tiny", "bireal", epochs=1)
     assert recipe.name == "tiny-bireal"
@@ -111,7 +111,7 @@ def test_a_difference_is_named(digits: Dataset, finished: Run, change: Any, mess
         finished.check_data(change(digits))
 
 
-def test_a_run_of_version_0_1_takes_its_images_on_trust(finished: Run, digits: Dataset, tmp_path: Path):
+def test_a_run_of_version_0_1_accepts_the_images_given(finished: Run, digits: Dataset, tmp_path: Path):
     run = Run(tmp_path / "run", finished.recipe)
     finished.recipe.write(run.folder / "config.toml")
     run.check_data(digits)
@@ -125,7 +125,7 @@ def test_the_batch_suits_the_number_of_images(images: int, batch: int):
     assert DataSettings(batch=96).batch_for(images) == 96
 
 
-def test_a_plan_says_what_will_be_trained(recipe: Recipe, digits: Dataset, network: Any):
+def test_a_plan_describes_the_training(recipe: Recipe, digits: Dataset, network: Any):
     from kbnn import methods
 
     built = network("", methods.get("bireal"), input_shape=(8, 8, 1), classes=10)

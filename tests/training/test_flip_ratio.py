@@ -48,7 +48,7 @@ def test_flips_and_entropy_by_hand():
     np.testing.assert_allclose(logs["weight_entropy/conv"], [one_of_four] * 3)
 
 
-def test_a_resumed_training_goes_on_in_the_file(tmp_path: Path):
+def test_a_resumed_training_appends_to_its_file(tmp_path: Path):
     network = model(kernel(0.1, 0.2, 0.3, 0.4))
     changes = Assign([kernel(0.1, 0.2, 0.3, -0.4), kernel(0.5, -0.2, 0.3, 0.4)])
     network.fit(X, Y, epochs=1, verbose=0, callbacks=[changes, FlipRatio(tmp_path)])

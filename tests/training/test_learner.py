@@ -73,7 +73,7 @@ def test_top5_counts_labels_among_the_five_largest_logits():
     assert figures["accuracy"] == pytest.approx(1 / 3)
 
 
-def test_sample_weights_weigh_the_loss():
+def test_sample_weights_scale_the_loss():
     network = linear()
     kernel, bias = network.get_weights()
     expected = -(log_softmax(X @ kernel + bias)[[0, 1], Y] * [2.0, 0.5]).mean()
@@ -95,7 +95,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_step_and_layer(st
     assert all(np.isfinite(weight).all() for weight in network.get_weights())
 
 
-def test_other_errors_of_a_step_are_not_taken_for_divergence():
+def test_other_errors_of_a_step_are_not_reported_as_divergence():
     training = learner(linear())
     with pytest.raises(tf.errors.InvalidArgumentError):
         training.fit(X, np.array([1, 9]), verbose=0)
@@ -162,7 +162,7 @@ def test_a_step_follows_labels_teacher_and_penalties():
         (lambda: Learner(tf.keras.Sequential([tf.keras.layers.Dense(4)])), "subclassed or not built"),
     ],
 )
-def test_what_does_not_fit(make: Any, message: str):
+def test_mismatches_are_refused(make: Any, message: str):
     with pytest.raises(UsageError, match=message):
         make()
 
@@ -237,7 +237,7 @@ def fit_until_it_diverges(model: tf.keras.Model, y: np.ndarray) -> str:
     return str(caught.value)
 
 
-def test_a_fit_of_ones_own_ends_where_gradients_are_lost():
+def test_model_fit_stops_when_gradients_are_not_finite():
     inputs = tf.keras.Input((3,))
     x = tf.keras.layers.Dense(4, name="first")(inputs)
     # At 0 it has no gradient.
@@ -248,7 +248,7 @@ def test_a_fit_of_ones_own_ends_where_gradients_are_lost():
     )
 
 
-def test_a_fit_of_ones_own_ends_when_everything_is_lost():
+def test_model_fit_stops_when_loss_and_weights_are_not_finite():
     labels = np.ones((8, 2))
     labels[4] = np.nan
     model = tf.keras.Sequential([tf.keras.layers.Dense(4, input_shape=(3,)), tf.keras.layers.Dense(2)])

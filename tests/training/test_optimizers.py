@@ -42,7 +42,7 @@ def test_warmup_rises_linearly_and_the_rest_takes_the_time_that_is_left():
     np.testing.assert_allclose(received[10:], expected, atol=1e-7)
 
 
-def test_a_learning_rate_survives_its_configuration():
+def test_learning_rate_config_round_trip():
     rate = LearningRate.of(Stage(epochs=4, schedule="steps", boundaries=(1, 3), warmup=1), 10)
     again = LearningRate.from_config(rate.get_config())
     for step in (0, 5, 15, 35):

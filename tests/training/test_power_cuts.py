@@ -47,7 +47,7 @@ def run_of(cut: Cut) -> Path:
     return cut.folder / "runs" / "run"
 
 
-def test_every_cut_leaves_the_last_finished_epoch(cuts: list[Cut]):
+def test_every_power_cut_keeps_the_last_finished_epoch(cuts: list[Cut]):
     assert len(cuts) > 60
     assert {cut.finished for cut in cuts} == {0, 1, 2, 3}
     for cut in cuts:

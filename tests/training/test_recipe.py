@@ -45,7 +45,7 @@ def test_augmentation_suits_the_data(dataset: str, size: int | None, expected: d
     assert {key: getattr(data, key) for key in expected} == expected
 
 
-def test_own_images_are_found_from_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_image_folders_are_stored_as_absolute_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.chdir(tmp_path)
     recipe = Recipe.of("resnet20", "bireal", folder="photos", size=32)
     assert recipe.data.folder == str(tmp_path / "photos")
@@ -63,7 +63,7 @@ def test_a_recipe_on_other_images(tmp_path: Path):
     assert larger.stage == recipe.stage
 
 
-def test_a_recipe_survives_its_file(tmp_path: Path):
+def test_recipe_file_round_trip(tmp_path: Path):
     recipe = Recipe.parse(tables(paper=87.4, source="table 1"))
     recipe.write(tmp_path / "recipe.toml")
     assert Recipe.read(tmp_path / "recipe.toml") == recipe
@@ -99,7 +99,7 @@ def test_a_wrong_key_is_named(changes: dict[str, Any], message: str):
     assert "\n" not in str(caught.value)
 
 
-def test_keys_of_version_0_1_are_read():
+def test_recipes_of_version_0_1_can_be_read():
     """Which wrote the defaults of every schedule into every run."""
     stage = {"epochs": 2, "decay_binarized": True, "ede": [1e-3, 10.0], "percentile": 10.0}
     found = Recipe.parse(tables(stage=[stage])).stage[0]
@@ -140,7 +140,7 @@ def test_changed_settings():
         ("modle.name", "unknown key of a recipe: received 'modle'; did you mean model?"),
     ],
 )
-def test_a_key_that_cannot_be_set(key: str, message: str):
+def test_invalid_settings(key: str, message: str):
     with pytest.raises(UsageError) as caught:
         Recipe.parse(tables()).changed({key: 1})
     assert message in str(caught.value)
@@ -154,7 +154,7 @@ def test_values_of_the_command_line(text: str, value: Any):
     assert parse_value(text) == value
 
 
-def test_a_file_that_is_none(tmp_path: Path):
+def test_files_that_are_not_recipes(tmp_path: Path):
     with pytest.raises(UsageError, match=r"cannot read recipe .*nothing.toml': No such file"):
         Recipe.read(tmp_path / "nothing.toml")
     (tmp_path / "broken.toml").write_text("name = ")

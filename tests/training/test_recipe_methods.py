@@ -20,7 +20,7 @@ def settings(name: str = "bnnplus_r2", **changes: Any) -> ModelSettings:
 STAGE = Stage(epochs=1)
 
 
-def test_nothing_changed_is_the_method():
+def test_unchanged_settings_keep_the_method():
     found = method(settings("bireal"), STAGE)
     arguments = found.layer_arguments()
     assert isinstance(arguments["input_quantizer"], quantizers.ApproxSign)
@@ -70,7 +70,7 @@ def data() -> Dataset:
     return Dataset("four", tuple("abcd"), Normalization((0.0,), (1.0,)), arrays, arrays.take(np.array([], int)), arrays)
 
 
-def test_learned_scales_start_from_the_kernels_that_are_handed_over(data: Dataset):
+def test_learned_scales_start_from_the_previous_stages_kernels(data: Dataset):
     recipe = Recipe.of("tiny", "bnnplus_r1", "digits")
     real = network(recipe, Stage(epochs=1, method="float"), data)
     kernel = real.get_layer("block1_conv1").get_weights()[0]
@@ -81,7 +81,7 @@ def test_learned_scales_start_from_the_kernels_that_are_handed_over(data: Datase
 
 
 @pytest.mark.parametrize(("name", "variance"), [("glorot_uniform", 2 / (9 * 32 + 9 * 32)), ("he_normal", 2 / (9 * 32))])
-def test_kernels_are_drawn_as_asked_for(data: Dataset, name: str, variance: float):
+def test_kernel_initializers(data: Dataset, name: str, variance: float):
     tf.keras.utils.set_random_seed(3)
     recipe = Recipe.of("tiny", "bnnplus_r1", "digits").changed({"model.initializer": name})
     layer = network(recipe, STAGE, data).get_layer("block1_conv1")
@@ -90,7 +90,7 @@ def test_kernels_are_drawn_as_asked_for(data: Dataset, name: str, variance: floa
     assert (np.array(other.latent_kernel) != np.array(layer.latent_kernel)).any()
 
 
-def test_the_policy_is_that_of_the_recipe_and_of_nothing_else(data: Dataset):
+def test_the_precision_policy_is_the_recipes(data: Dataset):
     recipe = Recipe.of("tiny", "bireal", "digits").changed({"policy": "mixed_bfloat16"})
     built = network(recipe, STAGE, data)
     assert built.get_layer("block1_conv1").compute_dtype == "bfloat16"

@@ -65,7 +65,7 @@ def test_ede_sharpens_on_both_sides():
     np.testing.assert_allclose(seen, expected, rtol=1e-5)
 
 
-def test_a_schedule_that_starts_late_or_goes_on_sets_the_values_of_its_epoch():
+def test_a_schedule_that_starts_in_a_later_epoch_sets_its_values():
     network = model(input_quantizer=quantizers.EDESign())
     quantizer = network.get_layer("conv").input_quantizer
     schedule = EDESchedule(epochs=4, first=2, lowest=1.0, highest=16.0)
@@ -73,7 +73,7 @@ def test_a_schedule_that_starts_late_or_goes_on_sets_the_values_of_its_epoch():
     np.testing.assert_allclose(seen, [2.0, 4.0, 8.0], rtol=1e-6)
 
 
-def test_beta_reaches_its_end_and_leaves_trained_ones_alone():
+def test_beta_is_scheduled_unless_it_is_trained():
     network = model(
         input_quantizer=quantizers.SignSwish(5.0), kernel_quantizer=quantizers.SignSwish(5.0, trainable_beta=True)
     )
@@ -113,13 +113,13 @@ def test_penalties_of_scales_rise_too():
         lambda: PercentileSchedule(epochs=0),
     ],
 )
-def test_what_cannot_be(make: Any):
+def test_invalid_arguments(make: Any):
     with pytest.raises(UsageError):
         make()
 
 
 @pytest.mark.parametrize("schedule", [EDESchedule(lowest=0.0), QuantizerSchedule(ede=(1.0, -1.0))])
-def test_settings_that_a_quantizer_refuses(schedule: Schedule):
+def test_quantizers_check_their_schedules_settings(schedule: Schedule):
     network = model(input_quantizer=quantizers.EDESign())
     with pytest.raises(UsageError, match="Tmin and Tmax must be positive"):
         watched(network, schedule, lambda: None, epochs=1)
@@ -144,14 +144,14 @@ def test_one_callback_runs_every_quantizers_schedule():
     assert Slope.seen == [(0.0, 0.25), (1 / 3, 0.25), (2 / 3, 0.25)]
 
 
-def test_a_setting_that_no_quantizer_takes():
+def test_unknown_schedule_settings():
     with pytest.raises(UsageError, match="received 'edd'; did you mean ede"):
         QuantizerSchedule(edd=(1.0, 2.0)).check(model(input_quantizer=quantizers.EDESign()))
     with pytest.raises(UsageError, match=r"no quantizer of 'model.*' has a schedule: received 'ede', remove it"):
         QuantizerSchedule(ede=(1.0, 2.0)).check(model(input_quantizer="ste_sign"))
 
 
-def test_the_documentations_own_fit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its schedules end where they should, and its logs hold what they promise."""
     (code,) = re.findall(r"```python\n(.*?)```", Path("docs/training.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)

@@ -50,7 +50,7 @@ def whole(three_stages: Recipe, tmp_path_factory: pytest.TempPathFactory, networ
         return train(three_stages, tmp_path_factory.mktemp("runs") / "stages", callbacks=[kernels])
 
 
-def test_epochs_count_on_through_the_stages(whole: Run):
+def test_epochs_are_counted_across_stages(whole: Run):
     history = whole.history()
     assert [(row["stage"], row["epoch"]) for row in history] == [(1, 1), (2, 2), (2, 3), (3, 4)]
     assert "flip_ratio" not in history[0]
@@ -68,7 +68,7 @@ def test_each_stage_starts_from_the_one_before(whole: Run, kernels: Kernels):
 
 
 @pytest.mark.parametrize("step", [5, 16])
-def test_a_run_goes_on_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: Path, step: int):
+def test_a_run_resumes_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: Path, step: int):
     """Interrupted at the end of the first stage, and in the third."""
     stage_step = {5: 5, 16: 1}[step]
 
@@ -91,7 +91,7 @@ def test_a_run_goes_on_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: 
     assert_equal(train(three_stages, output, resume=True), whole)
 
 
-def test_ede_is_scheduled_without_being_asked_for(recipe: Recipe, tmp_path: Path):
+def test_ede_is_scheduled_by_default(recipe: Recipe, tmp_path: Path):
     seen = []
 
     class Look(tf.keras.callbacks.Callback):
@@ -106,7 +106,7 @@ def test_ede_is_scheduled_without_being_asked_for(recipe: Recipe, tmp_path: Path
     np.testing.assert_allclose(seen, [1.0, 2.0, 4.0], rtol=1e-6)
 
 
-def test_a_penalty_that_warms_up_goes_on_to_its_full_strength(recipe: Recipe, tmp_path: Path):
+def test_a_penalty_warms_up_to_its_full_strength(recipe: Recipe, tmp_path: Path):
     warm = recipe.changed({"model.method": "xnor+ml+bma", "model.penalty": 0.3, "stage.1.penalty_warmup": 3})
     whole = train(warm, tmp_path / "whole")
     with pytest.raises(InterruptedRunError):
@@ -131,7 +131,7 @@ def test_patience_needs_images_to_validate_on(recipe: Recipe, tmp_path: Path):
         train(recipe.changed({"stage.1.patience": 2, "data.validation": 0.0}), tmp_path / "run")
 
 
-def test_a_teacher_helps_to_train(finished: Run, recipe: Recipe, tmp_path: Path):
+def test_training_with_a_teacher(finished: Run, recipe: Recipe, tmp_path: Path):
     taught = recipe.changed({"stage.1.distillation": {"teacher": str(finished.folder), "share": 1.0}})
     run = train(taught, tmp_path / "run")
     assert run.history()[-1]["loss"] < 0.7 * run.history()[0]["loss"]

@@ -56,7 +56,7 @@ def test_best_is_the_epoch_that_validated_best(finished: Run):
 
 # Five steps an epoch, two an execution: the signals come in the middle of an epoch, and at its end.
 @pytest.mark.parametrize("step", [7, 10])
-def test_sigterm_saves_and_the_rest_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):
+def test_after_sigterm_a_resumed_run_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):
     output, before = tmp_path / "run", (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
     with pytest.raises(
         InterruptedRunError,
@@ -69,7 +69,7 @@ def test_sigterm_saves_and_the_rest_is_bit_equal(finished: Run, recipe: Recipe, 
     assert_equal(train(recipe, output, resume=True), finished)
 
 
-def test_after_a_crash_a_run_goes_on_from_the_last_epoch(finished: Run, recipe: Recipe, tmp_path: Path):
+def test_after_a_crash_a_run_resumes_from_the_last_epoch(finished: Run, recipe: Recipe, tmp_path: Path):
     output = tmp_path / "run"
     for step in (3, 8):
         with pytest.raises(PowerCutError):
@@ -90,13 +90,13 @@ def test_a_crash_between_history_and_checkpoint(
     assert_equal(train(recipe, output, resume=True), finished)
 
 
-def test_a_finished_run_can_be_resumed_to_no_effect(finished: Run, recipe: Recipe):
+def test_resuming_a_finished_run_has_no_effect(finished: Run, recipe: Recipe):
     before = (finished.folder / "model.keras").read_bytes()
     train(recipe, finished.folder, resume=True)
     assert (finished.folder / "model.keras").read_bytes() == before
 
 
-def test_long_epochs_are_saved_in_their_middle(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_long_epochs_are_also_saved_midway(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("kbnn.training.keeper.SECONDS", 0.0)
     with pytest.raises(PowerCutError):
         train(recipe, tmp_path / "run", callbacks=[AtStep(4, cut)])
@@ -110,7 +110,7 @@ def test_resuming_with_other_settings_says_which(finished: Run, recipe: Recipe):
         train(changed, finished.folder, resume=True)
 
 
-def test_a_figure_of_the_paper_is_no_setting(finished: Run, recipe: Recipe):
+def test_the_papers_accuracy_is_not_a_setting(finished: Run, recipe: Recipe):
     train(recipe.changed({"paper": 50.0, "paper_top5": 90.0, "source": "a paper"}), finished.folder, resume=True)
 
 
@@ -215,13 +215,13 @@ def test_a_damaged_result_is_an_error(copy: Run):
         result(copy)
 
 
-def test_a_run_that_had_only_to_be_tested_is_tested(finished: Run, copy: Run):
+def test_resuming_a_trained_run_evaluates_it(finished: Run, copy: Run):
     train(copy.recipe, copy.folder, resume=True)
     assert result(copy).top1 == result(finished).top1
     assert result(Run.open(copy.folder.rename(copy.folder.with_name("moved")))).run.endswith("moved")
 
 
-def test_the_test_set_is_judged_in_float32(finished: Run):
+def test_the_test_set_is_evaluated_in_float32(finished: Run):
     """Two classes that bfloat16 cannot tell apart."""
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
@@ -238,7 +238,7 @@ def test_the_test_set_is_judged_in_float32(finished: Run):
     assert evaluate(model, data).top1 == np.mean(data.test.labels == 7)
 
 
-def test_a_model_that_is_not_there_yet(recipe: Recipe, tmp_path: Path):
+def test_an_unfinished_run_has_no_model(recipe: Recipe, tmp_path: Path):
     run = Run.new(tmp_path / "run", recipe)
     recipe.write(run.folder / "config.toml")
     with pytest.raises(KbnnError, match=r"has no model\.keras: resume it"):
@@ -274,7 +274,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe,
     assert_equal(train(recipe, output, resume=True), finished)
 
 
-def test_a_disk_that_is_full_at_once_is_left_as_it_was(recipe: Recipe, tmp_path: Path, unlimited: None):
+def test_a_disk_that_is_full_from_the_start(recipe: Recipe, tmp_path: Path, unlimited: None):
     with pytest.raises(KbnnError, match=r"cannot save run .* after step 5 .*: there is no checkpoint yet"):
         train(recipe, tmp_path / "run", callbacks=[filling(1, 20_000)])
     assert not (tmp_path / "run").exists()

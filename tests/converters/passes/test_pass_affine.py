@@ -21,20 +21,20 @@ def test_three_become_one():
     assert_equal(graph, merged)
 
 
-def test_a_value_that_is_read_twice_stays():
+def test_a_value_with_two_readers_stays():
     b = Builder()
     first = b.affine("a", "image")
     graph = b.graph(b.sum("sum", first, b.affine("b", first)))
     assert count(merge_affine(graph)) == 2
 
 
-def test_what_does_nothing_goes():
+def test_operations_without_effect_are_removed():
     b = Builder()
     graph = b.graph(b.sign("sign", b.add("nothing", Affine(np.ones(32), np.zeros(32)), "image")))
     assert [node.name for node in merge_affine(graph)] == ["image", "sign"]
 
 
-def test_an_output_that_does_nothing_is_its_input():
+def test_an_output_without_effect_is_its_input():
     b = Builder()
     first = b.prelu("a", "image")
     graph = b.graph(b.add("nothing", Affine(np.ones(32), np.zeros(32)), first))
@@ -43,7 +43,7 @@ def test_an_output_that_does_nothing_is_its_input():
     assert_equal(graph, merged)
 
 
-def test_a_real_convolution_takes_it_in_under_the_name_of_the_result():
+def test_an_affine_map_is_folded_into_a_real_convolution_that_takes_its_name():
     b = Builder()
     kernel, bias = b.random.normal(size=(3, 3, 32, 32)), b.random.normal(size=32)
     convolution = b.add("conv", Convolution(kernel, bias, (1, 1), (1, 1), "same"), "image")
@@ -54,7 +54,7 @@ def test_a_real_convolution_takes_it_in_under_the_name_of_the_result():
     assert_equal(graph, folded)
 
 
-def test_a_convolution_that_is_read_twice_keeps_its_kernel():
+def test_a_convolution_with_two_readers_keeps_its_kernel():
     b = Builder()
     kernel = b.random.normal(size=(3, 3, 32, 32))
     first = b.add("conv", Convolution(kernel, np.zeros(32), (1, 1), (1, 1), "same"), "image")
@@ -62,7 +62,7 @@ def test_a_convolution_that_is_read_twice_keeps_its_kernel():
     assert merge_affine(graph).nodes == graph.nodes
 
 
-def test_a_map_goes_into_both_parts_of_a_sum_within_a_layer_only():
+def test_a_map_moves_into_both_parts_of_a_sum_only_within_a_layer():
     b = Builder()
     total = b.sum("total", b.affine("x", "image"), b.affine("y", "image"))
     graph = b.graph(b.affine("out", total))

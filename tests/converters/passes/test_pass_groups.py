@@ -17,7 +17,7 @@ def test_a_portable_file_has_no_grouped_operator():
 
 
 @pytest.mark.parametrize("rewrite", [split_groups, split_unpackable_groups])
-def test_groups_that_do_not_fill_words_are_split_always(rewrite):
+def test_groups_that_do_not_fill_words_are_always_split(rewrite):
     b = Builder((6, 6, 64))
     graph = b.graph(b.convolution("conv", "image", filters=64, groups=4))
     split = rewrite(graph)

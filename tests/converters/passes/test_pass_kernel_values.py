@@ -51,7 +51,7 @@ def test_groups(kernel):
     assert found.kernels[0].differing == 0
 
 
-def test_batch_normalization_goes_into_both_parts_of_a_residual_block():
+def test_batch_normalization_is_folded_into_both_parts_of_a_residual_block():
     image = tf.keras.Input((6, 6, 32), name="image")
     method = methods.get("adabin")
     y = method.convolution(image, 32, 3, name="conv")

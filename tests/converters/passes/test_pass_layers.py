@@ -92,7 +92,7 @@ def test_a_rule_computes_what_the_layer_does(layer):
     ],
     ids=["unknown", "prelu per pixel", "rows", "concatenated rows", "lambda", "several outputs"],
 )
-def test_what_has_no_rule_stays_a_keras_layer(layer):
+def test_a_layer_without_a_rule_stays_a_keras_layer(layer):
     image = tf.keras.Input(SHAPE, name="image")
     model = sample_networks.shaken(tf.keras.Model(image, layer(image)))
     graph = lift(Reference(model))

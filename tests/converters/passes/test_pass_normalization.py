@@ -20,7 +20,7 @@ def kinds(graph):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_layer_normalization_takes_in_the_affine_map_after_it(groups):
+def test_layer_normalization_absorbs_the_affine_map_after_it(groups):
     b = Builder()
     graph = b.graph(b.affine("bn", normalize(b, "image", groups)))
     rewritten = merge_affine(graph)
@@ -52,7 +52,7 @@ def test_a_normalization_of_groups_is_one_of_each():
 
 
 @pytest.mark.parametrize("signs", ["positive", "mixed"])
-def test_a_scale_after_a_prelu_goes_before_it(signs):
+def test_a_scale_after_a_prelu_moves_before_it(signs):
     b = Builder()
     scale = b.random.uniform(0.5, 2, 32) * (b.random.choice([-1, 1], 32) if signs == "mixed" else 1)
     x = b.prelu("prelu", b.shift("bias", normalize(b, "image")))

@@ -36,7 +36,7 @@ def test_passes_of_another_version_are_one_error(passes, bireal):
         deploy(Reference(bireal), Options(passes=passes))
 
 
-def test_endless_passes_are_damage():
+def test_an_endless_list_of_passes_is_refused():
     with pytest.raises(ValueError, match="1000 passes"):
         Options.from_json({"passes": ["merge_affine"] * 1000})
 

@@ -105,7 +105,7 @@ def test_a_zero_padded_convolution_does_not():
     assert_equal(graph, rewritten)
 
 
-def test_outputs_stay_what_they_are():
+def test_outputs_are_unchanged():
     b = Builder()
     x = stem(b)
     graph = b.graph(x, b.convolution("conv", b.shift("rsign", x)))

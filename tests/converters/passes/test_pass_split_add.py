@@ -27,7 +27,7 @@ def test_other_padding_stays(sides):
     assert split_before_add(graph) is graph
 
 
-def test_padding_that_others_read_stays():
+def test_padding_with_other_readers_stays():
     b = Builder((6, 6, 64))
     y = b.add("pad", PadChannels(0, 32), b.convolution("conv", "image", filters=32), shape=(6, 6, 64))
     graph = b.graph(b.sum("sum", "image", y), b.prelu("act", y))

@@ -68,13 +68,13 @@ def test_a_threshold_between_the_bounds_passes_a_clip(shift, passes):
     ],
     ids=["falling", "flat", "negative scale", "unknown"],
 )
-def test_what_does_not_rise_strictly_stays(operation):
+def test_operations_that_are_not_strictly_increasing_stay(operation):
     b = Builder()
     graph = b.graph(b.sign("sign", b.add("before", operation, "image")))
     assert kinds(signs_as_thresholds(graph)) == kinds(graph)
 
 
-def test_what_others_read_stays():
+def test_a_value_with_other_readers_stays():
     b = Builder()
     x = b.prelu("prelu", "image")
     graph = b.graph(b.sum("sum", x, b.sign("sign", x)))
