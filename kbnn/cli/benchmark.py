@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kbnn.converters.benchmark.forms import FormComparison
-    from kbnn.converters.benchmark.report import Comparison
+    from kbnn.converters.benchmark.report import BenchmarkComparison
     from kbnn.datasets import Dataset
 
 _FORM_IMAGES = 64
@@ -148,7 +148,7 @@ def _flags(xnnpack: str | None, flags: tuple[str, ...]) -> dict[str, str]:
 
 def _comparison(
     files: tuple[Path, ...], images: "np.ndarray | None", options: _Options, csv: Path | None, as_json: bool
-) -> "Comparison":
+) -> "BenchmarkComparison":
     from kbnn.converters.benchmark import IncompleteError, compare
 
     try:
@@ -221,7 +221,7 @@ def _images(dataset: str | None, data_dir: Path | None, count: int) -> "np.ndarr
     return data.inputs(data.test, count)
 
 
-def _deliver(comparison: "Comparison", csv: Path | None, as_json: bool) -> None:
+def _deliver(comparison: "BenchmarkComparison", csv: Path | None, as_json: bool) -> None:
     from kbnn.converters.benchmark import record
 
     show(comparison if len(comparison.reports) > 1 else comparison.reports[0], as_json)
@@ -229,7 +229,7 @@ def _deliver(comparison: "Comparison", csv: Path | None, as_json: bool) -> None:
         record.append(csv, comparison)
 
 
-def _draw(comparison: "Comparison", path: Path) -> None:
+def _draw(comparison: "BenchmarkComparison", path: Path) -> None:
     from kbnn import files
     from kbnn.converters.benchmark.picture import drawn
 

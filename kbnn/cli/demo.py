@@ -12,7 +12,7 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError
 
 if TYPE_CHECKING:
-    from kbnn.converters.benchmark.report import BenchmarkReport, Comparison
+    from kbnn.converters.benchmark.report import BenchmarkComparison, BenchmarkReport
     from kbnn.converters.tflite.audit import Audit
     from kbnn.converters.verify.verification import Parity
 
@@ -33,7 +33,7 @@ class Demo:
     training_seconds: float
     audit: "Audit"
     parity: "Parity"
-    latencies: "Comparison"
+    latencies: "BenchmarkComparison"
 
     def __str__(self) -> str:
         from kbnn import tables

@@ -11,7 +11,7 @@ from kbnn.analysis import pictures
 from kbnn.analysis.page import Page, Section, Table
 
 if TYPE_CHECKING:
-    from kbnn.converters.benchmark.report import Comparison
+    from kbnn.converters.benchmark.report import BenchmarkComparison
     from kbnn.converters.tflite.audit import Audit
     from kbnn.examples import Example, Samples
 
@@ -29,7 +29,7 @@ class ExampleDemo:
     test_top1: float
     epochs: int
     audit: "Audit"
-    latencies: "Comparison"
+    latencies: "BenchmarkComparison"
 
     def __str__(self) -> str:
         from kbnn.cli.demo import milliseconds
