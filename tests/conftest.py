@@ -10,8 +10,8 @@ import kbnn  # noqa: F401
 
 
 @pytest.fixture(autouse=True, scope="session")
-def keep_import_caches() -> None:
-    """What is imported need not be searched again and again for what is not; what TensorFlow says once, it has said."""
+def freeze_imports() -> None:
+    """Initializes TensorFlow, then excludes everything imported so far from garbage collection, which saves time."""
     import tensorflow as tf
 
     tf.config.list_logical_devices()
@@ -19,7 +19,7 @@ def keep_import_caches() -> None:
     gc.freeze()
 
 
-# A worker frees what its tests left behind whenever it has grown by so many bytes.
+# Growth of a worker, in bytes, after which it frees memory left by its tests.
 GROWTH = 200_000_000
 _grown_from = 0
 
@@ -38,7 +38,7 @@ def free_memory() -> Iterator[None]:
     from tensorflow.python.framework import ops
 
     tf.keras.backend.clear_session()
-    # TensorFlow keeps every custom gradient that was ever traced into a graph, and with it the graph.
+    # TensorFlow keeps every custom gradient that was ever traced into a graph, and the graph with it.
     gradients = ops.gradient_registry._registry
     for name in [name for name in gradients if name.startswith("CustomGradient-")]:
         del gradients[name]
@@ -47,6 +47,6 @@ def free_memory() -> Iterator[None]:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process occupies."""
+    """The memory of this process in bytes."""
     with open("/proc/self/statm") as statm:  # noqa: PTH123, opened for every test
         return int(statm.read().split()[1]) * resource.getpagesize()

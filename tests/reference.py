@@ -1,4 +1,4 @@
-"""The formulas of the methods in NumPy float64, written from the papers, and the grids they are compared on."""
+"""The formulas of the papers in NumPy float64, and the grids on which they are compared."""
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def standardization_gradient(w, d_standardized, lost_degrees=0, epsilon=0.0):
 
 
 def mark_largest(magnitude, count):
-    """Marks the `count` (one, or one a filter) largest of each filter, the first ones among equal ones."""
+    """Marks the `count` largest of each filter (one count, or one per filter); of equal values, the first ones."""
     columns = magnitude.reshape(-1, magnitude.shape[-1])
     order = np.argsort(-columns, axis=0, kind="stable")
     ranks = np.empty_like(order)

@@ -41,7 +41,7 @@ def trained(name: str, weights: list[np.ndarray], strategy: tf.distribute.Strate
 
 
 def compared(model: tf.keras.Model) -> list[np.ndarray]:
-    """All weights but batch normalization's moving variance, which Keras defines in two ways."""
+    """All weights except batch normalization's moving variance, which Keras defines in two ways."""
     return [weight.numpy() for weight in model.weights if "moving_variance" not in weight.name]
 
 

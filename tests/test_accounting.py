@@ -1,4 +1,4 @@
-"""Counts against numbers worked by hand and the tables of the papers."""
+"""Counts against manual calculations and the tables of the papers."""
 
 import larq as lq
 import pytest

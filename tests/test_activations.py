@@ -1,4 +1,4 @@
-"""The clip that replaces the sign, and the one next to it."""
+"""The clip that replaces the sign in real-valued networks."""
 
 import larq as lq
 import numpy as np

@@ -1,4 +1,4 @@
-"""The lists of files in CONTRIBUTING.md are true: the files exist, and hold what the lists say."""
+"""The lists of files in CONTRIBUTING.md are correct: the files exist and contain what the lists say."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The operators of every quantizer, layer and method alone in LCE's converter without kbnn's passes, and parity."""
+"""The operators of each quantizer, layer and method after LCE's converter without kbnn's passes, and parity."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Errors say what, what was received, and what to do."""
+"""Errors say what failed, what was received, and what to do."""
 
 import pytest
 

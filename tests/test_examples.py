@@ -1,4 +1,4 @@
-"""The pretrained files that ship: their hashes, their accuracy on the sample images, their size."""
+"""The pretrained files in the package: hashes, accuracy on the sample images, size."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, nothing of others is removed, and nothing is left behind."""
+"""Files are written completely or not at all, foreign files are kept, and no temporary files are left."""
 
 import csv
 import os

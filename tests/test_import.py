@@ -1,4 +1,4 @@
-"""Importing kbnn: which Keras it selects, and what it leaves unloaded."""
+"""Importing kbnn: it selects Keras 2, and loads no TensorFlow."""
 
 import os
 import subprocess

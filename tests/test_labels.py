@@ -1,4 +1,4 @@
-"""Names of classes."""
+"""Class names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Watching layer calls: only in one thread, and without a trace afterwards."""
+"""Observing layer calls: only in one thread, and without permanent changes."""
 
 import threading
 
@@ -9,7 +9,7 @@ from kbnn.layer_calls import layers_of, watched
 
 
 class Names:
-    """Notes the names of the layers that are called."""
+    """Records the names of the called layers."""
 
     def __init__(self):
         self.seen = []

@@ -1,4 +1,4 @@
-"""Model files of strangers: what may run code is refused before Keras reads the file.
+"""Untrusted model files: a file that could run code is refused before Keras reads it.
 
 Each attack, if it ran, would make a marker file. With `trust=True` most of them do: the attacks are real.
 """
@@ -88,7 +88,7 @@ def write_hdf5(path: Path, config: object) -> None:
 
 
 def bytecode(marker: Path) -> list[Any]:
-    """A Python function that makes the marker, as Keras stores functions."""
+    """A Python function that creates the marker, in the form in which Keras stores functions."""
     code = compile(f"lambda x: (open({str(marker)!r}, 'w').close(), x)[1]", "f", "eval").co_consts[0]
     return [base64.b64encode(marshal.dumps(code)).decode(), None, None]
 
@@ -112,7 +112,7 @@ def called(what: Config, text: str) -> Config:
     return layer("Lambda", {"function": what, **CODE, "function_type": "function"}, constant(text))
 
 
-# Each writes a file that makes the marker when Keras loads it.
+# Each writes a file that creates the marker when Keras loads it.
 ATTACKS: dict[str, Callable[[Path, Path], None]] = {
     "lambda in HDF5": lambda path, marker: write_hdf5(path, functional(lambda_layer(marker, module=None))),
     "lambda in HDF5 under a registered name": lambda path, marker: write_hdf5(
@@ -181,7 +181,7 @@ EVIL: dict[str, Config] = {
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a configuration that could hold something else."""
+    """Every place in a configuration whose value can be replaced."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield value, key
@@ -260,7 +260,7 @@ def test_a_run_and_a_start_from_weights_are_checked(tmp_path: Path, marker: Path
 
 
 def arithmetic() -> tf.keras.Model:
-    """A network of the usual layers and of TensorFlow's operations on their outputs."""
+    """A network of common layers and TensorFlow operations."""
     images = tf.keras.Input((6, 6, 3))
     x = tf.keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer="l2", kernel_initializer="he_normal")(images)
     x = tf.maximum(0.1 * x + 1.0 - x, tf.nn.relu(x)) / 2.0

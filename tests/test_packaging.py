@@ -1,4 +1,4 @@
-"""What is installed: the wheel holds every file of the packages, and the README's commands run from it alone."""
+"""The wheel contains every file of the packages, and the README's commands run from it alone."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_every_declared_package_exists():
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an environment that has the wheel and, from this one, its dependencies."""
+    """The programs of an environment with the wheel, which uses the dependencies of this environment."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True, timeout=300)
@@ -125,12 +125,12 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith("kbnn ")]
 
 
-# What these need is not here: a device, or hours of training.
+# These need a device or hours of training.
 _NEEDS = ("--target", "reproduce --rows", "kbnn sweep")
 
 
 def shortened(line: str) -> list[str]:
-    """A command on small data and for one epoch, so that all of them run in minutes."""
+    """The command with small data and one epoch, so that all commands run in minutes."""
     line = line.replace("--dataset cifar10", "--dataset digits").replace(
         "resnet20-bireal-cifar10", "resnet20-bireal-digits"
     )
@@ -157,7 +157,7 @@ def test_every_command_of_the_readme_runs(installed: Path, tmp_path: Path):
         if any(need in line for need in _NEEDS) or "cifar10" in " ".join(shortened(line)):
             continue
         done = run(installed / "kbnn", shortened(line), tmp_path)
-        # A network after one epoch may miss the goals that status 1 stands for; it may not be a wrong usage.
+        # After one epoch, a network may miss its goals (status 1), but usage must be correct.
         if done.returncode not in (0, 1) or "Traceback" in done.stderr:
             failed.append((line, done.returncode, done.stderr[-500:]))
     assert failed == []

@@ -1,4 +1,4 @@
-"""Trained weights that ship: their hashes and accuracy, packing, and starting from them."""
+"""The trained weights in the package: hashes, accuracy, packing, and training that starts from them."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Foreign text, printed and written to spreadsheets."""
+"""Untrusted text in terminals and spreadsheets."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the README says runs as it stands there."""
+"""The README's examples run as printed."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""A user's installed package adds a quantizer, a method, a network and a data set by entry points."""
+"""An installed package adds a quantizer, a method, a network and a data set through entry points."""
 
 import os
 import subprocess
@@ -71,7 +71,7 @@ plugin_data = kbnn_plugin:data
 
 
 def install(folder: Path, source: str = SOURCE, entries: str = ENTRIES) -> None:
-    """Writes what pip installs of a package into a folder of sys.path."""
+    """Writes the files of an installed package to a folder of sys.path."""
     (folder / "kbnn_plugin.py").write_text(source)
     info = folder / "kbnn_plugin-1.0.dist-info"
     info.mkdir()
@@ -81,7 +81,7 @@ def install(folder: Path, source: str = SOURCE, entries: str = ENTRIES) -> None:
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets after each test what it registered."""
+    """Restores the registries after each test."""
     for registry in REGISTRIES:
         for name in ("_values", "_aliases", "_sources", "_loaded"):
             monkeypatch.setattr(registry, name, type(getattr(registry, name))(getattr(registry, name)))

@@ -1,4 +1,4 @@
-"""Penalties against values worked by hand, alone and in models."""
+"""Penalties against manual calculations, alone and in models."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_median_loss_gradient():
     variable = tf.Variable(w)
     with tf.GradientTape() as tape:
         loss = regularizers.median_loss(variable)
-    # 1 - (5/2 - 1)/2 is positive: each gradient is 1/n minus half of the share of its side; zero has no side.
+    # 1 - (5/2 - 1)/2 is positive: each gradient is 1/n minus half of its side's share; zeros belong to no side.
     np.testing.assert_allclose(tape.gradient(loss, variable), [0, 0, 1 / 4 - 1 / 2, 1 / 4], atol=1e-7)
 
 

@@ -1,4 +1,4 @@
-"""One replica and two give the same update: statistics are synchronised, losses scaled."""
+"""One replica and two give the same update: statistics are synchronized and losses scaled."""
 
 import json
 import os

@@ -11,7 +11,7 @@ from kbnn.errors import UsageError
 SIGNS = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
 CLIP = {"kernel_constraint": "weight_clip"}
 
-# Layer -> is it binary, has it a binary kernel.
+# Layer -> is it binary, does it have a binary kernel.
 BINARY = {
     "kbnn's": (lambda: layers.BinaryConv2D(8, 3, **SIGNS), True, True),
     "dense": (lambda: layers.BinaryDense(8, **SIGNS), True, True),

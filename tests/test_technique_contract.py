@@ -12,7 +12,7 @@ from kbnn import layers, methods, quantizers, regularizers, testing
 
 X = np.random.default_rng(0).normal(size=(4, 6, 6, 8)).astype(np.float32)
 
-# Arguments other than the defaults, which must come back from a configuration.
+# Arguments other than the defaults, which must be kept by a configuration.
 ARGUMENTS = {
     "AdaptiveSign": lambda: quantizers.AdaptiveSign(0.5, -0.1),
     "EDESign": lambda: quantizers.EDESign(0.5, 2.0),
@@ -28,7 +28,7 @@ ARGUMENTS = {
 
 
 def scaled_by_itself() -> tf.keras.Model:
-    """A layer of two inputs as one of one input."""
+    """Wraps a layer of two inputs as one with a single input."""
     inputs = tf.keras.Input(X.shape[1:])
     return tf.keras.Model(inputs, layers.ActivationScale(3)([inputs, inputs]))
 

@@ -1,4 +1,4 @@
-"""Weight files: round trips, and the errors for files that do not fit."""
+"""Weight files: round trips, and the errors for mismatched files."""
 
 import hashlib
 from collections.abc import Callable

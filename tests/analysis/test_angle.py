@@ -28,7 +28,7 @@ def test_the_bounds_hold_for_every_code_and_are_reached(k, r):
             angles.append(math.degrees(math.acos(min(cosine, 1.0))))
     bounds = angle(k, r)
     assert min(angles) == pytest.approx(bounds.lower, abs=1e-5)
-    # Without any one left there is no angle, only its limit.
+    # If no ones are left, the angle is undefined; only its limit exists.
     assert max(angles) <= bounds.upper + 1e-5
     if r < k:
         assert max(angles) == pytest.approx(bounds.upper, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Figures draw what was measured: bars start at zero, derivatives are the quantizers' own."""
+"""Figures show the measured values, bars start at zero, and derivatives are those of the quantizers."""
 
 import larq as lq
 import numpy as np

@@ -42,7 +42,7 @@ def test_quantization_error_by_hand():
     assert analysis.quantization_error([2.0, -2.0]) == 0
     # Both are on the positive side and become 2, their mean.
     assert analysis.quantization_error([3.0, 1.0]) == pytest.approx((1 + 1) / (9 + 1))
-    # Each side by itself: 3 and 1 become 2, -2 and -4 become -3.
+    # Each side separately: 3 and 1 become 2, -2 and -4 become -3.
     assert analysis.quantization_error([3.0, 1.0, -2.0, -4.0]) == pytest.approx(4 / (9 + 1 + 4 + 16))
     # Threshold 2: 3 and 1 become 2 + 1 and 2 - 1.
     assert analysis.quantization_error([3.0, 1.0], threshold=2.0) == 0
@@ -51,7 +51,7 @@ def test_quantization_error_by_hand():
 
 
 def test_quantization_errors_by_the_papers_own_levels():
-    """The sign has 2.5, the mean magnitude, on both sides; the batch median root mean squares around ω."""
+    """The sign uses the mean magnitude, 2.5, on both sides; the batch median uses root mean squares around ω."""
     a = np.array([3.0, 1.0, -2.0, -4.0])
     sign = (0.5**2 + 1.5**2 + 0.5**2 + 1.5**2) / 30
     # ω is the mean of the middle values 1 and -2: -0.5, and m = 3.5, 1.5, -1.5, -3.5.

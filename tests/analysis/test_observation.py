@@ -1,4 +1,4 @@
-"""Looking into networks of every kind: functional, nested, subclassed, ours and Larq's."""
+"""Observing networks of every kind: functional, nested, subclassed, with kbnn's and with Larq's layers."""
 
 import larq as lq
 import numpy as np
@@ -117,7 +117,7 @@ def test_a_batch_median_evens_out_the_signs_of_shifted_images():
     model(images, training=True)
     (with_median,) = analysis.report(model, images).layers
     (without,) = analysis.report(functional(binary()), images).layers
-    # The median's rank may be off by half a per cent.
+    # The rank of the estimated median may be off by half a percent.
     assert with_median.activation_positive == pytest.approx(0.5, abs=0.01)
     assert with_median.activation_entropy > 0.999 > without.activation_entropy
     assert with_median.quantization_error == pytest.approx(with_median.quantization_error_median, rel=0.05)

@@ -1,4 +1,4 @@
-"""Pictures of a record: every weight and every scale of the middle layer is in them."""
+"""Figures over epochs: they include every weight and every scale of the middle layer."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The record of weights: what it counts, that it survives interruption, and the callback that writes it."""
+"""The weight history: what it counts, that it survives an interruption, and its callback."""
 
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, content: bytes | None
 
 
 def events(folder: Path) -> set[str]:
-    """What TensorBoard finds in a folder of event files."""
+    """The tags that TensorBoard finds in a folder of event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(folder))
@@ -86,7 +86,7 @@ def test_the_callback_keeps_its_record_when_training_resumes(tmp_path: Path):
     model = tiny()
     model.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     for epoch, shown in enumerate((None, images[:16])):
-        # A new callback each time, as after an interruption.
+        # A new callback each time, as if training had been interrupted.
         callback = analysis.Diagnostics(tmp_path, shown)
         model.fit(images, labels, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[callback])
     history = WeightHistory.read(tmp_path / "weights.npz")

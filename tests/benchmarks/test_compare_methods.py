@@ -1,4 +1,4 @@
-"""The queue of runs: each row is trained and then measured, a failure does not end it, an interruption does."""
+"""The queue of runs: each row is trained and then measured; an interruption ends the queue, a failure does not."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ time.sleep(60)
             time.sleep(0.01)
         os.kill(os.getpid(), number)
         if number == signal.SIGINT:
-            # A terminal sends it to the command as well.
+            # A terminal sends the signal to the command, too.
             os.kill(int(begun.read_text()), number)
 
     threading.Thread(target=stop).start()

@@ -1,4 +1,4 @@
-"""The page of methods says what the registries hold."""
+"""The page of methods matches the registries."""
 
 import methods_page
 

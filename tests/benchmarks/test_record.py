@@ -1,4 +1,4 @@
-"""Rows of results: what is kept, what is added, and where they come from."""
+"""Rows of results: which are kept, which are added, and their provenance."""
 
 from pathlib import Path
 

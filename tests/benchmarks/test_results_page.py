@@ -1,4 +1,4 @@
-"""The page of results is what its rows say."""
+"""The page of results matches its rows."""
 
 from pathlib import Path
 

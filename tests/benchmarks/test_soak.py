@@ -1,4 +1,4 @@
-"""The soak: what counts as which failure, and mutants that are the same for the same seed."""
+"""The soak test: how failures are classified, and that mutants depend only on the seed."""
 
 import random
 from pathlib import Path

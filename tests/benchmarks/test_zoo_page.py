@@ -1,4 +1,4 @@
-"""The page of networks shows what was measured, and counting again finds the same."""
+"""The page of networks matches its rows, and counting again gives the same numbers."""
 
 import pytest
 import zoo

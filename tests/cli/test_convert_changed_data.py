@@ -1,4 +1,4 @@
-"""A run whose images changed after training is not converted with other labels."""
+"""A run whose classes changed after training is not converted with the wrong labels."""
 
 from pathlib import Path
 

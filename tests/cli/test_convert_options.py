@@ -16,7 +16,7 @@ keras = tf.keras.layers
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A grouped binary convolution, and a depthwise one, which LCE does not have."""
+    """A grouped binary convolution and a depthwise one, which LCE does not support."""
     image = keras.Input((8, 8, 1), name="image")
     x = keras.BatchNormalization()(keras.Conv2D(64, 3, padding="same", name="stem")(image))
     x = layers.BinaryConv2D(64, 3, groups=2, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="grouped")(x)

@@ -1,4 +1,4 @@
-"""`kbnn demo` leaves alone what it did not write. tests/test_packaging.py runs the whole demo from the wheel."""
+"""`kbnn demo` changes only files that it wrote. tests/test_packaging.py runs the whole demo from the wheel."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from kbnn.cli import main
 
 
 def test_demo_refuses_a_folder_with_content(tmp_path: Path):
-    # An earlier demo's folder, to which its owner added a file.
+    # The folder of an earlier demo, to which the user added a file.
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "config.toml").touch()
     (tmp_path / "precious.txt").write_text("mine")

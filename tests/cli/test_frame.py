@@ -1,4 +1,4 @@
-"""The command's frame, as a process: help, usage errors, exit statuses."""
+"""What all commands share, as a process: help, usage errors, exit statuses."""
 
 import subprocess
 import sys

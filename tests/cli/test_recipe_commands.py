@@ -52,7 +52,7 @@ def test_lists_need_no_tensorflow(arguments: tuple[str, ...]):
 
 @pytest.fixture
 def grid(tmp_path: Path) -> Path:
-    """Two methods that train, each also with more images in a batch than there are."""
+    """Two methods, each with a batch that fits the data set and one that is larger than it."""
     recipe = Recipe.of("tiny", "bireal", "digits").changed({**SMALL, "name": "mine", "source": "a paper"})
     axes = [
         {"name": "method", "values": {name: {"model.method": name} for name in ("bireal", "bnn")}},
@@ -88,7 +88,7 @@ def test_a_sweep_continues_and_prints_a_table(grid: Path, tmp_path: Path):
 
 @pytest.mark.slow
 def test_options_change_a_recipe(grid: Path, tmp_path: Path):
-    """On other data, in fewer epochs and with settings of its own; the summary says what is not the paper's."""
+    """With other data, fewer epochs and changed settings; the summary lists the deviations from the paper."""
     settings = [
         f"--set={key}={value}" for key, value in {**SMALL, "data.validation": 0.1}.items() if "epochs" not in key
     ]

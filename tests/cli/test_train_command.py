@@ -18,7 +18,6 @@ from kbnn.training import Run
 KBNN = Path(sys.executable).with_name("kbnn")
 
 SMALL = ("train", "--model", "tiny", "--dataset", "digits", "--batch", "256", "--set", "model.options.width=0.25")
-# What only costs time in these tests.
 ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 pytestmark = pytest.mark.slow
@@ -91,7 +90,7 @@ def without_network(home: Path) -> dict[str, str]:
 
 
 def test_a_missing_data_set_is_one_line(tmp_path: Path):
-    """As a process, whose standard output would show what tensorflow-datasets prints while it prepares data."""
+    """Run as a process, to check that tensorflow-datasets prints nothing on standard output."""
     done = kbnn("train", "--model", "tiny", "--dataset", "cifar100", cwd=tmp_path, env=without_network(tmp_path))
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""What `kbnn train`, `kbnn sweep` and `kbnn recipes` refuse: one line, a status, nothing written."""
+"""Errors of `kbnn train`, `kbnn sweep` and `kbnn recipes`: one line, an exit status, and no files."""
 
 from pathlib import Path
 

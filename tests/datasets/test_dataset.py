@@ -11,7 +11,7 @@ from kbnn.errors import UsageError
 
 
 def arrays(count: int) -> Arrays:
-    """Images that hold their own number."""
+    """Images whose pixels are their own index."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1), (count, 4, 4, 1)).copy()
     return Arrays(images, np.arange(count, dtype=np.int32) % 2)
 
@@ -172,5 +172,5 @@ def test_splits_share_no_image():
         [split.images.reshape(split.size, -1) for split in (data.train, data.validation, data.test)]
     )
     assert len(together) == 1797
-    # The scans themselves hold no two equal ones.
+    # The scans contain no duplicates.
     assert len(np.unique(together, axis=0)) == 1797

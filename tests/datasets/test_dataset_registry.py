@@ -55,7 +55,7 @@ def test_cifar10():
     assert (data.train.size, data.validation.size, data.test.size) == (45000, 5000, 10000)
     assert data.classes[:3] == ("airplane", "automobile", "bird")
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
-    # What everybody subtracts and divides by: 0.4914, 0.4822, 0.4465 and 0.2470, 0.2435, 0.2616.
+    # The usual constants: 0.4914, 0.4822, 0.4465 and 0.2470, 0.2435, 0.2616.
     np.testing.assert_allclose(np.divide(data.normalization.mean, 255), [0.4914, 0.4822, 0.4465], atol=1e-4)
     np.testing.assert_allclose(np.divide(data.normalization.std, 255), [0.2470, 0.2435, 0.2616], atol=1e-4)
     images, labels = next(iter(data.epochs(128, seed=0)))

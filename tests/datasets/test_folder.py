@@ -1,4 +1,4 @@
-"""Image folders: what is read, how it is decoded, and what is refused by name."""
+"""Image folders: which files are read, how they are decoded, and the errors that name a file."""
 
 import io
 import os
@@ -164,7 +164,7 @@ def two_colours() -> PIL.Image.Image:
 
 
 def rotated(orientation: int) -> PIL.Image.Image:
-    """The image stored lying on its side or upside down, with the EXIF orientation that says so."""
+    """The image stored rotated or flipped, with the EXIF orientation that undoes it."""
     turned = {3: PIL.Image.Transpose.ROTATE_180, 6: PIL.Image.Transpose.ROTATE_90, 8: PIL.Image.Transpose.ROTATE_270}
     image = two_colours().transpose(turned[orientation])
     image.getexif()[0x0112] = orientation
@@ -260,7 +260,7 @@ def test_damaged_images_can_be_left_out(damaged: Path, caplog: pytest.LogCapture
 
 
 def huge(path: Path) -> None:
-    """A file that claims 6 GB and holds nothing."""
+    """An empty file with an apparent size of 6 GB."""
     with path.open("wb") as file:
         file.truncate(6_000_000_000)
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 @pytest.fixture
 def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """tensorflow-datasets makes up images, and needs no network for that."""
+    """tensorflow-datasets generates random images, without a network."""
     monkeypatch.setattr("kbnn.datasets.registry._reach", lambda builder: None)
     with tfds.testing.mock_data(num_examples=24, policy=tfds.testing.MockPolicy.USE_CODE):
         yield
@@ -39,7 +39,7 @@ def test_imagenet_has_224_pixels_by_default(mocked: None):
 
 
 class Numbers(tfds.core.GeneratorBasedBuilder):
-    """Images that hold their own number, prepared in several files."""
+    """Images whose pixels are their own index, in several files."""
 
     VERSION = tfds.core.Version("1.0.0")
 

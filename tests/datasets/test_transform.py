@@ -11,7 +11,7 @@ SEED = tf.constant([3, 5])
 
 
 def numbered(count: int = 64, side: int = 6) -> tf.Tensor:
-    """Images whose pixels all differ, none is 0."""
+    """Images whose pixels are all different and not 0."""
     pixels = np.arange(1, side * side + 1, dtype=np.uint8).reshape(1, side, side, 1)
     return tf.constant(np.repeat(pixels, count, axis=0))
 
@@ -33,7 +33,7 @@ def test_every_image_is_one_of_the_shifted_or_mirrored_ones():
     seen = {image.tobytes() for image in result}
     assert result.dtype == np.uint8
     assert seen <= allowed
-    # 64 draws of 18: nearly all turn up.
+    # 64 draws from 18 variants contain almost all of them.
     assert len(seen) >= 14
 
 

@@ -1,4 +1,4 @@
-"""The fused convolution of the training step against the plain call: values, gradients, and cases it must refuse."""
+"""The fused convolution of the training step against the plain call: values, gradients, and unsupported cases."""
 
 import contextlib
 from collections.abc import Iterator

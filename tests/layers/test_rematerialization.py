@@ -1,4 +1,4 @@
-"""Inputs of a sign that the convolution recomputes: the same numbers and gradients."""
+"""Convolutions that recompute the input of their sign have equal values and gradients."""
 
 import numpy as np
 import pytest

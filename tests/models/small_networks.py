@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kbnn import methods, models
 
-# Builder -> the size of its images and a width; a builder that is not listed is tested at its own.
+# Builder -> image size and width; other builders are tested with their defaults.
 SMALL: dict[str, dict[str, Any]] = {
     "alexnet": {"input_shape": (31, 31, 3), "width": 1 / 16},
     "compact": {"input_shape": (16, 16, 3), "filters": (32, 64)},
@@ -20,7 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vgg_small": {"input_shape": (8, 8, 3), "width": 1 / 8},
 }
 CLASSES = 3
-# Each modifier at least once, in every network; what takes long to convert in the networks of its paper.
+# Every network gets each modifier at least once; those slow to convert are tested in their paper's networks.
 COMPOSED = ("float+relu", "irnet+ml+bma")
 COMPOSED_IN = {"siman+code": ("bireal18", "resnet20", "vgg_small"), "xnor+std+ml+bma": ("alexnet", "resnet20")}
 
@@ -49,7 +49,7 @@ def registered() -> list[Network]:
 
 
 def distinct() -> list[Network]:
-    """Every builder with every preset, once: names that differ only in depth are one.
+    """Every builder with every preset, once: names that differ only in depth count as one.
 
     Two stages of one block each have every kind of block, with and without downsampling.
     """

@@ -96,7 +96,7 @@ def check_file(model: tf.keras.Model, artifact: converters.Artifact) -> None:
     assert artifact.parity.kernel_bits_equal
     assert artifact.audit.silent_fallbacks == []
     operators, binary = artifact.audit.operators, structure.binary_layers(model)
-    # Kernels with a centre have a filter of ones and a real 1x1 convolution besides the signs' convolution.
+    # Kernels with a centre add a filter of ones and a real 1x1 convolution to the binary convolution.
     centred = sum(isinstance(layer.kernel_quantizer, quantizers.EqualizedSign) for layer in binary)
     assert operators["LceBconv2d"] == len(binary) + centred
     assert operators["CONV_2D"] == centred + sum(type(layer) is tf.keras.layers.Conv2D for layer in model.layers)

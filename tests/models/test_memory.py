@@ -1,4 +1,4 @@
-"""Networks that are built and converted leave nothing behind."""
+"""Building and converting networks leaks no memory."""
 
 import gc
 from pathlib import Path
@@ -20,7 +20,7 @@ def test_building_keeps_no_custom_gradient():
 
 
 def resident() -> float:
-    """Megabytes of memory that this process occupies."""
+    """The memory of this process in megabytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 

@@ -11,7 +11,7 @@ from kbnn.quantizers import registry
 
 @pytest.fixture(autouse=True)
 def registered_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forgets after each test what it registered."""
+    """Restores the registry after each test."""
     for name in ("_values", "_aliases", "_sources"):
         monkeypatch.setattr(registry._QUANTIZERS, name, dict(getattr(registry._QUANTIZERS, name)))
 

@@ -44,7 +44,7 @@ def outcome(run: Run) -> Result:
 
 
 def untrained(one: Recipe, folder: Path) -> Run:
-    """A run that was not trained, or an error where its recipe is named so."""
+    """An untrained run, or an error if the recipe's name asks for one."""
     if one.name == "absent":
         raise KbnnError("data set 'imagenet2012' is not prepared")
     return Run(folder, one)

@@ -1,4 +1,4 @@
-"""Every computed table agrees with the paper, and a wrong network would not."""
+"""Every computed table agrees with the paper, and a wrong network is detected."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Cells: what counts as equal, and how a table says what is not."""
+"""Cells: when they agree with the paper, and how a table shows those that do not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Every table of the five papers is an entry, and its rows are recipes with the papers' figures."""
+"""Every table of the five papers is registered, and its rows are recipes with the papers' accuracies."""
 
 import pytest
 

@@ -21,13 +21,13 @@ def network() -> Callable[..., tf.keras.Model]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every recipe trains the small network, whatever architecture it names."""
+    """Makes every recipe train the small network, whichever architecture it names."""
     monkeypatch.setattr("kbnn.training.networks.build", sample_runs.network)
 
 
 @pytest.fixture(scope="session")
 def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of the small network that was not interrupted."""
+    """An uninterrupted run of the small network."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("kbnn.training.networks.build", sample_runs.network)
         return train(recipe, tmp_path_factory.mktemp("runs") / "finished")

@@ -1,4 +1,4 @@
-"""What a disk holds after a power cut: only what was synced for certain, and any part of the rest."""
+"""Simulates the content of a disk after a power cut: everything synced, and an arbitrary part of the rest."""
 
 import os
 import random
@@ -11,7 +11,7 @@ import pytest
 
 @dataclass
 class Cut:
-    """One moment of a training: the folder that a power cut would have left, and the epochs finished by then."""
+    """One moment of a training: the folder that a power cut would leave, and the epochs finished so far."""
 
     folder: Path
     finished: int
@@ -32,7 +32,7 @@ class Disk:
     cuts: list[Cut] = field(default_factory=list)
     _contents: dict[int, bytes] = field(default_factory=dict)
     _names: dict[int, dict[str, tuple[int, bool]]] = field(default_factory=dict)
-    # Open as long as the disk is watched, so that no number of a removed file is given to another one.
+    # Kept open while the disk is watched, so that no inode number of a removed file is reused.
     _held: list[int] = field(default_factory=list)
 
     def watch(self, patch: pytest.MonkeyPatch) -> None:
@@ -70,7 +70,7 @@ class Disk:
         self.cuts.append(Cut(folder, self.finished))
 
     def _copy(self, current: Path | None, number: int, target: Path) -> None:
-        """Writes what is left of a folder that stands at `current` now, if it still does."""
+        """Writes the remains of a folder that is at `current` now, if it still exists."""
         certain = self._names.get(number, {})
         now = _listing(current) if current is not None else {}
         for name in sorted({*certain, *now}):

@@ -1,4 +1,4 @@
-"""A network and a recipe that train in a second, and what tests do to runs."""
+"""A network and a recipe that train in a second, and helpers for tests of runs."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from kbnn.training import Recipe, Run
 
 
 def recipe(**changes: Any) -> Recipe:
-    """Digits, 5 steps in an epoch, two of them an execution, 3 epochs."""
+    """Digits, 3 epochs of 5 steps, two steps per execution."""
     small = Recipe.of("tiny", "bireal", "digits", epochs=3, batch=256)
     return small.changed({"steps_per_execution": 2, **changes})
 
@@ -30,7 +30,7 @@ def network(
 
 
 class AtStep(tf.keras.callbacks.Callback):
-    """Does something once, when so many steps of the stage have been done."""
+    """Runs an action once, after the given number of steps of the stage."""
 
     def __init__(self, step: int, action: Callable[["AtStep"], Any]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def send(number: signal.Signals) -> Callable[[Any], None]:
 
 
 class PowerCutError(BaseException):
-    """Ends a run without any chance to save."""
+    """Ends a run without a chance to save."""
 
 
 def cut(_: Any) -> None:

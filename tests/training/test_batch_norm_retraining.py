@@ -47,7 +47,7 @@ def test_only_batch_normalization_learns():
 
 def test_a_quantizer_that_changes_the_kernels_is_refused():
     network = model(quantizers.HalfHalf("identity"))
-    # Of two magnitudes that are equal, half-half marks one: a filter of ones does not stay one.
+    # Half-half marks half of a filter even if all magnitudes are equal, so a filter of ones changes.
     network.get_layer("conv").latent_kernel.assign(tf.random.stateless_normal([3, 3, 4, 4], [1, 2]))
     with pytest.raises(UsageError, match="layer 'conv' cannot keep ±1 kernels: its HalfHalf maps them to other signs"):
         network.fit(X, Y, verbose=0, callbacks=[BatchNormRetraining()])

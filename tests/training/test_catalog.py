@@ -1,4 +1,4 @@
-"""Recipes that ship: all of them parse and build, one of each kind takes a step in each of its stages."""
+"""The recipes in the package: all of them parse and build; one of each kind takes a step in each stage."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from kbnn.training.recipe import parse, read_toml, tomllib
 
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000}
 
-# The least that each network can be, so that a test builds dozens.
+# The smallest options of each network, so that a test can build dozens.
 SMALLEST: dict[str, dict[str, Any]] = {
     "alexnet": {"width": 0.05},
     "dorefa_svhn": {"width": 0.1},
@@ -34,7 +34,7 @@ def smallest(recipe: Recipe) -> Recipe:
 
 
 def images(recipe: Recipe, size: int | None = None) -> Dataset:
-    """Four images of noise, as the recipe's data set would give them, or smaller."""
+    """Four images of noise in the size of the recipe's data set, or smaller."""
     classes = CLASSES[str(recipe.data.name)]
     stored = 32 if classes <= 100 else 256
     transform = datasets.Transform() if size else datasets.Transform(**recipe.data.augmentation())
@@ -45,7 +45,7 @@ def images(recipe: Recipe, size: int | None = None) -> Dataset:
 
 
 NAMES = [name for name in catalog.names() if name not in catalog.grids()]
-# Networks that differ in depth alone are one and the same when they are smallest.
+# Networks that differ only in depth are the same in their smallest form.
 DISTINCT = {
     (recipe.model.name[:5], recipe.model.method, str(recipe.model.options), recipe.data.name): recipe.name
     for recipe in map(catalog.find, NAMES)
@@ -84,7 +84,7 @@ def test_every_variant_of_a_grid_has_the_papers_figure(name: str):
 
 def test_every_row_has_the_papers_figure_and_source():
     rows = [catalog.find(name) for name in NAMES]
-    # Recipes of our own are no paper's rows.
+    # kbnn's own recipes belong to no paper.
     assert [row.name for row in rows if (row.paper is None) != row.name.startswith("best-") or not row.source] == []
 
 
@@ -103,7 +103,7 @@ def test_printed_top5_figures():
 def test_every_method_is_known():
     for recipe in map(catalog.find, NAMES):
         for stage in recipe.stage:
-            # Its modifiers may stand in another order.
+            # Its modifiers may be in another order.
             assert method(recipe.model, stage).base == (stage.method or recipe.model.method).split("+")[0]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: which one a run resumes from, and what is said of those that it cannot."""
+"""Checkpoints: which one a run resumes from, and the errors for unusable ones."""
 
 import logging
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def test_a_finished_run_needs_no_tensors(training: Training, tmp_path: Path):
 
 
 def write_layout_1(folder: Path, training: Training, position: tuple[int, ...], metrics: int) -> None:
-    """As version 0.1 did, which had no top-5 accuracy."""
+    """Writes a checkpoint of version 0.1, which had no top-5 accuracy."""
     checkpoint = tf.train.Checkpoint(
         position=tf.Variable(position, dtype=tf.int64),
         network=training.network,
@@ -136,7 +136,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(finished: Run, r
         train(recipe, output, callbacks=[Cut()])
     damage(output / "checkpoints" / "step-10" / "tensors.data-00000-of-00001")
     assert_equal(train(recipe, output, resume=True), finished)
-    # What it keeps when it has finished: two models of equal weights, no checkpoints.
+    # A finished run keeps two models of equal weights and no checkpoints.
     sizes = {path: path.stat().st_size for path in output.rglob("*") if path.is_file()}
     models = sum(size for path, size in sizes.items() if path.suffix == ".keras")
     assert sum(size for path, size in sizes.items() if path.is_relative_to(output / "checkpoints")) < 300

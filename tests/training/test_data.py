@@ -1,4 +1,4 @@
-"""The data that a run trains on: named by the recipe, or given in Python, and the same one when it is used again."""
+"""The data of a run: named by the recipe or given in Python, and unchanged when the run is resumed."""
 
 import dataclasses
 import json
@@ -78,7 +78,7 @@ def test_a_recipe_trains_on_arrays_and_resumes_only_on_the_same(digits: Dataset,
     recipe = Recipe.of("tiny", "bireal", epochs=1)
     assert recipe.name == "tiny-bireal"
     run = train(recipe, tmp_path / "run", data=(images, labels), quiet=True)
-    # 648 images to train on: a power of two that leaves eight steps.
+    # 648 training images: the largest power of two that gives at least eight steps.
     assert json.loads((run.folder / "dataset.json").read_text())["classes"] == [str(k) for k in range(10)]
     assert result(run).samples == 180
     assert result(run).top5 > result(run).top1

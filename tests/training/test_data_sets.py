@@ -1,4 +1,4 @@
-"""Data sets that are fetched, from tensorflow-datasets' records to a trained network, on made-up images."""
+"""Downloaded data sets, from tensorflow-datasets' records to a trained network, on random images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ EXAMPLES = 60
 
 @pytest.fixture
 def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """tensorflow-datasets makes up images, and needs no network for that."""
+    """tensorflow-datasets generates random images, without a network."""
     monkeypatch.setattr("kbnn.datasets.registry._reach", lambda builder: None)
     with tfds.testing.mock_data(num_examples=EXAMPLES, policy=tfds.testing.MockPolicy.USE_CODE):
         yield
@@ -36,7 +36,7 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_images_become_a_trained_network(
     mocked: None, tmp_path: Path, name: str, size: int | None, classes: int, augmentation: tuple[int, bool]
 ):
-    # As few images as these leave none of some classes to hold out.
+    # So few images leave none of some classes for validation.
     recipe = Recipe.of("tiny", "bireal", name, size=size, epochs=1, batch=24).changed({"data.validation": 0.0})
     assert (recipe.data.pad, recipe.data.flip) == augmentation
     run = train(recipe, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Several devices, and several processes."""
+"""Training on several devices and in several processes."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 from kbnn import layers
 from kbnn.training import Recipe, Run, train
 
-# Runs as a process of its own: TensorFlow wants its devices and its cluster before it computes anything.
+# Runs in a separate process: TensorFlow must know its devices and cluster before it computes anything.
 WORKER = """
 import json
 import sys
@@ -37,7 +37,7 @@ recipe = kbnn.training.Recipe.read(config)
 
 
 class Medians(tf.keras.callbacks.Callback):
-    # Prints what this process holds of batch medians' statistics.
+    # Prints this process's statistics of batch medians.
 
     def on_train_end(self, logs=None):
         layers = [layer for layer in self.model.layers if isinstance(layer, kbnn.layers.BatchMedian)]
@@ -62,7 +62,7 @@ def free_port() -> int:
 
 
 def cooperate(recipe: Recipe, output: Path, workers: int = 2) -> list[list[list[float]]]:
-    """Trains a recipe in several processes on this machine; each one's statistics of batch medians."""
+    """Trains a recipe in several processes on this machine; returns the batch median statistics of each."""
     cluster = {"worker": [f"127.0.0.1:{free_port()}" for _ in range(workers)]}
     processes = []
     for index in range(workers):
@@ -85,12 +85,12 @@ def assert_same_curve(run: Run, other: Run, tolerance: float) -> None:
 
 @pytest.fixture(scope="module")
 def tiny() -> Recipe:
-    """Few and small steps: sums in another order flip signs, which parts the curves in time.
+    """Few and small steps: sums in another order flip signs, so that curves diverge over time.
 
     So few images a step that batch medians are those of all activations: one device's sample is not two's.
     """
     recipe = Recipe.of("tiny", "bireal+bma", "digits", epochs=2, batch=64)
-    # One step an execution: tracing a loop of them for each replica takes longer than all steps.
+    # One step per execution: tracing a loop for each replica takes longer than all steps.
     return recipe.changed({"stage.1.learning_rate": 1e-2, "stage.1.optimizer": "sgd", "steps_per_execution": 1})
 
 
@@ -115,7 +115,7 @@ def test_two_workers_follow_the_curve_of_one_and_agree_on_batch_medians(alone: R
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_two_replicas_in_one_process_follow_the_curve_of_one(tiny: Recipe, tmp_path: Path):
-    """Of the small network, without dropout, whose numbers each replica draws for itself."""
+    """Uses the small network without dropout, whose masks differ between replicas."""
     still = tiny.changed({"model.options.dropout": 0.0})
     subprocess.run(command(still, tmp_path / "two", replicas=2), check=True, timeout=300, capture_output=True)
     assert_same_curve(Run.open(tmp_path / "two"), train(still, tmp_path / "one"), 0.01)

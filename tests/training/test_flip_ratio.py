@@ -12,7 +12,7 @@ from kbnn.training import FlipRatio
 
 
 class Assign(tf.keras.callbacks.Callback):
-    """Gives the kernel other values at the end of each epoch, before it is looked at."""
+    """Assigns new values to the kernel at the end of each epoch, before flips are counted."""
 
     def __init__(self, kernels: list[np.ndarray]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""`Learner`: loss, penalty, metrics, a teacher, and what happens when the loss is not finite."""
+"""`Learner`: loss, penalty, metrics, teacher, and losses that are not finite."""
 
 from typing import Any
 
@@ -133,7 +133,7 @@ def test_a_step_follows_labels_teacher_and_penalties():
     """Against the gradients: of cross-entropy softmax(z) - label, of T²·KL T·(softmax(z/T) - softmax(t/T))."""
     images, labels = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32), np.array([0, 1, 3, 2])
     student, teacher, share, temperature = linear(penalty=0.25), linear(), 0.25, 3.0
-    # Half of the penalty belongs to the layer, half to the model.
+    # Half of the penalty is the layer's, half the model's.
     student.add_loss(lambda: 0.25 * tf.reduce_sum(student.get_layer("logits").kernel ** 2))
     kernel, bias = (weight.astype(np.float64) for weight in student.get_weights())
     kept = teacher.get_weights()
@@ -227,7 +227,7 @@ def test_large_logits(logarithm: tf.keras.Model):
 
 
 def fit_until_it_diverges(model: tf.keras.Model, y: np.ndarray) -> str:
-    """The error, after which the weights are as they were."""
+    """The error message, after checking that the weights were reset."""
     model.compile("sgd", "mse")
     before = model.get_weights()
     with pytest.raises(DivergenceError) as caught:
@@ -240,7 +240,7 @@ def fit_until_it_diverges(model: tf.keras.Model, y: np.ndarray) -> str:
 def test_model_fit_stops_when_gradients_are_not_finite():
     inputs = tf.keras.Input((3,))
     x = tf.keras.layers.Dense(4, name="first")(inputs)
-    # At 0 it has no gradient.
+    # Its gradient at 0 is not finite.
     x = tf.keras.layers.Lambda(lambda x: tf.sqrt(tf.abs(x - x)), name="root")(x)
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(2, name="second")(x))
     assert fit_until_it_diverges(model, np.ones((8, 2))).startswith(

@@ -1,4 +1,4 @@
-"""Networks of the zoo in training, found by name."""
+"""Training registered networks by name."""
 
 from pathlib import Path
 from typing import Any

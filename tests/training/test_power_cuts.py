@@ -1,4 +1,4 @@
-"""Power cuts at every moment of a training lose nothing but the epoch under way."""
+"""A power cut at any moment of a training loses only the current epoch."""
 
 import random
 import shutil
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 
 class Finished(tf.keras.callbacks.Callback):
-    """Counts the epochs whose saving has ended."""
+    """Counts the epochs that have been saved."""
 
     def __init__(self, disk: Disk) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def test_every_power_cut_keeps_the_last_finished_epoch(cuts: list[Cut]):
         run, checkpoint = Run.open(run_of(cut)), latest(run_of(cut) / "checkpoints")
         epoch = checkpoint.position.epoch if checkpoint and checkpoint.position.stage == 0 else 0
         if checkpoint and checkpoint.position.stage == 1:
-            # The mark of a finished run replaces its checkpoints only after its result is safe.
+            # The checkpoints are removed only after the result was saved.
             assert (run.folder / "result.json").is_file()
             continue
         assert epoch >= cut.finished

@@ -100,7 +100,7 @@ def test_a_wrong_key_is_named(changes: dict[str, Any], message: str):
 
 
 def test_recipes_of_version_0_1_can_be_read():
-    """Which wrote the defaults of every schedule into every run."""
+    """Version 0.1 wrote the defaults of every schedule into every run."""
     stage = {"epochs": 2, "decay_binarized": True, "ede": [1e-3, 10.0], "percentile": 10.0}
     found = Recipe.parse(tables(stage=[stage])).stage[0]
     assert (found.decay, found.quantizers) == ("all", {"percentile": 10.0})

@@ -25,7 +25,7 @@ from kbnn.training.schedules import Schedule
 
 
 class Watch(tf.keras.callbacks.Callback):
-    """Notes something of the model in every epoch."""
+    """Records a value of the model in every epoch."""
 
     def __init__(self, look: Any) -> None:
         super().__init__()
@@ -152,10 +152,10 @@ def test_unknown_schedule_settings():
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its schedules end where they should, and its logs hold what they promise."""
+    """Its schedules reach their end values, and its logs contain the documented figures."""
     (code,) = re.findall(r"```python\n(.*?)```", Path("docs/training.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    # Which takes longer to compile than three epochs of a small network to train.
+    # Compiling takes longer than three epochs of a small network.
     monkeypatch.setattr(compiled, "available", lambda: False)
     Path("own.py").write_text(code)
     found = runpy.run_path("own.py")
@@ -170,7 +170,7 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
 
 
 class Subclassed(tf.keras.Model):
-    """Its variables come with its first batch."""
+    """Creates its variables with its first batch."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Runs of several stages: weights handed over, batch normalization retrained, schedules, teachers, patience."""
+"""Runs of several stages: transferred weights, batch normalization retraining, schedules, teachers, patience."""
 
 import signal
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 @pytest.fixture(scope="module")
 def three_stages(recipe: Recipe) -> Recipe:
-    """Bi-Real Net's: real-valued, binary, batch normalization with ±1 kernels."""
+    """Bi-Real Net's stages: real-valued, binary, batch normalization with ±1 kernels."""
     tables = recipe.tables()
     real = {"epochs": 1, "method": "float", "schedule": "constant"}
     retrained = {"epochs": 1, "train": "batch_norm", "learning_rate": 1e-3}
@@ -25,7 +25,7 @@ def three_stages(recipe: Recipe) -> Recipe:
 
 
 class Kernels(tf.keras.callbacks.Callback):
-    """What the kernels are before and after each stage."""
+    """Records the kernels before and after each stage."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Runs: the files they write, how they resume after an interruption, what stops them."""
+"""Runs: the files they write, how they resume after an interruption, and their errors."""
 
 import resource
 import shutil
@@ -54,7 +54,7 @@ def test_best_is_the_epoch_that_validated_best(finished: Run):
     assert (logits.argmax(-1) == data.validation.labels).mean() == pytest.approx(best)
 
 
-# Five steps an epoch, two an execution: the signals come in the middle of an epoch, and at its end.
+# With five steps per epoch and two per execution, the signals arrive within an epoch and at its end.
 @pytest.mark.parametrize("step", [7, 10])
 def test_after_sigterm_a_resumed_run_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):
     output, before = tmp_path / "run", (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_is_an_error(finished: Run, recipe: Recipe, tmp_pat
 
 @pytest.fixture
 def copy(finished: Run, tmp_path: Path) -> Run:
-    """The finished run, as it was before it was tested."""
+    """A copy of the finished run without its test result."""
     shutil.copytree(finished.folder, tmp_path / "copy")
     (tmp_path / "copy" / "result.json").unlink()
     return Run.open(tmp_path / "copy")
@@ -248,7 +248,7 @@ def test_an_unfinished_run_has_no_model(recipe: Recipe, tmp_path: Path):
 
 
 def filling(at_step: int, limit: int) -> AtStep:
-    """From a step on, no file can grow beyond so many bytes."""
+    """Limits the size of files from a step on."""
     return AtStep(
         at_step,
         lambda _: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1])),
@@ -257,7 +257,7 @@ def filling(at_step: int, limit: int) -> AtStep:
 
 @pytest.fixture
 def unlimited() -> Iterator[None]:
-    """Lifts the limit on file sizes again, whatever a test has done."""
+    """Restores the limit on file sizes after a test."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,4 +1,4 @@
-"""The sample networks of tests/converters are used here, too."""
+"""Makes the fixtures and sample networks of tests/converters available here."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small graphs of the intermediate form, with random numbers in them."""
+"""Small graphs of the converter's intermediate form with random constants."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ SHAPE = (6, 6, 32)
 
 
 class Builder:
-    """Adds operations one after the other; values are names."""
+    """Builds a graph by adding operations in order; values are referred to by name."""
 
     def __init__(self, shape=SHAPE, seed=0):
         self.random = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def values(graph, seed=1):
 
 
 def assert_equal(before, after):
-    """Both graphs compute the same, up to float rounding: at most one sign in a thousand may have flipped."""
+    """Checks that both graphs compute the same up to float rounding, which may flip one sign in a thousand."""
     expected, found = values(before), values(after)
     for name, value in expected.items():
         differs = np.abs(found[name] - value) > 2e-6 * max(1.0, np.ptp(value))

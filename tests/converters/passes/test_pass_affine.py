@@ -1,4 +1,4 @@
-"""Consecutive affine maps become one."""
+"""Consecutive affine maps are merged into one."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The forms of real-valued convolutions that devices run with fewer instructions."""
+"""Forms of real-valued convolutions that run with fewer instructions on devices."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ keras = tf.keras.layers
 
 @pytest.fixture(scope="module")
 def model():
-    """A stem that is large enough, and a shortcut of a million MACs with a sign behind it."""
+    """A large enough stem, and a shortcut of a million MACs that is followed by a sign."""
     image = tf.keras.Input((128, 128, 3), name="image")
     x = keras.Conv2D(32, 7, strides=2, padding="same", use_bias=False, name="stem")(image)
     x = keras.MaxPooling2D(2, name="pool")(keras.BatchNormalization(name="stem_bn")(x))
@@ -68,14 +68,14 @@ def test_hybrid_convolutions_compute_what_their_graph_does(device, layers, model
 
 
 def test_a_hybrid_convolution_by_hand():
-    """Levels of 1/10 of what lies between -12.8 and 12.7; 0.06 is nearer to 0.1 than to 0."""
+    """Levels from -12.8 to 12.7 in steps of 1/10; 0.06 is closer to 0.1 than to 0."""
     x = np.array([[-12.8, 12.7, 0.06, 0.04]], np.float32).reshape(1, 1, 4, 1)
     operation = HybridConvolution(np.full((1, 1, 1, 1), 2.0), np.ones(1), (1, 1), (1, 1), "valid")
     np.testing.assert_allclose(operation(tf.constant(x)).numpy().ravel(), [-24.6, 26.4, 1.2, 1.0], atol=1e-5)
 
 
 def test_small_networks_keep_their_form(bireal, tmp_path):
-    """Nothing is gained at 12x12, so signs keep 16 bits."""
+    """At 12x12 there is nothing to gain, so signs keep 16 bits."""
     lifted = lift(Reference(bireal))
     assert forms.with_forms(Options(device="pi4"), lifted).gathered == ()
     options = forms.with_forms(Options(device="pi5", weights="int8"), lifted)

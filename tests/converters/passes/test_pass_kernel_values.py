@@ -1,4 +1,4 @@
-"""Kernels and activations of two values that are not opposite: files are exact on every kernel of LCE's."""
+"""Kernels and activations of two values that are not opposite: files are exact on all of LCE's kernels."""
 
 import numpy as np
 import pytest

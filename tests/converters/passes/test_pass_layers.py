@@ -1,4 +1,4 @@
-"""Every layer's rule computes what the layer does, and the papers' blocks are as few operators as can be."""
+"""Every layer's rule computes the same as the layer, and the papers' blocks use as few operators as possible."""
 
 import numpy as np
 import pytest
@@ -150,7 +150,7 @@ def test_the_operators_of_a_network(method, block, expected):
 
 
 def test_presbnets_half_block():
-    """The smallest list that we reach; why each of its operators is needed is told in docs/deployment.md."""
+    """The shortest list so far; docs/deployment.md explains why each operator is needed."""
     image = tf.keras.Input((8, 8, 64), name="image")
 
     def half_block(x, k):

@@ -1,4 +1,4 @@
-"""Batch normalization goes before max-pooling."""
+"""Batch normalization moves before max-pooling."""
 
 import numpy as np
 from sample_graphs import Builder, assert_equal, operators

@@ -1,4 +1,4 @@
-"""Layer normalization, PReLU and batch normalization in their cheap form."""
+"""The cheap forms of layer normalization, PReLU and batch normalization."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The order of the passes, and files that other versions made."""
+"""The order of the passes, and files made by other versions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ class Reversed(Operation):
 
 
 def test_a_new_operation_is_one_class():
-    """A shift goes up through it, as does the surplus of a residual stream."""
+    """A shift and the surplus of a residual stream can move up through it."""
     b = Builder()
     x = b.add("reversed", Reversed(), b.affine("first", "image"))
     graph = b.graph(b.sum("sum", x, b.convolution("conv", b.shift("rsign", x))))

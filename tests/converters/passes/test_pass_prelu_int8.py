@@ -1,4 +1,4 @@
-"""A PReLU in int8 is a multiplication and a maximum."""
+"""In int8, a PReLU becomes a multiplication and a maximum."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Constants before signs and PReLUs are carried by the residual stream."""
+"""Constants before signs and PReLUs move into the residual stream."""
 
 import numpy as np
 from sample_graphs import SHAPE, Builder, assert_equal, operators
@@ -27,7 +27,7 @@ def additions(graph):
 
 
 def stem(b):
-    """A real 1x1 convolution, so that the first value has a bias to take shifts up."""
+    """A real 1x1 convolution, so that the first value has a bias that can absorb shifts."""
     kernel = b.random.normal(size=(1, 1, 32, 32))
     return b.add("stem", Convolution(kernel, np.zeros(32), (1, 1), (1, 1), "valid"), "image")
 
@@ -95,7 +95,7 @@ def test_a_grouped_real_convolution_makes_up_for_a_shift():
 
 
 def test_a_zero_padded_convolution_does_not():
-    """At the border it would subtract what the padding never added."""
+    """At the border, padding contributes nothing to the shift."""
     b = Builder()
     x = stem(b)
     same = Convolution(b.random.normal(size=(3, 3, 32, 8)), np.zeros(8), (1, 1), (1, 1), "same")
@@ -115,7 +115,7 @@ def test_outputs_are_unchanged():
 
 
 def test_a_threshold_of_the_batch_median_costs_nothing():
-    """A - ω + β, then one scale for either side, then γ: a shift once it stands before a sign."""
+    """A - ω + β, then a scale for each side, then γ: only the shift matters before a sign."""
     b = Builder()
     x = stem(b)
     for k in range(2):

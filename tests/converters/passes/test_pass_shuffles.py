@@ -1,4 +1,4 @@
-"""Shuffles go where a channel order exists that saves them."""
+"""Shuffles are removed where another order of channels makes them unnecessary."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What rises strictly before a sign becomes a threshold."""
+"""Strictly increasing operations before a sign become a threshold."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_a_chain_becomes_one_shift(seed):
 
 
 def test_ties_stay_ties():
-    """sign(0) = +1: a value that lies on the threshold is not below it."""
+    """sign(0) = +1: a value equal to the threshold is not below it."""
     b = Builder()
     x = b.add("shift", Affine(np.ones(32), np.full(32, -0.5)), "image")
     x = b.add("zeta", Affine(np.ones(32), np.full(32, 0.25)), b.add("prelu", PReLU(np.full(32, 0.25)), x))
