@@ -25,7 +25,7 @@ from kbnn.cli import main
 from kbnn.errors import KbnnError, UsageError
 from kbnn.loading import UntrustedModelError, check_config, load_model
 
-Config = dict[str, Any]
+Config = dict[str, object]
 
 INPUT = {
     "module": "keras.layers",
@@ -53,12 +53,12 @@ def functional(*layers: Config) -> Config:
     }
 
 
-def layer(name: str, config: Config, inbound: Any, module: str | None = "keras.layers", **more: Any) -> Config:
+def layer(name: str, config: Config, inbound: object, module: str | None = "keras.layers", **more: object) -> Config:
     described = {"class_name": name, "config": {"name": "evil", **config}, "name": "evil", "inbound_nodes": inbound}
     return {**described, **({} if module is None else {"module": module, "registered_name": None}), **more}
 
 
-def constant(value: object, **arguments: object) -> list[Any]:
+def constant(value: object, **arguments: object) -> list[object]:
     """A call with a constant instead of another layer's output."""
     return [["_CONSTANT_VALUE", -1, value, arguments]]
 
@@ -87,7 +87,7 @@ def write_hdf5(path: Path, config: object) -> None:
         file.create_group("model_weights").attrs["layer_names"] = []
 
 
-def bytecode(marker: Path) -> list[Any]:
+def bytecode(marker: Path) -> list[object]:
     """A Python function that creates the marker, in the form in which Keras stores functions."""
     code = compile(f"lambda x: (open({str(marker)!r}, 'w').close(), x)[1]", "f", "eval").co_consts[0]
     return [base64.b64encode(marshal.dumps(code)).decode(), None, None]
@@ -103,7 +103,7 @@ CODE = {
 }
 
 
-def lambda_layer(marker: Path, **more: Any) -> Config:
+def lambda_layer(marker: Path, **more: object) -> Config:
     return layer("Lambda", {"function": bytecode(marker), **CODE}, [[["input", 0, 0, {}]]], **more)
 
 
@@ -180,7 +180,7 @@ EVIL: dict[str, Config] = {
 }
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
+def places(value: object) -> Iterator[tuple[Any, Any]]:
     """Every place in a configuration whose value can be replaced."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:

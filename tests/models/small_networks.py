@@ -1,14 +1,13 @@
 """Every registered network in its smallest form, which keeps every kind of layer and connection."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import tensorflow as tf
 
 from kbnn import methods, models
 
 # Builder -> image size and width; other builders are tested with their defaults.
-SMALL: dict[str, dict[str, Any]] = {
+SMALL: dict[str, dict[str, object]] = {
     "alexnet": {"input_shape": (31, 31, 3), "width": 1 / 16},
     "compact": {"input_shape": (16, 16, 3), "filters": (32, 64)},
     "dorefa_svhn": {"input_shape": (40, 40, 3), "width": 1 / 4},
@@ -30,9 +29,9 @@ class Network:
     """A registered name with the arguments of its smallest form."""
 
     name: str
-    arguments: dict[str, Any]
+    arguments: dict[str, object]
 
-    def build(self, method: str | methods.Method | None = None, **options: Any) -> tf.keras.Model:
+    def build(self, method: str | methods.Method | None = None, **options: object) -> tf.keras.Model:
         tf.keras.utils.set_random_seed(0)
         return models.build(self.name, method, classes=CLASSES, **{**self.arguments, **options})
 

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,14 +11,14 @@ from kbnn.methods import Method
 from kbnn.training import Recipe, Run
 
 
-def recipe(**changes: Any) -> Recipe:
+def recipe(**changes: object) -> Recipe:
     """Digits, 3 epochs of 5 steps, two steps per execution."""
     small = Recipe.of("tiny", "bireal", "digits", epochs=3, batch=256)
     return small.changed({"steps_per_execution": 2, **changes})
 
 
 def network(
-    _: str, method: Method, *, input_shape: Any, classes: int, dropout: float = 0.2, **__: Any
+    _: str, method: Method, *, input_shape: tuple[int, int, int], classes: int, dropout: float = 0.2, **__: object
 ) -> tf.keras.Model:
     """Of any method, with one binary layer, batch normalization and dropout."""
     inputs = tf.keras.Input(input_shape, name="image")
@@ -32,18 +31,18 @@ def network(
 class AtStep(tf.keras.callbacks.Callback):
     """Runs an action once, after the given number of steps of the stage."""
 
-    def __init__(self, step: int, action: Callable[["AtStep"], Any]) -> None:
+    def __init__(self, step: int, action: Callable[["AtStep"], object]) -> None:
         super().__init__()
         self.step: int | None = step
         self.action = action
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         if self.step is not None and int(self.model.optimizer.iterations) >= self.step:
             self.step = None
             self.action(self)
 
 
-def send(number: signal.Signals) -> Callable[[Any], None]:
+def send(number: signal.Signals) -> Callable[[object], None]:
     """Sends this process a signal."""
     return lambda _: os.kill(os.getpid(), number)
 
@@ -52,7 +51,7 @@ class PowerCutError(BaseException):
     """Ends a run without a chance to save."""
 
 
-def cut(_: Any) -> None:
+def cut(_: object) -> None:
     raise PowerCutError
 
 

@@ -1,7 +1,5 @@
 """Retraining batch normalization with frozen ±1 kernels."""
 
-from typing import Any
-
 import larq as lq
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ X = np.random.default_rng(0).normal(size=(8, 4, 4, 2)).astype(np.float32)
 Y = np.arange(8) % 4
 
 
-def model(kernel_quantizer: Any) -> tf.keras.Model:
+def model(kernel_quantizer: str | tf.keras.layers.Layer) -> tf.keras.Model:
     inputs = tf.keras.Input((4, 4, 2))
     x = tf.keras.layers.Conv2D(4, 3, name="stem")(inputs)
     conv = layers.BinaryConv2D(4, 3, input_quantizer="ste_sign", kernel_quantizer=kernel_quantizer, name="conv")

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from kbnn.training.recipe import parse, read_toml, tomllib
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet2012": 1000}
 
 # The smallest options of each network, so that a test can build dozens.
-SMALLEST: dict[str, dict[str, Any]] = {
+SMALLEST: dict[str, dict[str, object]] = {
     "alexnet": {"width": 0.05},
     "dorefa_svhn": {"width": 0.1},
     "vgg_small": {"width": 0.05},
@@ -175,7 +174,7 @@ def test_the_documentation_shows_recipes_that_parse():
     assert parse(Grid, values).labels == ["bireal", "siman"]
 
 
-def grid_tables(**changes: Any) -> dict[str, Any]:
+def grid_tables(**changes: object) -> dict[str, object]:
     recipe = Recipe.of("tiny", "bireal", "digits").tables()
     axis = [{"name": "seed", "values": {"a": {"seed": 1}, "b": {"seed": 2}}}]
     return {"recipe": recipe, "axis": axis, **changes}
@@ -189,7 +188,7 @@ def grid_tables(**changes: Any) -> dict[str, Any]:
         ({"recipe": {"sead": 1}}, "unknown key of a recipe: received 'recipe.sead'; did you mean seed?"),
     ],
 )
-def test_invalid_grids(tmp_path: Path, changes: dict[str, Any], message: str):
+def test_invalid_grids(tmp_path: Path, changes: dict[str, object], message: str):
     import tomli_w
 
     (tmp_path / "grid.toml").write_text(tomli_w.dumps(grid_tables(**changes)))

@@ -1,9 +1,9 @@
 """Checkpoints: which one a run resumes from, and the errors for unusable ones."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def damage(path: Path) -> None:
 @pytest.mark.parametrize("name", ["tensors.index", "tensors.data-00000-of-00001", "state.json"])
 @pytest.mark.parametrize("harm", [damage, Path.unlink, lambda path: path.write_bytes(b"")])
 def test_a_damaged_one_is_skipped_with_a_warning(
-    training: Training, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, harm: Any
+    training: Training, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, harm: Callable[[Path], object]
 ):
     state = training.state(tmp_path)
     for step in (5, 10):
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_another_network_is_not_reported_as_damaged(training: Tr
 @pytest.mark.usefixtures("small")
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(finished: Run, recipe: Recipe, tmp_path: Path):
     class Cut(tf.keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
             if epoch == 2:
                 raise PowerCutError
 

@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_a_tf_data_set_is_the_same_as_its_arrays(digits: Dataset, batch: int | N
         (tf.data.Dataset.range(3).repeat(), "endless"),
     ],
 )
-def test_invalid_data(data: Any, message: str):
+def test_invalid_data(data: object, message: str):
     with pytest.raises(UsageError, match=message):
         datasets.of(data)
 
@@ -105,7 +105,7 @@ def with_classes(data: Dataset, *classes: str) -> Dataset:
         ),
     ],
 )
-def test_a_difference_is_named(digits: Dataset, finished: Run, change: Any, message: str):
+def test_a_difference_is_named(digits: Dataset, finished: Run, change: Callable[[Dataset], Dataset], message: str):
     finished.check_data(digits)
     with pytest.raises(UsageError, match=f"is not the one that run '.*' was trained on: {message}"):
         finished.check_data(change(digits))
@@ -125,7 +125,7 @@ def test_the_batch_suits_the_number_of_images(images: int, batch: int):
     assert DataSettings(batch=96).batch_for(images) == 96
 
 
-def test_a_plan_describes_the_training(recipe: Recipe, digits: Dataset, network: Any):
+def test_a_plan_describes_the_training(recipe: Recipe, digits: Dataset, network: Callable[..., tf.keras.Model]):
     from kbnn import methods
 
     built = network("", methods.get("bireal"), input_shape=(8, 8, 1), classes=10)

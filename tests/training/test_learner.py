@@ -1,6 +1,6 @@
 """`Learner`: loss, penalty, metrics, teacher, and losses that are not finite."""
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def linear(classes: int = 4, penalty: float = 0.0) -> tf.keras.Model:
     return tf.keras.Model(inputs, tf.keras.layers.Dense(classes, kernel_regularizer=regularizer, name="logits")(inputs))
 
 
-def learner(network: tf.keras.Model, rate: float = 0.1, **kwargs: Any) -> Learner:
+def learner(network: tf.keras.Model, rate: float = 0.1, **kwargs: object) -> Learner:
     result = Learner(network, **kwargs)
     result.compile(tf.keras.optimizers.legacy.SGD(rate))
     return result
@@ -162,7 +162,7 @@ def test_a_step_follows_labels_teacher_and_penalties():
         (lambda: Learner(tf.keras.Sequential([tf.keras.layers.Dense(4)])), "subclassed or not built"),
     ],
 )
-def test_mismatches_are_refused(make: Any, message: str):
+def test_mismatches_are_refused(make: Callable[[], object], message: str):
     with pytest.raises(UsageError, match=message):
         make()
 

@@ -1,7 +1,6 @@
 """Training registered networks by name."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,7 @@ from kbnn.training import Recipe, train
         ({"data.batch": 2000}, "received 2000, choose 1 to 1293"),
     ],
 )
-def test_invalid_recipes_leave_no_files(recipe: Recipe, tmp_path: Path, changes: dict[str, Any], message: str):
+def test_invalid_recipes_leave_no_files(recipe: Recipe, tmp_path: Path, changes: dict[str, object], message: str):
     with pytest.raises(UsageError) as caught:
         train(recipe.changed(changes), tmp_path / "run")
     assert message in str(caught.value)

@@ -1,7 +1,6 @@
 """Learning rates and optimizers of stages."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from kbnn.training import Stage
 from kbnn.training.optimizers import LearningRate, optimizer
 
 
-def rates(steps_per_epoch: int = 10, **settings: Any) -> np.ndarray:
+def rates(steps_per_epoch: int = 10, **settings: object) -> np.ndarray:
     stage = Stage(learning_rate=0.5, **settings)
     rate = LearningRate.of(stage, steps_per_epoch)
     return np.array([float(rate(tf.constant(step, tf.int64))) for step in range(stage.epochs * steps_per_epoch + 1)])

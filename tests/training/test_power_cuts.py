@@ -4,7 +4,6 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sample_runs
@@ -25,7 +24,7 @@ class Finished(tf.keras.callbacks.Callback):
         super().__init__()
         self.disk = disk
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         self.disk.finished = epoch + 1
 
 

@@ -1,7 +1,6 @@
 """Recipes: types, unknown keys, changes, differences."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,7 +9,7 @@ from kbnn.training import Recipe
 from kbnn.training.recipe import parse_value
 
 
-def tables(**changes: Any) -> dict[str, Any]:
+def tables(**changes: object) -> dict[str, object]:
     return {
         "name": "small",
         "data": {"name": "digits"},
@@ -40,7 +39,7 @@ def test_common_defaults():
         ("imagenette", 64, {"pad": 0, "flip": True, "resize": 73, "size": 64}),
     ],
 )
-def test_augmentation_suits_the_data(dataset: str, size: int | None, expected: dict[str, Any]):
+def test_augmentation_suits_the_data(dataset: str, size: int | None, expected: dict[str, object]):
     data = Recipe.of("resnet20", "bireal", dataset, size=size).data
     assert {key: getattr(data, key) for key in expected} == expected
 
@@ -92,7 +91,7 @@ def test_recipe_file_round_trip(tmp_path: Path):
         ({"stage": [{"epochs": 1, "learning_rate": float("nan")}]}, "key 'stage.1.learning_rate' of the recipe"),
     ],
 )
-def test_a_wrong_key_is_named(changes: dict[str, Any], message: str):
+def test_a_wrong_key_is_named(changes: dict[str, object], message: str):
     with pytest.raises(UsageError) as caught:
         Recipe.parse(tables(**changes))
     assert message in str(caught.value)
@@ -150,7 +149,7 @@ def test_invalid_settings(key: str, message: str):
     ("text", "value"),
     [("30", 30), ("1e-3", 1e-3), ("true", True), ("[0.1, 0.9]", [0.1, 0.9]), ("cosine", "cosine"), ('"30"', "30")],
 )
-def test_values_of_the_command_line(text: str, value: Any):
+def test_values_of_the_command_line(text: str, value: object):
     assert parse_value(text) == value
 
 

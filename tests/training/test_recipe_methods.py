@@ -1,7 +1,5 @@
 """Recipes and stages replace parts of a method."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +11,7 @@ from kbnn.training import ModelSettings, Recipe, Stage
 from kbnn.training.networks import method, network
 
 
-def settings(name: str = "bnnplus_r2", **changes: Any) -> ModelSettings:
+def settings(name: str = "bnnplus_r2", **changes: object) -> ModelSettings:
     return ModelSettings(name="tiny", method=name, **changes)
 
 

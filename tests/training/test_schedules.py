@@ -2,8 +2,9 @@
 
 import re
 import runpy
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,16 +28,16 @@ from kbnn.training.schedules import Schedule
 class Watch(tf.keras.callbacks.Callback):
     """Records a value of the model in every epoch."""
 
-    def __init__(self, look: Any) -> None:
+    def __init__(self, look: Callable[[tf.keras.Model], object]) -> None:
         super().__init__()
         self.look = look
-        self.seen: list[Any] = []
+        self.seen: list[object] = []
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         self.seen.append(self.look())
 
 
-def model(**arguments: Any) -> tf.keras.Model:
+def model(**arguments: object) -> tf.keras.Model:
     inputs = tf.keras.Input((4, 4, 2))
     x = layers.BinaryConv2D(4, 3, name="conv", **arguments)(inputs)
     built = tf.keras.Model(inputs, tf.keras.layers.GlobalAveragePooling2D()(x))
@@ -44,7 +45,9 @@ def model(**arguments: Any) -> tf.keras.Model:
     return built
 
 
-def watched(network: tf.keras.Model, schedule: Schedule, look: Any, epochs: int, initial: int = 0) -> list[Any]:
+def watched(
+    network: tf.keras.Model, schedule: Schedule, look: Callable[[tf.keras.Model], object], epochs: int, initial: int = 0
+) -> list[object]:
     watch = Watch(look)
     x, y = np.ones((2, 4, 4, 2), np.float32), np.ones((2, 4), np.float32)
     network.fit(x, y, epochs=epochs, initial_epoch=initial, callbacks=[schedule, watch], verbose=0)
@@ -113,7 +116,7 @@ def test_penalties_of_scales_rise_too():
         lambda: PercentileSchedule(epochs=0),
     ],
 )
-def test_invalid_arguments(make: Any):
+def test_invalid_arguments(make: Callable[[], object]):
     with pytest.raises(UsageError):
         make()
 
@@ -186,7 +189,7 @@ LOOKING = (EDESchedule, PercentileSchedule, FlipRatio, TerminateOnDivergence)
 
 
 @pytest.mark.parametrize("kind", [*LOOKING, BatchNormRetraining])
-def test_a_model_without_variables_is_one_clear_error(kind: Any):
+def test_a_model_without_variables_is_one_clear_error(kind: type[tf.keras.callbacks.Callback]):
     network = Subclassed()
     network.compile("sgd", "mse")
     with pytest.raises(UsageError, match=f"{kind.__name__} needs a model that is built: received 'subclassed"):

@@ -1,8 +1,8 @@
 """Runs of several stages: transferred weights, batch normalization retraining, schedules, teachers, patience."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,10 +31,10 @@ class Kernels(tf.keras.callbacks.Callback):
         super().__init__()
         self.seen: list[np.ndarray] = []
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: object = None) -> None:
         self.seen.append(self.model.get_layer("conv").get_weights()[0])
 
-    def on_train_end(self, logs: Any = None) -> None:
+    def on_train_end(self, logs: object = None) -> None:
         self.seen.append(self.model.get_layer("conv").get_weights()[0])
 
 
@@ -44,7 +44,12 @@ def kernels() -> Kernels:
 
 
 @pytest.fixture(scope="module")
-def whole(three_stages: Recipe, tmp_path_factory: pytest.TempPathFactory, network: Any, kernels: Kernels) -> Run:
+def whole(
+    three_stages: Recipe,
+    tmp_path_factory: pytest.TempPathFactory,
+    network: Callable[..., tf.keras.Model],
+    kernels: Kernels,
+) -> Run:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("kbnn.training.networks.build", network)
         return train(three_stages, tmp_path_factory.mktemp("runs") / "stages", callbacks=[kernels])
@@ -73,13 +78,13 @@ def test_a_run_resumes_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: 
     stage_step = {5: 5, 16: 1}[step]
 
     class InStage(AtStep):
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
             if int(self.model.metrics[0].count) and self.stage_of(step) == self.stage:
                 super().on_train_batch_end(batch, logs)
 
         stage = 0
 
-        def on_train_begin(self, logs: Any = None) -> None:
+        def on_train_begin(self, logs: object = None) -> None:
             self.stage += 1
 
         def stage_of(self, total: int) -> int:
@@ -95,7 +100,7 @@ def test_ede_is_scheduled_by_default(recipe: Recipe, tmp_path: Path):
     seen = []
 
     class Look(tf.keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
             seen.append(float(self.model.get_layer("conv").input_quantizer.t))
 
     train(
