@@ -161,7 +161,8 @@ def test_a_damaged_checkpoint_is_an_error(finished: Run, recipe: Recipe, tmp_pat
     for path in (output / "checkpoints").rglob("*.index"):
         path.write_bytes(b"garbage")
     with pytest.raises(
-        KbnnError, match=r"cannot resume: checkpoint '.*' is damaged \(tensors.index has changed\), and no"
+        KbnnError,
+        match=r"cannot resume: checkpoint '.*' is damaged \(tensors.index has changed\), and there is no intact",
     ):
         train(recipe, output, resume=True)
 
