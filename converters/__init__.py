@@ -7,11 +7,19 @@
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 # `benchmark` and `verify` are functions here, although there are packages of the same names.
 from kbnn.converters.benchmark import benchmark
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite.audit import Audit, inspect
+
+if TYPE_CHECKING:
+    from kbnn.converters.baseline import export_float, export_int8
+    from kbnn.converters.c.export import CExport, export_c
+    from kbnn.converters.conversion import Artifact, convert
+    from kbnn.converters.tflite.metadata import Description
+    from kbnn.converters.verify.verification import Parity, verify
 
 # The modules of these names need TensorFlow, so they are imported on first use.
 _HOMES = {
@@ -28,7 +36,21 @@ _HOMES = {
 # Importing the package binds its name here; deleting the name lets __getattr__ find the function.
 importlib.import_module("kbnn.converters.verify")
 del globals()["verify"]
-__all__ = ["Audit", "ConversionError", "benchmark", "inspect", *_HOMES]
+__all__ = [
+    "Artifact",
+    "Audit",
+    "CExport",
+    "ConversionError",
+    "Description",
+    "Parity",
+    "benchmark",
+    "convert",
+    "export_c",
+    "export_float",
+    "export_int8",
+    "inspect",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:
