@@ -7,7 +7,7 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING
@@ -111,8 +111,8 @@ def register_with_keras(*modules: str) -> None:
         wrapt.wrap_function_wrapper(activations, "deserialize", _activation)
 
     @wrapt.when_imported("larq.context")
-    def _restore(context: Any) -> None:
-        context.quantized_scope = wrapt.FunctionWrapper(context.quantized_scope, _restoring)
+    def _restore(context: ModuleType) -> None:
+        wrapt.wrap_function_wrapper(context, "quantized_scope", _restoring)
 
     # TensorFlow would import tf_keras while it resolves `tf.keras`, which our modules need resolved.
     if "tensorflow" in sys.modules:
@@ -149,25 +149,33 @@ def quiet_in_notebooks() -> None:
 
 
 @contextlib.contextmanager
-def _restoring(scope: Any, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-    """Larq's `quantized_scope`, which also ends where an error leaves it.
+def _restoring(
+    scope: Callable[..., contextlib.AbstractContextManager[None]],
+    _: object,
+    args: tuple[object, ...],
+    kwargs: dict[str, object],
+) -> Iterator[None]:
+    """Larq's `quantized_scope`, but restored after an error, too.
 
-    Larq enters it to call each layer. One wrong shape would leave kernels binarized for the rest of the process, and
-    so in every model that is then saved.
+    Larq enters it for each layer call. Otherwise, a single wrong shape would leave kernels binarized for the rest of
+    the process, and therefore in every model saved afterwards.
     """
     larq_scope = scope(*args, **kwargs)
-    entered = larq_scope.__enter__()
+    larq_scope.__enter__()
     try:
-        yield entered
+        yield
     finally:
         larq_scope.__exit__(None, None, None)
 
 
-def _activation(deserialize: Any, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An activation by its name or configuration, where the newest Keras fails.
+def _activation(
+    deserialize: Callable[..., object], _: object, args: tuple[object, ...], kwargs: dict[str, object]
+) -> object:
+    """An activation by name or configuration, with corrections for recent versions of Keras.
 
-    For the name of a class, as all of Larq's quantizers have, Keras returns the class, which `Activation("ste_sign")`
-    would call on its input; earlier versions made an instance. Registered functions in `.h5` files it does not find.
+    For the name of a registered class, such as Larq's quantizers, Keras returns the class, which
+    `Activation("ste_sign")` would call on its input; earlier versions returned an instance. In `.h5` files, Keras does
+    not find registered functions.
     """
     config = args[0] if args else None
     if isinstance(config, dict) and config.get("class_name") == "function":
@@ -178,7 +186,7 @@ def _activation(deserialize: Any, _: object, args: tuple[Any, ...], kwargs: dict
     return found() if isinstance(found, type) else found
 
 
-def _registered(name: object) -> Any:
+def _registered(name: object) -> object:
     import tensorflow as tf
 
     return tf.keras.utils.get_custom_objects().get(name) if isinstance(name, str) else None

@@ -7,7 +7,7 @@ from kbnn._keras import Config
 from kbnn.compiled import compiled
 from kbnn.quantizers.estimators import ste_gradient
 
-# Larq does not register these two, so that Keras would not find what `Activation(larq.math.sign)` was saved as.
+# Larq does not register these two, so Keras could not load a saved `Activation(larq.math.sign)`.
 for _function in (lq.math.sign, lq.math.heaviside):
     tf.keras.utils.get_custom_objects().setdefault(_function.__name__, _function)
 

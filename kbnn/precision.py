@@ -26,7 +26,7 @@ def in_float32(model: tf.keras.Model) -> tf.keras.Model:
 
 
 def _float32_inputs(model: tf.keras.Model) -> list[tf.Tensor] | None:
-    """Float32 inputs for a clone of a graph network, which would otherwise keep their data types; None if not needed."""
+    """Float32 inputs for the clone of a graph network, which would otherwise keep its inputs; None if not needed."""
     if not getattr(model, "_is_graph_network", False) or not any(_is_other_float(x.dtype.name) for x in model.inputs):
         return None
     names = model.input_names
