@@ -36,6 +36,8 @@ _MOST_DIMENSIONS = 32
 # LCE's operators have fewer than 16 attributes with short names.
 _MOST_OPTION_BYTES = 4096
 _MOST_OPTIONS = 64
+# How HDF5 files and ZIP archives begin.
+_KERAS = (b"\x89HDF", b"PK\x03\x04")
 _HEADER = 8
 # A hostile file can give many operators the same long name.
 _LONGEST_NAME = 2000
@@ -245,6 +247,10 @@ def _damaged(source: str | os.PathLike[str], error: Exception) -> KbnnError:
 def _check_header(data: bytes, source: str | os.PathLike[str]) -> None:
     if not data:
         raise _unreadable(source, "it is empty")
+    if data.startswith(_KERAS):
+        raise KbnnError(
+            f"cannot read '{os.fspath(source)}' as a .tflite file: it is a Keras model; convert it with kbnn convert"
+        )
     if data[4:_HEADER] != b"TFL3":
         raise _unreadable(source, "it does not begin like a TFLite file")
 

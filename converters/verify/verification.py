@@ -294,7 +294,10 @@ def compare(
 
 
 def _no_kernel(runs: list[KernelRun], padded: list[str], path: str) -> str:
-    reasons = "; ".join(f"{run.kernel}: {run.refused}" for run in runs)
+    kernels: dict[str | None, list[str]] = {}
+    for run in runs:
+        kernels.setdefault(run.refused, []).append(run.kernel)
+    reasons = "; ".join(f"{' and '.join(names)}: {reason}" for reason, names in kernels.items())
     layers = f" (padded with zeros: {', '.join(map(repr, padded))})" if padded else ""
     return f"no kernel runs '{path}': {reasons}{layers}"
 

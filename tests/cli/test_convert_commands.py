@@ -81,9 +81,10 @@ def test_a_model_without_a_binary_layer(tmp_path):
         (None, 2, "no such file"),
         (b"", 1, "it is empty"),
         (b"hello, world", 1, "does not begin like a TFLite file"),
+        (b"\x89HDF\r\n\x1a\n", 1, "it is a Keras model; convert it with kbnn convert"),
         (b"\x08\x00\x00\x00TFL3" + b"\xff" * 40, 1, "truncated or damaged"),
     ],
-    ids=["missing", "empty", "text", "damaged"],
+    ids=["missing", "empty", "text", "keras", "damaged"],
 )
 @pytest.mark.parametrize("arguments", [("inspect",), ("verify", "any.keras")], ids=["inspect", "verify"])
 def test_bad_files_are_one_line(arguments, content, status, message, tmp_path):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 
 from kbnn import layers
+from kbnn.cli import evaluate, inspect, verify
 from kbnn.cli.convert import command
 from kbnn.converters.tflite import flatbuffer, metadata
 
@@ -75,3 +76,31 @@ def test_options_that_do_not_go_together(model, options, message, tmp_path):
     assert done.exit_code == 2
     assert message in done.output
     assert list(tmp_path.iterdir()) == []
+
+
+def larq_network():
+    """Larq's layers, quantizers with arguments, and a sign by name as a layer of its own."""
+    binary = {"input_quantizer": lq.quantizers.SteSign(1.25), "kernel_quantizer": "swish_sign"}
+    constraint = lq.constraints.WeightClip(1.5)
+    image = keras.Input((8, 8, 1), name="image")
+    first = {"kernel_quantizer": "ste_sign", "kernel_constraint": "weight_clip", "padding": "same"}
+    x = keras.Activation("ste_sign")(keras.BatchNormalization()(lq.layers.QuantConv2D(32, 3, **first)(image)))
+    x = keras.BatchNormalization()(lq.layers.QuantConv2D(32, 3, **first, pad_values=1.0)(x))
+    x = lq.layers.QuantConv2D(32, 3, kernel_constraint=constraint, **binary)(keras.Activation("hard_tanh")(x))
+    return tf.keras.Model(image, keras.Dense(10)(keras.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+def test_an_hdf5_file_goes_through_the_commands(tmp_path):
+    model, path = tmp_path / "model.h5", tmp_path / "model.tflite"
+    larq_network().save(model)
+    done = convert(model, path, "--dataset", "digits", "--json")
+    assert done.exit_code == 0, done.output
+    assert len(json.loads(done.stdout)["audit"]["binary_convolutions"]) == 2
+    for read, *arguments in (
+        (inspect, path),
+        (verify, model, path, "--dataset", "digits"),
+        (evaluate, model, "--dataset", "digits"),
+    ):
+        done = CliRunner().invoke(read.command, [*map(str, arguments)])
+        assert done.exit_code == 0, done.output

@@ -7,11 +7,11 @@ import pytest
 import sample_networks
 import tensorflow as tf
 
-from kbnn.converters import export_float, export_int8
+from kbnn.converters import ConversionError, export_float, export_int8
 from kbnn.converters.baseline import as_ordinary
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.tflite import audit, flatbuffer
+from kbnn.converters.tflite import audit, flatbuffer, interpreter
 
 
 def counted(path):
@@ -49,3 +49,16 @@ def test_an_ordinary_twin_computes_rectified_sums(bireal):
     assert np.array_equal(np.sign(convolution.kernel), np.where(bireal.get_layer("conv1").kernel < 0, -1, 1) * flips)
     convolved = tf.nn.conv2d(stem, convolution.kernel.astype(np.float32), 1, "SAME")
     np.testing.assert_allclose(total, stem + convolved + convolution.bias.astype(np.float32), atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [tf.keras.layers.GRU, tf.keras.layers.LSTM])
+def test_a_twin_of_a_recurrent_layer(layer, tmp_path):
+    image = tf.keras.Input((6, 6, 32), name="image")
+    x = tf.keras.layers.Reshape((6, 192))(sample_networks.convolution(image, 32, "binary"))
+    model, path = tf.keras.Model(image, layer(4, name="recurrent")(x)), tmp_path / "twin.tflite"
+    images = sample_networks.images(model, 2)
+    export_float(model, path)
+    (found,) = interpreter.run(path.read_bytes(), [images])
+    np.testing.assert_allclose(found, model(images), atol=1e-5)
+    with pytest.raises(ConversionError, match=r"layer 'recurrent' is a loop, .* to int8: build it with unroll=True"):
+        export_int8(model, path, images)
