@@ -10,12 +10,15 @@ a latency. Every command adds rows to results/ and rewrites docs/microcontroller
 .venv/bin/python benchmarks/micro.py layers
 .venv/bin/python benchmarks/micro.py equality --images 10000
 .venv/bin/python benchmarks/micro.py costs --networks resnet20 --run resnet20=runs/resnet20
+
+With `--work DIR` int8 files are kept there and used again, so that a command can resume and needs TensorFlow only
+once.
 """
 
 import argparse
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,24 +27,10 @@ import cores
 import jinja2
 import numpy as np
 import record
-import tensorflow as tf
 
-import kbnn
-from kbnn import datasets
-from kbnn.converters import Description
 from kbnn.converters.c import export, writers
-from kbnn.converters.graph.graph import batches
-from kbnn.converters.graph.trace import Reference
-from kbnn.converters.passes import Options, deploy
-from kbnn.converters.passes.int8 import calibrated, in_int8
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.tflite.converter import lower
-from kbnn.converters.tflite.metadata import with_metadata
-from kbnn.converters.verify.verification import inputs_by_name
-from kbnn.precision import in_float32
-from kbnn.training.run import Run
 
-_CALIBRATION_IMAGES = 128
 _CHUNK = 250
 _PAGE = record.ROOT / "docs" / "microcontrollers.md"
 _TEMPLATE = Path(__file__).with_name("micro.md.j2")
@@ -86,16 +75,6 @@ class Layer:
     kernel_size: int
     is_binary: bool
 
-    def model(self) -> tf.keras.Model:
-        image = tf.keras.Input((self.side, self.side, self.channels), name="image")
-        arguments = {"filters": self.filters, "kernel_size": self.kernel_size, "padding": "same", "use_bias": False}
-        convolution: Callable[..., Any] = tf.keras.layers.Conv2D
-        if self.is_binary:
-            convolution = kbnn.layers.BinaryConv2D
-            arguments |= {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
-        x = tf.keras.layers.BatchNormalization(name="bn")(convolution(name="conv", **arguments)(image))
-        return tf.keras.Model(image, x, name="layer")
-
 
 # The layers of ResNet-20, and wider ones. A binary layer includes signs, padding and batch normalization.
 LAYERS = {
@@ -116,32 +95,36 @@ def main() -> None:
     parser.add_argument("what", choices=["costs", "layers", "equality", "page"])
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--run", action="append", default=[], metavar="NETWORK=FOLDER", help="a trained run")
+    parser.add_argument("--layers", nargs="*", default=list(LAYERS), choices=list(LAYERS))
+    parser.add_argument("--cores", nargs="*", default=[core.name for core in cores.CORES])
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps int8 files and exports, and uses them again")
     parser.add_argument("--images", type=int, default=10000, metavar="N", help="test images of `equality`")
     arguments = parser.parse_args()
     runs = dict(item.split("=", 1) for item in arguments.run)
-    with tempfile.TemporaryDirectory() as folder:
-        if arguments.what == "layers":
-            for name in LAYERS:
-                measure_layer(name, _empty(Path(folder) / "layer"))
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = arguments.work or Path(scratch)
+        for name in arguments.layers if arguments.what == "layers" else []:
+            measure_layer(name, _folder(kept / "layers" / name.replace(" ", "_").replace(",", "")), arguments.cores)
         for name in arguments.networks if arguments.what in ("costs", "equality") else []:
-            work = _empty(Path(folder) / name)
+            work = _folder(kept / name)
             if arguments.what == "costs":
-                measure_network(name, runs.get(name), work)
+                measure_network(name, runs.get(name), work, arguments.cores)
             else:
                 compare(name, runs.get(name), arguments.images, work)
     write_page()
 
 
-def _empty(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
-def measure_network(name: str, run: str | None, work: Path) -> None:
+def measure_network(name: str, run: str | None, work: Path, chosen: list[str]) -> None:
     """Exports a network and adds a row per core."""
-    file, data = _int8(name, run, work)
-    exported = export.export_c(file, work / "net", name="net", calibration=data.inputs(data.test, 8))
+    exported = export.export_c(_network_file(name, run, work), work / "net", name="net")
     for core in cores.CORES:
+        if core.name not in chosen:
+            continue
         if core.missing:
             print(f"{core.name}: {core.missing} is not installed")
             continue
@@ -149,20 +132,19 @@ def measure_network(name: str, run: str | None, work: Path) -> None:
         _add("micro", {**about, **_cost(core, exported, work)})
 
 
-def measure_layer(name: str, work: Path) -> None:
+def measure_layer(name: str, work: Path, chosen: list[str]) -> None:
     """Adds a layer's rows."""
-    layer = LAYERS[name]
-    images = np.random.default_rng(0).normal(size=(32, layer.side, layer.side, layer.channels)).astype(np.float32)
-    model = layer.model()
-    _adapt(model, images)
     path = work / "layer.tflite"
-    path.write_bytes(_converted(model, images, Description("layer")))
+    if not path.exists():
+        import micro_networks
+
+        path.write_bytes(micro_networks.layer_file(LAYERS[name]))
     network, _ = cores.write_bare(flatbuffer.read(path), work)
     (step,) = network.steps
+    macs = step.binary_macs + step.real_macs
     for core in cores.CORES:
-        if core.missing is None and core.name in _LAYER_CORES:
+        if core.missing is None and core.name in chosen and core.name in _LAYER_CORES:
             measured = cores.measure(core, work, "net", work)
-            macs = step.binary_macs + step.real_macs
             row = {"layer": name, "core": core.name, "flags": cores.OPTIMIZE, "instructions": measured.instructions}
             per_mac = f"{measured.instructions / macs:.3f}"
             _add("micro_layers", {**row, "macs": macs, "instructions_per_mac": per_mac, "kernel": step.kernel})
@@ -170,53 +152,29 @@ def measure_layer(name: str, work: Path) -> None:
 
 def compare(name: str, run: str | None, count: int, work: Path) -> None:
     """Adds a row that says how many scores of the C program differ from the interpreter's."""
-    file, data = _int8(name, run, work)
+    import micro_networks
+
+    file = _network_file(name, run, work)
+    data = micro_networks.data(NETWORKS[name].side)
     images = data.inputs(data.test, count)
     exported = export.export_c(file, work / "net", name="net", calibration=images[:8])
     row = {"network": name, "weights": "trained" if run else "random", "binary_macs": exported.binary_macs}
     _add("micro_equality", {**row, **_differences(file, work / "net", images, work)})
 
 
+def _network_file(name: str, run: str | None, work: Path) -> Path:
+    """The int8 file of a network, made if it is not there yet."""
+    path = work / "model.tflite"
+    if not path.exists():
+        import micro_networks
+
+        path.write_bytes(micro_networks.network_file(name, NETWORKS[name], run))
+    return path
+
+
 def _add(name: str, row: dict[str, object]) -> None:
     print(row, flush=True)
     record.append(name, [row])
-
-
-def _int8(name: str, run: str | None, work: Path) -> tuple[Path, Any]:
-    """The int8 file of a network, and the data that it is calibrated on."""
-    network = NETWORKS[name]
-    transform = datasets.Transform(resize=network.side, size=network.side) if network.side != 32 else None
-    data = datasets.load("cifar10", **({"transform": transform} if transform else {}))
-    calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
-    model = Run.open(Path(run)).model() if run else _random(network, calibration)
-    path = work / "model.tflite"
-    path.write_bytes(_converted(model, calibration, Description.of(data, model=name)))
-    return path, data
-
-
-def _converted(model: tf.keras.Model, calibration: np.ndarray, description: Description) -> bytes:
-    """What `convert` writes, without comparing it with Keras: int8 may change the classes of a random network."""
-    reference = Reference(in_float32(model))
-    graph = deploy(reference, Options())
-    limits = calibrated(graph, batches(inputs_by_name(reference, calibration)))
-    options = Options(limits=limits)
-    file = lower(in_int8(graph, limits), {**description.to_json(), **options.to_json()})
-    return with_metadata(file, description)
-
-
-def _random(network: Network, images: np.ndarray) -> tf.keras.Model:
-    """Random weights, with the batch statistics of real images."""
-    tf.keras.utils.set_random_seed(0)
-    shape = (network.side, network.side, 3)
-    model = kbnn.models.build(network.model, input_shape=shape, classes=10, **network.options)
-    _adapt(model, images)
-    return model
-
-
-def _adapt(model: tf.keras.Model, images: np.ndarray) -> None:
-    """Moves the batch statistics to those of images."""
-    for _ in range(40):
-        model(images, training=True)
 
 
 def _cost(core: cores.Core, exported: export.CExport, work: Path) -> dict[str, object]:
