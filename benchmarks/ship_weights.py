@@ -12,7 +12,6 @@ import datetime
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import record
@@ -51,7 +50,7 @@ def main() -> None:
     assert size < LIMIT, size
 
 
-def pack(run: Run, trained_at: str, data_dir: Path | None) -> dict[str, Any]:
+def pack(run: Run, trained_at: str, data_dir: Path | None) -> dict[str, object]:
     """Writes the weights of a run's best epoch, and returns their row in the index."""
     which = "best" if run.has("best") else "model"
     history, data = run.history(), run.dataset(data_dir)

@@ -141,9 +141,9 @@ def build(
             architecture's own.
         input_shape: `(H, W, C)`.
         classes: number of classes.
-        weights: trained weights to start from: the data set or the name of weights that ship (see `kbnn models
-            --pretrained`), the folder of a run, a `.keras` file or a weight file. Weights that ship also define the
-            method, options, input shape and classes, unless others are given. If the number of classes differs, the
+        weights: trained weights to start from: the data set or the name of included weights (see
+            `kbnn.pretrained.names()`), the folder of a run, a `.keras` file or a weight file. Included weights also set
+            the method, options, input shape and classes, unless others are given. If the number of classes differs, the
             classifier is initialized at random.
         include_top: whether to include the classifier; without it, the model returns its input: features `(B, C)`.
         **options: options of the architecture, see `kbnn models NAME`.
@@ -165,9 +165,7 @@ def build(
         options = {**shipped.options, **options}
     elif weights is not None and not Path(weights).exists():
         raise pretrained.no_such(name, os.fspath(weights))
-    chosen = method.fresh() if isinstance(method, Method) else methods.get(method or architecture.method)
-    if chosen.base in architecture.refuses:
-        raise UsageError(f"{name} cannot take method '{chosen.base}': {architecture.refuses[chosen.base]}")
+    chosen = _chosen_method(architecture, method)
     asked_shape = architecture.input_shape if input_shape is None else input_shape
     shape = _checked(f"{name}: input_shape (height, width, channels)", Shape, asked_shape)
     count = _checked(f"{name}: classes", pydantic.PositiveInt, architecture.classes if classes is None else classes)
@@ -185,6 +183,13 @@ def build(
         model = tf.keras.Model(inputs, model.layers[-1].input, name=name)
     forget_scratch_gradients()
     return model
+
+
+def _chosen_method(architecture: Architecture, method: str | Method | None) -> Method:
+    chosen = method.fresh() if isinstance(method, Method) else methods.get(method or architecture.method)
+    if chosen.base in architecture.refuses:
+        raise UsageError(f"{architecture.name} cannot take method '{chosen.base}': {architecture.refuses[chosen.base]}")
+    return chosen
 
 
 def _method_name(method: str | Method | None) -> str | None:

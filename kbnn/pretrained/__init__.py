@@ -18,6 +18,8 @@ from typing import Any
 from kbnn.errors import KbnnError, UsageError, unknown
 
 INDEX = "index.json"
+# An entry of the index: the attributes of `Pretrained`, with the name of the file instead of its path.
+_Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -111,17 +113,15 @@ def _checked(entry: Pretrained) -> Pretrained:
     return entry
 
 
-def _entry(name: str, row: dict[str, Any]) -> Pretrained:
-    values: dict[str, Any] = {key: _tuple(value) for key, value in row.items() if key != "file"}
+def _entry(name: str, row: _Row) -> Pretrained:
+    values: _Row = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key != "file"
+    }
     return Pretrained(name=name, path=_folder() / row["file"], **values)
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) and not isinstance(value, str) else value
-
-
-def _index() -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = json.loads((_folder() / INDEX).read_text())
+def _index() -> dict[str, _Row]:
+    rows: dict[str, _Row] = json.loads((_folder() / INDEX).read_text())
     return rows
 
 
