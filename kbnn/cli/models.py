@@ -160,9 +160,11 @@ class ModelDetails:
 @click.option("--method", help="Binarization method.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the network; repeatable.")
 @click.option(
-    "--max-kb", type=click.FloatRange(min=0, min_open=True), help="List networks whose weights fit into so many kB."
+    "--max-kb",
+    type=click.FloatRange(min=0, min_open=True),
+    help="List networks whose weights need at most this many kB.",
 )
-@click.option("--max-macs", metavar="COUNT", help="List networks with at most so many MACs, such as 50M.")
+@click.option("--max-macs", metavar="COUNT", help="List networks with at most this many MACs, such as 50M.")
 @click.option("--rule", default="bireal", show_default=True, help="Counting rule: bireal or presb.")
 @json_option
 def command(

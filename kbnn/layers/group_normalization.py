@@ -57,7 +57,7 @@ class GroupNormalization(tf.keras.layers.Layer):
         epsilon: ε.
 
     Raises:
-        UsageError: an input that is not (B, H, W, C), or channels that cannot be split into so many groups.
+        UsageError: an input that is not (B, H, W, C), or channels that are not divisible by the number of groups.
 
     Example:
         >>> kbnn.layers.GroupNormalization()(tf.zeros((1, 8, 8, 64)))

@@ -8,7 +8,7 @@ import tensorflow as tf
 from kbnn import structure
 from kbnn.errors import KbnnError, UsageError
 
-# With so many classes or fewer, top-5 accuracy is always 1.
+# With at most this many classes, top-5 accuracy is always 1.
 FIVE = 5
 
 
