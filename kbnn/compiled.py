@@ -1,8 +1,10 @@
 """Compiles functions with XLA, so that a chain of elementwise operations reads and writes its tensor only once."""
 
+import contextlib
+import contextvars
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias, TypeVar
 
 import tensorflow as tf
@@ -30,9 +32,29 @@ def available() -> bool:
     return True
 
 
+_uncompiled: contextvars.ContextVar[bool] = contextvars.ContextVar("uncompiled", default=False)
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """A context in which functions run as they are, because tracing them for XLA would be wasted."""
+    token = _uncompiled.set(True)
+    try:
+        yield
+    finally:
+        _uncompiled.reset(token)
+
+
 def compiling() -> bool:
-    """Whether functions are compiled at the moment; they are not during export, for example."""
-    return available() and not tf.config.functions_run_eagerly()
+    """Whether functions are compiled now: not at export, and not where Keras only asks for a layer's output shape."""
+    if _uncompiled.get() or tf.config.functions_run_eagerly() or _inferring_shapes():
+        return False
+    return available()
+
+
+def _inferring_shapes() -> bool:
+    """Whether Keras is calling a layer of a functional model in a graph that it throws away."""
+    return not tf.executing_eagerly() and tf.compat.v1.get_default_graph().name.endswith("_scratch_graph")
 
 
 def compiled(function: Callable[..., Result]) -> Callable[..., Result]:

@@ -17,6 +17,7 @@ from tensorflow.python.framework import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow.python.grappler import tf_optimizer
 
+from kbnn.compiled import uncompiled
 from kbnn.converters.errors import ConversionError
 from kbnn.layer_calls import layers_of, watched
 
@@ -91,7 +92,7 @@ class Reference:
             with watched(layers_of(model), recorder):
                 return call(model, inputs)
 
-        with _TRACING:
+        with _TRACING, uncompiled():
             traced = tf.function(observed, autograph=False).get_concrete_function(self._specification(batch))
         outputs = {name: tensor.name for name, tensor in output_names(model, traced.outputs).items()}
         self.graph_def = _frozen(traced)
