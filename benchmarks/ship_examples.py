@@ -2,7 +2,8 @@
 
     python benchmarks/ship_examples.py runs/resnet20-20/bireal-seed0 runs/resnet20-20/xnor+ml+bma-seed0
 
-Only runs that `benchmarks/trained.py` has measured can ship. All examples together must be smaller than 2 MB.
+Replaces the example of the same network, method and data set; the others stay. Only runs that `benchmarks/trained.py`
+has measured can ship. All examples together must be smaller than 2 MB.
 """
 
 import csv
@@ -22,9 +23,15 @@ LIMIT = 2_000_000
 
 
 def main(folders: list[str]) -> None:
-    for old in FOLDER.glob("*.tflite"):
-        old.unlink()
-    rows = [_ship(Run.open(folder)) for folder in folders]
+    with (FOLDER / examples.INDEX).open(newline="") as index:
+        shipped = {row["name"]: row for row in csv.DictReader(index)}
+    for folder in folders:
+        row = _ship(Run.open(folder))
+        shipped[row["name"]] = row
+    rows = list(shipped.values())
+    for file in FOLDER.glob("*.tflite"):
+        if file.name not in [row["file"] for row in rows]:
+            file.unlink()
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -35,7 +42,7 @@ def main(folders: list[str]) -> None:
     assert size < LIMIT, size
 
 
-def _ship(run: Run) -> dict[str, object]:
+def _ship(run: Run) -> dict[str, str]:
     data = (run.folder / "model.tflite").read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     (measured,) = (row for row in record.read("trained") if row["tflite_sha256"] == digest)
