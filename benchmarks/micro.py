@@ -145,7 +145,12 @@ def measure_layer(name: str, work: Path, chosen: list[str]) -> None:
     for core in cores.CORES:
         if core.missing is None and core.name in chosen and core.name in _LAYER_CORES:
             measured = cores.measure(core, work, "net", work)
-            row = {"layer": name, "core": core.name, "flags": cores.OPTIMIZE, "instructions": measured.instructions}
+            row = {
+                "layer": name,
+                "core": core.name,
+                "flags": f"gcc {cores.OPTIMIZE}",
+                "instructions": measured.instructions,
+            }
             per_mac = f"{measured.instructions / macs:.3f}"
             _add("micro_layers", {**row, "macs": macs, "instructions_per_mac": per_mac, "kernel": step.kernel})
 
@@ -187,7 +192,7 @@ def _cost(core: cores.Core, exported: export.CExport, work: Path) -> dict[str, o
         return {"ram_bytes": buffers, "note": f"more than this board's {core.ram_bytes} bytes of RAM", **macs}
     measured = cores.measure(core, folder, exported.name, work)
     row = {
-        "flags": cores.OPTIMIZE,
+        "flags": f"gcc {cores.OPTIMIZE}",
         "flash_bytes": measured.flash,
         "arena_bytes": exported.arena_bytes,
         "stack_bytes": measured.stack,
