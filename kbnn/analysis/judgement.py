@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -145,7 +146,7 @@ def page(judgement: Judgement, data: Dataset) -> Page:
     if judgement.mistakes:
         sections.append(_mistakes(judgement, data))
     return Page(
-        f"kbnn evaluate: {judgement.model}",
+        f"kbnn evaluate: {Path(judgement.model).name}",
         f"Top-1 {judgement.top1:.2%} (95 % interval {judgement.top1_low:.1%} to {judgement.top1_high:.1%}), top-5 "
         f"{judgement.top5:.2%} of {judgement.samples} test images of {judgement.dataset}.",
         sections,

@@ -133,13 +133,20 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Seque
     np.add.at(counts, (labels, predictions), 1)
 
     def draw(figure: "Figure") -> None:
+        import matplotlib.colors
+
         axes = figure.subplots()
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-        axes.imshow(np.ma.masked_equal(shares, 0), cmap="Blues", vmin=0, vmax=1)
+        # Opaque where the share is large, so that a small one is pale on a light page and dim on a dark one.
+        cells = np.zeros((*shares.shape, 4))
+        cells[..., :3] = matplotlib.colors.to_rgb(COLOURS[0])
+        cells[..., 3] = np.where(shares > 0, 0.15 + 0.85 * shares, 0)
+        axes.imshow(cells)
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                colour = "white" if shares[row, column] > 0.5 else "#1b1f24"
-                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=8)
+                text = axes.text(column, row, str(count), ha="center", va="center", fontsize=8)
+                if shares[row, column] > 0.5:
+                    text.set_color("white")
         axes.set(xlabel="predicted", ylabel="actual")
         axes.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 3 else 0)
         axes.set_yticks(range(len(classes)), classes)

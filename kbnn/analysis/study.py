@@ -27,7 +27,7 @@ PAGE = "analysis.html"
 class Subject:
     """A network to study: its name and model, and if it comes from a run, the history of its training.
 
-    `origin` (seed, epochs and data) is added to the caption of every picture.
+    `origin` (seed, epochs and data) is added to the caption of every picture. `accuracy` says how accurate the network is.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Subject:
     origin: str = ""
     history: Sequence[Mapping[str, float]] = ()
     weights: WeightHistory | None = None
+    accuracy: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,12 @@ class Study(tables.Shown):
     page: str
     pictures: tuple[str, ...]
     reports: dict[str, Report]
+    accuracies: dict[str, str]
 
     def __str__(self) -> str:
         parts = [f"{name}\n{report}" if len(self.reports) > 1 else str(report) for name, report in self.reports.items()]
-        return "\n\n".join([*parts, f"page: {self.page}, and {len(self.pictures)} pictures next to it"])
+        parts = ["\n".join(f"{name}: {told}" for name, told in self.accuracies.items() if told), *parts]
+        return "\n\n".join([*filter(None, parts), f"page: {self.page}, and {len(self.pictures)} pictures next to it"])
 
 
 def study(subjects: Sequence[Subject], images: np.ndarray, folder: str | os.PathLike[str]) -> Study:
@@ -74,9 +77,10 @@ def study(subjects: Sequence[Subject], images: np.ndarray, folder: str | os.Path
         path = Path(folder) / f"{name}.png"
         files.write(path, drawn.png)
         written.append(str(path))
-    page = Page(title, _summary(reports), [section.on_page() for section in sections])
+    accuracies = {subject.name: subject.accuracy for subject in ordered}
+    page = Page(title, _summary(reports, accuracies), [section.on_page() for section in sections])
     page.write(Path(folder) / PAGE)
-    return Study(str(Path(folder) / PAGE), tuple(written), reports)
+    return Study(str(Path(folder) / PAGE), tuple(written), reports, accuracies)
 
 
 @dataclass(frozen=True)
@@ -151,11 +155,12 @@ def _table(name: str, report: Report) -> Table:
     return Table(columns, rows, caption)
 
 
-def _summary(reports: dict[str, Report]) -> str:
+def _summary(reports: dict[str, Report], accuracies: Mapping[str, str]) -> str:
+    told = "".join(f"{name}: {text}. " for name, text in accuracies.items() if text)
     samples = next(iter(reports.values())).samples
     figures_ = "; ".join(
         f"{name}: entropy of weights {report.weight_entropy:.4f}, of activations {report.activation_entropy:.4f}, "
         f"mean quantization error {report.quantization_error:.3f}"
         for name, report in reports.items()
     )
-    return f"{figures_}. {samples} held-out images."
+    return f"{told}{figures_}. {samples} held-out images."

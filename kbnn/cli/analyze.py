@@ -83,11 +83,22 @@ def _subject(name: str, path: Path) -> "Subject":
         return Subject(name, model)
     run = Run.open(path)
     weights = WeightHistory.read(path / FILE) if (path / FILE).is_file() else None
-    return Subject(name, model, _origin(run), run.history(), weights)
+    return Subject(name, model, _origin(run), run.history(), weights, _accuracy(run))
+
+
+def _accuracy(run: "Run") -> str:
+    """Top-1 on the test set, if the run has finished, and on the validation images of its last epoch."""
+    from kbnn.training import result
+    from kbnn.training.results import has_result
+
+    rows = [row["val_accuracy"] for row in run.history() if "val_accuracy" in row]
+    tested = [f"top-1 {result(run).top1:.2%} on the test set"] if has_result(run) else []
+    return ", ".join([*tested, *(f"{share:.2%} on validation images" for share in rows[-1:])])
 
 
 def _origin(run: "Run") -> str:
     recipe = run.recipe
     data = recipe.data.name or Path(str(recipe.data.folder)).name
     held_out = f"{recipe.data.validation:.0%} of the training images held out"
-    return f"seed {recipe.seed}, {len(run.history())} epochs on {data}, {held_out}"
+    epochs = len(run.history())
+    return f"seed {recipe.seed}, {epochs} epoch{'' if epochs == 1 else 's'} on {data}, {held_out}"

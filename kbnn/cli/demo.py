@@ -1,7 +1,7 @@
 """`kbnn demo`."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ class Demo:
     audit: "Audit"
     parity: "Parity"
     latencies: "BenchmarkComparison"
+    forms: "Deployments"
 
     def __str__(self) -> str:
         from kbnn import tables
@@ -55,6 +56,7 @@ class Demo:
             [
                 tables.render(("demo", ""), facts),
                 tables.render(("file", ">size", ">latency on this machine (not ARM)"), rows),
+                str(self.forms),
                 f"report: {self.report}",
             ]
         )
@@ -131,8 +133,11 @@ def _run(output: Path, epochs: int) -> Demo:
     artifact = converters.convert(model, paths[0], images, description=description)
     converters.export_float(model, paths[1], description, ordinary=True)
     converters.export_int8(model, paths[2], data.inputs(data.train, 200), description, ordinary=True)
+    click.echo("comparing every form on all test images", err=True)
+    forms = converters.deployments(model, data, output / "forms", description)
     click.echo("measuring latencies", err=True)
-    latencies = compare(paths, runs=2000)
+    measured = compare([*paths, *(form.path for form in forms.forms if form.path)], runs=2000)
+    latencies = replace(measured, reports=measured.reports[: len(paths)])
     predictions = interpreter.run(flatbuffer.read(paths[0]).data, [images])[0].argmax(-1)
 
     demo = Demo(
@@ -145,6 +150,7 @@ def _run(output: Path, epochs: int) -> Demo:
         audit=artifact.audit,
         parity=artifact.parity,
         latencies=latencies,
+        forms=forms.with_latencies(measured.reports),
     )
     page(demo, run, data, predictions).write(demo.report)
     return demo

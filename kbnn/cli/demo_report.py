@@ -61,6 +61,11 @@ def _files(demo: Demo) -> Section:
         f"{first.target.description}; {first.settings.threads} thread, median over {first.settings.repeats} processes "
         f"of the mean of {first.settings.runs} inferences"
     )
+    columns, forms = demo.forms.cells()
+    compared = (
+        f"The network in every form, on the same {demo.forms.samples} test images; top-1 with its 95 % interval. The "
+        f"twins compute what the binary network computes, with TensorFlow Lite's own operators. Latencies as above."
+    )
     layers = [
         (
             c.name,
@@ -86,6 +91,7 @@ def _files(demo: Demo) -> Section:
         [sizes_text, latency_text],
         [
             Table(("file", ">size", ">latency on this machine"), rows, measured),
+            Table(columns, forms, compared),
             Table(("layer", ">bits", ">kernel", ">MACs", ">weights"), layers, "Convolutions and dense layers."),
         ],
         [pictures.bars(sizes, "kB", "Size of the file on disk.")],

@@ -2,10 +2,19 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, model_argument
+from kbnn.cli.artifacts import (
+    data_dir_option,
+    dataset_option,
+    load_dataset,
+    load_model,
+    model_argument,
+    output_folder,
+    recipe_name,
+)
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 
 
@@ -14,15 +23,27 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
 @dataset_option
 @data_dir_option
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page with the worst mistakes as pictures.")
+@click.option("--forms", is_flag=True, help="Convert a run or a Keras model in every form, and compare them.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="With --forms: new folder to keep the files in.")
 @json_option
-def command(model: Path, dataset: str | None, data_dir: Path | None, html: Path | None, as_json: bool) -> None:
+def command(
+    model: Path,
+    dataset: str | None,
+    data_dir: Path | None,
+    html: Path | None,
+    forms: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Accuracy of a run, a Keras model or a .tflite file on the held-out test set.
 
     Prints top-1 and top-5 accuracy and the figures of each class; --json adds the confusion matrix and the mistakes.
+    With --forms: top-1, agreement with Keras and size of the network in Keras and in every form of file.
 
     \b
     Example:
       kbnn evaluate runs/resnet20-bireal-cifar10
+      kbnn evaluate runs/resnet20-bireal-cifar10 --forms
       kbnn evaluate resnet20.tflite --data cifar10 --html resnet20.html
       kbnn evaluate model.keras --data photos/ --json
     """
@@ -31,7 +52,14 @@ def command(model: Path, dataset: str | None, data_dir: Path | None, html: Path 
     from kbnn.converters.classifier import Classifier, probabilities
     from kbnn.errors import UsageError
 
+    if output is not None and not forms:
+        raise UsageError("--output keeps the files of --forms: give both, or neither")
+    if forms and (html is not None or model.suffix == ".tflite"):
+        raise UsageError(f"--forms converts one run or Keras model, without --html: received '{model}'")
     data = load_dataset(model, dataset, data_dir)
+    if forms:
+        show(_forms(model, data, output), as_json)
+        return
     classifier = Classifier(model, data=data)
     if classifier.input_shape != data.input_shape or len(classifier.labels) != len(data.classes):
         raise UsageError(
@@ -45,3 +73,15 @@ def command(model: Path, dataset: str | None, data_dir: Path | None, html: Path 
     show(judgement, as_json)
     if html is not None:
         page(judgement, data).write(html)
+
+
+def _forms(path: Path, data: Any, output: Path | None) -> Any:
+    """The network in every form, whose files stay in `output` if that is given."""
+    from kbnn import files
+    from kbnn.converters import Description, deployments
+
+    description = Description.of(data, recipe_name(path), path.stem)
+    if output is not None:
+        return deployments(load_model(path), data, output_folder(output, output), description)
+    with files.scratch() as folder:
+        return deployments(load_model(path), data, folder, description)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from kbnn import models
 from kbnn.analysis import figures
 from kbnn.analysis.observation import observe
-from kbnn.analysis.pictures import Picture
+from kbnn.analysis.pictures import Picture, confusion_matrix
 from kbnn.analysis.report import summarise
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
@@ -95,3 +95,19 @@ def test_flips_are_percentages():
     axes = drawn(figures.flip_ratios({"run": (np.arange(3), np.array([np.nan, 0.1, 0.05]))}, "")).axes[0]
     assert axes.lines[0].get_ydata()[1:].tolist() == [10, 5]
     assert axes.get_ylim()[0] == 0
+
+
+def test_a_confusion_matrix_is_pale_on_a_light_page_and_dim_on_a_dark_one():
+    figure = Figure()
+    labels, predicted = np.array([0] * 35 + [0] + [1] * 36), np.array([0] * 35 + [1] + [1] * 36)
+    confusion_matrix(labels, predicted, ("cat", "dog"), "").draw(figure)
+    cells = figure.axes[0].images[0].get_array()
+    assert cells[1, 0, 3] == 0, "cells without images are the page's"
+
+    def brightness(cell: np.ndarray, page: float) -> float:
+        return float((cell[3] * cell[:3] + (1 - cell[3]) * page).mean())
+
+    assert brightness(cells[0, 1], page=1.0) > 0.85
+    assert brightness(cells[0, 1], page=0.09) < 0.2
+    for page in (1.0, 0.09):
+        assert 0.2 < brightness(cells[0, 0], page) < 0.5, "white text is read on the diagonal"

@@ -41,7 +41,9 @@ def test_runs_and_models_are_compared_on_one_self_contained_page(tmp_path: Path)
     assert "prefers-color-scheme: dark" in page
     assert not any(reference in page for reference in ('src="http', "src='http", "url(", "<link", "<script"))
     assert "16 held-out images" in page
-    assert "one: seed 0, 1 epochs on digits, 10% of the training images held out" in page
+    top1 = training.result(training.Run.open(run)).top1
+    assert f"one: top-1 {top1:.2%} on the test set, " in page
+    assert "one: seed 0, 1 epoch on digits, 10% of the training images held out" in page
 
 
 def test_a_model_without_a_binary_layer_is_refused(tmp_path: Path):
