@@ -17,6 +17,7 @@ from kbnn.converters.tflite.audit import Audit, inspect
 if TYPE_CHECKING:
     from kbnn.converters.baseline import export_float, export_int8
     from kbnn.converters.c.export import CExport, export_c
+    from kbnn.converters.comparison import Deployments, deployments
     from kbnn.converters.conversion import Artifact, convert
     from kbnn.converters.tflite.metadata import Description
     from kbnn.converters.verify.verification import Parity, verify
@@ -43,10 +44,12 @@ __all__ = [
     "Audit",
     "CExport",
     "ConversionError",
+    "Deployments",
     "Description",
     "Parity",
     "benchmark",
     "convert",
+    "deployments",
     "export_c",
     "export_float",
     "export_int8",

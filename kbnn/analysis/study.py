@@ -27,7 +27,8 @@ PAGE = "analysis.html"
 class Subject:
     """A network to study: its name and model, and if it comes from a run, the history of its training.
 
-    `origin` (seed, epochs and data) is added to the caption of every picture. `accuracy` says how accurate the network is.
+    `origin` (seed, epochs and data) is added to the caption of every picture. `accuracy` says how accurate the network
+    is.
     """
 
     name: str

@@ -13,6 +13,7 @@ from kbnn.errors import KbnnError
 
 if TYPE_CHECKING:
     from kbnn.converters.benchmark.report import BenchmarkComparison, BenchmarkReport
+    from kbnn.converters.comparison import Deployments
     from kbnn.converters.tflite.audit import Audit
     from kbnn.converters.verify.verification import Parity
 
