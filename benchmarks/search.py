@@ -38,6 +38,11 @@ CANDIDATES: dict[str, dict[str, dict[str, object]]] = {
         "3+3+1, stem of two": {"stem_layers": 2},
         "3+3+1, real 1x1": {"shortcut_type": "B"},
     },
+    # Stems for 224x224 on small images, where each leaves 8x8.
+    "bireal18": {
+        "7x7 stem, half as wide": {"stem": "imagenet", "width": 0.5},
+        "quicknet stem, half as wide": {"stem": "quicknet", "width": 0.5},
+    },
 }
 
 

@@ -47,7 +47,8 @@ class Artifact(tables.Shown):
             f"{tables.size(self.size_bytes)}, {len(audit.binary_convolutions)} binary convolutions "
             f"({audit.share} of all MACs); equal to {parity.compared_with}: kernel bits all, "
             f"layers within {max((layer.difference for layer in parity.layers), default=0):.0e} of their range, "
-            f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}"
+            f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}\n"
+            f"estimated instructions, not a latency: {audit.instructions_text}"
             + "".join(f"\nLCE's {run.kernel} kernel refuses it: {run.refused}" for run in parity.runs if run.refused)
         )
 

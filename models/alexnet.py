@@ -1,5 +1,7 @@
 """AlexNet with 1-bit convolutions and dense layers, as in XNOR-Net and BNN+."""
 
+from typing import Literal
+
 import tensorflow as tf
 
 from kbnn.methods import Method
@@ -8,6 +10,8 @@ from kbnn.models.registry import register
 
 # Three 3x3 max-poolings at stride 2, without padding, leave at least one pixel.
 _SMALLEST = {"cifar": 15, "imagenet": 57}
+
+Stem = Literal["cifar", "imagenet"]
 
 
 @register(
@@ -24,7 +28,7 @@ def alexnet(
     classes: int,
     *,
     width: parts.Width = 1.0,
-    stem: parts.Stem | None = None,
+    stem: Stem | None = None,
 ) -> tf.Tensor:
     """96-256-384-384-256 channels, 4096 and 4096 units; batch normalization before each activation.
 
@@ -38,9 +42,9 @@ def alexnet(
     Deviates from the paper: batch normalization comes before max pooling, so that the device can pool bits. The clip
     before the classifier is our addition.
     """
-    stem = parts.stem_for(inputs, stem)
-    parts.check_size(inputs, _SMALLEST[stem])
-    kernel_size, strides = (3, 1) if stem == "cifar" else (11, 4)
+    chosen = parts.stem_for(inputs, stem)
+    parts.check_size(inputs, _SMALLEST[chosen])
+    kernel_size, strides = (3, 1) if chosen == "cifar" else (11, 4)
     x = parts.real_convolution(inputs, parts.channels(96, width), kernel_size, strides, name="conv1")
     x = parts.max_pool(parts.batch_normalization(x, name="bn1"), 3, name="pool1")
     for k, filters, size in ((2, 256, 5), (3, 384, 3), (4, 384, 3), (5, 256, 3)):

@@ -15,8 +15,8 @@ from kbnn.methods import Method
 Width = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 # Blocks per stage; the papers' networks have four stages, smaller ones may have fewer.
 Blocks = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.Field(min_length=1, max_length=4)]
-# The layers before the first binary convolution; by default chosen by the image's size.
-Stem = Literal["cifar", "imagenet"]
+# The layers before the first binary convolution; by default `cifar` or `imagenet`, by the image's size.
+Stem = Literal["cifar", "imagenet", "quicknet"]
 # One shortcut per convolution (Bi-Real Net), one per two convolutions (ResNet), or none.
 Shortcuts = Literal["bireal", "res", "none"]
 # How a shortcut adds channels: average pooling and zeros, every second pixel and zeros (SiMaN's code), average pooling
@@ -101,9 +101,12 @@ def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation
     """The real-valued first convolution of a residual network, with batch normalization.
 
     `cifar`: 3x3, optionally followed by a ReLU or AdaBin's two-slope PReLU. `imagenet`: 7x7 at stride 2, followed by
-    3x3 max pooling at stride 2 (He et al. 2016, table 1).
+    3x3 max pooling at stride 2 (He et al. 2016, table 1). `quicknet`: see `quicknet_stem`.
     """
-    if stem_for(inputs, stem) == "cifar":
+    chosen = stem_for(inputs, stem)
+    if chosen == "quicknet":
+        return quicknet_stem(inputs, filters)
+    if chosen == "cifar":
         x = batch_normalization(real_convolution(inputs, filters, 3, name="stem_conv"), name="stem_bn")
         if activation == "maxout":
             return Maxout(name="stem_maxout")(x)
@@ -111,6 +114,23 @@ def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation
     x = real_convolution(inputs, filters, 7, strides=2, name="stem_conv")
     x = batch_normalization(x, name="stem_bn")
     return tf.keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+
+
+def quicknet_stem(inputs: tf.Tensor, filters: int) -> tf.Tensor:
+    """A quarter of the size with 1/13 of the 7x7 stem's multiply-accumulates (at 64 filters).
+
+    3x3 convolution to a quarter of the filters at stride 2, batch normalization, ReLU; 3x3 depthwise convolution at
+    stride 2, batch normalization; 1x1 convolution to all filters, batch normalization.
+
+    Source: Bannink et al., Larq Compute Engine, MLSys 2021, QuickNet.
+    """
+    x = real_convolution(inputs, max(1, filters // 4), 3, strides=2, name="stem_conv1")
+    x = tf.keras.layers.ReLU(name="stem_relu")(batch_normalization(x, name="stem_bn1"))
+    x = tf.keras.layers.DepthwiseConv2D(
+        3, strides=2, padding="same", use_bias=False, depthwise_initializer="he_normal", name="stem_conv2"
+    )(x)
+    x = real_convolution(batch_normalization(x, name="stem_bn2"), filters, 1, name="stem_conv3")
+    return batch_normalization(x, name="stem_bn")
 
 
 def shortcut(x: tf.Tensor, filters: int, strides: int, shortcut_type: ShortcutType, *, name: str) -> tf.Tensor:

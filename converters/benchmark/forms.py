@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ENOUGH_AGREEMENT = 0.97
 # Latencies with a smaller relative difference count as equal, and the smaller file wins.
 _EQUAL = 0.03
+# What stands in place of a command for networks that are no form of the trained one.
+_NOT_BINARY = "(to compare)"
 _NAMES = {"float32": "float", "int8": "int8 weights"}
 
 
@@ -48,6 +50,7 @@ class Form:
 class MeasuredForm:
     """A form on a device. `agreement` is the share of images that the trained network puts into the same class.
 
+    Networks without 1-bit layers, which the forms are compared with, have no agreement and are never recommended.
     `kernel` is the runtime's kernel for binary convolutions. If the network cannot be converted to this form, `report`
     is None and `refusal` tells why.
     """
@@ -105,7 +108,10 @@ def possible_forms(is_grouped: bool, convert: Callable[..., object]) -> list[For
             words = [option, "" if weights == "float32" else f"--weights {weights}"]
             found.append(Form(f"{prefix}{name}", arguments, " ".join(filter(None, words))))
         found.append(Form(f"{prefix}int8", kernel, " ".join(filter(None, [option, "--int8"])), True))
-    found += [Form(f"for {device}", {"device": device}, f"--device {device}") for device in _devices(convert)]
+    for device in _devices(convert):
+        found.append(Form(f"for {device}", {"device": device}, f"--device {device}"))
+        arguments = {"device": device, "weights": "int8"}
+        found.append(Form(f"for {device}, int8 weights", arguments, f"--device {device} --weights int8"))
     return found
 
 
@@ -162,7 +168,20 @@ def compare_forms(
             paths.append((form, path))
         if not paths:
             raise KbnnError(f"no form of '{model.name}' can be converted: {'; '.join(f.refusal for f in refused)}")
+        paths += _twins(model, calibration, folder)
         return _measured(paths, refused, images, expected, target, tool, settings, kernel, progress)
+
+
+def _twins(model: "tf.keras.Model", calibration: np.ndarray | None, folder: Path) -> list[tuple[Form, Path]]:
+    """The network as one would deploy it without binarization, to compare with; its outputs mean nothing."""
+    from kbnn.converters.baseline import export_float, export_int8
+
+    found = [(Form("float32, not binary", {}, _NOT_BINARY), folder / "twin-float32.tflite")]
+    export_float(model, found[0][1], ordinary=True)
+    if calibration is not None:
+        found.append((Form("int8, not binary", {}, _NOT_BINARY), folder / "twin-int8.tflite"))
+        export_int8(model, found[1][1], calibration, ordinary=True)
+    return found
 
 
 def _measured(
@@ -190,7 +209,9 @@ def _measured(
         progress(f"{names.get(path, path)}{colon}{rest}")
 
     comparison = compare_runs(runs, target, tool, progress=told)
-    agreement = {path: _agreement(path, images, expected) for _, path in paths}
+    agreement = {
+        path: None if form.command == _NOT_BINARY else _agreement(path, images, expected) for form, path in paths
+    }
     found = [
         MeasuredForm(form.name, form.command, each, path.stat().st_size, agreement[path], report)
         for (form, path, each), report in zip(wanted, comparison.reports, strict=True)
@@ -210,8 +231,10 @@ def _is_grouped(model: "tf.keras.Model") -> bool:
 
 def _kernels(path: Path, usual: str) -> list[str]:
     """The kernels that run a file; the default kernel does not support grouped convolutions."""
-    grouped = any(c.groups > 1 for c in audit.inspect(path).binary_convolutions)
-    if usual == "indirect" or grouped:
+    found = audit.inspect(path)
+    if not found.binary_convolutions:
+        return [usual]
+    if usual == "indirect" or any(c.groups > 1 for c in found.binary_convolutions):
         return ["indirect"]
     return ["default", "indirect"]
 

@@ -7,16 +7,18 @@ from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import BinaryConvolution, Convolution
 from kbnn.converters.passes.options import Options
 from kbnn.converters.tflite.int8_weights import before_signs
+from kbnn.converters.tflite.lce import INDIRECT_LIMIT
 
-# From this size on, LCE's indirect kernel, the only optimized one for groups, falls back to portable C++.
-_INDIRECT_LIMIT = 65_535
 # A stem has at most this many input channels, and at least this many MACs: smaller ones gain from no form.
 _STEM_CHANNELS = 4
 _STEM_MACS = 10_000_000
 # Smaller convolutions do not gain from integers, because their input has to be rounded first.
 _HYBRID_MACS = 1_000_000
-# Processors with 8-bit dot products compute all convolutions faster in integers, others only the stem.
+# Processors with 8-bit dot products compute all convolutions faster in integers, others only the stem and convolutions
+# on small maps: 256 to 512 channels at 7x7 take 2.1 M instructions instead of 2.3 M, 128 to 256 at 14x14 2.3 M instead
+# of 2.2 M (results/arm_costs.csv).
 _WITH_DOT_PRODUCTS = ("pi5", "android")
+_SMALL_MAP = 49
 
 
 def with_forms(options: Options, graph: Graph) -> Options:
@@ -27,7 +29,8 @@ def with_forms(options: Options, graph: Graph) -> Options:
     if options.device == "generic":
         return replace(options, in_16_bits=before_signs(graph))
     every = _layers(graph, _HYBRID_MACS, math.inf)
-    hybrid = every if options.device in _WITH_DOT_PRODUCTS else stems
+    small = _layers(graph, _HYBRID_MACS, math.inf, _SMALL_MAP) if stems else ()
+    hybrid = every if options.device in _WITH_DOT_PRODUCTS else (*stems, *small)
     # After a stem that rounds the image to 8 bits, weights of more than 8 bits do not help.
     return replace(options, hybrid=hybrid, in_16_bits=() if hybrid else before_signs(graph))
 
@@ -44,15 +47,16 @@ def _falls_back(graph: Graph, node: Node) -> bool:
     operation = node.operation
     if not isinstance(operation, BinaryConvolution) or operation.groups == 1:
         return False
-    return math.prod(graph[node.inputs[0]].shape) / operation.groups >= _INDIRECT_LIMIT
+    return math.prod(graph[node.inputs[0]].shape) / operation.groups >= INDIRECT_LIMIT
 
 
-def _layers(graph: Graph, macs: int, channels: float) -> tuple[str, ...]:
-    """The layers of real-valued convolutions with at least `macs` MACs and at most `channels` input channels."""
+def _layers(graph: Graph, macs: int, channels: float, pixels: float = math.inf) -> tuple[str, ...]:
+    """The layers of real-valued convolutions of at least `macs` MACs, at most `channels` inputs and `pixels` outputs."""
     found = []
     for node in graph:
         convolution = node.operation
         if isinstance(convolution, Convolution) and convolution.groups == 1 and convolution.kernel.shape[2] <= channels:
             places = math.prod(node.shape[:-1])
-            found += [node.layer] if places * convolution.kernel.size >= macs else []
+            wanted = places * convolution.kernel.size >= macs and places <= pixels
+            found += [node.layer] if wanted else []
     return tuple(dict.fromkeys(found))

@@ -2,7 +2,7 @@
 
 Without a DEQUANTIZE between int8 weights and a convolution, TensorFlow Lite uses its hybrid kernel, which rounds each
 image to 256 levels between its minimum and maximum, multiplies integers, and scales the sums back to float. This needs
-no calibration. A 7x7x3 stem at 224x224 takes 48 M instructions on a Cortex-A72 instead of 68 M, and 23 M with the dot
+no calibration. A 7x7x3 stem at 224x224 takes 48 M instructions on a Cortex-A72 instead of 72 M, and 23 M with the dot
 products of a Cortex-A76 (results/arm_costs.csv). `in_hybrid` changes the graph that the file is compared with, and
 `stored_hybrid` changes the file.
 """

@@ -14,8 +14,9 @@ from kbnn.converters.passes.int8 import in_int8
 from kbnn.converters.passes.max_pool import affine_before_max_pool
 from kbnn.converters.passes.normalization import scale_before_prelu
 from kbnn.converters.passes.options import WITH_XNNPACK, Options
-from kbnn.converters.passes.prelu_int8 import prelu_as_maximum
+from kbnn.converters.passes.prelu_int8 import prelu_as_maximum, prelu_of_any_slope
 from kbnn.converters.passes.shifts import settle_shifts
+from kbnn.converters.passes.shuffle_pieces import shuffles_in_pieces
 from kbnn.converters.passes.shuffles import remove_shuffles
 from kbnn.converters.passes.split_add import split_before_add
 from kbnn.converters.passes.thresholds import signs_as_thresholds
@@ -28,9 +29,11 @@ PASSES: dict[str, Pass] = {
         affine_into_sums,
         merge_affine,
         prelu_as_maximum,
+        prelu_of_any_slope,
         remove_shuffles,
         scale_before_prelu,
         settle_shifts,
+        shuffles_in_pieces,
         signs_as_thresholds,
         split_before_add,
         split_groups,
@@ -98,7 +101,9 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         # After all passes that look for additions. Only XNNPACK profits.
         *(["split_before_add"] if options.device in WITH_XNNPACK else []),
         # After all passes that handle PReLUs.
-        *(["prelu_as_maximum"] if in_int8 else []),
-        # Last, because all other passes work on whole layers.
+        *(["prelu_as_maximum", "prelu_of_any_slope"] if in_int8 else []),
+        # Late, because all other passes work on whole layers.
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
+        # Only a convolution per group reads its channels in any order, and only XNNPACK restores the order fast.
+        *(["shuffles_in_pieces"] if options.kernel == "portable" and options.device in WITH_XNNPACK else []),
     ]

@@ -23,7 +23,7 @@ def remove_shuffles(graph: Graph) -> Graph:
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Shuffle):
-            graph = _removed(graph, node, node.operation.order(node.channels))
+            graph = _removed(graph, node, node.operation.order_of(node.channels))
     return graph
 
 

@@ -16,7 +16,7 @@ from kbnn import tables
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.estimate import DEVICES, Load, instructions
 from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
-from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
+from kbnn.converters.tflite.lce import CHANNELS_PER_WORD, INDIRECT_LIMIT
 from kbnn.errors import KbnnError
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
@@ -54,6 +54,7 @@ _FEWEST_WEIGHTS = 8
 # Operators that only move values, and those that scale or shift them by constants.
 _MOVES = ("PAD", "PADV2", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SPLIT", "STRIDED_SLICE")
 _SCALES = ("MUL", "ADD", "SUB", "DIV", "QUANTIZE", "DEQUANTIZE")
+_REDUCTIONS = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD")
 # The ends of convolutions' names, which may have a number appended or be cut off.
 _OPERATION = re.compile(r"/(Conv\w*|conv2d\w*|depthwise\w*|MatMul\w*)$")
 # A hostile file can give many operators the same long name.
@@ -137,6 +138,11 @@ class Audit(tables.Shown):
         return "not known" if self.binary_share is None else f"{self.binary_share:.2%}"
 
     @property
+    def instructions_text(self) -> str:
+        """The estimated instructions of one inference on each device."""
+        return ", ".join(f"{name} {_millions(self.instructions[device])}" for device, name in DEVICES.items())
+
+    @property
     def share_text(self) -> str:
         """The binary share with the number of MACs, or the operators whose MACs are unknown."""
         if self.binary_share is not None:
@@ -188,8 +194,7 @@ def _work(found: Audit) -> str:
         (name, int(count), *("not measured" if name in unknown else _millions(cost) for cost in costs))
         for name, (count, *costs) in sorted(totals.items(), key=lambda item: -item[1][1])[:_MOST_ROWS]
     ]
-    sum_texts = " ".join(f"{name}: {_millions(found.instructions[device])}." for device, name in DEVICES.items())
-    title = f"instructions of one inference, an estimate and not a latency. {sum_texts}"
+    title = f"instructions of one inference, an estimate and not a latency: {found.instructions_text}"
     table = tables.render(("operator", ">times", *(f">{name}" for name in DEVICES.values())), rows)
     return f"{title}\n\n{table}"
 
@@ -291,6 +296,13 @@ def values(operator: Operator) -> tuple[int, ...]:
     elif operator.name == "LceQuantize":
         channels = _input(operator, 0).shape[-1]
     return (*written.shape[1:-1], channels)
+
+
+def worked_values(operator: Operator) -> int:
+    """How many values an operator works on: those that it writes, or those that it reduces to fewer."""
+    if not operator.outputs:
+        return 0
+    return math.prod(operator.operands[0].shape if operator.name in _REDUCTIONS else values(operator))
 
 
 def convolution(file: File, operator: Operator) -> AuditedConvolution:
@@ -417,8 +429,17 @@ def _operator_work(file: File, operator: Operator, costs: dict[int, AuditedConvo
     return Work(name, operator.name, 0 if cost is None else cost.macs, instructions(load))
 
 
+def audited_loads(file: File) -> list[Load]:
+    """What each operator of a file has to do, in execution order."""
+    return [
+        _load(file, operator, convolution(file, operator) if multiplies(operator) else None)
+        for operator in file.operators
+        if operator.operands
+    ]
+
+
 def _load(file: File, operator: Operator, cost: AuditedConvolution | None) -> Load:
-    count = math.prod(values(operator)) if operator.outputs else 0
+    count = worked_values(operator)
     if cost is None or not is_convolution(operator):
         types = operator.operands[0].dtype
         return Load(operator.name, types, macs=0 if cost is None else cost.macs, values=count)
@@ -427,13 +448,28 @@ def _load(file: File, operator: Operator, cost: AuditedConvolution | None) -> Lo
         # The kernels work on whole words of 64 channels.
         padded = cost.macs // max(1, channels) * _BGEMM_CHANNELS * -(-channels // _BGEMM_CHANNELS)
         copies = _positions(operator) * height * width if height * width > 1 else 0
-        return Load(operator.name, "bits", "bits", macs=padded, values=count, copies=copies)
+        return Load(operator.name, "bits", "bits", _binary_kernel(cost), padded, count, copies)
     # Weights behind a DEQUANTIZE are float when they are multiplied.
-    kernel, bias = _input(operator, 1), operator.inputs[2] if len(operator.inputs) > 2 else None
-    case = "few channels" if cost.input[-1] <= _FEW_CHANNELS else ""
-    if case and bias is not None and bias.data is None and stored(file, bias) is bias:
-        case = "computed bias"
-    return Load(operator.name, data_input(operator).dtype, kernel.dtype, case, cost.macs, count)
+    kernel = _input(operator, 1)
+    cases = ["few channels"] if cost.input[-1] <= _FEW_CHANNELS else []
+    if kernel.dtype == "float32" and any(_is_computed(file, tensor) for tensor in operator.inputs[1:3]):
+        cases.append("without XNNPACK")
+    return Load(operator.name, data_input(operator).dtype, kernel.dtype, ", ".join(cases), cost.macs, count)
+
+
+def _binary_kernel(cost: AuditedConvolution) -> str:
+    """Which of LCE's kernels runs a binary convolution; only the indirect one runs groups."""
+    if cost.groups == 1:
+        return ""
+    return "portable C++" if math.prod(cost.input) / cost.groups >= INDIRECT_LIMIT else "indirect"
+
+
+def _is_computed(file: File, tensor: Tensor | None) -> bool:
+    """Whether XNNPACK sees no constant in a kernel or bias: it looks through DEQUANTIZE only."""
+    if tensor is None or tensor.data is not None:
+        return False
+    producer = file.producers.get(tensor.index)
+    return producer is None or producer.name != "DEQUANTIZE"
 
 
 def _kernel(file: File, operator: Operator, channels: int) -> tuple[int, ...]:

@@ -1,9 +1,8 @@
 """Estimates how many instructions an operator takes on an ARM processor, from instruction counts.
 
-The counts in `arm_costs.csv` come from LCE's benchmark tool for aarch64 (TensorFlow Lite 2.14, XNNPACK, one thread)
-under an emulator that counts instructions. They are not latencies: an instruction that waits for memory takes longer
-than one that does not. Each row says what it was measured on or derived from, or that it is assumed;
-`results/arm_costs.csv` has counts of single operators.
+`benchmarks/arm_costs.py` makes `arm_costs.csv` from the counts in `results/arm_costs.csv`: TensorFlow Lite 2.14 and
+LCE's benchmark tool, with XNNPACK, one thread, under an emulator that counts instructions. They are not latencies:
+an instruction that waits for memory takes longer than one that does not. Each row says which count it comes from.
 """
 
 import csv
@@ -19,9 +18,10 @@ DEVICES = {"pi4": "Pi 4 (Cortex-A72)", "pi5": "Pi 5 (Cortex-A76)"}
 class Load:
     """What an operator has to do in one inference.
 
-    `input` and `weights` are types of values, "bits" for packed signs. `case` is "few channels" for images, "computed
-    bias" where XNNPACK refuses the convolution, else "". `copies` counts the pixels that are copied before a binary
-    convolution multiplies them (im2col).
+    `input` and `weights` are types of values, "bits" for packed signs. `case` names the kernel: "few channels" for
+    images and "without XNNPACK" where XNNPACK refuses a convolution, in this order; of binary ones "indirect" or
+    "portable C++" for groups. `macs` and `values` count multiply-accumulates and output values, or input values of
+    reductions; `copies` the pixels that are copied before a binary convolution multiplies them (im2col).
     """
 
     operator: str
@@ -36,12 +36,12 @@ class Load:
 def instructions(load: Load) -> dict[str, float | None]:
     """The estimated instructions of one operator by device; None for a type of operator that was not measured.
 
-    cost = MACs * cost per MAC + output values * cost per value + copied pixels * cost per copy.
+    cost = MACs * cost per MAC + values * cost per value + copied pixels * cost per copy + cost per call.
     """
     row = _row(load)
     if row is None:
         return dict.fromkeys(DEVICES)
-    parts = {"mac": load.macs, "value": load.values, "copy": load.copies}
+    parts = {"mac": load.macs, "value": load.values, "copy": load.copies, "call": 1}
     return {
         device: sum(count * float(row[f"{device}_per_{part}"]) for part, count in parts.items()) for device in DEVICES
     }

@@ -23,6 +23,8 @@ SchemaObject: TypeAlias = Any
 
 # The number of channels whose signs are packed into one word.
 CHANNELS_PER_WORD = 32
+# From this many values of a group's input on, the indirect kernel, the only fast one that runs groups, is portable C++.
+INDIRECT_LIMIT = 65_535
 
 
 @functools.cache

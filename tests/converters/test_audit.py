@@ -1,5 +1,6 @@
 """`inspect` on files made by kbnn, LCE and TensorFlow Lite."""
 
+import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import tensorflow as tf
 from kbnn.cli.command import to_json
 from kbnn.converters import inspect
 from kbnn.converters.baseline import export_float, export_int8
-from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite import estimate, flatbuffer
 from kbnn.converters.tflite.audit import audit
 from kbnn.converters.tflite.estimate import Load, instructions
 from kbnn.errors import KbnnError, UsageError
@@ -200,25 +201,76 @@ def test_custom_operators_are_not_counted():
     assert "binary share of MACs: not known" in str(found)
 
 
-def test_estimated_instructions_by_hand():
-    """3x3x64x64 at 56x56: 115.6 M MACs, 200,704 values, 28,224 copied pixels; measured on a Pi 4: 4.8 M."""
-    macs, values, pixels = 56 * 56 * 9 * 64 * 64, 56 * 56 * 64, 56 * 56 * 9
-    found = instructions(Load("LceBconv2d", "bits", "bits", macs=macs, values=values, copies=pixels))
-    assert found["pi4"] == pytest.approx(0.0265 * macs + 5 * values + 25 * pixels)
-    assert found["pi4"] == pytest.approx(4.8e6, rel=0.02)
-    stem = Load("CONV_2D", "float32", "float32", "few channels", macs=112 * 112 * 49 * 3 * 64)
-    assert instructions(stem)["pi4"] == pytest.approx(72.4e6, rel=0.01)
+def bireal18(stem: str = "float32", case: str = "few channels", short: str = "float32") -> list[Load]:
+    """The operators of Bi-Real-18 at 224x224, by hand."""
+    loads = [
+        Load("CONV_2D", "float32", stem, case, macs=112 * 112 * 49 * 3 * 64, values=112 * 112 * 64),
+        Load("MAX_POOL_2D", "float32", values=56 * 56 * 64),
+        Load("MEAN", "float32", values=7 * 7 * 512),
+        Load("FULLY_CONNECTED", "float32", "float32", macs=512 * 1000),
+    ]
+    for stage, size in enumerate((56, 28, 14, 7)):
+        pixels, filters = size * size, 64 * 2**stage
+        for k in range(4):
+            enters = stage > 0 and k == 0
+            channels = filters // 2 if enters else filters
+            macs, copies = pixels * 9 * channels * filters, 9 * pixels
+            loads.append(Load("LceQuantize", "float32", values=pixels * (4 if enters else 1) * channels))
+            loads.append(
+                Load("LceBconv2d", "bits", "bits", macs=macs, values=pixels * filters, copies=copies),
+            )
+            loads.append(Load("ADD", "float32", values=pixels * filters))
+        if stage:
+            loads.append(Load("AVERAGE_POOL_2D", "float32", values=pixels * filters // 2))
+            loads.append(Load("CONV_2D", "float32", short, macs=pixels * filters // 2 * filters))
+    return loads
+
+
+@pytest.mark.parametrize(
+    ("loads", "counted"),
+    [
+        (bireal18(), {"pi4": 139.6, "pi5": 136.9}),
+        (bireal18(case="few channels, without XNNPACK"), {"pi4": 115.6}),
+        (bireal18("int8"), {"pi4": 112.5, "pi5": 87.9}),
+        (bireal18("int8", short="int8"), {"pi4": 112.9, "pi5": 84.6}),
+    ],
+    ids=["float", "GATHER", "hybrid stem", "hybrid stem and shortcuts"],
+)
+def test_estimates_agree_with_a_network_that_was_counted_with_lces_tool(loads: list[Load], counted: dict[str, float]):
+    for device, millions in counted.items():
+        assert sum(instructions(load)[device] or 0.0 for load in loads) == pytest.approx(1e6 * millions, rel=0.03)
+
+
+def test_an_estimate_is_a_sum_of_four_costs():
+    with (Path(estimate.__file__).parent / "arm_costs.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    (row,) = [row for row in rows if row["operator"] == "LceBconv2d" and not row["when"]]
+    found = instructions(Load("LceBconv2d", "bits", "bits", macs=1000, values=100, copies=10))
+    costs = [float(row[f"pi4_per_{unit}"]) for unit in ("mac", "value", "copy", "call")]
+    assert found["pi4"] == pytest.approx(1000 * costs[0] + 100 * costs[1] + 10 * costs[2] + costs[3])
     assert instructions(Load("FlexConv")) == {"pi4": None, "pi5": None}
 
 
 def test_estimates_of_a_networks_operators(bireal_path: Path):
     found = inspect(bireal_path)
     costs = {work.name: work.instructions["pi4"] for work in found.work}
-    assert costs["conv1"] == pytest.approx(0.0265 * 12 * 12 * 9 * 64 * 32 + 5 * 12 * 12 * 32 + 25 * 12 * 12 * 9)
-    assert costs["stem"] == pytest.approx(0.6135 * 12 * 12 * 9 * 3 * 32)
-    assert costs["logits"] == pytest.approx(0.5 * 64 * 10)
+    stem = Load("CONV_2D", "float32", "float32", "few channels", macs=12 * 12 * 9 * 3 * 32, values=12 * 12 * 32)
+    binary = Load("LceBconv2d", "bits", "bits", "", 12 * 12 * 9 * 64 * 32, 12 * 12 * 32, 12 * 12 * 9)
+    assert costs["stem"] == instructions(stem)["pi4"]
+    assert costs["conv1"] == instructions(binary)["pi4"]
     assert found.instructions["pi4"] == pytest.approx(sum(costs.values()))
     assert "an estimate and not a latency" in " ".join(str(found).split())
+
+
+@pytest.mark.parametrize(("size", "kernel"), [(48, "portable C++"), (32, "indirect")])
+def test_groups_are_charged_for_the_kernel_that_runs_them(size: int, kernel: str):
+    """48x48x64/2 values are more than LCE's fast indirect kernel takes."""
+    file = sample_networks.deployed(sample_networks.single(sample_networks.grouped(64, groups=2), (size, size, 64)))
+    (work,) = [work for work in audit(file).work if work.operator == "LceBconv2d"]
+    # 32 channels per group fill half a word.
+    macs = 2 * size * size * 9 * 32 * 64
+    load = Load("LceBconv2d", "bits", "bits", kernel, macs, size * size * 64, size * size * 9)
+    assert work.instructions == instructions(load)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import tensorflow as tf
 from kbnn import layers
 from kbnn.layers import BinaryConv2D
 from kbnn.models import build, parts
+from kbnn.training import Recipe
 
 SMALL = {"input_shape": (32, 32, 3), "classes": 10, "width": 0.125}
 
@@ -46,6 +47,31 @@ def test_the_stem_suits_the_image_or_is_chosen(
     assert model.get_layer("stem_conv").kernel_size == (kernel_size, kernel_size)
     assert model.get_layer("stage1_block1_conv1").input_shape[1] == after_stem
     assert model.get_layer("stage4_block1_conv2").output_shape[1] == after_stem // 8
+
+
+@pytest.mark.parametrize("name", ["bireal18", "react18", "presb18", "aresb18"])
+def test_the_cheaper_stem_has_at_most_a_quarter_of_the_work(name: str):
+    size, channels = 96, 128 if name in ("presb18", "aresb18") else 64
+    inner = channels // 4
+    model = build(name, input_shape=(size, size, 3), classes=10, stem="quicknet", blocks=(1,))
+    found = {layer.name: tuple(layer.output_shape[1:]) for layer in model.layers if layer.name.startswith("stem")}
+    assert found["stem_conv1"] == (48, 48, inner)
+    assert found["stem_conv2"] == (24, 24, inner)
+    assert found["stem_bn"] == (24, 24, channels)
+    weights = [27 * inner, 9 * inner, inner * channels]
+    assert 48 * 48 * weights[0] + 24 * 24 * sum(weights[1:]) <= (48 * 48 * 147 * channels) / 4
+    assert [model.get_layer(f"stem_conv{k}").count_params() for k in (1, 2, 3)] == weights
+
+
+def test_the_cheaper_stem_is_an_option_of_recipes():
+    options = {"stem": "quicknet", "blocks": [1], "width": 0.25}
+    tables = {
+        "name": "cheaper",
+        "data": {"name": "cifar10", "validation": 0.1, "batch": 8},
+        "model": {"name": "bireal18", "method": "bireal", "options": options},
+        "stage": [{"epochs": 1, "optimizer": "adam", "learning_rate": 0.01, "schedule": "cosine"}],
+    }
+    assert Recipe.parse(tables).model.options == options
 
 
 def test_three_shortcut_designs_over_the_same_kernels():

@@ -79,7 +79,7 @@ class Shuffle(_Move):
 
     groups: int
 
-    def order(self, channels: int) -> np.ndarray:
+    def order_of(self, channels: int) -> np.ndarray:
         """Which input channel each output channel is."""
         return np.arange(channels).reshape(self.groups, -1).T.ravel()
 
@@ -89,10 +89,57 @@ class Shuffle(_Move):
         return tf.reshape(tf.transpose(y, [0, 1, 2, 4, 3]), [-1, height, width, channels])
 
     def ways_to_raise(self, shift: np.ndarray, channels: Sequence[int]) -> list[Mapping[int, np.ndarray]]:
-        return [{0: shift[np.argsort(self.order(len(shift)))]}]
+        return [{0: shift[np.argsort(self.order_of(len(shift)))]}]
 
     def surplus(self, surplus: np.ndarray, source: int, channels: Sequence[int]) -> np.ndarray:
-        return surplus[self.order(len(surplus))]
+        return surplus[self.order_of(len(surplus))]
+
+
+@dataclass(frozen=True, eq=False)
+class Reorder(_Move):
+    """The channels in another order, by one transposition of them as an array of several axes."""
+
+    order: np.ndarray
+    sizes: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @staticmethod
+    def of(order: np.ndarray) -> "Reorder | None":
+        """`x[..., order]`, or None where no transposition computes it."""
+        # From the inside out: how many channels follow each other in equal steps.
+        loops: list[tuple[int, int]] = []
+        rest = order
+        while len(rest) > 1:
+            step = int(rest[1] - rest[0])
+            size = int(np.argmin(np.append(rest == rest[0] + step * np.arange(len(rest)), False)))
+            if step < 1 or len(rest) % size:
+                return None
+            loops.append((size, step))
+            rest = rest[::size]
+        loops.reverse()
+        by_step = sorted(range(len(loops)), key=lambda k: -loops[k][1])
+        sizes = tuple(loops[k][0] for k in by_step)
+        axes = tuple(by_step.index(k) for k in range(len(loops)))
+        numbers = np.arange(len(order))
+        found = numbers.reshape(sizes).transpose(axes).ravel() if np.prod(sizes) == len(order) else numbers[:0]
+        return Reorder(order, sizes, axes) if np.array_equal(found, order) else None
+
+    def order_of(self, channels: int) -> np.ndarray:
+        """Which input channel each output channel is."""
+        return self.order
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        _, height, width, channels = x.shape
+        # The runtime transposes arrays of at most six axes.
+        y = tf.reshape(x, [-1, height * width, *self.sizes])
+        y = tf.transpose(y, [0, 1, *(axis + 2 for axis in self.axes)])
+        return tf.reshape(y, [-1, height, width, channels])
+
+    def ways_to_raise(self, shift: np.ndarray, channels: Sequence[int]) -> list[Mapping[int, np.ndarray]]:
+        return [{0: shift[np.argsort(self.order)]}]
+
+    def surplus(self, surplus: np.ndarray, source: int, channels: Sequence[int]) -> np.ndarray:
+        return surplus[self.order]
 
 
 @dataclass(frozen=True, eq=False)

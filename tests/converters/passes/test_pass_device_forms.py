@@ -5,6 +5,7 @@ import pytest
 import sample_networks
 import tensorflow as tf
 
+from kbnn import models
 from kbnn.converters import convert, verify
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
@@ -72,6 +73,16 @@ def test_a_hybrid_convolution_by_hand():
     x = np.array([[-12.8, 12.7, 0.06, 0.04]], np.float32).reshape(1, 1, 4, 1)
     operation = HybridConvolution(np.full((1, 1, 1, 1), 2.0), np.ones(1), (1, 1), (1, 1), "valid")
     np.testing.assert_allclose(operation(tf.constant(x)).numpy().ravel(), [-24.6, 26.4, 1.2, 1.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"device": "pi5", "weights": "int8"}])
+def test_the_cheaper_stem_is_three_convolutions(arguments, tmp_path):
+    small = models.build("bireal18", input_shape=(64, 64, 3), classes=4, blocks=(1,), width=0.5, stem="quicknet")
+    small = sample_networks.shaken(small)
+    artifact = convert(small, tmp_path / "small.tflite", sample_networks.images(small), **arguments)
+    assert artifact.parity.passed
+    found = [name for name in names(artifact.path) if name not in ("DEQUANTIZE", "MUL")]
+    assert found[:4] == ["CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D", "LceQuantize"]
 
 
 def test_small_networks_keep_their_form(bireal, tmp_path):
