@@ -192,25 +192,31 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "bireal18, quicknet stem": {"name": "bireal18", "stem": "quicknet", **_IMAGENET},
     "react18, quicknet stem": {"name": "react18", "method": "react", "stem": "quicknet", **_IMAGENET},
 }
+
+
+def _portable_int8(device: str) -> dict[str, Any]:
+    return {"kernel": "portable", "device": device, "weights": "int8"}
+
+
 # Form -> options of the conversion; `changed` replaces some of those that the device calls for.
 _FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "bireal18": {
         "plain": {"device": "generic"},
-        "--device pi4": {"device": "pi4"},
-        "--weights int8": {"weights": "int8"},
+        "with --device pi4": {"device": "pi4"},
+        "with --weights int8": {"weights": "int8"},
         "all weights in 8 bits": {"weights": "int8", "changed": {"in_16_bits": ()}},
         "hybrid stem": {"weights": "int8", "device": "pi4", "changed": {"hybrid": ("stem_conv",)}},
-        "--weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
-        "--weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
-        "--int8": {"int8": True},
+        "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
+        "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
+        "with --int8": {"int8": True},
     },
     "react18": {
         "plain": {},
-        "--device pi4": {"device": "pi4"},
-        "--weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
-        "--weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
-        "--int8": {"int8": True},
-        "--int8, PRELU kept": {"int8": True, "without": ("prelu_as_maximum", "prelu_of_any_slope")},
+        "with --device pi4": {"device": "pi4"},
+        "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
+        "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
+        "with --int8": {"int8": True},
+        "with --int8, PRELU kept": {"int8": True, "without": ("prelu_as_maximum", "prelu_of_any_slope")},
     },
     "presb18": {
         "grouped": {"kernel": "grouped"},
@@ -220,19 +226,27 @@ _FORMS: dict[str, dict[str, dict[str, Any]]] = {
             "device": "pi4",
             "without": ("shuffles_in_pieces", "split_before_add"),
         },
-        "--kernel portable --device pi4": {"kernel": "portable", "device": "pi4"},
-        "--weights int8 --kernel portable --device pi4": {"kernel": "portable", "device": "pi4", "weights": "int8"},
-        "--weights int8 --kernel portable --device pi5": {"kernel": "portable", "device": "pi5", "weights": "int8"},
+        "with --kernel portable --device pi4": {"kernel": "portable", "device": "pi4"},
+        "with --weights int8 --kernel portable --device pi4": {
+            "kernel": "portable",
+            "device": "pi4",
+            "weights": "int8",
+        },
+        "with --weights int8 --kernel portable --device pi5": {
+            "kernel": "portable",
+            "device": "pi5",
+            "weights": "int8",
+        },
     },
-    "resnet20": {"plain": {}, "--int8": {"int8": True}},
-    "bireal18, quicknet stem": {"plain": {}, "--weights int8 --device pi5": {"weights": "int8", "device": "pi5"}},
+    "resnet20": {"plain": {}, "with --int8": {"int8": True}},
+    "bireal18, quicknet stem": {"plain": {}, "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"}},
     "react18, quicknet stem": {"plain": {}},
 }
 # What a form is called where it was reported, besides its own name.
 ALIASES = {
-    ("bireal18", "--device pi4"): "GATHER stem",
-    ("bireal18", "--weights int8 --device pi5"): "hybrid stem and shortcuts",
-    ("react18", "--device pi4"): "GATHER stem",
+    ("bireal18", "with --device pi4"): "GATHER stem",
+    ("bireal18", "with --weights int8 --device pi5"): "hybrid stem and shortcuts",
+    ("react18", "with --device pi4"): "GATHER stem",
 }
 
 

@@ -51,7 +51,7 @@ def _falls_back(graph: Graph, node: Node) -> bool:
 
 
 def _layers(graph: Graph, macs: int, channels: float, pixels: float = math.inf) -> tuple[str, ...]:
-    """The layers of real-valued convolutions of at least `macs` MACs, at most `channels` inputs and `pixels` outputs."""
+    """The layers of real-valued convolutions with at least `macs` MACs, at most `channels` inputs and `pixels` out."""
     found = []
     for node in graph:
         convolution = node.operation
