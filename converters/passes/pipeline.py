@@ -14,7 +14,7 @@ from kbnn.converters.passes.int8 import in_int8
 from kbnn.converters.passes.max_pool import affine_before_max_pool
 from kbnn.converters.passes.normalization import scale_before_prelu
 from kbnn.converters.passes.options import WITH_XNNPACK, Options
-from kbnn.converters.passes.prelu_int8 import prelu_as_maximum, prelu_of_any_slope
+from kbnn.converters.passes.prelu_int8 import prelu_as_maximum, prelu_of_any_slope, signs_before_prelu
 from kbnn.converters.passes.shifts import settle_shifts
 from kbnn.converters.passes.shuffle_pieces import shuffles_in_pieces
 from kbnn.converters.passes.shuffles import remove_shuffles
@@ -35,6 +35,7 @@ PASSES: dict[str, Pass] = {
         settle_shifts,
         shuffles_in_pieces,
         signs_as_thresholds,
+        signs_before_prelu,
         split_before_add,
         split_groups,
         split_unpackable_groups,
@@ -101,7 +102,7 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         # After all passes that look for additions. Only XNNPACK profits.
         *(["split_before_add"] if options.device in WITH_XNNPACK else []),
         # After all passes that handle PReLUs.
-        *(["prelu_as_maximum", "prelu_of_any_slope"] if in_int8 else []),
+        *(["signs_before_prelu", "prelu_as_maximum", "prelu_of_any_slope"] if in_int8 else []),
         # Late, because all other passes work on whole layers.
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
         # Only a convolution per group reads its channels in any order, and only XNNPACK restores the order fast.

@@ -1,4 +1,4 @@
-"""Passes for int8 that replace a PReLU by operators with fast int8 kernels.
+"""Passes for int8: signs before a PReLU, and PReLUs as operators with fast int8 kernels.
 
 PReLU(x) = max(x, slope·x) for slopes up to 1, and max(x, 0) + slope·min(x, 0) for any. In int8, TensorFlow Lite has
 only slow kernels for PRELU and LEAKY_RELU: 16.9 M and 10.7 M instructions at 56x56x64 on a Cortex-A72, while MUL and
@@ -11,7 +11,31 @@ from dataclasses import replace
 import numpy as np
 
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import Add, Affine, Clip, Maximum, PReLU
+from kbnn.converters.graph.operations import Add, Affine, Clip, Maximum, PReLU, Sign
+
+
+def signs_before_prelu(graph: Graph) -> Graph:
+    """Takes the sign of what a PReLU reads instead of its result.
+
+    A small slope brings negative values so close to zero that int8 rounds them to zero, whose sign is +1. Channels
+    whose slope is not positive have the sign +1 for every value; a PReLU of slope 0 gives them that, and slope 1 leaves
+    the other channels as they are.
+    """
+    for name in list(graph.nodes):
+        node = graph[name]
+        if isinstance(node.operation, Sign):
+            source = graph[node.inputs[0]]
+            if isinstance(source.operation, PReLU):
+                graph = _before_prelu(graph, node, source, source.operation.slope > 0)
+    return graph
+
+
+def _before_prelu(graph: Graph, sign: Node, prelu: Node, keeps_signs: np.ndarray) -> Graph:
+    if keeps_signs.all():
+        return graph.with_nodes(replace(sign, inputs=prelu.inputs))
+    name = graph.unused(f"{sign.layer}/side")
+    side = Node(name, PReLU(keeps_signs.astype(np.float64)), prelu.inputs, prelu.shape, sign.layer)
+    return graph.with_nodes(side, replace(sign, inputs=(name,)))
 
 
 def prelu_as_maximum(graph: Graph) -> Graph:

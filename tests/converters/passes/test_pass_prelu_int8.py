@@ -1,4 +1,4 @@
-"""In int8, a PReLU becomes a multiplication and a maximum, or a sum of both sides if a slope is above 1."""
+"""In int8, signs are taken before a PReLU, which becomes a maximum, or a sum of both sides if a slope is above 1."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ import tensorflow as tf
 from sample_graphs import Builder, assert_equal, operators
 
 from kbnn.converters import convert
-from kbnn.converters.graph.operations import PReLU
-from kbnn.converters.passes.prelu_int8 import prelu_as_maximum, prelu_of_any_slope
+from kbnn.converters.graph.operations import PReLU, Sign
+from kbnn.converters.passes.prelu_int8 import prelu_as_maximum, prelu_of_any_slope, signs_before_prelu
 
 keras = tf.keras.layers
 
@@ -33,12 +33,37 @@ def test_other_slopes_stay(slope):
     assert sorted(operators(rewritten)) == expected
 
 
+def sign_after(slopes: np.ndarray):
+    b = Builder()
+    return b.graph(b.add("sign", Sign(), b.add("act", PReLU(slopes), "image")))
+
+
+def test_a_sign_is_taken_before_positive_slopes():
+    graph = sign_after(np.linspace(0.01, 1.4, 32))
+    rewritten = signs_before_prelu(graph)
+    assert_equal(graph, rewritten)
+    assert rewritten["sign"].inputs == ("image",)
+
+
+@pytest.mark.parametrize("slope", [-0.3, 0.0])
+def test_channels_of_other_slopes_stay_at_1(slope):
+    graph = sign_after(np.where(np.arange(32) == 3, slope, 0.01))
+    rewritten = signs_before_prelu(graph)
+    assert_equal(graph, rewritten)
+    side = rewritten[rewritten["sign"].inputs[0]]
+    np.testing.assert_array_equal(side.operation.slope, np.arange(32) != 3)
+    values = np.linspace(-0.04, 0.04, 32, dtype=np.float32) * np.ones((1, 4, 4, 1), np.float32)
+    signs = rewritten.run({"image": tf.constant(values)})["sign"].numpy()
+    assert (signs[..., 3] == 1).all()
+    np.testing.assert_array_equal(np.delete(signs, 3, -1), np.delete(np.where(values < 0, -1, 1), 3, -1))
+
+
 @pytest.mark.parametrize(
     ("before", "slope", "expected"),
     [
         ("sum", 0.3, {"MAXIMUM": 1}),
         ("convolution", 0.3, {"MAXIMUM": 1}),
-        ("sum", -0.2, {"MAXIMUM": 1}),
+        ("sum", -0.2, {"MAXIMUM": 2}),
         ("sum", 1.2, {"MINIMUM": 1, "RELU": 1}),
         ("convolution", 1.2, {"MINIMUM": 1, "RELU": 1}),
     ],
