@@ -200,7 +200,7 @@ def test_aresb_net_is_without_layer_normalization_and_biased_prelu():
 
 
 def test_react_is_refused_because_presb_has_its_parts():
-    with pytest.raises(UsageError, match="presb10 cannot take method 'react': its shifts and RPReLUs are already part of"):
+    with pytest.raises(UsageError, match="presb10 cannot take method 'react': its shifts and RPReLUs are already part"):
         build("presb10", "react")
 
 
