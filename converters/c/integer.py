@@ -54,8 +54,13 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 
 def to_int8(x: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
-    """Float values on the levels of an int8 tensor: the QUANTIZE operator."""
-    return saturated(rounded(np.asarray(x, np.float32) / np.float32(scale)) + zero_point)
+    """Float values on the levels of an int8 tensor: TensorFlow Lite's optimized QUANTIZE.
+
+    It multiplies by the scale's inverse and rounds halves to even. The reference kernel divides and rounds them away
+    from zero, but LCE's interpreter does not run it.
+    """
+    levels = np.rint(np.asarray(x, np.float32) * (np.float32(1) / np.float32(scale)))
+    return saturated(levels.astype(np.int64) + zero_point)
 
 
 def saturated(x: np.ndarray, low: int = LOW, high: int = HIGH) -> np.ndarray:

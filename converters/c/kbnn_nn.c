@@ -1622,6 +1622,13 @@ static int32_t nearest(float value) {
     return whole + (rest >= 0.5f) - (rest <= -0.5f);
 }
 
+/* The same with halves to even. */
+static int32_t nearest_even(float value) {
+    const int32_t away = nearest(value);
+    const float rest = value - (float)away;
+    return (rest == 0.5f || rest == -0.5f) && away % 2 != 0 ? away + (rest > 0.0f) - (rest < 0.0f) : away;
+}
+
 UNCONTRACTED static float scaled_sum(const kbnn_float_scaled *scaled, uint32_t sum, int32_t filter) {
     const float product = (float)clamped(2 * (int32_t)sum, scaled->low, scaled->high) * scaled->multiplier[filter];
     return product + scaled->offset[filter];
@@ -1692,8 +1699,8 @@ UNCONTRACTED void kbnn_normalize(const kbnn_step *step, int32_t y, const kbnn_me
             const float value = product - p->zero;
             const float scaled = value * float_of_bits(moment[0]);
             const float shift = float_of_bits(moment[1]);
-            const float result = (p->offset == 0 ? scaled - shift : scaled + shift) / p->out_step;
-            *out++ = (int8_t)saturated(nearest(result) + p->out_zero);
+            const float result = (p->offset == 0 ? scaled - shift : scaled + shift) * p->out_inverse;
+            *out++ = (int8_t)saturated(nearest_even(result) + p->out_zero);
         }
     }
 }

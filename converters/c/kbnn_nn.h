@@ -317,7 +317,7 @@ typedef struct {
     float step;          /* the input is value * step - zero */
     float zero;
     float epsilon;
-    float out_step;
+    float out_inverse;
     uint16_t height;
     uint16_t width;
     uint16_t channels;

@@ -505,7 +505,7 @@ def _normalize(lowering: Lowering, operator: Operator, value: Normalizing) -> No
         "step": float_literal(step),
         "zero": float_literal(step * np.float32(source.zero_point)),
         "epsilon": float_literal(value.epsilon),
-        "out_step": float_literal(output.scale),
+        "out_inverse": float_literal(float(np.float32(1) / np.float32(output.scale))),
         "height": source.height,
         "width": source.width,
         "channels": source.channels,

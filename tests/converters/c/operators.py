@@ -330,7 +330,7 @@ def _dense(operator, x, kernel, bias=None):
 
 def _quantize(operator, x):
     output = operator.outputs[0]
-    return np.clip(nearest(x / f32(output.scales[0])) + output.zero_points[0], -128, 127).astype(np.int8)
+    return np.clip(np.rint(x * (f32(1) / f32(output.scales[0]))) + output.zero_points[0], -128, 127).astype(np.int8)
 
 
 def _dequantize(operator, x):
