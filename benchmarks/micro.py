@@ -251,14 +251,14 @@ def _differences(file: Path, folder: Path, images: np.ndarray, work: Path) -> di
 def write_page() -> None:
     """docs/microcontrollers.md, its tables from the newest rows."""
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)  # noqa: S701, it makes Markdown
-    costs = {(row["network"], row["core"]): row for row in record.read("micro")}
+    costs = {(row["network"], row["core"], row["weights"]): row for row in record.read("micro")}
     layers = {(row["layer"], row["core"]): row for row in record.read("micro_layers")}
-    equality = {row["network"]: row for row in record.read("micro_equality")}
+    equality = {(row["network"], row["weights"]): row for row in record.read("micro_equality")}
     text = environment.from_string(_TEMPLATE.read_text()).render(
         costs=list(costs.values()),
         layers=list(layers.values()),
         equality=list(equality.values()),
-        small=[costs[name, _COMPARED] for name in ("compact32", "compact64") if (name, _COMPARED) in costs],
+        small=[row for (name, core, _), row in costs.items() if name.startswith("compact") and core == _COMPARED],
     )
     _PAGE.write_text(text)
 

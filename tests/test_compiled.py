@@ -50,3 +50,31 @@ def test_channel_sums_are_float32(dtype):
     sums = compiled.channel_sums(x)
     assert sums.dtype == tf.float32
     np.testing.assert_allclose(sums, tf.cast(x, tf.float64).numpy().sum((0, 1, 2)), 1e-5, 1e-5)
+
+
+class Watched(tf.keras.layers.Layer):
+    """Records whether functions would be compiled in each of its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bool] = []
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        self.seen.append(compiled.compiling())
+        return inputs + 1.0
+
+
+def test_nothing_is_compiled_to_learn_a_shape_or_in_the_context_for_that(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compiled, "available", lambda: True)
+    layer = Watched()
+    image = tf.keras.Input((2, 2, 1))
+    model = tf.keras.Model(image, layer(image))
+    assert layer.seen == [False]
+    x = tf.zeros((1, 2, 2, 1))
+    model(x)
+    tf.function(model)(x)
+    assert layer.seen == [False, True, True]
+    with compiled.uncompiled():
+        tf.function(lambda x: model(x))(x)
+    assert layer.seen[3:] == [False]
+    assert compiled.compiling()

@@ -5,9 +5,9 @@ import tensorflow as tf
 from kbnn._keras import Config
 from kbnn.compiled import compiled, partial_sums, total, widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import Estimator, Gradient, KernelQuantizer, filter_axes, filter_size, standardize, times
-from kbnn.quantizers.estimators import estimator, serialize
-from kbnn.quantizers.registry import Identifier, register
+from kbnn.quantizers.base import Estimator, Gradient, filter_axes, filter_size, standardize, times
+from kbnn.quantizers.estimators import EstimatedKernel
+from kbnn.quantizers.registry import register
 
 
 def adaptive_sign(x: tf.Tensor, alpha: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
@@ -92,7 +92,7 @@ class AdaptiveSign(Estimator):
 
 
 @register("equalized", kind="kernel", levels=None)
-class EqualizedSign(KernelQuantizer):
+class EqualizedSign(EstimatedKernel):
     """AdaBin's kernels: two values per filter, its mean plus and minus its standard deviation.
 
     Forward: Ŵ = (W - β)/α, q(W) = β + α·sign(Ŵ), β = mean(W), α = √(Σ(W - β)²/n) per filter.
@@ -110,22 +110,10 @@ class EqualizedSign(KernelQuantizer):
     Source: Tu et al., AdaBin, 2022, "Weight equalization".
     """
 
-    def __init__(self, gradient: Identifier = "ste", **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.estimator = estimator(gradient)
-
-    def build(self, input_shape: tf.TensorShape) -> None:
-        with tf.name_scope(self.estimator.name):
-            self.estimator.build(input_shape)
-        super().build(input_shape)
-
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         w = tf.cast(inputs, tf.float32)
         mean, deviation = _mean_and_deviation(w)
         return tf.cast(mean + deviation * self.estimator.call(standardize(w)), inputs.dtype)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "gradient": serialize(self.estimator)}
 
 
 @tf.custom_gradient

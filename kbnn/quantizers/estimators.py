@@ -8,7 +8,7 @@ import tensorflow as tf
 from kbnn._keras import Config
 from kbnn.compiled import widen
 from kbnn.errors import UsageError
-from kbnn.quantizers.base import Estimator, Gradient, Parameters, clipped, sign, surrogate_of, times
+from kbnn.quantizers.base import Estimator, Gradient, KernelQuantizer, Parameters, clipped, sign, surrogate_of, times
 from kbnn.quantizers.registry import SIGNS, Identifier, get, levels_of, names, register
 
 register("ste", aliases=("ste_sign", "sign"))(lq.quantizers.SteSign)
@@ -39,6 +39,29 @@ def estimator(identifier: Identifier) -> lq.quantizers.Quantizer:
 def serialize(quantizer: lq.quantizers.Quantizer) -> Config:
     """The Keras configuration of an estimator, which `estimator` accepts."""
     return tf.keras.utils.serialize_keras_object(quantizer)
+
+
+class EstimatedKernel(KernelQuantizer):
+    """A kernel quantizer that takes the signs of a standardized kernel by `self.estimator`.
+
+    Args:
+        gradient: the surrogate of these signs: a name such as "ste" or "ede", or a quantizer.
+
+    Raises:
+        UsageError: an unknown gradient.
+    """
+
+    def __init__(self, gradient: Identifier = "ste", **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.estimator = estimator(gradient)
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        with tf.name_scope(self.estimator.name):
+            self.estimator.build(input_shape)
+        super().build(input_shape)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "gradient": serialize(self.estimator)}
 
 
 def input_gradient(quantizer: object) -> Gradient:

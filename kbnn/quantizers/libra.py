@@ -2,10 +2,9 @@
 
 import tensorflow as tf
 
-from kbnn._keras import Config
-from kbnn.quantizers.base import KernelQuantizer, mean_magnitude, standardize
-from kbnn.quantizers.estimators import estimator, serialize
-from kbnn.quantizers.registry import Identifier, register
+from kbnn.quantizers.base import mean_magnitude, standardize
+from kbnn.quantizers.estimators import EstimatedKernel
+from kbnn.quantizers.registry import register
 
 
 def power_of_two_scale(standardized: tf.Tensor) -> tf.Tensor:
@@ -16,7 +15,7 @@ def power_of_two_scale(standardized: tf.Tensor) -> tf.Tensor:
 
 
 @register("libra", kind="kernel")
-class LibraSign(KernelQuantizer):
+class LibraSign(EstimatedKernel):
     """IR-Net's kernels: signs of the kernel standardized per filter, scaled by a power of two.
 
     Forward: Ŵ = (W - mean(W))/std(W) with the unbiased deviation (n - 1), q(W) = sign(Ŵ)·2^s,
@@ -35,19 +34,7 @@ class LibraSign(KernelQuantizer):
     Source: Qin et al., IR-Net, 2020, equations 7 to 12.
     """
 
-    def __init__(self, gradient: Identifier = "ste", **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.estimator = estimator(gradient)
-
-    def build(self, input_shape: tf.TensorShape) -> None:
-        with tf.name_scope(self.estimator.name):
-            self.estimator.build(input_shape)
-        super().build(input_shape)
-
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         standardized = standardize(inputs, lost_degrees=1)
         scale = power_of_two_scale(standardized)
         return tf.cast(self.estimator.call(standardized) * scale, inputs.dtype)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "gradient": serialize(self.estimator)}

@@ -111,7 +111,8 @@ def test_resuming_with_other_settings_says_which(finished: Run, recipe: Recipe):
 
 
 def test_the_papers_accuracy_is_not_a_setting(finished: Run, recipe: Recipe):
-    train(recipe.changed({"paper": 50.0, "paper_top5": 90.0, "source": "a paper"}), finished.folder, resume=True)
+    changed = recipe.changed({"paper": 50.0, "paper_top5": 90.0, "source": "a paper"})
+    assert_equal(train(changed, finished.folder, resume=True), finished)
 
 
 def test_a_run_is_not_overwritten(finished: Run, recipe: Recipe):
