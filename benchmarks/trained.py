@@ -21,8 +21,9 @@ from kbnn.analysis.observation import images_of
 from kbnn.converters import Description, convert, export_float
 from kbnn.converters.tflite.interpreter import run as run_file
 from kbnn.precision import in_float32
-from kbnn.reproduction import get, ours
+from kbnn.reproduction import get
 from kbnn.training import Run, catalog, evaluate
+from kbnn.training.recipe import ModelSettings
 
 TABLE = "trained"
 KEPT = ("config.toml", "history.csv", WEIGHTS)
@@ -62,6 +63,8 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
         "method": run.recipe.model.method,
         "dataset": data.name,
         "epochs": run.recipe.epochs,
+        "learning_rate": run.recipe.stage[-1].learning_rate,
+        "form": _form(run.recipe.model),
         "validation_top1": f"{history[-1]['val_accuracy']:.4f}",
         "keras_top1": f"{evaluate(model, data).top1:.4f}",
         "tflite_top1": f"{np.mean(predicted == data.test.labels):.4f}",
@@ -78,6 +81,12 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
     record.append(TABLE, [row], seed=run.recipe.seed)
     _keep(run)
     print({key: row[key] for key in ("method", "epochs", "keras_top1", "tflite_top1", "tflite_bytes")}, flush=True)
+
+
+def _form(model: ModelSettings) -> str:
+    """The network's options and the quantizers that differ from the method's, as they stand in a recipe."""
+    settings = {**model.options, **({} if model.kernels is None else {"kernels": model.kernels})}
+    return ", ".join(f"{key}={value}" for key, value in settings.items()) or "default"
 
 
 def _write(
@@ -111,13 +120,13 @@ def _training_command(run: Run, precision: str) -> str:
     recipe, model = run.recipe, run.recipe.model
     if recipe.name in catalog.names() and catalog.find(recipe.name).model == model:
         return f"kbnn train {recipe.name} --epochs {recipe.epochs} --seed {recipe.seed}"
-    if recipe.stage == ours.recipe(model.name, model.method, recipe.epochs).stage:
-        table = "cifar10-resnet20" if model.name == "resnet20" else "cifar10-larger"
-        row = next(row.label for row in get(table).rows() if row.recipe.model == model)
-        return (
-            f"kbnn reproduce {table} --rows {row} --epochs {recipe.epochs} "
-            f"--seeds {recipe.seed + 1} --precision {precision}"
-        )
+    for table in ("cifar10-resnet20", "cifar10-larger"):
+        for row in get(table).rows():
+            if row.recipe.model == model and row.recipe.shortened(recipe.epochs).stage == recipe.stage:
+                return (
+                    f"kbnn reproduce {table} --rows {row.label} --epochs {recipe.epochs} "
+                    f"--seeds {recipe.seed + 1} --precision {precision}"
+                )
     return (
         f"kbnn train --model {model.name} --method {model.method} --dataset {recipe.data.name} "
         f"--epochs {recipe.epochs} --seed {recipe.seed}"

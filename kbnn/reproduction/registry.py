@@ -103,7 +103,7 @@ _TABLES: tuple[Table, ...] = (
     TrainedTable("bireal-table2", "Bi-Real Net, table 2: Bi-Real-18 and -34 on ImageNet", trained.bireal_table_2),
     TrainedTable("bnnplus-table3", "BNN+, table 3: the best of table 2", trained.bnnplus_table_3),
     TrainedTable("presb-table1", "PresB-Net, table 1: real-valued initialization, CIFAR-100", trained.presb_table_1),
-    TrainedTable("cifar10-resnet20", "ours: eleven methods on ResNet-20, CIFAR-10, one common schedule", ours.budget),
+    TrainedTable("cifar10-resnet20", "ours: ResNet-20, CIFAR-10, each method in its paper's network form", ours.budget),
     TrainedTable("cifar10-larger", "ours: Bi-Real-18 and PresB-Net-10, CIFAR-10, the same schedule", ours.larger),
 )
 

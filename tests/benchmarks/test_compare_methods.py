@@ -9,6 +9,10 @@ from pathlib import Path
 
 import compare_methods
 import pytest
+import record
+
+from kbnn.reproduction.ours import METHODS, RATES
+from kbnn.training import Recipe
 
 
 def test_each_row_is_trained_and_then_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -69,3 +73,36 @@ time.sleep(60)
     with pytest.raises(SystemExit):
         compare_methods._succeeds([sys.executable, "-c", saves, str(int(number)), str(saved), str(begun)])
     assert saved.read_text() == "saved"
+
+
+def test_the_chosen_rates_are_the_best_of_the_recorded_ones():
+    recorded: dict[str, dict[float, float]] = {}
+    for row in record.read("rates"):
+        recorded.setdefault(row["method"], {})[float(row["learning_rate"])] = float(row["validation_top1"])
+    complete = {method: found for method, found in recorded.items() if set(found) == set(RATES)}
+    assert {method: METHODS[method].learning_rate for method in complete} == {
+        method: max(found, key=lambda rate: found[rate]) for method, found in complete.items()
+    }
+
+
+def test_each_rate_is_tried_once_and_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    trained: list[tuple[str, float, int]] = []
+
+    class Run:
+        def __init__(self, rate: float) -> None:
+            self.rate = rate
+
+        def history(self) -> list[dict[str, float]]:
+            return [{"val_accuracy": 0.1, "loss": 2.0}, {"val_accuracy": 10 * self.rate, "loss": 1.0}]
+
+    def train(recipe: Recipe, folder: Path, resume: bool) -> Run:
+        trained.append((recipe.model.method, recipe.stage[0].learning_rate, recipe.epochs))
+        return Run(recipe.stage[0].learning_rate)
+
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(compare_methods.training, "train", train)
+    monkeypatch.setattr(sys, "argv", ["compare_methods.py", "runs/rates", "--choose-rates", "--methods", "bnn"])
+    assert compare_methods.main() == 0
+    assert compare_methods.main() == 0
+    assert trained == [("bnn", rate, 3) for rate in RATES]
+    assert [row["validation_top1"] for row in record.read("rates")] == ["0.0200", "0.0500", "0.1000"]

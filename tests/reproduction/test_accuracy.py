@@ -7,8 +7,8 @@ import pytest
 
 from kbnn import reproduction
 from kbnn.errors import KbnnError, UsageError
-from kbnn.reproduction import Row
-from kbnn.training import Grid, InterruptedRunError, Recipe, Result, Run
+from kbnn.reproduction import Row, ours
+from kbnn.training import Grid, InterruptedRunError, Recipe, Result, Run, catalog
 
 
 def recipe(*epochs: int) -> Recipe:
@@ -118,9 +118,30 @@ def test_an_interruption_ends_the_table(tmp_path: Path):
         reproduction.reproduce("t", "", [Row("a", recipe(1))], tmp_path, train, outcome)
 
 
-@pytest.mark.parametrize("label", [row.label for row in reproduction.get("cifar10-resnet20").rows()])
-def test_our_own_rows_have_one_schedule(label: str):
+@pytest.mark.parametrize("label", ours.METHODS)
+def test_our_own_rows_differ_in_method_network_form_and_rate_only(label: str):
     rows = {row.label: row.recipe for row in reproduction.get("cifar10-resnet20").rows()}
-    assert rows[label].stage == rows["float"].stage
+    chosen = ours.METHODS[label].learning_rate
     assert rows[label].data == rows["float"].data
     assert rows[label].model.method == label
+    assert sum(stage.epochs for stage in rows[label].stage) == ours.EPOCHS
+    assert {stage.learning_rate for stage in rows[label].stage} == {chosen}
+    plain = rows["float"].stage[0].model_copy(update={"learning_rate": chosen})
+    assert rows[label].stage[-1].model_copy(update={"epochs": ours.EPOCHS}) == plain
+
+
+def test_the_network_forms_are_those_of_the_papers_recipes():
+    rows = {row.label: row.recipe for row in reproduction.get("cifar10-resnet20").rows()}
+    for label, name in (
+        ("xnor", "mlbma-resnet20-xnor-cifar10"),
+        ("xnor+ml+bma", "mlbma-resnet20-xnor+ml+bma-cifar10"),
+        ("siman", "siman-resnet20-cifar10"),
+        ("adabin", "adabin-resnet20-cifar10"),
+    ):
+        paper = catalog.find(name).model
+        assert rows[label].model == paper.model_copy(update={"initializer": None})
+
+
+def test_bireal_is_pretrained_with_a_clip_as_in_its_paper():
+    clip, binary = ours.comparison("bireal").stage
+    assert (clip.method, clip.epochs, binary.method, binary.epochs) == ("float", 5, None, 15)
