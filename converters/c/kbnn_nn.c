@@ -1394,14 +1394,23 @@ void kbnn_add_wide(const kbnn_step *step, int32_t y, const kbnn_memory *memory) 
     }
 }
 
+/* A term of a sum, scaled by 2^20 and rescaled, with one rounding in TensorFlow Lite's vectors and two outside of them. */
+static int32_t term(int32_t value, const kbnn_add_exact_params *p, int32_t number, int in_vector) {
+    const int32_t left = 20 + p->shift[number];
+    if (!in_vector) {
+        return rescaled(value * (1 << 20), p->multiplier[number], p->shift[number]);
+    }
+    return doubling_high_word(left < 0 ? value >> -left : value * (1 << left), p->multiplier[number]);
+}
+
 void kbnn_add_exact(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_add_exact_params *p = (const kbnn_add_exact_params *)step->params;
     const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
     const int8_t *b = (const int8_t *)row_of(step->in1, y, memory);
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    for (int32_t k = p->values; k > 0; --k) {
-        int32_t sum = rescaled((*a++ - p->zero[0]) * (1 << 20), p->multiplier[0], p->shift[0]);
-        sum += rescaled((*b++ - p->zero[1]) * (1 << 20), p->multiplier[1], p->shift[1]);
+    const int32_t in_vectors = p->in_vectors - y * p->values;
+    for (int32_t k = 0; k < (int32_t)p->values; ++k) {
+        const int32_t sum = term(*a++ - p->zero[0], p, 0, k < in_vectors) + term(*b++ - p->zero[1], p, 1, k < in_vectors);
         *out++ = (int8_t)clamped(rescaled(sum, p->multiplier[2], p->shift[2]) + p->zero[2], p->low, p->high);
     }
 }
@@ -1560,7 +1569,8 @@ void kbnn_mean(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
                 sum += row[j * channels];
             }
         }
-        out[c] = (int8_t)saturated(rescaled(sum, p->multiplier, p->shift) + p->out_zero);
+        sum = c < (int32_t)p->up ? rescaled_up(sum, p->multiplier, p->shift) : rescaled(sum, p->multiplier, p->shift);
+        out[c] = (int8_t)saturated(sum + p->out_zero);
     }
 }
 

@@ -240,9 +240,11 @@ typedef struct {
 
 kbnn_kernel kbnn_add_wide;
 
-/* Exactly as TensorFlow Lite adds. */
+/* Exactly as TensorFlow Lite adds: the first `in_vectors` values of the tensor with one rounding of each term, the others
+ * with two. */
 typedef struct {
     int32_t multiplier[3];
+    int32_t in_vectors;
     int8_t shift[3];
     int16_t zero[3];
     uint16_t values;
@@ -300,10 +302,11 @@ kbnn_kernel kbnn_max_pool_bits;
 typedef struct {
     int32_t multiplier;
     int32_t offset; /* added to the sum of a channel */
+    int32_t out_zero;
     uint16_t height;
     uint16_t width;
     uint16_t channels;
-    int16_t out_zero;
+    uint16_t up; /* so many channels round halves up, the others away from zero */
     int8_t shift;
 } kbnn_mean_params;
 

@@ -41,6 +41,10 @@ _ACTIVATIONS: dict[int, tuple[float, float]] = {
 }
 
 
+# Multiplier and shift of both terms of a sum, and of the sum.
+_Multipliers = Sequence[tuple[int, int]]
+
+
 @dataclass(frozen=True, eq=False)
 class Array:
     """A constant array of the generated file; rows of two dimensions are structs."""
@@ -539,7 +543,7 @@ def _float_function(
         "RELU6": lambda x: np.clip(x, np.float32(0), np.float32(6)),
         "RELU_N1_TO_1": lambda x: np.clip(x, np.float32(-1), np.float32(1)),
     }
-    if any(len(item) not in (1, value.table.shape[1]) for item in given):
+    if not all(_is_per_channel(item, value.table.shape[1]) for item in constants):
         raise refused(operator, "its constant is not one per channel")
     low, high = _ACTIVATIONS.get(operator.options.get("fusedActivationFunction") or 0, (math.nan, math.nan))
     if math.isnan(low):
@@ -553,18 +557,42 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
     output = lowering.output(operator)
     if operator.name not in ("ADD", "MUL") or len(constants) != 1 or constants[0].dtype != "int8":
         raise refused(operator, "it is known for two computed values, or for one and a constant per channel")
-    constant = constants[0].value().reshape(-1).astype(np.int64)
-    if len(constant) not in (1, value.channels):
+    if not _is_per_channel(constants[0], value.channels):
         raise refused(operator, "its constant is not one per channel")
+    constant = constants[0].value().reshape(-1).astype(np.int64)
     scale, zero_point = _quantization(operator, constants[0])
-    x = np.repeat(_LEVELS[:, None], value.channels, axis=1)
+    x = np.repeat(_LEVELS[:, None], value.channels, axis=1) - value.zero_point
     if operator.name == "ADD":
-        result = _added(x, constant[None], (value.scale, scale, output.scale), (value.zero_point, zero_point))
+        multipliers = _sum_multipliers(operator, value.scale, scale, output.scale)
+        result = _added_constant(operator, value, x, constant - zero_point, multipliers)
     else:
         multiplier = _float_multiplier((value.scale, scale), output.scale)
-        result = integer.rescaled((x - value.zero_point) * (constant[None] - zero_point), *multiplier)
+        result = integer.rescaled(x * (constant - zero_point), *multiplier)
     table = integer.saturated(result + output.zero_point, *_clipping(operator, output))
     lowering.derive(operator, value, table, output)
+
+
+def _is_per_channel(item: flatbuffer.Tensor, channels: int) -> bool:
+    """Whether a constant is one value, or one value per channel in the last axis."""
+    size = math.prod(item.shape)
+    return size == 1 or (size == channels and item.shape[-1] == channels)
+
+
+def _added_constant(
+    operator: Operator, value: Tensor, x: np.ndarray, constant: np.ndarray, multipliers: _Multipliers
+) -> np.ndarray:
+    """The sum for each level and channel; TensorFlow Lite's code for values that fill no vector rounds otherwise."""
+    alone = _added(x, constant, multipliers, integer.term_alone)
+    if len(constant) > 1:
+        # Each pixel's channels go into vectors of 16.
+        vectors = _added(x, constant, multipliers, integer.term_in_vector)
+        in_vectors = np.arange(value.channels) < value.channels // 16 * 16
+        return np.where(in_vectors, vectors, alone)
+    vectors = _added(x, constant, multipliers, integer.term_of_broadcast)
+    count = value.height * value.row_bytes
+    if count % 8 and np.any(vectors != alone):
+        raise refused(operator, f"the last of its {count} values, which are no multiple of 8, are rounded otherwise")
+    return vectors
 
 
 def _maximum(lowering: Lowering, operator: Operator) -> None:
@@ -1051,18 +1079,16 @@ def _fits_doubled(filters: np.ndarray, source: Tensor, kernel: np.ndarray) -> bo
     return bool(max(-low.min(), high.max()) < 2**30 and filters[:, 2].max() <= 0 and filters[:, 2].min() > -23)
 
 
-def _added(
-    a: np.ndarray, b: np.ndarray, scales: tuple[float, float, float], zero_points: tuple[int, int]
-) -> np.ndarray:
-    """TensorFlow Lite's sum of two int8 values, before the output's zero point."""
-    (a_multiplier, b_multiplier, out_multiplier) = _sum_multipliers(scales)
-    total = integer.rescaled((a.astype(np.int64) - zero_points[0]) << 20, *a_multiplier)
-    total = total + integer.rescaled((b.astype(np.int64) - zero_points[1]) << 20, *b_multiplier)
-    return integer.rescaled(total, *out_multiplier)
+def _added(a: np.ndarray, b: np.ndarray, multipliers: _Multipliers, term: Callable[..., np.ndarray]) -> np.ndarray:
+    """TensorFlow Lite's sum of two int8 values without zero points; `term` rescales each."""
+    return integer.rescaled(term(a, *multipliers[0]) + term(b, *multipliers[1]), *multipliers[2])
 
 
-def _sum_multipliers(scales: tuple[float, float, float]) -> list[tuple[int, int]]:
+def _sum_multipliers(operator: Operator, *scales: float) -> _Multipliers:
+    """The multipliers for the scales of a, b and the output."""
     a, b, out = (np.float64(np.float32(scale)) for scale in scales)
+    if max(a, b) > 64 * out:
+        raise refused(operator, "its values reach 64 times as far as its output, where 16 bits overflow")
     twice = 2.0 * max(a, b)
     return [integer.quantized_multiplier(float(real)) for real in (a / twice, b / twice, twice / (2.0**20 * out))]
 
@@ -1071,13 +1097,18 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
     a, b, output = lowering.tensor(operator, 0), lowering.tensor(operator, 1), lowering.output(operator)
     if not a.height == b.height == output.height or not a.row_bytes == b.row_bytes == output.row_bytes:
         raise refused(operator, "its two values have different shapes")
-    low, high = _clipping(operator, output)
-    scales = (a.scale, b.scale, output.scale)
-    raw = _added(_LEVELS[:, None], _LEVELS[None, :], scales, (a.zero_point, b.zero_point)) + output.zero_point
-    table = integer.saturated(raw, low, high)
-    found = integer.fit_sum(table, a.scale / output.scale, b.scale / output.scale)
+    clipping = _clipping(operator, output)
+    multipliers = _sum_multipliers(operator, a.scale, b.scale, output.scale)
+    levels = _LEVELS[:, None] - a.zero_point, _LEVELS[None, :] - b.zero_point
+    vectors, alone = (
+        integer.saturated(_added(*levels, multipliers, term) + output.zero_point, *clipping)
+        for term in (integer.term_in_vector, integer.term_alone)
+    )
+    # TensorFlow Lite adds vectors of 16 values, and rounds the values that are left otherwise.
+    has_rest = output.height * output.row_bytes % 16 != 0 and np.any(vectors != alone)
+    found = None if has_rest else integer.fit_sum(vectors, a.scale / output.scale, b.scale / output.scale)
     if found is None:
-        lowering.add(_exact_sum(a, b, output, scales, (low, high)))
+        lowering.add(_exact_sum(a, b, output, multipliers, clipping))
         return
     fields: dict[str, Any] = {
         "a_multiplier": found.a_multiplier,
@@ -1091,13 +1122,11 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
     lowering.add(Step(kernel, params, (a, b), (_ELEMENTWISE, _ELEMENTWISE), output))
 
 
-def _exact_sum(
-    a: Tensor, b: Tensor, output: Tensor, scales: tuple[float, float, float], clipping: tuple[int, int]
-) -> Step:
-    multipliers = np.array(_sum_multipliers(scales))
+def _exact_sum(a: Tensor, b: Tensor, output: Tensor, multipliers: _Multipliers, clipping: tuple[int, int]) -> Step:
     fields: dict[str, Any] = {
-        "multiplier": Array("", multipliers[:, 0], ""),
-        "shift": Array("", multipliers[:, 1], ""),
+        "multiplier": Array("", np.array([multiplier for multiplier, _ in multipliers]), ""),
+        "in_vectors": output.height * output.row_bytes // 16 * 16,
+        "shift": Array("", np.array([shift for _, shift in multipliers]), ""),
         "zero": Array("", np.array([a.zero_point, b.zero_point, output.zero_point]), ""),
         "values": output.row_bytes,
         "low": clipping[0],
@@ -1154,24 +1183,41 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
         raise refused(operator, "it is known for the mean over height and width")
     output = lowering.output(operator)
     count = source.height * source.width
-    multiplier, shift = integer.quantized_multiplier(
-        float(np.float64(np.float32(source.scale)) / np.float64(np.float32(output.scale)))
-    )
-    # TensorFlow Lite divides the multiplier by the count, at the precision that 32 bits leave.
-    spare = min(count.bit_length() - 1, 32, 31 + shift)
+    # TensorFlow Lite has an optimized kernel for means that keep their axes.
+    scaling = _kept_mean if operator.options.get("keepDims") else _squeezed_mean
+    multiplier, shift, offset, out_zero = scaling(source, output, count)
+    if 255 * count << max(shift, 0) >= 2**31:
+        raise refused(operator, f"the sum of {count} values does not fit 32 bits")
     fields: dict[str, Any] = {
-        "multiplier": (multiplier << spare) // count,
-        "offset": -source.zero_point * count,
+        "multiplier": multiplier,
+        "offset": offset,
+        "out_zero": out_zero,
         "height": source.height,
         "width": source.width,
         "channels": source.channels,
-        "out_zero": output.zero_point,
-        "shift": shift - spare,
+        # The optimized kernel rounds halves up in vectors of 16 channels.
+        "up": source.channels // 16 * 16 if operator.options.get("keepDims") else 0,
+        "shift": shift,
     }
-    if 255 * count << max(shift - spare, 0) >= 2**31:
-        raise refused(operator, f"the sum of {count} values does not fit 32 bits")
     window = Window(source.height, source.height, 0)
     lowering.add(Step("kbnn_mean", Struct("kbnn_mean_params", fields, output.name), (source,), (window,), output))
+
+
+def _squeezed_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, int, int]:
+    """Multiplier, shift, offset of the sum and of the result: the multiplier is divided by the count in 32 bits."""
+    real = np.float64(np.float32(source.scale)) / np.float64(np.float32(output.scale))
+    multiplier, shift = integer.quantized_multiplier(float(real))
+    spare = min(count.bit_length() - 1, 32, 31 + shift)
+    return (multiplier << spare) // count, shift - spare, -source.zero_point * count, output.zero_point
+
+
+def _kept_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, int, int]:
+    """The same in the optimized kernel, in single precision: the zero points become one offset of the result."""
+    in_scale, out_scale = np.float32(source.scale), np.float32(output.scale)
+    moved = np.float32(source.zero_point) * in_scale / out_scale
+    offset = output.zero_point - int(moved + np.copysign(np.float32(0.5), moved))
+    multiplier, shift = integer.quantized_multiplier(float(in_scale / (np.float32(count) * out_scale)))
+    return multiplier, shift, 0, offset
 
 
 # ---- Operators that move values --------------------------------------------------------------------------------------

@@ -110,11 +110,12 @@ def compiler(tmp_path_factory):
     return Compiler(tmp_path_factory.mktemp("c"))
 
 
-def check(compiler, builder, batch=3, seed=1):
-    """Compares a file's C code with what its operators define, on random images; returns the kernels it uses."""
+def check(compiler, builder, batch=3, seed=1, images=None):
+    """Compares a file's C code with what its operators define, on random images or given ones; returns its kernels."""
     file = builder.file()
-    images = np.random.default_rng(seed).integers(-128, 128, size=(batch, *file.inputs["image"].shape[1:]))
-    images = images.astype(np.int8)
+    if images is None:
+        images = np.random.default_rng(seed).integers(-128, 128, size=(batch, *file.inputs["image"].shape[1:]))
+    images, batch = images.astype(np.int8), len(images)
     network, _, program = compiler.network(file)
     expected = run(file, images)[builder.last.index].reshape(batch, -1)
     np.testing.assert_array_equal(compiler.run(program, images), expected)

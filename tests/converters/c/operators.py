@@ -131,7 +131,7 @@ def rescale(x, real):
 
 
 def rescale_up(x, real):
-    """The same with halves up, as the matrix multiplications on x86 round."""
+    """The same with halves up, as the matrix multiplications and vectors of means round."""
     quantized, exponent = multiplier(real)
     return (_high(x, quantized, exponent) + ((1 << max(-exponent, 0)) >> 1)) >> max(-exponent, 0)
 
@@ -241,10 +241,66 @@ def _add(operator, a, b):
         low, high = {0: (-np.inf, np.inf), 2: (-1, 1)}[operator.options.get("fusedActivationFunction") or 0]
         return np.clip(a + b, f32(low), f32(high))
     left, right, output = (*operator.inputs, operator.outputs[0])
+    x, y = a.astype(np.int64) - left.zero_points[0], b.astype(np.int64) - right.zero_points[0]
+    alone, vectors, broadcast = (added(x, y, left, right, output, rule) for rule in ("alone", "vector", "broadcast"))
+    place = np.arange(math.prod(alone.shape[1:])).reshape(alone.shape[1:])
+    if right.data is None:
+        rest = place >= place.size // 16 * 16
+    elif math.prod(right.shape) > 1:
+        rest = place % place.shape[-1] >= place.shape[-1] // 16 * 16
+    else:
+        vectors, rest = broadcast, place >= place.size // 8 * 8
+    return _clip(operator, np.where(rest, alone, vectors))
+
+
+def added(x, y, left, right, output, rule):
+    """The optimized ADD of values without zero points, before the output's: the values of a whole vector ("vector"),
+    those with one value in common ("broadcast"), or the ones that fill no vector ("alone", also the reference kernel).
+    """
     twice = 2 * max(_scale(left), _scale(right))
-    total = rescale((a.astype(np.int64) - left.zero_points[0]) << 20, _scale(left) / twice)
-    total = total + rescale((b.astype(np.int64) - right.zero_points[0]) << 20, _scale(right) / twice)
-    return _clip(operator, rescale(total, twice / (2.0**20 * _scale(output))))
+    total = 0
+    for values, real in ((x, _scale(left) / twice), (y, _scale(right) / twice)):
+        quantized, exponent = multiplier(real)
+        total = (
+            total
+            + {
+                "alone": lambda v=values, r=real: rescale(v << 20, r),
+                "vector": lambda v=values, q=quantized, e=exponent: _high(v << (20 + e), q, 0),
+                "broadcast": lambda v=values, q=quantized, e=exponent: _high(v << 20, q, 0) // 2**-e,
+            }[rule]()
+        )
+    return rescale(total, twice / (2.0**20 * _scale(output)))
+
+
+# Scales and zero points of two terms and their sum. For "ties", the code for vectors and the code for the values that
+# fill none differ in a few of the 65,536 pairs.
+SUMS = {
+    "ties": [(0.0679, -3), (0.0341, -15), (0.0392, 11)],
+    "other ties": [(0.0605, 9), (0.0611, 18), (0.0478, -12)],
+    "few ties": [(0.04141920059919357, 1), (0.0630820244550705, -10), (0.07039189338684082, -1)],
+    "no ties": [(0.041109561920166016, 6), (0.053949858993291855, -13), (0.0630820244550705, -10)],
+    "unequal": [(0.5, -100), (0.001, 90), (0.3, 0)],
+    "equal": [(0.1, 0), (0.1, 0), (0.1, 0)],
+}
+
+
+def differing(name, rule):
+    """Two levels whose sum in a vector, or with one value in common, is another than alone."""
+    levels = np.arange(-128, 128)
+    operator = added_constant(name, 1, np.zeros(1, np.int8)).operators[0]
+    tensors = (*operator.inputs, operator.outputs[0])
+    terms = levels[:, None] - tensors[0].zero_points[0], levels[None] - tensors[1].zero_points[0]
+    alone, other = (_clip(operator, added(*terms, *tensors, kind)) for kind in ("alone", rule))
+    return np.argwhere(alone != other)[0] - 128
+
+
+def added_constant(name, height, values):
+    """A constant added to an image of height x 1 x 21 values."""
+    (a, b, out) = SUMS[name]
+    made = Builder(height, 1, 21, scale=a[0], zero_point=a[1])
+    constant = made.constant(values, (b[0],), (b[1],))
+    made.add("ADD", [made.image, constant], (1, height, 1, 21), scale=out[0], zero_point=out[1])
+    return made
 
 
 def _single(factors, output):
@@ -312,12 +368,26 @@ def _mean(operator, x, axes):
         return _float_mean(operator, x, axes)
     source, output = operator.inputs[0], operator.outputs[0]
     count = x.shape[1] * x.shape[2]
+    if operator.options.get("keepDims"):
+        return _kept_mean(operator, x.astype(np.int64).sum((1, 2)), count)
     quantized, exponent = multiplier(_scale(source) / _scale(output))
     spare = min(count.bit_length() - 1, 32, 31 + exponent)
     sums = x.astype(np.int64).sum((1, 2)) - count * source.zero_points[0]
     high = _high(sums, (quantized << spare) // count, exponent - spare)
     right = spare - exponent
     result = np.sign(high) * ((np.abs(high) + ((1 << right) >> 1)) >> right)
+    return _clip(operator, result).reshape(-1, *output.shape[1:])
+
+
+def _kept_mean(operator, sums, count):
+    """The optimized kernel for means that keep their axes, in single precision; vectors round halves up."""
+    source, output = operator.inputs[0], operator.outputs[0]
+    scale, out_scale = f32(source.scales[0]), f32(output.scales[0])
+    zero = f32(source.zero_points[0]) * scale / out_scale
+    moved = int(zero + f32(0.5) if zero > 0 else zero - f32(0.5))
+    real = float(scale / (f32(count) * out_scale))
+    in_vectors = np.arange(sums.shape[1]) < sums.shape[1] // 16 * 16
+    result = np.where(in_vectors, rescale_up(sums, real), rescale(sums, real)) - moved
     return _clip(operator, result).reshape(-1, *output.shape[1:])
 
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from compiled import binary, check
-from operators import Builder, f32
+from operators import SUMS, Builder, added_constant, differing, f32
 
 from kbnn.converters.c import writers
 from kbnn.converters.errors import ConversionError
+from kbnn.converters.tflite.flatbuffer import Operator
 from kbnn.errors import KbnnError
 
 
@@ -96,6 +97,35 @@ def test_sum_with_an_activation(compiler):
     assert "kbnn_add_exact" in check(compiler, builder)
 
 
+@pytest.mark.parametrize("name", ["ties", "other ties"])
+def test_sum_of_values_that_fill_no_vector(name, compiler):
+    """21 values: TensorFlow Lite rounds the last 5 otherwise."""
+    (scale, zero_point), (other_scale, other_zero_point), (out_scale, out_zero_point) = SUMS[name]
+    builder = Builder(1, 3, 14, scale=scale, zero_point=zero_point)
+    parts = [builder.tensor((1, 1, 3, 7), "int8", None, (scale,), (zero_point,)) for _ in range(2)]
+    axis = builder.constant(np.array(3, np.int32))
+    builder.operators.append(Operator(0, "SPLIT", (axis, builder.image), tuple(parts), {"numSplits": 2}))
+    one = builder.constant(np.ones(7, np.int8), (other_scale / scale,), (0,))
+    moved = {"scale": other_scale, "zero_point": other_zero_point}
+    other = builder.add("MUL", [parts[1], one], (1, 1, 3, 7), **moved)
+    builder.add("ADD", [parts[0], other], (1, 1, 3, 7), scale=out_scale, zero_point=out_zero_point)
+    a, b = differing(name, "vector")
+    images = np.full((1, 1, 3, 14), a)
+    images[..., 7:] = b - other_zero_point + zero_point
+    assert "kbnn_add_exact" in check(compiler, builder, images=images)
+    check(compiler, builder, batch=20)
+
+
+@pytest.mark.parametrize("name", ["ties", "other ties"])
+def test_sum_with_a_constant(name, compiler):
+    level, value = differing(name, "vector")
+    check(compiler, added_constant(name, 3, np.full(21, value, np.int8)), images=np.full((1, 3, 1, 21), level))
+    level, value = differing(name, "broadcast")
+    check(compiler, added_constant(name, 8, np.full(1, value, np.int8)), images=np.full((1, 8, 1, 21), level))
+    with pytest.raises(ConversionError, match="the last of its 63 values"):
+        writers.write(added_constant(name, 3, np.full(1, value, np.int8)).file())
+
+
 @pytest.mark.parametrize("slopes", [(0.25, 0.1), (-0.5, 1.5)])
 def test_prelu(slopes, compiler):
     builder = Builder(8, 8, 6)
@@ -175,6 +205,14 @@ def test_mean_and_dense(scale, compiler):
     bias = builder.constant(builder.random.integers(-99, 99, size=6).astype(np.int32))
     builder.add("FULLY_CONNECTED", [builder.last, kernel, bias], (1, 6), scale=0.03)
     assert check(compiler, builder, batch=20) == {"kbnn_mean", "kbnn_dense"}
+
+
+@pytest.mark.parametrize("scale", [0.005, 0.02, 0.07])
+def test_mean_that_keeps_its_axes(scale, compiler):
+    builder = Builder(4, 4, 37, zero_point=-23)
+    axes = builder.constant(np.array([1, 2], np.int32))
+    builder.add("MEAN", [builder.last, axes], (1, 1, 1, 37), scale=scale, keepDims=True)
+    assert check(compiler, builder, batch=50) == {"kbnn_mean"}
 
 
 def test_a_whole_image_becomes_a_vector(compiler):
