@@ -22,7 +22,7 @@ from kbnn.regularizers import AdjustablePenalty
 
 SEEDS = (0, 1, 2)
 BATCH = 64
-MEASURES = ("quantization_error", "optimal_proportion")
+MEASURES = ("quantization_error", "paper_error_sign", "paper_error_median", "optimal_proportion")
 
 
 @dataclass(frozen=True)

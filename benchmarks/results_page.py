@@ -1,4 +1,4 @@
-"""Writes `docs/results.md` and its pictures from `results/`, so that no figure on that page is typed by hand.
+"""Writes `docs/results.md` and its picture from `results/`, so that no figure on that page is typed by hand.
 
 python benchmarks/results_page.py
 """
@@ -7,7 +7,7 @@ import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -15,245 +15,273 @@ import record
 
 from kbnn import files
 from kbnn.analysis import figures
-from kbnn.analysis.diagnostics import FILE as WEIGHTS
-from kbnn.analysis.over_epochs import over_epochs
-from kbnn.analysis.pictures import Picture
-from kbnn.analysis.weight_history import WeightHistory
-from kbnn.reproduction.ours import EPOCHS, LARGER, METHODS
+from kbnn.reproduction.ours import EPOCHS, LARGER, METHODS, RATES
 from kbnn.training import Recipe
 
 DOCS = record.ROOT / "docs"
 Row = Mapping[str, str]
 ByMethod = Mapping[str, Sequence[Row]]
-ByModel = Mapping[str, Sequence[Row]]
 # A claim about two rows of a table: its text, the row with the technique, the row without, the measure, and whether the
 # measure should fall.
 Claim = tuple[str, str, str, str, bool]
 
 CLAIMS: tuple[Claim, ...] = (
     ("ML raises the entropy of the weights", "xnor+ml", "xnor", "weight_entropy", False),
-    ("ML raises accuracy", "xnor+ml", "xnor", "keras_top1", False),
+    ("ML raises accuracy", "xnor+ml", "xnor", "top1", False),
     ("BMA raises the entropy of the activations", "xnor+bma", "xnor", "activation_entropy", False),
-    ("BMA lowers the quantization error (the paper's levels)", "xnor+bma", "xnor", "quantization_error", True),
-    ("BMA raises accuracy", "xnor+bma", "xnor", "keras_top1", False),
-    ("ML and BMA together raise accuracy", "xnor+ml+bma", "xnor", "keras_top1", False),
-    ("Bi-Real's gradients raise accuracy over BNN's", "bireal", "bnn", "keras_top1", False),
+    ("BMA lowers the quantization error, each with least-squares levels", "xnor+bma", "xnor", "error", True),
+    ("BMA lowers the quantization error, each with the paper's levels", "xnor+bma", "xnor", "paper_error", True),
+    ("BMA raises accuracy", "xnor+bma", "xnor", "top1", False),
+    ("ML and BMA together raise accuracy", "xnor+ml+bma", "xnor", "top1", False),
+    ("Bi-Real's gradients raise accuracy over BNN's", "bireal", "bnn", "top1", False),
+    ("a trainable β raises accuracy (BNN+)", "bnnplus_r1", "bnnplus_r1, β = 5 fixed", "top1", False),
+    (
+        "without L2 the optimal code marks more weights (SiMaN: 51 % and 37 %)",
+        "siman",
+        "siman with L2",
+        "optimal_proportion",
+        False,
+    ),
+    ("without L2 SiMaN is more accurate", "siman", "siman with L2", "top1", False),
 )
-
-
-# Epochs planned for the methods with the best validation accuracy.
-LONG = 60
+# The measures by which claims are judged, and where the rows have them. Rows without the paper's error are older than
+# the comparison by least-squares levels: their errors mix the two definitions and are not used.
+_PAPER_ERROR = ("paper_error_sign", "paper_error_median")
+UNTESTED = "not tested"
 
 
 def main() -> None:
-    trained = record.read("trained")
-    # Methods are compared with the common schedule; our own recipes have a separate section.
-    rows = [row for row in trained if row["network"] == "resnet20" and not _is_best(row)]
+    # The columns are younger than the first rows.
+    trained = [{"learning_rate": "", "form": "", **row} for row in record.read("trained")]
+    compared = _compared(trained)
     template = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701, it makes Markdown
     page = template.from_string(Path(__file__).with_name("results.md.j2").read_text()).render(
-        precisions=sorted({row["trained_by"].split()[-1] for row in rows}),
-        budgets=[_budget(epochs, rows) for epochs in sorted({int(row["epochs"]) for row in rows}, reverse=True)],
-        larger=_larger(trained),
-        long_runs=_long_runs(record.RESULTS / "histories"),
+        epochs=EPOCHS,
+        own=_own_recipes(record.RESULTS / "histories", trained),
+        rates=_rates(record.read("rates")),
+        comparison=_comparison(compared),
+        conversion=f"{max(100 * abs(float(row['keras_top1']) - float(row['tflite_top1'])) for row in trained):.2f}",
+        claims=_claims(record.read("claims"), trained),
+        others=_others(trained),
         precision=_precision(record.read("precision")),
-        files=_files(trained),
-        tested=_tested_claims(record.read("claims")),
         remaining=_remaining(trained),
     )
     files.write(DOCS / "results.md", page.rstrip() + "\n")
 
 
-def _is_best(row: Row) -> bool:
+def _compared(trained: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of the comparison by method, in the order of its table, with ascending seeds.
+
+    A method without a run in the network form of its paper has its run of the earlier comparison, which used one form
+    and one rate for all.
+    """
+    rows = [row for row in trained if _is_compared(row)]
+    found = {}
+    for method in METHODS:
+        every = [row for row in rows if row["method"] == method]
+        own = [row for row in every if _is_in_own_form(row)]
+        if every:
+            found[method] = sorted(own or every, key=lambda row: int(row["seed"]))
+    return found
+
+
+def _is_compared(row: Row) -> bool:
+    return row["network"] == "resnet20" and int(row["epochs"]) == EPOCHS and not _is_own(row)
+
+
+def _is_in_own_form(row: Row) -> bool:
+    return _is_compared(row) and bool(row["learning_rate"])
+
+
+def _is_in_common_form(row: Row) -> bool:
+    return _is_compared(row) and not row["learning_rate"]
+
+
+def _is_own(row: Row) -> bool:
     return row["trained_by"].startswith("kbnn train best-")
 
 
-def _long_runs(histories: Path) -> list[dict[str, str]]:
-    """The progress and validation accuracy of the runs of our own recipes, finished or not."""
+def _comparison(found: ByMethod) -> dict[str, object]:
+    rows = [_compared_line(method, runs) for method, runs in found.items()]
+    columns = (
+        *("method", "network form", "rate", "validation (%)", "test, Keras (%)", "test, .tflite (%)"),
+        *(".tflite (kB)", "commit"),
+    )
+    best = max(
+        (runs for runs in found.values() if runs[0]["weight_entropy"]), key=lambda runs: _mean(runs, "tflite_top1")
+    )
+    history = _history(_folder(best[0]) / "history.csv")[-1]
+    return {
+        "table": _markdown(columns, rows),
+        "curves": _curves(found),
+        "former": [method for method, runs in found.items() if not runs[0]["learning_rate"]],
+        "best": best[0]["method"],
+        "best_training": f"{100 * history['accuracy']:.1f}",
+        "best_validation": f"{100 * _mean(best, 'validation_top1'):.1f}",
+    }
+
+
+def _compared_line(method: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    first = rows[0]
+    return (
+        method,
+        first["form"] or "default",
+        f"{float(first['learning_rate'] or RATES[0]):g}",
+        *(f"{100 * _mean(rows, key):.2f}" for key in ("validation_top1", "keras_top1", "tflite_top1")),
+        f"{int(first['tflite_bytes']) / 1000:.1f}",
+        " ".join(dict.fromkeys(row["trained_at"] for row in rows)),
+    )
+
+
+def _rates(rows: Sequence[Row]) -> dict[str, object]:
+    """The validation accuracy of each method at each learning rate; empty if no method has been tried at all rates."""
+    tried: dict[str, dict[float, float]] = {}
+    for row in rows:
+        tried.setdefault(row["method"], {})[float(row["learning_rate"])] = 100 * float(row["validation_top1"])
+    complete = {method: tried[method] for method in METHODS if set(tried.get(method, {})) == set(RATES)}
+    if not complete:
+        return {}
+    best = {method: max(found, key=found.__getitem__) for method, found in complete.items()}
+    lines = [
+        (method, *(f"**{found[rate]:.1f}**" if rate == best[method] else f"{found[rate]:.1f}" for rate in RATES))
+        for method, found in complete.items()
+    ]
+    return {
+        "table": _markdown(("method", *(f"{rate:g}" for rate in RATES)), lines),
+        "epochs": rows[0]["epochs"],
+        "methods": len(complete),
+        "lowest_is_best": [method for method, rate in best.items() if rate == RATES[0]],
+        "missing": [method for method in METHODS if method not in complete],
+    }
+
+
+def _own_recipes(histories: Path, trained: Sequence[Row]) -> list[dict[str, str]]:
+    """The progress of the runs of our own recipes, finished or not, with the test accuracy of the finished ones."""
     found = []
     for folder in sorted(histories.glob("best-*")):
         recipe = Recipe.read(folder / "config.toml")
-        with (folder / "history.csv").open(newline="") as file:
-            epochs = list(csv.DictReader(file))
-        last = [100 * float(row["val_accuracy"]) for row in epochs[-3:]]
+        epochs = _history(folder / "history.csv")
+        rows = [row for row in trained if _is_own(row) and _folder(row) == folder]
         found.append(
             {
                 "recipe": recipe.name,
                 "seed": str(recipe.seed),
                 "done": str(len(epochs)),
                 "epochs": str(recipe.epochs),
-                "best": f"{max(100 * float(row['val_accuracy']) for row in epochs):.1f}",
-                "mean": f"{statistics.mean(last):.1f}",
-                "training": f"{100 * float(epochs[-1]['accuracy']):.1f}",
-                "rate": f"{float(epochs[-1]['learning_rate']):.1e}",
+                "validation": f"{statistics.mean(100 * row['val_accuracy'] for row in epochs[-3:]):.1f}",
+                "training": f"{100 * epochs[-1]['accuracy']:.1f}",
+                "test": f"{100 * float(rows[-1]['tflite_top1']):.2f}" if rows else "",
+                "kilobytes": f"{int(rows[-1]['tflite_bytes']) / 1000:.1f}" if rows else "",
             }
         )
     return found
 
 
+def _others(trained: Sequence[Row]) -> str:
+    """Everything that was trained for longer than the comparison, and the larger networks: the last row of each."""
+    rows = [row for row in trained if row["dataset"] == "cifar10" and (row["network"] != "resnet20" or _is_longer(row))]
+    columns = (
+        *("network", "method", "epochs", "seed", "validation (%)", "test, Keras (%)", "test, .tflite (%)"),
+        *(".tflite (kB)", "command", "commit"),
+    )
+    lines = [
+        (
+            *(row[key] for key in ("network", "method", "epochs", "seed")),
+            *(f"{100 * float(row[key]):.2f}" for key in ("validation_top1", "keras_top1", "tflite_top1")),
+            f"{int(row['tflite_bytes']) / 1000:.1f}",
+            f"`{row['trained_by']}`",
+            row["trained_at"],
+        )
+        for row in rows
+    ]
+    return _markdown(columns, lines)
+
+
+def _is_longer(row: Row) -> bool:
+    return int(row["epochs"]) > EPOCHS or _is_own(row)
+
+
 def _remaining(trained: Sequence[Row]) -> dict[str, Sequence[str]]:
-    """The planned trainings that are missing: methods at `EPOCHS`, the best ones at `LONG`, and larger networks."""
-    done = {(row["network"], row["method"], int(row["epochs"])) for row in trained}
+    """The planned trainings that are missing: methods of the comparison, and larger networks."""
+    compared = _compared(trained)
     return {
-        "common": [method for method in METHODS if ("resnet20", method, EPOCHS) not in done],
-        "long": [method for method in _best(trained) if ("resnet20", method, LONG) not in done],
-        "larger": [f"{model}-{method}" for model, method in LARGER if not _runs_of(model, method, trained)],
+        "methods": [
+            method for method in METHODS if not compared.get(method) or not compared[method][0]["learning_rate"]
+        ],
+        "larger": [name for name in _larger_names() if not any(_name(row) == name for row in trained)],
     }
 
 
-def _best(trained: Sequence[Row]) -> list[str]:
-    """The methods to train longer: the two binary ones with the best validation accuracy, and ML+BMA's pair."""
-    epochs = max(int(row["epochs"]) for row in trained if row["network"] == "resnet20" and int(row["epochs"]) <= EPOCHS)
-    same = (row for row in trained if row["network"] == "resnet20" and int(row["epochs"]) == epochs)
-    binary = sorted((row for row in same if row["weight_entropy"]), key=lambda row: -float(row["validation_top1"]))
-    two = list(dict.fromkeys(row["method"] for row in binary))[:2]
-    return list(dict.fromkeys([*two, "xnor", "xnor+ml+bma"]))
+def _larger_names() -> list[str]:
+    return [f"{model}-{method}" for model, method in LARGER]
 
 
-def _runs_of(model: str, method: str, trained: Sequence[Row]) -> list[Row]:
-    return [row for row in trained if (row["network"], row["method"]) == (model, method)]
-
-
-def _larger(trained: Sequence[Row]) -> dict[str, str]:
-    """A table of the larger networks and their curves; empty if none was trained."""
-    found = {model: runs for model, method in LARGER if (runs := _runs_of(model, method, trained))}
-    if not found:
-        return {}
-    return {"table": _larger_table(found), "curves": _curves("larger", "Larger networks", found)}
-
-
-def _larger_table(found: ByModel) -> str:
-    named, accuracies = ("network", "method", "epochs", "seed"), ("validation_top1", "keras_top1", "tflite_top1")
-    lines = [
-        (
-            *(row[key] for key in named),
-            *(f"{100 * float(row[key]):.2f}" for key in accuracies),
-            f"{int(row['tflite_bytes']) / 1000:.1f}",
-            row["trained_at"],
-        )
-        for rows in found.values()
-        for row in rows
-    ]
-    return _markdown(
-        (*named, "validation (%)", "test, Keras (%)", "test, .tflite (%)", ".tflite (kB)", "commit"), lines
-    )
+def _name(row: Row) -> str:
+    return f"{row['network']}-{row['method']}"
 
 
 def _precision(rows: Sequence[Row]) -> dict[str, object]:
-    """Compares bfloat16 with float32: accuracies by seed, and the difference of the means relative to the spread.
-
-    Uses the seeds that were trained in both precisions, if there are at least two of them.
-    """
+    """Compares bfloat16 with float32 over the seeds that were trained in both, if there are at least two of them."""
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: int(row["seed"])):
         if len([other for other in rows if other["seed"] == row["seed"]]) == 2:
             found.setdefault(row["policy"], []).append(row)
     if not found or min(map(len, found.values())) < 2:
         return {}
-    columns = ("trained in", "seeds", "test, in float32 (%)", "mean (%)", "± over seeds", "test, as trained (%)")
     verdict = judge(found["mixed_bfloat16"], found["float32"], "test_top1_in_float32", False)
     return {
-        "table": _markdown(columns, (_precision_line(policy, runs) for policy, runs in found.items())),
+        "means": {policy: f"{100 * _mean(runs, 'test_top1_in_float32'):.2f}" for policy, runs in found.items()},
+        "seeds": len(found["float32"]),
         "difference": f"{100 * float(verdict.cells[2]):+.2f}",
         "within": "within" in verdict.outcome,
         **{key: rows[0][key] for key in ("method", "epochs", "command")},
     }
 
 
-def _precision_line(policy: str, runs: Sequence[Row]) -> tuple[str, ...]:
-    return (
-        policy,
-        " ".join(row["seed"] for row in runs),
-        " ".join(f"{100 * float(row['test_top1_in_float32']):.2f}" for row in runs),
-        f"{100 * _mean(runs, 'test_top1_in_float32'):.2f}",
-        f"{100 * _spread(runs, 'test_top1_in_float32'):.2f}" if len(runs) > 1 else "",
-        " ".join(f"{100 * float(row['test_top1']):.2f}" for row in runs),
+def _claims(digits: Sequence[Row], trained: Sequence[Row]) -> dict[str, object]:
+    """Each claim with its verdicts on digits, by several seeds, and on CIFAR-10, by one.
+
+    On CIFAR-10 both sides of a claim come from the comparison, or if one is missing there, from the earlier one.
+    """
+    latest = {(row["setting"], row["seed"]): _measured(row, row["setting"], "test_top1") for row in digits}
+    small: dict[str, list[Row]] = {}
+    for (setting, _), row in latest.items():
+        small.setdefault(setting, []).append(row)
+    now, before = (
+        {row["method"]: [_measured(row, row["method"], "keras_top1")] for row in trained if kind(row)}
+        for kind in (_is_in_own_form, _is_in_common_form)
     )
-
-
-def _budget(epochs: int, rows: Sequence[Row]) -> dict[str, object]:
-    found = _by_method(row for row in rows if int(row["epochs"]) == epochs)
-    binary = {method: runs for method, runs in found.items() if runs[0]["weight_entropy"]}
+    lines = []
+    for claim in CLAIMS:
+        recent = _verdict(claim, now)
+        lines.append((claim[0], _verdict(claim, small), _verdict(claim, before) if recent == UNTESTED else recent))
+    missing = {name for claim in CLAIMS for name in claim[1:3] if _verdict(claim, small) == UNTESTED}
     return {
-        "epochs": epochs,
-        "accuracies": _accuracies(found),
-        "trained": len(found),
-        "runs": sum(map(len, found.values())),
-        "curves": _curves(f"resnet20-{epochs}", f"ResNet-20, {epochs} epochs", found),
-        "layers": _layers(binary),
-        "networks": len(binary),
-        "better_by_median": sum(_loses_less_by_median(rows[0]) for rows in binary.values()),
-        "claims": _claims(binary),
-        "histories": _histories(epochs, binary),
+        "table": _markdown(("claim", "digits", "CIFAR-10"), lines),
+        "seeds": sorted({seed for _, seed in latest}),
+        "missing": [setting for setting in small if setting in missing],
+        "optimal_code": [
+            {"epochs": row["epochs"], "share": f"{100 * float(row['optimal_proportion']):.0f}"}
+            for row in trained
+            if (row["network"], row["method"]) == ("resnet20", "siman") and int(row["epochs"]) >= EPOCHS
+        ],
     }
 
 
-def _by_method(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Rows by method, in the order of the table, with ascending seeds."""
-    found: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: int(row["seed"])):
-        found.setdefault(row["method"], []).append(row)
-    return {method: found[method] for method in (*METHODS, *(set(found) - set(METHODS))) if method in found}
+def _measured(row: Row, method: str, accuracy: str) -> Row:
+    """A row with the names of `CLAIMS`; the errors are left out where they have the former definition."""
+    measures = {**row, "top1": row[accuracy]}
+    if row.get(_PAPER_ERROR[0]):
+        measures |= {"error": row["quantization_error"], "paper_error": row[_PAPER_ERROR["bma" in method]]}
+    return measures
 
 
-def _accuracies(found: ByMethod) -> str:
-    columns = (
-        "method",
-        "seeds",
-        "validation (%)",
-        "test, Keras (%)",
-        "test, .tflite (%)",
-        "± over seeds",
-        ".tflite (kB)",
-        "commit",
-    )
-    return _markdown(columns, (_accuracy(method, rows) for method, rows in found.items()))
-
-
-def _accuracy(method: str, rows: Sequence[Row]) -> tuple[str, ...]:
-    return (
-        method,
-        " ".join(row["seed"] for row in rows),
-        *(f"{100 * _mean(rows, key):.2f}" for key in ("validation_top1", "keras_top1", "tflite_top1")),
-        f"{100 * _spread(rows, 'keras_top1'):.2f}" if len(rows) > 1 else "",
-        f"{int(rows[0]['tflite_bytes']) / 1000:.1f}",
-        " ".join(dict.fromkeys(row["trained_at"] for row in rows)),
-    )
-
-
-def _layers(found: ByMethod) -> str:
-    columns = ("method", "H of weights", "H of activations", "error", "plain sign's", "batch median's", "optimal code")
-    return _markdown(columns, (_layer(method, rows) for method, rows in found.items()))
-
-
-def _layer(method: str, rows: Sequence[Row]) -> tuple[str, ...]:
-    return (
-        method,
-        *(f"{_mean(rows, key):.4f}" for key in ("weight_entropy", "activation_entropy")),
-        *(f"{_mean(rows, f'quantization_error{rule}'):.3f}" for rule in ("", "_sign", "_median")),
-        f"{_mean(rows, 'optimal_proportion'):.1%}",
-    )
-
-
-def _loses_less_by_median(row: Row) -> bool:
-    return float(row["quantization_error_median"]) < float(row["quantization_error_sign"])
-
-
-def _claims(found: ByMethod) -> dict[str, object]:
-    return _judged(CLAIMS, found, "at this budget")
-
-
-def _judged(claims: Sequence[Claim], found: ByMethod, heading: str) -> dict[str, object]:
-    """Claims as a table and by outcome, and the claims for which runs are missing."""
-    rows, outcomes, open_ = [], {}, []
-    for claim, treated, plain, measure, falls in claims:
-        if treated not in found or plain not in found:
-            open_.append(claim)
-            continue
-        verdict = judge(found[treated], found[plain], measure, falls)
-        rows.append((claim, *verdict.cells, verdict.text))
-        outcomes.setdefault(verdict.outcome, []).append(claim)
-    columns = ("claim", "with", "without", "difference", heading)
-    return {"table": _markdown(columns, rows) if rows else "", "outcomes": outcomes, "open": open_}
+def _verdict(claim: Claim, found: ByMethod) -> str:
+    _, treated, plain, measure, falls = claim
+    if any(not row.get(measure) for name in (treated, plain) for row in found.get(name, [{}])):
+        return UNTESTED
+    verdict = judge(found[treated], found[plain], measure, falls)
+    return f"{verdict.text}: {verdict.cells[0]} with, {verdict.cells[1]} without"
 
 
 @dataclass(frozen=True)
@@ -296,47 +324,15 @@ def _noise(treated: Row, plain: Row, measure: str) -> float | None:
     return math.sqrt(sum(share * (1 - share) / images for share, images in shares))
 
 
-# The same claims, tested on digits.
-TESTED: tuple[Claim, ...] = (
-    ("ML raises the entropy of the weights", "xnor+ml", "xnor", "weight_entropy", False),
-    ("ML raises accuracy", "xnor+ml", "xnor", "test_top1", False),
-    ("BMA raises the entropy of the activations", "xnor+bma", "xnor", "activation_entropy", False),
-    ("BMA lowers the quantization error (the paper's levels)", "xnor+bma", "xnor", "quantization_error", True),
-    ("BMA raises accuracy", "xnor+bma", "xnor", "test_top1", False),
-    ("ML and BMA together raise accuracy", "xnor+ml+bma", "xnor", "test_top1", False),
-    ("Bi-Real's gradients raise accuracy over BNN's", "bireal", "bnn", "test_top1", False),
-    ("a trainable β raises accuracy", "bnnplus_r1", "bnnplus_r1, β = 5 fixed", "test_top1", False),
-    (
-        "without L2 the optimal code marks more weights (paper: 51 % and 37 %)",
-        "siman",
-        "siman with L2",
-        "optimal_proportion",
-        False,
-    ),
-    ("without L2 SiMaN is more accurate", "siman", "siman with L2", "test_top1", False),
-)
-
-
-def _tested_claims(rows: Sequence[Row]) -> dict[str, object]:
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["setting"], []).append(row)
-    wanted = dict.fromkeys(setting for _, treated, plain, _, _ in TESTED for setting in (treated, plain))
-    return {
-        **_judged(TESTED, found, "verdict"),
-        "seeds": sorted({row["seed"] for row in rows}),
-        "missing": [setting for setting in wanted if setting not in found],
-    }
-
-
-def _curves(name: str, title: str, found: ByMethod | ByModel) -> str:
-    """A picture of the validation accuracy and training loss of the first run of each method or network."""
-    # Binary methods first, so that they have the same colours as in the other pictures.
+def _curves(found: ByMethod) -> str:
+    """A picture of the validation accuracy and training loss of the first run of each method."""
+    # Binary methods first, so that they have the same colours in every edition of the picture.
     ordered = sorted(found.items(), key=lambda item: not item[1][0]["weight_entropy"])
     histories = {label: _history(_folder(rows[0]) / "history.csv") for label, rows in ordered}
-    seeds = ", ".join(dict.fromkeys(rows[0]["seed"] for rows in found.values()))
-    caption = f"{title}: validation accuracy (5,000 images) and training loss, seed {seeds}."
-    return _picture(f"{name}-curves", figures.training_curves(histories, caption))
+    caption = f"ResNet-20, {EPOCHS} epochs: validation accuracy (5,000 images) and training loss, seed 0."
+    picture = figures.training_curves(histories, caption)
+    files.write(DOCS / "pictures" / f"resnet20-{EPOCHS}-curves.png", picture.png)
+    return f"![{caption}](pictures/resnet20-{EPOCHS}-curves.png)\n\n{caption}"
 
 
 def _history(path: Path) -> list[dict[str, float]]:
@@ -344,52 +340,9 @@ def _history(path: Path) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-def _histories(epochs: int, found: ByMethod) -> list[str]:
-    recorded = {
-        method: WeightHistory.read(_folder(rows[0]) / WEIGHTS)
-        for method, rows in found.items()
-        if (_folder(rows[0]) / WEIGHTS).is_file()
-    }
-    if not recorded:
-        return []
-    flips = {method: (weights.epochs, weights.mean_flips) for method, weights in recorded.items()}
-    caption = f"ResNet-20, {epochs} epochs: share of all binary weights that changed sign within each epoch, seed 0."
-    pictures = [_picture(f"resnet20-{epochs}-flips", figures.flip_ratios(flips, caption))]
-    for method in ("bnn", "bnnplus_r1"):
-        if method in recorded:
-            run = f"Seed {found[method][0]['seed']}, {epochs} epochs on CIFAR-10."
-            for name, drawn in over_epochs(recorded[method], method).items():
-                picture = replace(drawn, caption=f"{drawn.caption} {run}")
-                pictures.append(_picture(f"resnet20-{epochs}-{name}", picture))
-    return pictures
-
-
-def _files(rows: Sequence[Row]) -> str:
-    columns = (
-        *("network", "method", "data", "epochs", "seed", "sha256", ".tflite (bytes)", ".keras (bytes)"),
-        *("test, Keras (%)", "test, .tflite (%)", "kernel bits equal"),
-    )
-    return _markdown(columns, map(_file, rows))
-
-
-def _file(row: Row) -> tuple[str, ...]:
-    return (
-        *(row[key] for key in ("network", "method", "dataset", "epochs", "seed")),
-        f"`{row['tflite_sha256'][:12]}`",
-        f"{int(row['tflite_bytes']):,}",
-        f"{int(row['keras_bytes']):,}",
-        *(f"{100 * float(row[key]):.2f}" for key in ("keras_top1", "tflite_top1")),
-        row["kernel_bits_equal"] or "real-valued",
-    )
-
-
-def _picture(name: str, picture: Picture) -> str:
-    files.write(DOCS / "pictures" / f"{name}.png", picture.png)
-    return f"![{picture.caption}](pictures/{name}.png)\n\n{picture.caption}"
-
-
 def _folder(row: Row) -> Path:
-    name = f"{row['network']}-{row['method']}-{row['dataset']}-{row['epochs']}-seed{row['seed']}"
+    prefix = f"best-{row['network']}" if _is_own(row) else f"{row['network']}-{row['method']}"
+    name = f"{prefix}-{row['dataset']}-{row['epochs']}-seed{row['seed']}"
     return record.RESULTS / "histories" / name
 
 

@@ -113,7 +113,10 @@ def _analysis(model: tf.keras.Model, run: Run, images: np.ndarray) -> dict[str, 
     }
 
 
-_MEANS = ("quantization_error", "quantization_error_sign", "quantization_error_median", "optimal_proportion")
+_MEANS = (
+    *("quantization_error", "quantization_error_sign", "quantization_error_median"),
+    *("paper_error_sign", "paper_error_median", "optimal_proportion"),
+)
 
 
 def _training_command(run: Run, precision: str) -> str:

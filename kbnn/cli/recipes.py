@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn import tables
+from kbnn import pretrained, tables
 from kbnn.cli.command import Command, json_option, show
 from kbnn.errors import UsageError
 
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecipeRow:
-    """A recipe in the list."""
+    """A recipe in the list.
+
+    `paper` and `paper_top5` are printed in its paper; `ours` is the test accuracy of the weights that ship, for recipes
+    that we trained in full. All in percent.
+    """
 
     name: str
     network: str
@@ -24,6 +28,7 @@ class RecipeRow:
     epochs: int
     paper: float | None
     paper_top5: float | None
+    ours: float | None
     source: str | None
 
 
@@ -48,10 +53,18 @@ class RecipeListing:
         parts = []
         if self.recipes:
             cells = [
-                (r.name, r.network, r.method, r.data, r.epochs, _percent(r.paper), _percent(r.paper_top5), r.source)
+                (
+                    r.name,
+                    r.network,
+                    r.method,
+                    r.data,
+                    r.epochs,
+                    *map(_percent, (r.paper, r.paper_top5, r.ours)),
+                    r.source,
+                )
                 for r in self.recipes
             ]
-            columns = ("recipe", "network", "method", "data", ">epochs", ">top-1 (%)", ">top-5", "row")
+            columns = ("recipe", "network", "method", "data", ">epochs", ">paper (%)", ">top-5", ">ours (%)", "row")
             parts.append(tables.render(columns, cells))
         if self.grids:
             grids = [(g.name, g.variants, " to ".join(map(_percent, g.paper)), g.source) for g in self.grids]
@@ -113,8 +126,13 @@ def _listing(names: list[str]) -> RecipeListing:
 
 def _row(recipe: "Recipe") -> RecipeRow:
     data = recipe.data.name or recipe.data.folder
-    figures = (recipe.epochs, recipe.paper, recipe.paper_top5, recipe.source)
+    figures = (recipe.epochs, recipe.paper, recipe.paper_top5, _ours(recipe), recipe.source)
     return RecipeRow(recipe.name, recipe.model.name, recipe.model.method, data or "", *figures)
+
+
+def _ours(recipe: "Recipe") -> float | None:
+    ours = {(each.recipe, each.planned_epochs): 100 * each.test_top1 for each in pretrained.all_networks()}
+    return ours.get((recipe.name, recipe.epochs))
 
 
 def _grid_row(grid: "Grid") -> GridRow:

@@ -50,48 +50,77 @@ def test_one_seed_is_judged_against_the_size_of_the_test_set(images: str, verdic
     assert results_page.judge([treated], [plain], "keras_top1", False).text == verdict
 
 
-def test_claims_are_sorted_by_outcome_and_those_without_runs_are_named():
-    claims = [("A raises it", "a", "b", "keras_top1", False), ("C raises it", "c", "b", "keras_top1", False)]
-    judged = results_page._judged(claims, {"a": rows("a", 0.6), "b": rows("b", 0.5)}, "verdict")
-    assert judged["outcomes"] == {"one seed, in the claimed direction": ["A raises it"]}
-    assert judged["open"] == ["C raises it"]
-
-
-def test_methods_keep_the_order_of_the_table_with_ascending_seeds():
-    found = results_page._by_method([*rows("bireal", 0.5), *rows("float", 0.7), *reversed(rows("bnn", 0.4, 0.41))])
-    assert list(found) == ["float", "bnn", "bireal"]
-    assert [row["seed"] for row in found["bnn"]] == ["0", "1"]
-
-
-def trained(network: str, method: str, epochs: int, validation: float = 0.5) -> dict[str, str]:
-    accuracies = dict.fromkeys(("keras_top1", "tflite_top1"), "0.5")
-    return {
-        "network": network,
+def trained(method: str, rate: str, **changes: str) -> dict[str, str]:
+    row = {
+        "network": "resnet20",
         "method": method,
-        "epochs": str(epochs),
+        "dataset": "cifar10",
+        "epochs": "20",
         "seed": "0",
-        "trained_at": "abc",
-        "tflite_bytes": "1000",
-        "validation_top1": str(validation),
-        "weight_entropy": "" if method == "float" else "5.4",
-        **accuracies,
+        "learning_rate": rate,
+        "form": "",
+        "trained_by": "kbnn reproduce cifar10-resnet20",
+        "test_images": "10000",
+        "keras_top1": "0.5",
+        "weight_entropy": "5.4",
+        "activation_entropy": "5.4",
+        "quantization_error": "0.3",
+        "optimal_proportion": "0.5",
     }
+    return {**row, **changes}
 
 
-def test_remaining_runs_are_those_without_a_row():
-    common = [trained("resnet20", method, 20, 0.5 + 0.01 * k) for k, method in enumerate(results_page.METHODS)]
-    rest = results_page._remaining([*common[1:], trained("resnet20", "xnor", 60), trained("bireal18", "bireal", 3)])
-    assert rest == {
-        "common": ["float"],
-        "long": ["bnnplus_r2", "bnnplus_r1", "xnor+ml+bma"],
-        "larger": ["presb10-presb"],
-    }
+def test_methods_keep_the_order_of_the_table_and_a_run_in_its_own_form_replaces_the_earlier_one():
+    rows = [trained("bireal", ""), trained("bnn", "", seed="1"), trained("bnn", ""), trained("bireal", "0.01")]
+    found = results_page._compared([*rows, trained("xnor", "0.01", epochs="60")])
+    assert list(found) == ["bnn", "bireal"]
+    assert [row["seed"] for row in found["bnn"]] == ["0", "1"]
+    assert [row["learning_rate"] for row in found["bireal"]] == ["0.01"]
 
 
-def test_larger_networks_are_a_table_once_there_are_rows():
-    assert results_page._larger([trained("resnet20", "xnor", 20)]) == {}
-    table = results_page._larger_table({"bireal18": [trained("bireal18", "bireal", 3)]})
-    assert "| bireal18 | bireal | 3 | 0 | 50.00 |" in table
+def test_remaining_runs_are_those_without_a_row_in_their_own_form():
+    rows = [trained(method, "0.01") for method in results_page.METHODS if method not in ("float", "xnor")]
+    rest = results_page._remaining([*rows, trained("xnor", ""), trained("bireal", "", network="bireal18")])
+    assert rest == {"methods": ["float", "xnor"], "larger": ["presb10-presb"]}
+
+
+def test_both_sides_of_a_claim_come_from_the_same_comparison():
+    former = [trained("xnor", "", keras_top1="0.70"), trained("xnor+ml", "", keras_top1="0.60")]
+    mixed = [*former, trained("xnor+ml", "0.01", keras_top1="0.80")]
+    of_accuracy = next(claim for claim in results_page.CLAIMS if claim[0] == "ML raises accuracy")
+    assert "in the other direction" in verdict(of_accuracy, mixed)
+    assert "0.8000 with, 0.6500 without" in verdict(of_accuracy, [*mixed, trained("xnor", "0.01", keras_top1="0.65")])
+
+
+def test_errors_by_the_former_definition_are_not_used():
+    of_error = next(claim for claim in results_page.CLAIMS if claim[3] == "error")
+    of_paper = next(claim for claim in results_page.CLAIMS if claim[3] == "paper_error")
+    rows = [trained("xnor", ""), trained("xnor+bma", "", quantization_error="0.2")]
+    assert verdict(of_error, rows) == results_page.UNTESTED
+    new = {"paper_error_sign": "0.3", "paper_error_median": "0.5"}
+    assert "0.2000 with, 0.3000 without" in verdict(of_error, [{**row, **new} for row in rows])
+    assert "0.5000 with, 0.3000 without" in verdict(of_paper, [{**row, **new} for row in rows])
+
+
+def verdict(claim: results_page.Claim, rows: list[dict[str, str]]) -> str:
+    """The verdict of a claim on CIFAR-10."""
+    table = str(results_page._claims([], rows)["table"])
+    return next(line for line in table.splitlines() if claim[0] in line).split(" | ")[2].removesuffix(" |")
+
+
+def test_the_best_rate_of_each_method_is_marked_once_all_were_tried():
+    def tried(method: str, *accuracies: float) -> list[dict[str, str]]:
+        return [
+            {"method": method, "learning_rate": str(rate), "validation_top1": str(value), "epochs": "3"}
+            for rate, value in zip(results_page.RATES, accuracies, strict=False)
+        ]
+
+    assert results_page._rates(tried("bnn", 0.5)) == {}
+    rates = results_page._rates([*tried("bnn", 0.5, 0.6, 0.7), *tried("siman", 0.6, 0.5, 0.4), *tried("xnor", 0.1)])
+    assert "| bnn | 50.0 | 60.0 | **70.0** |" in rates["table"]
+    assert "| siman | **60.0** | 50.0 | 40.0 |" in rates["table"]
+    assert (rates["methods"], rates["lowest_is_best"]) == (2, ["siman"])
+    assert "xnor" in rates["missing"]
 
 
 def test_precisions_are_compared_once_both_were_trained():
@@ -103,5 +132,5 @@ def test_precisions_are_compared_once_both_were_trained():
     assert results_page._precision(half) == {}
     assert results_page._precision([*half, single[0]]) == {}
     found = results_page._precision([*half, *single])
-    assert (found["difference"], found["within"]) == ("-1.00", True)
-    assert "| float32 | 0 1 2 | 61.00 62.00 63.00 | 62.00 | 1.00 | 60.00 60.00 60.00 |" in found["table"]
+    assert (found["difference"], found["within"], found["seeds"]) == ("-1.00", True, 3)
+    assert found["means"] == {"mixed_bfloat16": "61.00", "float32": "62.00"}

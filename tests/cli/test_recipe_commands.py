@@ -1,6 +1,7 @@
 """`kbnn recipes`, `kbnn sweep`, and `kbnn train RECIPE`, in this process."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import tomli_w
 from click.testing import CliRunner, Result
 
+from kbnn import pretrained
 from kbnn.cli import main
 from kbnn.training import Recipe, Run, catalog
 
@@ -105,3 +107,11 @@ def test_options_change_a_recipe(grid: Path, tmp_path: Path):
     assert trained.stage[0].weight_decay == 1e-4
     assert "paper: 80.33 %" in done.stdout
     assert "with other settings than the paper's: seed: 0 -> 3; data.name: cifar10 -> digits" in done.stdout
+
+
+def test_recipes_that_we_trained_show_the_accuracy_of_the_weights_that_ship():
+    rows = {row["name"]: row for row in json.loads(kbnn("recipes", "--json").stdout)["recipes"]}
+    shipped = {each.recipe: 100 * each.test_top1 for each in pretrained.all_networks()}
+    assert {name: row["ours"] for name, row in rows.items() if row["ours"] is not None} == shipped
+    assert shipped["best-compact32-cifar10"] == 79.66
+    assert re.search(r"best-compact32-cifar10.* 79\.66 ", kbnn("recipes", "best-*").stdout)
