@@ -23,6 +23,7 @@ SMALLEST: dict[str, dict[str, object]] = {
     "dorefa_svhn": {"width": 0.1},
     "vgg_small": {"width": 0.05},
     "resnet20": {"width": 0.5, "blocks": 1},
+    "compact32": {"blocks": [1, 1]},
 }
 RESIDUAL = {"width": 0.125, "blocks": [1, 1, 1, 1]}
 
