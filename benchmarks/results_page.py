@@ -62,6 +62,7 @@ def main() -> None:
         comparison=_comparison(compared),
         conversion=f"{max(100 * abs(float(row['keras_top1']) - float(row['tflite_top1'])) for row in trained):.2f}",
         claims=_claims(record.read("claims"), trained),
+        papers=_paper_tables(record.read("paper_tables")),
         others=_others(trained),
         precision=_precision(record.read("precision")),
         remaining=_remaining(trained),
@@ -175,6 +176,13 @@ def _own_recipes(histories: Path, trained: Sequence[Row]) -> list[dict[str, str]
             }
         )
     return found
+
+
+def _paper_tables(rows: Sequence[Row]) -> str:
+    """Rows of the papers' tables by their own recipes at fewer epochs; empty if there are none."""
+    columns = ("table", "row", "epochs", "seeds", "test (%)", "mean (%)", "± over seeds", "paper (%)", "its epochs")
+    names = ("table", "row", "epochs", "seeds", "test_top1", "mean", "deviation", "paper", "planned")
+    return _markdown(columns, ([row[name] for name in names] for row in rows)) if rows else ""
 
 
 def _others(trained: Sequence[Row]) -> str:

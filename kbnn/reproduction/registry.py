@@ -74,7 +74,7 @@ _OF_RECIPES = {
     "presb-table4": "PresB-Net, table 4: PresB-Net-18 on ImageNet",
     "presb-table5": "PresB-Net, table 5: activations and normalizations left out, CIFAR-100",
     "siman-table1": "SiMaN, table 1: L2 and the half-half code, ResNet-18 on ImageNet",
-    "siman-table2": "SiMaN, table 2: ResNet-18, ResNet-20 and VGG-small on CIFAR-10",
+    "siman-table2": "SiMaN, table 2: ResNet-18, ResNet-20 and VGG-small on CIFAR-10, as in the paper and in its code",
     "siman-table3": "SiMaN, table 3: ResNet-18 and ResNet-34 on ImageNet",
 }
 

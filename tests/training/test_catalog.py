@@ -68,7 +68,7 @@ def test_every_row_exists():
         "presb-table4": 3,
         "presb-table5": 7,
         "siman-table1": 4,
-        "siman-table2": 3,
+        "siman-table2": 6,
         "siman-table3": 2,
     }
 
