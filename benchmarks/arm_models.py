@@ -204,7 +204,7 @@ _FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "plain": {"device": "generic"},
         "with --device pi4": {"device": "pi4"},
         "with --weights int8": {"weights": "int8"},
-        "all weights in 8 bits": {"weights": "int8", "changed": {"in_16_bits": ()}},
+        "all weights in 8 bits": {"weights": "int8", "changed": {"in_16_bits": (), "in_32_bits": ()}},
         "hybrid stem": {"weights": "int8", "device": "pi4", "changed": {"hybrid": ("stem_conv",)}},
         "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
         "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},

@@ -81,8 +81,8 @@ def convert(
             "generic" for one that is good everywhere.
         allow_float: names of 1-bit layers that may stay float.
         weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, or in 16 bits if signs
-            depend on them, with one scale per output channel; activations stay float. The file is then compared with
-            Keras after the same rounding of its weights.
+            depend on them, with one scale per output channel; a small stem and activations stay float. The file is then
+            compared with Keras after the same rounding of its weights.
         calibration: network input like the images that the file will see. Everything real-valued, including
             activations, then becomes int8, with the ranges of these images, and the file is compared with the deployed
             graph after the same rounding.

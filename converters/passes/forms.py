@@ -6,7 +6,7 @@ from dataclasses import replace
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import BinaryConvolution, Convolution
 from kbnn.converters.passes.options import Options
-from kbnn.converters.tflite.int8_weights import before_signs
+from kbnn.converters.tflite.int8_weights import before_signs, small_stem
 from kbnn.converters.tflite.lce import INDIRECT_LIMIT
 
 # A stem has at most this many input channels, and at least this many MACs: smaller ones gain from no form.
@@ -27,12 +27,19 @@ def with_forms(options: Options, graph: Graph) -> Options:
     if options.weights != "int8":
         return replace(options, gathered=() if options.device == "generic" else stems)
     if options.device == "generic":
-        return replace(options, in_16_bits=before_signs(graph))
+        return _with_precise_weights(options, graph)
     every = _layers(graph, _HYBRID_MACS, math.inf)
     small = _layers(graph, _HYBRID_MACS, math.inf, _SMALL_MAP) if stems else ()
     hybrid = every if options.device in _WITH_DOT_PRODUCTS else (*stems, *small)
     # After a stem that rounds the image to 8 bits, weights of more than 8 bits do not help.
-    return replace(options, hybrid=hybrid, in_16_bits=() if hybrid else before_signs(graph))
+    return replace(options, hybrid=hybrid) if hybrid else _with_precise_weights(options, graph)
+
+
+def _with_precise_weights(options: Options, graph: Graph) -> Options:
+    """The options with more than 8 bits for the weights that signs depend on."""
+    stem = small_stem(graph)
+    others = tuple(layer for layer in before_signs(graph) if layer not in stem)
+    return replace(options, in_16_bits=others, in_32_bits=stem)
 
 
 def kernel_for(device: str, graph: Graph) -> str:

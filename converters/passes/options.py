@@ -27,6 +27,7 @@ class Options:
         limits: the ranges of the values that are rounded to int8; empty if activations are float.
         passes: names of the passes that made the file, in order; empty for those of this version.
         in_16_bits: with int8 weights, the real-valued layers whose weights are stored in 16 bits.
+        in_32_bits: with int8 weights, the real-valued layers whose weights stay float32.
         device: the device that the form of the file is chosen for.
         gathered: the layers whose bias is read through a GATHER.
         hybrid: the layers that are hybrid convolutions.
@@ -41,6 +42,7 @@ class Options:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     passes: tuple[str, ...] = ()
     in_16_bits: tuple[str, ...] = ()
+    in_32_bits: tuple[str, ...] = ()
     device: str = "generic"
     gathered: tuple[str, ...] = ()
     hybrid: tuple[str, ...] = ()
@@ -67,7 +69,7 @@ class Options:
         # JSON has no tuples.
         given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
         given["passes"] = tuple(map(str, given.get("passes", ())))
-        for key in ("in_16_bits", "gathered", "hybrid"):
+        for key in ("in_16_bits", "in_32_bits", "gathered", "hybrid"):
             given[key] = tuple(map(str, given.get(key, ())))
         if len(given["passes"]) > _MOST_PASSES:
             raise ValueError(f"{len(given['passes'])} passes")

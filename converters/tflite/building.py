@@ -19,7 +19,7 @@ from kbnn.converters.tflite.metadata import Description, with_metadata
 
 def reference_for(keras: Reference, options: Options) -> Reference:
     """What a file with these options must compute."""
-    return rounded(keras, options.in_16_bits) if options.weights == "int8" else keras
+    return rounded(keras, options.in_16_bits, options.in_32_bits) if options.weights == "int8" else keras
 
 
 def made_with() -> dict[str, str]:
@@ -49,5 +49,5 @@ def _in_form(file: File, options: Options) -> File:
     if options.hybrid:
         file = stored_hybrid(file, options.hybrid)
     if options.weights == "int8":
-        file = stored_as_int8(file, options.in_16_bits)
+        file = stored_as_int8(file, options.in_16_bits, options.in_32_bits)
     return gathered_bias(file, options.gathered) if options.gathered else file

@@ -86,11 +86,11 @@ def test_the_cheaper_stem_is_three_convolutions(arguments, tmp_path):
 
 
 def test_small_networks_keep_their_form(bireal, tmp_path):
-    """At 12x12 there is nothing to gain, so signs keep 16 bits."""
+    """At 12x12 there is nothing to gain, so the stem is not rounded."""
     lifted = lift(Reference(bireal))
     assert forms.with_forms(Options(device="pi4"), lifted).gathered == ()
     options = forms.with_forms(Options(device="pi5", weights="int8"), lifted)
-    assert (options.hybrid, options.in_16_bits) == ((), ("stem",))
+    assert (options.hybrid, options.in_16_bits, options.in_32_bits) == ((), (), ("stem",))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Compares trained networks in every form of file on all test images; writes `results/forms.csv` and its table.
+
+    python benchmarks/forms.py runs/RUN...     measures, then writes the table between the marks in docs/deployment.md
+    python benchmarks/forms.py --page          only writes the table, from results/forms.csv
+
+A run that is measured again replaces its rows. Latencies are left out: `kbnn benchmark --forms` measures them on a device.
+"""
+
+import argparse
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import record
+
+from kbnn.converters import deployments
+from kbnn.training import Run
+
+TABLE = "forms"
+DOCS = record.ROOT / "docs" / "deployment.md"
+BEGIN, END = "<!-- forms: begin -->", "<!-- forms: end -->"
+
+
+def measure(run: Run) -> list[dict[str, object]]:
+    """A row per form: top-1 with its 95 % interval, agreement with Keras, and bytes."""
+    data, recipe = run.dataset(), run.recipe
+    with tempfile.TemporaryDirectory() as folder:
+        found = deployments(run.model(), data, folder)
+    known = {
+        "run": run.folder.name,
+        "network": recipe.model.name,
+        "method": recipe.model.method,
+        "dataset": data.name,
+        "epochs": len(run.history()),
+        "test_images": found.samples,
+    }
+    rows = []
+    for form in found.forms:
+        if form.top1 is None:
+            raise SystemExit(f"error: {form.name}: {form.refusal}")
+        figures = {
+            "form": form.name,
+            "made_by": form.command,
+            "top1": f"{form.top1.top1:.4f}",
+            "top1_low": f"{form.top1.low:.4f}",
+            "top1_high": f"{form.top1.high:.4f}",
+            "agreement": f"{form.agreement:.4f}",
+            "bytes": form.size_bytes or "",
+        }
+        rows.append({**known, **figures})
+    return rows
+
+
+def table(rows: Iterable[Mapping[str, str]]) -> str:
+    """The rows of `results/forms.csv` as Markdown tables, one per run."""
+    runs: dict[str, list[Mapping[str, str]]] = {}
+    for row in rows:
+        runs.setdefault(row["run"], []).append(row)
+    return "\n\n".join(map(_table_of_run, runs.values()))
+
+
+def _table_of_run(rows: list[Mapping[str, str]]) -> str:
+    first = rows[0]
+    title = (
+        f"`{first['run']}`: {first['network']} with method {first['method']}, {first['epochs']} epochs, "
+        f"{int(first['test_images']):,} test images of {first['dataset']}"
+    )
+    head = ["| form | made by | top-1 (95 % interval) | same class as Keras | bytes |", "|---|---|--:|--:|--:|"]
+    return "\n".join([title, "", *head, *map(_line, rows)])
+
+
+def _line(row: Mapping[str, str]) -> str:
+    low, top1, high = (100 * float(row[key]) for key in ("top1_low", "top1", "top1_high"))
+    made_by = f"`{row['made_by']}`" if row["made_by"] else ""
+    agreement, size = ("", "") if not row["bytes"] else (f"{float(row['agreement']):.1%}", f"{int(row['bytes']):,}")
+    return f"| {row['form']} | {made_by} | {top1:.1f} % ({low:.1f} to {high:.1f}) | {agreement} | {size} |"
+
+
+def with_table(text: str, rows: Iterable[Mapping[str, str]]) -> str:
+    """The page with the table of these rows between its marks."""
+    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
+    return re.sub(pattern, lambda _: f"{BEGIN}\n{table(rows)}\n{END}", text, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of trained runs")
+    parser.add_argument("--page", action="store_true", help="only write the table, from results/forms.csv")
+    arguments = parser.parse_args()
+    if not arguments.runs and not arguments.page:
+        parser.error("give RUN, or --page")
+    for folder in arguments.runs:
+        run = Run.open(folder)
+        kept = [row for row in record.read(TABLE) if row["run"] != run.folder.name]
+        record.replace(TABLE, measure(run), seed=run.recipe.seed, kept=kept)
+    DOCS.write_text(with_table(DOCS.read_text(), record.read(TABLE)))
+
+
+if __name__ == "__main__":
+    main()
