@@ -1,9 +1,9 @@
 """Compares trained networks in every form of file on all test images; writes `results/forms.csv` and its table.
 
-    python benchmarks/forms.py runs/RUN...     measures, then writes the table between the marks in docs/deployment.md
-    python benchmarks/forms.py --page          only writes the table, from results/forms.csv
+    python benchmarks/forms.py runs/RUN...     measures, then writes the tables between the marks in docs/deployment.md
+    python benchmarks/forms.py --page          only writes the tables, from forms.csv and int8_sources.csv in results/
 
-A run that is measured again replaces its rows. Latencies are left out: `kbnn benchmark --forms` measures them on a device.
+A run that is measured again replaces its rows. `kbnn benchmark --forms` measures latencies, on a device.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from kbnn.converters import deployments
 from kbnn.training import Run
 
 TABLE = "forms"
+SOURCES = "int8_sources"
 DOCS = record.ROOT / "docs" / "deployment.md"
-BEGIN, END = "<!-- forms: begin -->", "<!-- forms: end -->"
 
 
 def measure(run: Run) -> list[dict[str, object]]:
@@ -73,20 +73,38 @@ def _table_of_run(rows: list[Mapping[str, str]]) -> str:
 def _line(row: Mapping[str, str]) -> str:
     low, top1, high = (100 * float(row[key]) for key in ("top1_low", "top1", "top1_high"))
     made_by = f"`{row['made_by']}`" if row["made_by"] else ""
-    agreement, size = ("", "") if not row["bytes"] else (f"{float(row['agreement']):.1%}", f"{int(row['bytes']):,}")
+    agreement, size = ("", "") if not row["bytes"] else (_percent(row["agreement"]), f"{int(row['bytes']):,}")
     return f"| {row['form']} | {made_by} | {top1:.1f} % ({low:.1f} to {high:.1f}) | {agreement} | {size} |"
 
 
-def with_table(text: str, rows: Iterable[Mapping[str, str]]) -> str:
-    """The page with the table of these rows between its marks."""
-    pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-    return re.sub(pattern, lambda _: f"{BEGIN}\n{table(rows)}\n{END}", text, flags=re.DOTALL)
+def _percent(share: str) -> str:
+    return f"{100 * float(share):.1f} %"
+
+
+def sources_table(rows: Iterable[Mapping[str, str]]) -> str:
+    """The rows of `results/int8_sources.csv` as a Markdown table."""
+    head = ["| rounded or changed | same class | top-1 | change of the logits (rms) |", "|---|--:|--:|--:|"]
+    lines = [
+        f"| {row['changed']} | {_percent(row['agreement'])} | {_percent(row['top1'])} | {row['logits_rms']} |"
+        for row in rows
+    ]
+    return "\n".join([*head, *lines])
+
+
+def page(text: str) -> str:
+    """The page with its tables written from `results/`."""
+    tables = {TABLE: table(record.read(TABLE)), SOURCES: sources_table(record.read(SOURCES))}
+    for name, content in tables.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        between = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+        text = between.sub(lambda _, between=f"{begin}\n{content}\n{end}": between, text)
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of trained runs")
-    parser.add_argument("--page", action="store_true", help="only write the table, from results/forms.csv")
+    parser.add_argument("--page", action="store_true", help="only write the tables")
     arguments = parser.parse_args()
     if not arguments.runs and not arguments.page:
         parser.error("give RUN, or --page")
@@ -94,7 +112,7 @@ def main() -> None:
         run = Run.open(folder)
         kept = [row for row in record.read(TABLE) if row["run"] != run.folder.name]
         record.replace(TABLE, measure(run), seed=run.recipe.seed, kept=kept)
-    DOCS.write_text(with_table(DOCS.read_text(), record.read(TABLE)))
+    DOCS.write_text(page(DOCS.read_text()))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import os
 import re
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -128,7 +128,7 @@ def start(model: tf.keras.Model, source: str | os.PathLike[str]) -> None:
         KbnnError: the file is damaged.
     """
     entry = pretrained.find(model.name, os.fspath(source))
-    known = _read(entry.path) if entry else _known(source, model.name)
+    known = replace(_read(entry.path), what=f"weights '{entry.name}'") if entry else _known(source, model.name)
     last = model.layers[-1].name
     names = [name for name in _weights(model) if name.rpartition("/")[0] == last]
     weights = _weights(model)
@@ -310,6 +310,9 @@ def _check_shape(name: str, weight: tf.Variable, source: Source) -> None:
         return
     layer, _, leaf = name.rpartition("/")
     advice = "build it with the input_shape, width and options of the source"
+    if len(wanted) == 4 and (*received[:-2], received[-1]) == (*wanted[:-2], wanted[-1]):
+        channels = received[-2]
+        advice = f"it reads {channels} channels there and {wanted[-2]} here, give images with {channels} channels"
     if received[:-1] == wanted[:-1] and layer == "logits":
         advice = f"build it with classes={received[-1]}, or transfer with skip=('{layer}',)"
     raise UsageError(

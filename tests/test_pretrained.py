@@ -142,6 +142,8 @@ def test_a_recipe_takes_the_network_of_its_weights(trained: tf.keras.Model, tmp_
     started = Recipe.of("tiny", dataset="digits", weights=tmp_path)
     assert (started.model.method, started.model.options) == ("siman", {"width": 0.5})
     assert started.model.weights == str(tmp_path)
+    folders = (Recipe.of("resnet20", weights="cifar10", folder=tmp_path), Recipe.of("resnet20", folder=tmp_path))
+    assert [recipe.data.size for recipe in folders] == [32, 224]
     with pytest.raises(UsageError, match="are for tiny: received model 'vgg_small'"):
         Recipe.of("vgg_small", dataset="digits", weights=tmp_path)
 
@@ -154,3 +156,7 @@ def test_training_starts_from_the_weights(trained: tf.keras.Model):
     model = network(recipe, recipe.stage[0], Data())  # type: ignore[arg-type]
     np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, trained.get_layer("stem_conv").kernel)
     assert model.output_shape == (None, 3)
+    Data.input_shape = (8, 8, 1)
+    told = f"in weights '{NAMES[0]}' .*it reads 3 channels there and 1 here, give images with 3 channels"
+    with pytest.raises(UsageError, match=told):
+        network(recipe, recipe.stage[0], Data())  # type: ignore[arg-type]

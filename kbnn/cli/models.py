@@ -119,7 +119,7 @@ class PretrainedListing:
         columns = ("weights", "method", "input", ">classes", "recipe", ">epochs", ">top-1", ">kB", "sha256")
         table = tables.render(columns, rows, "trained weights; top-1 of the packed weights on the whole test set")
         name = self.weights[0].name
-        return f"{table}\n\nstart from them: kbnn train --weights {name} --data photos/ --size 32"
+        return f"{table}\n\nstart from them: kbnn train --weights {name} --data photos/"
 
 
 @dataclasses.dataclass(frozen=True)

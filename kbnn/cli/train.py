@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 )
 @click.option("--dataset", help="Data set by name, such as digits or cifar10.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of your own images, one sub-folder per class.")
-@click.option("--size", type=click.IntRange(min=1), help="Height and width of the network's input.  [default: 224]")
+@click.option(
+    "--size", type=click.IntRange(min=1), help="Height and width of the input.  [default: 224, or the weights']"
+)
 @click.option("--unreadable", type=click.Choice(["refuse", "skip"]), help="What to do if images are damaged.")
 @click.option(
     "--epochs", type=click.IntRange(min=1), help="Total epochs of all stages.  [default: 60, or the recipe's]"
@@ -74,7 +76,7 @@ def command(
       kbnn train presb18-cifar100 --epochs 20 --set stage.2.learning_rate=1e-3
       kbnn train --model resnet20 --method bireal --dataset cifar10 --epochs 2
       kbnn train --model bireal18 --data photos/ --size 128
-      kbnn train --weights resnet20-bnn-cifar10 --data photos/ --size 32
+      kbnn train --weights resnet20-bnn-cifar10 --data photos/
       kbnn train --output runs/resnet20-bireal-cifar10 --resume
     """
     import_tensorflow()

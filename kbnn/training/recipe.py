@@ -306,7 +306,8 @@ class Recipe(TomlTable):
                 default the method of the weights, or else "bireal".
             dataset: name of a data set.
             folder: instead of a data set, a folder of images with one sub-folder per class.
-            size: height and width of the network's input, for images of different sizes.
+            size: height and width of the network's input, for images of different sizes; by default that of the
+                weights, if they record it, or else 224.
             epochs: number of epochs.
             batch: images per step; 128 by default, fewer for small folders.
             seed: seed of weights, order and augmentation.
@@ -318,9 +319,11 @@ class Recipe(TomlTable):
             UsageError: a value is out of range, the method is not registered, or the weights are of another network.
 
         Example:
-            >>> kbnn.training.Recipe.of("resnet20", weights="cifar10", folder="photos", size=32)
+            >>> kbnn.training.Recipe.of("resnet20", weights="cifar10", folder="photos")
         """
         start, method, options = _starting(model, method, options, weights)
+        if size is None and folder is not None and weights is not None:
+            size = _size_of(model, weights, str(_method_name(method)))
         known = str(_method_name(method))
         return Recipe.parse(
             {
@@ -492,6 +495,15 @@ def source_of(
     config = path / "config.toml"
     # Absolute, so that a run can be resumed from any folder.
     return (Recipe.read(config).model if config.is_file() else None), str(path.absolute())
+
+
+def _size_of(model: str, weights: str | os.PathLike[str], method: str) -> int | None:
+    """The height and width of the images that weights were trained on; None if a file or run does not record it."""
+    shipped = pretrained.find(model, os.fspath(weights), method)
+    if shipped is not None:
+        return shipped.input_shape[0]
+    config = Path(weights) / "config.toml"
+    return Recipe.read(config).data.size if config.is_file() else None
 
 
 def _augmentation(dataset: str | None, folder: str | os.PathLike[str] | None, size: int | None) -> Tables:

@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
+from kbnn import models
 from kbnn.cli import main
 from kbnn.training import Run
 
@@ -47,6 +50,27 @@ def wait_for_epoch(process: subprocess.Popen[str], run: Path, epoch: int) -> Non
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     raise AssertionError(f"epoch {epoch} was not reached")
+
+
+def test_trained_weights_start_a_run_on_photos(tmp_path: Path):
+    """The network, its options and the size of its images come from the weights."""
+    generator = np.random.default_rng(0)
+    for k, name in enumerate(("dark", "light")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for place in range(24):
+            pixels = generator.integers(100 * k, 100 * k + 100, (40, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{place}.png")
+    arguments = ("train", "--weights", "resnet20-bnn-cifar10", "--data", "photos", "--epochs", "1", "-o", "run")
+    done = kbnn(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "resnet20 (bnn), input 32x32x3" in done.stderr
+    kernel = Run.open(tmp_path / "run").model().get_layer("stem_conv").kernel.numpy()
+    trained = models.build("resnet20", weights="cifar10").get_layer("stem_conv").kernel.numpy()
+    # A few steps at 0.001.
+    assert 0 < np.abs(kernel - trained).max() < 0.05
+    refused = kbnn("train", "--weights", "resnet20-bnn-cifar10", "--dataset", "digits", "-o", "grey", cwd=tmp_path)
+    assert (refused.returncode, "give images with 3 channels" in refused.stderr) == (2, True)
+    assert not (tmp_path / "grey").exists()
 
 
 def test_killed_and_interrupted_runs_resume_exactly(tmp_path: Path):

@@ -8,9 +8,9 @@ import tensorflow as tf
 from kbnn.converters import convert, verify
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.passes import Options
 from kbnn.converters.passes.forms import with_forms
+from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.int8_weights import before_signs, small_stem, stored_as_int8
 from kbnn.converters.verify.verification import reference_for
 
