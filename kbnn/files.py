@@ -260,8 +260,9 @@ def remove_leftovers(folder: Path) -> None:
 
 def _sweep(parent: Path, prefix: str, grace: float = _GRACE) -> None:
     """Removes temporary folders that killed processes of this user left; `prefix` is a regular expression."""
+    leftover = re.compile(f"{prefix}{_SUFFIX}")
     with os.scandir(parent) as entries:
-        candidates = [entry for entry in entries if re.fullmatch(f"{prefix}{_SUFFIX}", entry.name)]
+        candidates = [entry for entry in entries if leftover.fullmatch(entry.name)]
     for entry in candidates:
         with contextlib.suppress(OSError):
             status = entry.stat(follow_symlinks=False)

@@ -9,6 +9,15 @@ import pytest
 import kbnn  # noqa: F401
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the cases that a test's `core` marker does not name as slow."""
+    for item in items:
+        core = item.get_closest_marker("core")
+        if core is not None and item.callspec.id not in core.args:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def freeze_imports() -> None:
     """Initializes TensorFlow, then excludes everything imported so far from garbage collection, which saves time."""
@@ -17,6 +26,8 @@ def freeze_imports() -> None:
     tf.config.list_logical_devices()
     tf.keras.backend.clear_session()
     gc.freeze()
+    # TensorFlow's graphs are many small objects; `free_memory` collects them when they have added up.
+    gc.set_threshold(100_000, 20, 20)
 
 
 # Growth of a worker, in bytes, after which it frees memory left by its tests.

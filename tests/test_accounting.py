@@ -23,6 +23,7 @@ def binary(filters: int = 8, **kwargs: object) -> tf.keras.layers.Layer:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "method", "megabits", "flops"),
     [
@@ -40,6 +41,7 @@ def test_table_3_of_bi_real_net(network: str, method: str, megabits: float, flop
     assert cost.flops == pytest.approx(flops, rel=0.008)
 
 
+@pytest.mark.slow
 def test_presb_net_against_resnet_18():
     options = {"input_shape": (32, 32, 3), "classes": 10}
     real, presb = build("resnet18", "float", **options), build("presb18", **options)
@@ -49,6 +51,7 @@ def test_presb_net_against_resnet_18():
     assert count(real).flops / count(presb, rule="presb").flops == pytest.approx(36.8, abs=0.05)
 
 
+@pytest.mark.slow
 def test_aresb_net_against_presb_net():
     """PresB-Net's paper: FLOPs(AresB-Net-18) / FLOPs(PresB-Net-18) is about 0.9."""
     flops = [count(build(name, input_shape=(32, 32, 3)), rule="presb").flops for name in ("aresb18", "presb18")]
@@ -177,6 +180,7 @@ def test_subclassed_models_need_an_input_shape():
         count(Subclassed())
 
 
+@pytest.mark.slow
 def test_unknown_sizes_need_an_input_shape():
     model = build("tiny", input_shape=(None, None, 1))
     assert count(model, input_shape=(8, 8, 1)).flops == count(build("tiny")).flops

@@ -84,6 +84,7 @@ def assert_equal_on(kernels: list[dict[str, bool]], model: tf.keras.Model, data:
 DEFAULT, INDIRECT, REFERENCE = {}, {"use_indirect_bgemm": True}, {"use_reference_bconv": True}
 
 
+@pytest.mark.core("XNORSign")
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernel_quantizers(name):
     model, data, operators = converted(convolution(kernel_quantizer=KERNELS[name]()))
@@ -130,6 +131,7 @@ def test_binary_dense_is_a_binary_convolution():
     assert_equal_on([DEFAULT, INDIRECT, REFERENCE], model, data, X[:, 0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_before_a_sign(name):
     make, before, after = LAYERS[name]
@@ -146,6 +148,7 @@ def test_group_normalization(groups):
     assert_equal_on([DEFAULT, INDIRECT, REFERENCE], model, data)
 
 
+@pytest.mark.slow
 def test_group_aware_normalization():
     model, data, operators = converted(convolution(groups=2), layers.GroupAwareNormalization(2))
     assert operators[:2] == BINARY
@@ -153,6 +156,7 @@ def test_group_aware_normalization():
     assert_equal_on([INDIRECT, REFERENCE], model, data)
 
 
+@pytest.mark.core("bireal")
 @pytest.mark.parametrize("name", METHODS)
 def test_methods(name):
     inputs = tf.keras.Input(SHAPE)

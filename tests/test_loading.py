@@ -243,6 +243,7 @@ def test_commands_refuse_and_offer_trust(
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_a_run_and_a_start_from_weights_are_checked(tmp_path: Path, marker: Path):
     recipe = kbnn.training.Recipe.of("tiny", "bireal", "digits", epochs=1)
     recipe.write(tmp_path / "run" / "config.toml")
@@ -270,6 +271,7 @@ def arithmetic() -> tf.keras.Model:
     return tf.keras.Model(images, tf.keras.layers.Dense(3)(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_ordinary_models_load(suffix: str, tmp_path: Path):
@@ -280,6 +282,7 @@ def test_ordinary_models_load(suffix: str, tmp_path: Path):
     np.testing.assert_allclose(load_model(path)(images), model(images), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_of_a_method_loads(tmp_path: Path):
     model = kbnn.models.build("tiny", method="irnet+ml", input_shape=(8, 8, 1), classes=4)
     model.compile("adam", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True), ["accuracy"])

@@ -75,11 +75,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-def run(program: Path, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run(program: Path, arguments: list[str], folder: Path, given: str = "") -> subprocess.CompletedProcess[str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     environment["PATH"] = f"{program.parent}:{environment['PATH']}"
     return subprocess.run(
-        [program, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+        [program, *arguments], cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=900
     )
 
 
@@ -125,8 +125,29 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith("kbnn ")]
 
 
-# These need a device or hours of training.
-_NEEDS = ("--target", "reproduce --rows", "kbnn sweep")
+# These need a device or hours of training; `test_the_demo_runs` runs the demo.
+_LEFT_OUT = ("--target", "reproduce --rows", "kbnn sweep", "kbnn demo")
+
+# Runs command lines in one process, because each process would import TensorFlow for seconds.
+COMMANDS = """
+import contextlib, io, json, sys, traceback
+import kbnn
+from kbnn.cli import main
+
+done = []
+for arguments in json.load(sys.stdin):
+    errors = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            status = 1
+            traceback.print_exc()
+    done.append([status, errors.getvalue()])
+json.dump({"kbnn": kbnn.__file__, "done": done}, sys.stdout)
+"""
 
 
 def shortened(line: str) -> list[str]:
@@ -152,14 +173,18 @@ def test_every_command_of_the_readme_runs(installed: Path, tmp_path: Path):
             image = generator.integers(darkest, darkest + 136, (40, 40, 3)).astype(np.uint8)
             PIL.Image.fromarray(image).save(tmp_path / "photos" / name / f"{k}.png")
     PIL.Image.fromarray(image).save(tmp_path / "new.jpg")
-    failed = []
-    for line in readme_commands():
-        if any(need in line for need in _NEEDS) or "cifar10" in " ".join(shortened(line)):
-            continue
-        done = run(installed / "kbnn", shortened(line), tmp_path)
-        # After one epoch, a network may miss its goals (status 1), but usage must be correct.
-        if done.returncode not in (0, 1) or "Traceback" in done.stderr:
-            failed.append((line, done.returncode, done.stderr[-500:]))
+    lines = [line for line in readme_commands() if not any(part in line for part in _LEFT_OUT)]
+    lines = [line for line in lines if "cifar10" not in " ".join(shortened(line))]
+    done = run(installed / "python", ["-c", COMMANDS], tmp_path, json.dumps([shortened(line) for line in lines]))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert Path(found["kbnn"]).is_relative_to(installed.parent), "not the wheel"
+    # After one epoch, a network may miss its goals (status 1), but usage must be correct.
+    failed = [
+        (line, status, errors[-500:])
+        for line, (status, errors) in zip(lines, found["done"], strict=True)
+        if status not in (0, 1) or "Traceback" in errors
+    ]
     assert failed == []
 
 

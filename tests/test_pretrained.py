@@ -21,6 +21,7 @@ def trained() -> tf.keras.Model:
     return build("resnet20", weights="cifar10")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_accuracy_on_the_sample_images_is_that_on_the_test_set(name: str):
     entry = pretrained.get(name)
@@ -51,6 +52,7 @@ def test_a_damaged_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         pretrained.get(NAMES[0] + "0")
 
 
+@pytest.mark.slow
 def test_weights_set_method_options_and_classes(trained: tf.keras.Model):
     entry = pretrained.find("resnet20", "cifar10")
     assert entry is not None
@@ -60,12 +62,14 @@ def test_weights_set_method_options_and_classes(trained: tf.keras.Model):
     assert trained.count_params() == expected.count_params()
 
 
+@pytest.mark.slow
 def test_another_number_of_classes_gets_a_new_classifier(trained: tf.keras.Model):
     few = build("resnet20", weights="cifar10", classes=5, input_shape=(48, 48, 3))
     assert few.output_shape == (None, 5)
     np.testing.assert_array_equal(few.get_layer("stem_conv").kernel, trained.get_layer("stem_conv").kernel)
 
 
+@pytest.mark.slow
 def test_without_the_top_a_network_returns_the_input_of_its_classifier(trained: tf.keras.Model):
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     features = build("resnet20", weights="cifar10", include_top=False)(images).numpy()
@@ -73,6 +77,7 @@ def test_without_the_top_a_network_returns_the_input_of_its_classifier(trained: 
     np.testing.assert_allclose(features @ kernel + bias, trained(images).numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", "vgg_small", "presb10", "react10", "compact32"])
 def test_every_kind_of_network_can_be_built_without_its_top(name: str):
     model = build(name, include_top=False, classes=10)
@@ -81,6 +86,7 @@ def test_every_kind_of_network_can_be_built_without_its_top(name: str):
     assert name in names()
 
 
+@pytest.mark.slow
 def test_weights_of_another_network_are_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="no trained weights 'cifar10' of tiny, and no such path: none ship for tiny"):
         build("tiny", weights="cifar10")
@@ -90,6 +96,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
         build("resnet20", weights=weights.pack(build("tiny"), tmp_path))
 
 
+@pytest.mark.core("bireal-int8")
 @pytest.mark.parametrize(
     ("method", "kind"),
     [("bireal", "int8"), ("xnor+ml", "int8"), ("irnet", "int"), ("siman", "int"), ("adabin", "int")],
@@ -148,6 +155,7 @@ def test_a_recipe_takes_the_network_of_its_weights(trained: tf.keras.Model, tmp_
         Recipe.of("vgg_small", dataset="digits", weights=tmp_path)
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_weights(trained: tf.keras.Model):
     class Data:
         input_shape, classes = (32, 32, 3), ("a", "b", "c")

@@ -101,6 +101,7 @@ def test_an_installed_package_is_found_by_name(tmp_path, monkeypatch):
     assert (loaded.classes, loaded.test.size, loaded.input_shape) == (("dark", "grey", "light"), 15, (8, 8, 1))
 
 
+@pytest.mark.slow
 def test_the_contract_runs_on_it(tmp_path, monkeypatch):
     install(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

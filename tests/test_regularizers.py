@@ -111,6 +111,7 @@ def test_median_loss_of_a_clone_averages_over_the_clones_layers():
     assert float(tf.add_n(model.losses)) == pytest.approx(expected_median_loss(model)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.keras", "saved"])
 def test_median_loss_of_a_loaded_model(name, tmp_path):
     model = mixed_model(regularizers.MedianLoss(1e-4))
@@ -119,6 +120,7 @@ def test_median_loss_of_a_loaded_model(name, tmp_path):
     assert float(tf.add_n(loaded.losses)) == pytest.approx(expected_median_loss(model)[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_every_network_of_a_method_averages_over_its_own_layers():
     method = kbnn.methods.get("xnor+ml")
     for name in ("tiny", "vgg_small", "tiny"):
@@ -163,6 +165,7 @@ def test_scale_penalties_show_up_in_the_models_losses(penalty):
     assert len(clone.losses) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_losses_are_float32_under_mixed_precision(policy):
     tf.keras.mixed_precision.set_global_policy(policy)

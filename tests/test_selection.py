@@ -23,6 +23,7 @@ def either_way(request, monkeypatch):
         monkeypatch.setattr(xla, "available", lambda: False)
 
 
+@pytest.mark.core("by-sorting-shape0")
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (9, 4), (144, 7), (200, 3)])
 def test_largest_equals_sorting(shape):
@@ -33,12 +34,14 @@ def test_largest_equals_sorting(shape):
             np.testing.assert_array_equal(marked, reference.mark_largest(magnitude, count))
 
 
+@pytest.mark.slow
 def test_largest_compiled():
     magnitude = np.abs(RNG.normal(size=(144, 7))).astype(np.float32)
     marked = compiled(lambda x: selection.largest(x, 72))(tf.constant(magnitude))
     np.testing.assert_array_equal(marked, reference.mark_largest(magnitude, 72))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("either_way")
 def test_largest_takes_a_count_for_each_column():
     magnitude = np.abs(RNG.normal(size=(50, 4))).astype(np.float32)
@@ -53,6 +56,7 @@ def test_negative_zero_is_zero():
     np.testing.assert_array_equal(marked, [[True], [True], [False]])
 
 
+@pytest.mark.core("by-bits-3")
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 11, 1000])
 def test_median(n):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import layers, methods, quantizers, regularizers, testing
+from kbnn import compiled, layers, methods, quantizers, regularizers, testing
 
 X = np.random.default_rng(0).normal(size=(4, 6, 6, 8)).astype(np.float32)
 
@@ -89,11 +89,13 @@ def test_everything_public_is_in_the_contract():
     assert set(PENALTIES) == penalties - {"AdjustablePenalty"}
 
 
+@pytest.mark.core("ste", "xnor")
 @pytest.mark.parametrize("name", quantizers.names())
 def test_quantizers(name):
     testing.check_quantizer(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_quantizers_with_arguments(name):
     testing.check_quantizer(ARGUMENTS[name])
@@ -120,6 +122,14 @@ def test_layers_in_every_precision(name, policy):
         testing.check_layer(LAYERS[name]())
 
 
+@pytest.fixture
+def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods are made of the quantizers and layers that are compiled above; compiling each again takes most time."""
+    monkeypatch.setattr(compiled, "available", lambda: False)
+
+
+@pytest.mark.core("bireal", "xnor")
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(method):
     testing.check_method(method)
@@ -141,6 +151,8 @@ class Subclassed(tf.keras.Model):
         return self.pool(self.binary(self.median(self.stem(inputs), training=training)))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("method", ["bnnplus_r1+ml", "irnet"])
 def test_subclassed_models_train_save_and_load(method, tmp_path):
     model = Subclassed(method)
@@ -169,21 +181,21 @@ for path in sys.argv[2:]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path, policy):
-    with testing.precision(policy):
-        model = everything()
-    files = [tmp_path / "model.keras", tmp_path / "saved"]
-    for method in methods.names():
-        files.append(tmp_path / f"{method}.keras")
-    for path, network in zip(files, [model, model, *map(testing.network, methods.names())], strict=True):
+def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path):
+    made = {tmp_path / f"{method}.keras": testing.network(method) for method in methods.names()}
+    for policy in ("float32", "mixed_float16"):
+        with testing.precision(policy):
+            model = everything()
+        (tmp_path / policy).mkdir()
+        made |= {tmp_path / policy / "model.keras": model, tmp_path / policy / "saved": model}
+    for path, network in made.items():
         network.save(path)
         np.save(f"{path}-expected.npy", network(X))
     np.save(tmp_path / "x.npy", X)
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_USE_LEGACY_KERAS", None)
-    subprocess.run([sys.executable, "-c", LOAD, str(tmp_path / "x.npy"), *map(str, files)], env=environment, check=True)
-    for path in files:
+    subprocess.run([sys.executable, "-c", LOAD, str(tmp_path / "x.npy"), *map(str, made)], env=environment, check=True)
+    for path in made:
         np.testing.assert_allclose(np.load(f"{path}.npy"), np.load(f"{path}-expected.npy"), 1e-5, 1e-6)
 
 

@@ -46,6 +46,7 @@ def test_keras_itself_loads_the_file(model: tf.keras.Model, path: Path):
     np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -86,6 +87,7 @@ def test_learned_scales_start_from_the_loaded_kernels(method: str, statistic: Ca
     np.testing.assert_allclose(binary.get_layer("block1_conv2").alpha, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_loaded_learned_scales_are_kept():
     source, target = build("tiny", method="siman"), build("tiny", method="siman+ml")
     source.get_layer("block1_conv2").alpha.assign(tf.fill([32], 7.0))

@@ -14,7 +14,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 from tensorflow.python.framework import ops
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+from tensorflow.python.framework.convert_to_constants import (
+    _FunctionConverterDataInEager,
+    _replace_variables_by_constants,
+)
 from tensorflow.python.grappler import tf_optimizer
 
 from kbnn.compiled import uncompiled
@@ -371,15 +374,37 @@ def _named(values: Nest) -> Nest:
 
 
 def _frozen(traced: tf.types.experimental.ConcreteFunction) -> GraphDef:
-    """A traced function's graph with its variables as constants and its functions inlined, except for loops."""
-    graph_def = convert_variables_to_constants_v2(traced, lower_control_flow=False).graph.as_graph_def()
+    """A traced function's graph with its variables as constants and its functions inlined, except for loops.
+
+    `convert_variables_to_constants_v2` does the same, and then builds a function of the graph, which takes most of its
+    time.
+    """
+    variables = _FunctionConverterDataInEager(func=traced, lower_control_flow=False, aggressive_inlining=False)
+    graph_def, _ = _replace_variables_by_constants(variables)
+    ends = {tensor.op.name for tensor in (*traced.inputs, *traced.outputs)}
+    kept = [node.name for node in graph_def.node if node.name in ends]
+    _prune(graph_def, kept)
     if any(node.op in _FUNCTION_CALLS for node in graph_def.node):
-        kept = {tensor.op.name for tensor in (*traced.inputs, *traced.outputs)}
-        graph_def = _inlined(graph_def, [node.name for node in graph_def.node if node.name in kept])
+        graph_def = _inlined(graph_def, kept)
     for node in graph_def.node:
         for attribute in ("_gradient_op_type", "_class"):
             node.attr.pop(attribute, None)
     return graph_def
+
+
+def _prune(graph_def: GraphDef, kept: Sequence[str]) -> None:
+    """Removes the operations that the kept ones do not depend on."""
+    inputs = {node.name: [name.lstrip("^").split(":")[0] for name in node.input] for node in graph_def.node}
+    needed: set[str] = set()
+    found = list(kept)
+    while found:
+        name = found.pop()
+        if name not in needed:
+            needed.add(name)
+            found += inputs[name]
+    nodes = [node for node in graph_def.node if node.name in needed]
+    del graph_def.node[:]
+    graph_def.node.extend(nodes)
 
 
 def _inlined(graph_def: GraphDef, kept: Sequence[str]) -> GraphDef:

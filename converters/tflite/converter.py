@@ -37,10 +37,8 @@ def lower(graph: Graph, options: Mapping[str, object]) -> File:
         ConversionError: the converter fails.
     """
     trace = serving(graph)
-    file = with_names(flatbuffer.parse(_convert(trace)), trace, graph)
-    model = flatbuffer.tree(file.data)
-    flatbuffer.add_metadata(model, MADE_BY, json.dumps(dict(options), sort_keys=True).encode())
-    return flatbuffer.parse(flatbuffer.pack(model))
+    made_by = json.dumps(dict(options), sort_keys=True).encode()
+    return with_names(flatbuffer.parse(_convert(trace)), trace, graph, {MADE_BY: made_by})
 
 
 def _convert(trace: Trace) -> bytes:
@@ -68,8 +66,11 @@ def _only_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def with_names(file: File, trace: Trace, graph: Graph) -> File:
-    """Names the tensors of a file that was converted from a trace after the graph's nodes and layers."""
+def with_names(file: File, trace: Trace, graph: Graph, metadata: Mapping[str, bytes] | None = None) -> File:
+    """Names the tensors of a file that was converted from a trace after the graph's nodes and layers.
+
+    `metadata` is added to the file, so that it is rewritten only once.
+    """
     model = flatbuffer.tree(file.data)
     tensors = model.subgraphs[0].tensors
     for index, name in _tensor_names(file, trace, graph).items():
@@ -81,6 +82,8 @@ def with_names(file: File, trace: Trace, graph: Graph) -> File:
             node = _convolving_node(operator, trace, returned.get(operator.outputs[0].index))
             if node is not None:
                 _name_constants(operator, node, model.subgraphs[0], named)
+    for name, entry in (metadata or {}).items():
+        flatbuffer.add_metadata(model, name, entry)
     return flatbuffer.parse(flatbuffer.pack(model))
 
 

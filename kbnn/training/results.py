@@ -53,7 +53,8 @@ def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluati
             f"{model.output_shape[-1]} classes, the data has {data.input_shape} and {len(data.classes)}"
         )
     learner = Learner(in_float32(model))
-    learner.compile()
+    # Tracing a graph takes as long as evaluating a small data set; on a large one, eager calls cost little.
+    learner.compile(run_eagerly=True)
     learner.evaluate(data.batches(data.test, batch), verbose=0)
     # Divided in Python, because quotients in float32 are rounded.
     means = {metric.name: float(metric.total) / float(metric.count) for metric in learner.metrics}

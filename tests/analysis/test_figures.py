@@ -25,6 +25,7 @@ def networks() -> dict[str, list]:
     return {name: observe(models.build("tiny", method=name), IMAGES) for name in ("bireal", "xnor")}
 
 
+@pytest.mark.slow
 def test_every_figure_of_two_networks_states_its_sample_size(networks: dict[str, list]):
     reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
     pictures = figures.of_networks(networks, reports)

@@ -77,6 +77,7 @@ def test_a_real_valued_network_is_refused_with_advice():
         structure.require_binary_layers(models.build("tiny", method="float"))
 
 
+@pytest.mark.slow
 def test_images_come_from_the_held_out_split():
     data = datasets.load("digits")
     np.testing.assert_array_equal(images_of(data, 5), data.inputs(data.validation)[:5])
@@ -110,6 +111,7 @@ def test_the_input_of_a_batch_median_is_recorded():
     np.testing.assert_allclose(seen.binarization.threshold, 0.25 - np.linspace(-0.1, 0.1, 32), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_batch_median_evens_out_the_signs_of_shifted_images():
     images = 3.0 + IMAGES
     inputs = tf.keras.Input((8, 8, 1))

@@ -39,6 +39,7 @@ def test_counts_without_lce_plus_its_operators_are_close_too(row):
     assert float(row["total"]) == pytest.approx(float(row["reported"]), rel=CLOSE)
 
 
+@pytest.mark.slow
 def test_a_file_without_lces_operators_runs():
     _, file = next(arm_models.deployments("resnet20"))
     rest = arm_models.without_lce(file)

@@ -11,6 +11,7 @@ def rows(method: str, *accuracies: float, measure: str = "keras_top1") -> list[d
     return [{"method": method, "seed": str(seed), measure: str(value)} for seed, value in enumerate(accuracies)]
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_written_from_the_committed_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(results_page, "DOCS", tmp_path)
     results_page.main()

@@ -32,6 +32,7 @@ def test_a_case_that_does_not_terminate_is_a_hang(monkeypatch: pytest.MonkeyPatc
     assert (outcome.cases, outcome.hangs, outcome.tracebacks) == (1, 1, 0)
 
 
+@pytest.mark.slow
 def test_mutants_are_audited_or_refused():
     data, outcome = TINY.read_bytes(), soak.Outcome("mutants")
     first, again = (soak.mutants(data, random.Random(1)) for _ in range(2))  # noqa: S311

@@ -10,6 +10,7 @@ def test_the_page_is_written_from_the_committed_rows():
     zoo.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "resnet20", "presb10"])
 def test_counting_again_finds_what_the_rows_say(name: str):
     architecture = models.get(name)

@@ -40,6 +40,7 @@ def test_a_refused_layer_is_named_and_no_file_is_left(model, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "convolutions", "bits"),
     [((), 1, 32), (("--kernel", "portable"), 2, 32), (("--weights", "int8"), 1, 8), (("--int8",), 1, 8)],
@@ -55,6 +56,7 @@ def test_forms_of_a_file(model, options, convolutions, bits, tmp_path):
     assert metadata.labels(flatbuffer.read(path)) == list("0123456789")
 
 
+@pytest.mark.slow
 def test_a_file_is_verified_on_the_images_that_it_is_calibrated_on(model, tmp_path):
     options = ["--allow-float", "depthwise", "--int8", "--calibrate", "digits"]
     done = convert(model, tmp_path / "model.tflite", *options)
@@ -90,6 +92,7 @@ def larq_network():
     return tf.keras.Model(image, keras.Dense(10)(keras.GlobalAveragePooling2D()(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_an_hdf5_file_goes_through_the_commands(tmp_path):
     model, path = tmp_path / "model.h5", tmp_path / "model.tflite"

@@ -20,6 +20,7 @@ def test_lists_every_pretrained_file():
     assert all(name in done.stdout for name in examples.names())
 
 
+@pytest.mark.slow
 def test_runs_a_pretrained_file_on_sample_images(tmp_path: Path):
     done = demo("--model", "tiny-bireal-digits", "--output", tmp_path, "--json")
     assert done.exit_code == 0, done.output
@@ -30,6 +31,7 @@ def test_runs_a_pretrained_file_on_sample_images(tmp_path: Path):
     assert "3x3x64x64" in page
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "demo-tiny-bireal-digits").mkdir(parents=True)

@@ -35,6 +35,7 @@ def run(*arguments):
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_a_file_becomes_a_folder_that_is_checked(int8, tmp_path):
     done = run(int8, "-o", tmp_path / "out", "--name", "net", "--check")
     assert done.exit_code == 0, done.stderr
@@ -46,6 +47,7 @@ def test_a_file_becomes_a_folder_that_is_checked(int8, tmp_path):
     assert report["check"]["passed"]
 
 
+@pytest.mark.slow
 def test_the_program_adds_the_operators_for_tensorflow_lite_micro(int8, tmp_path):
     """As a process, which imports everything itself."""
     command = [KBNN, "export-c", int8, "-o", tmp_path / "out", "--name", "net", "--tflm"]

@@ -40,6 +40,7 @@ def test_describes_one_network():
     assert "Three stages" in told
 
 
+@pytest.mark.slow
 def test_lists_what_fits_a_budget():
     asked = ["tiny", "--input", "16x16x3", "--classes", "5", "--json"]
     expected = accounting.count(models.build("tiny", input_shape=(16, 16, 3), classes=5))
@@ -97,6 +98,7 @@ def test_lists_the_trained_weights():
     assert (refused.exit_code, "no trained weights match 'tiny'" in refused.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_counts_what_a_network_costs():
     cost = json.loads(run("--cost", "bireal18", "--input", "32x32x3", "--classes", "10", "--json").stdout)
     expected = accounting.count(models.build("bireal18", input_shape=(32, 32, 3), classes=10))

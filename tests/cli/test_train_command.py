@@ -21,7 +21,8 @@ from kbnn.training import Run
 KBNN = Path(sys.executable).with_name("kbnn")
 
 SMALL = ("train", "--model", "tiny", "--dataset", "digits", "--batch", "256", "--set", "model.options.width=0.25")
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+# Compiling with XLA takes longer than these short runs.
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KBNN_XLA": "0"}
 
 pytestmark = pytest.mark.slow
 

@@ -50,6 +50,7 @@ def test_layers_are_named(bireal_path: Path):
     assert [c.name for c in found.float_convolutions] == ["stem", "short", "logits"]
 
 
+@pytest.mark.slow
 def test_layers_of_files_from_plain_larq_are_named(bireal: tf.keras.Model):
     found = audit(sample_networks.raw(bireal))
     assert [c.name for c in found.binary_convolutions] == ["conv1", "conv2"]
@@ -148,6 +149,7 @@ COUNTED = {
 }
 
 
+@pytest.mark.core("Dense of maps")
 @pytest.mark.parametrize("name", COUNTED)
 def test_macs_by_hand(name: str):
     layer, shape, macs = COUNTED[name]
@@ -156,6 +158,7 @@ def test_macs_by_hand(name: str):
     assert found.not_counted == {}
 
 
+@pytest.mark.slow
 def test_macs_of_attention():
     inputs = layers.Input((6, 8), batch_size=1)
     found = stock(tf.keras.Model(inputs, layers.MultiHeadAttention(2, 3)(inputs, inputs)))
@@ -163,6 +166,7 @@ def test_macs_of_attention():
     assert found.float_macs == 4 * 6 * 8 * 2 * 3 + 2 * 2 * 6 * 6 * 3
 
 
+@pytest.mark.slow
 def test_macs_of_recurrent_layers_are_counted_or_the_share_is_left_out():
     inputs = layers.Input((7, 4), batch_size=1)
     found = stock(tf.keras.Model(inputs, layers.LSTM(5, return_sequences=True)(inputs)))

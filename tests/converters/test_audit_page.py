@@ -60,6 +60,7 @@ def test_blocks_end_where_a_single_value_is_alive(bireal_file: File):
     assert set(additions) <= set(ends)
 
 
+@pytest.mark.slow
 def test_blocks_are_named_by_their_layers():
     file = sample_networks.raw(sample_networks.plain())
     assert sum(count for _, count in _grouped(file, _steps(file))) == len(_steps(file))
@@ -84,6 +85,7 @@ def test_a_missing_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_any_file_can_be_drawn():
     file = sample_networks.raw(sample_networks.plain())
     assert "LceBconv2d" in page(file, "raw")

@@ -51,6 +51,7 @@ def test_an_ordinary_twin_computes_rectified_sums(bireal):
     np.testing.assert_allclose(total, stem + convolved + convolution.bias.astype(np.float32), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [tf.keras.layers.GRU, tf.keras.layers.LSTM])
 def test_a_twin_of_a_recurrent_layer(layer, tmp_path):
     image = tf.keras.Input((6, 6, 32), name="image")

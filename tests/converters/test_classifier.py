@@ -97,6 +97,7 @@ def model(digits: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
+@pytest.mark.slow
 def test_a_keras_model_needs_its_data_set(model: Path, digits: datasets.Dataset, photos: Path):
     with pytest.raises(UsageError, match="does not say how its input is normalized: give the data set"):
         kbnn.Classifier(model)
@@ -159,6 +160,7 @@ def test_predict_names_what_it_cannot_read(photos: Path, tmp_path: Path):
     assert "no images in" in run("predict", DIGITS, tmp_path / "empty").stderr
 
 
+@pytest.mark.slow
 def test_evaluate_a_file(tmp_path: Path, digits: datasets.Dataset):
     done = run("evaluate", DIGITS, "--data", "digits", "--json", "--html", tmp_path / "page.html")
     assert done.exit_code == 0, done.output

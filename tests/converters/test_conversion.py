@@ -67,6 +67,7 @@ def test_a_subclassed_model(tmp_path):
     assert len(convert(model, tmp_path / "model.tflite").audit.binary_convolutions) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_becomes_float32(policy, tmp_path):
     tf.keras.mixed_precision.set_global_policy(policy)
@@ -115,11 +116,13 @@ def test_layers_that_can_be_rewritten_exactly_are_converted(changes, tmp_path):
     assert artifact.parity.kernels[0].differing == 0
 
 
+@pytest.mark.slow
 def test_an_untrained_network(tmp_path):
     """Untrained batch normalizations do not shift, so that the converter finds no bias."""
     assert convert(kbnn.models.build("tiny"), tmp_path / "model.tflite").parity.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "kernel"), [((1, 1), 3), ((2, 6), 3), ((6, 2), 3), ((4, 4), 5)])
 def test_zero_padding_of_images_smaller_than_the_kernel_is_refused(size, kernel, tmp_path):
     """LCE's optimised kernels compute something else; only its reference kernel is right."""
@@ -189,6 +192,7 @@ def test_a_layer_without_a_binary_operator_is_refused(tmp_path):
         convert(sample_networks.single(layer), tmp_path / "model.tflite")
 
 
+@pytest.mark.slow
 def test_a_layer_that_may_stay_float(tmp_path):
     image = tf.keras.Input((6, 6, 32), name="image")
     x = sample_networks.convolution(image, 32, "packed")
@@ -233,6 +237,7 @@ def test_a_path_that_cannot_be_written(bireal):
         kbnn.converters.convert(bireal, "/proc/kbnn/model.tflite")
 
 
+@pytest.mark.slow
 def test_the_sign_of_a_shifted_sign_is_not_mistaken_for_a_sign(tmp_path):
     """`sign(sign(x) + 2)` is +1 everywhere, but LCE ignores the constant and would compute sign(x)."""
     image = tf.keras.Input((6, 6, 32), name="image")
@@ -245,6 +250,7 @@ def test_the_sign_of_a_shifted_sign_is_not_mistaken_for_a_sign(tmp_path):
     assert [c.name for c in artifact.audit.binary_convolutions] == ["next"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "guard", "network"),
     [
@@ -290,6 +296,7 @@ def test_sums_that_are_exactly_zero_are_named_where_they_move_the_outputs(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_model_that_random_images_do_not_fit(tmp_path):
     tokens = tf.keras.Input(16, name="tokens")
     x = layers.Reshape((4, 4, 32))(layers.Embedding(50, 32)(tokens))

@@ -34,6 +34,7 @@ def found(model: tf.keras.Model, data: datasets.Dataset, tmp_path_factory: pytes
     return deployments(model, data, tmp_path_factory.mktemp("forms"), limit=SAMPLES)
 
 
+@pytest.mark.slow
 def test_every_form_is_evaluated_on_the_same_images(found: Deployments, model: tf.keras.Model, data: datasets.Dataset):
     names = ["Keras", "binary", "binary, int8 weights", "binary, int8", "twin, float32", "twin, int8"]
     assert [form.name for form in found.forms] == names
@@ -74,11 +75,13 @@ def test_a_form_that_is_refused_says_why(found: Deployments):
     assert told.endswith("binary, int8: no images")
 
 
+@pytest.mark.slow
 def test_a_network_that_is_not_binary_is_refused(data: datasets.Dataset, tmp_path: Path):
     with pytest.raises(KbnnError, match="has no 1-bit layer"):
         deployments(models.build("tiny", "float"), data, tmp_path, limit=4)
 
 
+@pytest.mark.slow
 def test_the_command_compares_the_forms_of_a_model(model: tf.keras.Model, tmp_path: Path):
     path = tmp_path / "model.keras"
     model.save(path)

@@ -21,7 +21,8 @@ from kbnn.converters.verify import verification
 from kbnn.errors import KbnnError, UsageError
 from kbnn.printable import printable
 
-_LONGEST = 1.0
+# Seconds; files that loop forever take all of them.
+_LONGEST = 0.3
 
 
 def mutated(data: bytes, generator: np.random.Generator):
@@ -64,11 +65,13 @@ def refusals(function: Callable[[bytes], object], cases: Iterable[bytes]):
     return found
 
 
+@pytest.mark.slow
 def test_a_thousand_mutated_files_are_audited_or_refused(mutants: list[bytes]):
     found = refusals(lambda data: str(audit.audit(flatbuffer.parse(data))), mutants)
     assert 50 < found.count(None) < 950
 
 
+@pytest.mark.slow
 def test_mutated_files_are_drawn_or_refused(mutants: list[bytes]):
     found = refusals(lambda data: audit_page.page(flatbuffer.parse(data), "mutant"), mutants[::5])
     assert None in found
@@ -164,6 +167,7 @@ def inspected(folder: Path, attacks_by_name: dict[str, bytes]):
     return dict(zip(attacks_by_name, done.stdout.splitlines(), strict=True))
 
 
+@pytest.mark.slow
 def test_small_files_that_claim_to_be_large(tmp_path: Path):
     found = inspected(tmp_path, {name: make() for name, make in attacks.ATTACKS.items() if name != "many_operators"})
     for name in ("shared_name", "shared_scale", "shared_inputs", "shared_metadata"):
@@ -242,6 +246,7 @@ def test_a_child_that_hangs_is_an_error(
     child.end()
 
 
+@pytest.mark.slow
 def test_a_child_that_is_interrupted_does_not_answer_the_next_request(
     bireal_file: File, bireal: tf.keras.Model, monkeypatch: pytest.MonkeyPatch
 ):

@@ -28,6 +28,7 @@ def artifact(bireal, tmp_path_factory):
     return calibrated(bireal, tmp_path_factory.mktemp("int8") / "model.tflite")
 
 
+@pytest.mark.slow
 def test_only_the_output_is_float(artifact):
     operators = flatbuffer.read(artifact.path).operators
     block = ["LceQuantize", "LceBconv2d", "ADD"]
@@ -49,6 +50,7 @@ def test_it_is_compared_with_its_rounded_graph(artifact, bireal):
     assert {"stem", "conv1", "conv1_bn", "add1", "short", "conv2_bn", "add2", "pool", "logits"} <= compared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "departs"), [(b"short/kernel", "short"), (b"conv2/multiplier", "conv2_bn")])
 def test_a_changed_constant_is_caught_and_its_layer_named(kernel, departs, artifact, bireal):
     model = flatbuffer.tree(flatbuffer.read(artifact.path).data)
@@ -63,6 +65,7 @@ def test_the_same_model_and_images_give_the_same_bytes(artifact, bireal, tmp_pat
     assert flatbuffer.read(again.path).data == flatbuffer.read(artifact.path).data
 
 
+@pytest.mark.slow
 def test_damaged_files_are_errors(artifact, bireal):
     data, generator = flatbuffer.read(artifact.path).data, np.random.default_rng(0)
     mutants = [mutated(data, generator) for _ in range(40)]
@@ -127,6 +130,7 @@ RECTIFIERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rectifier", RECTIFIERS.values(), ids=RECTIFIERS)
 def test_every_form_of_relu_is_fused(rectifier, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")
@@ -148,6 +152,7 @@ def frames(x):
     return tf.reshape(keras.BatchNormalization(name="bn1")(x), (-1, 4, 16, 64))
 
 
+@pytest.mark.core("shuffled")
 @pytest.mark.parametrize("network", [rectified, pooled, shuffled, frames])
 def test_the_building_blocks_of_networks(network, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")
@@ -162,6 +167,7 @@ def test_the_building_blocks_of_networks(network, tmp_path):
     assert artifact.audit.operators["DEQUANTIZE"] == expected
 
 
+@pytest.mark.slow
 def test_calculations_between_layers(tmp_path):
     """Levels that the converter makes equal, for a choice and for parts with constants; and products of matrices."""
     image = tf.keras.Input((8, 8, 3), name="image")

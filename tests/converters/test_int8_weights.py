@@ -88,6 +88,7 @@ def test_each_output_channel_has_a_scale_of_its_own(layer, dtype, largest, artif
     assert np.abs(integers * scales - kernel).max() <= scales.max() / 2 * 1.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_16_bits", [(), ("stem", "short")])
 def test_files_with_fewer_bits_still_verify(in_16_bits, model):
     """Earlier versions of kbnn stored all weights in 8 bits, or the stem in 16."""

@@ -103,6 +103,7 @@ def melius(image):
     return layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
 
 
+@pytest.mark.core("quicknet--")
 @pytest.mark.parametrize(
     ("network", "binary", "real"),
     [(quicknet, 4, 6), (alexnet, 4, 1), (densenet, 2, 3), (real_to_binary, 2, 4), (melius, 2, 2)],

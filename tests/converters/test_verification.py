@@ -77,6 +77,7 @@ def test_a_wrong_multiplier_is_caught_and_its_layer_named(bireal, bireal_file):
     assert {layer.name for layer in parity.layers if not layer.passed} == {"conv1_bn"}
 
 
+@pytest.mark.slow
 def test_bits_between_convolutions_are_compared(tmp_path):
     model = sample_networks.plain()
     file = sample_networks.raw(model)
@@ -89,6 +90,7 @@ def test_bits_between_convolutions_are_compared(tmp_path):
     assert max(layer.flips for layer in parity.layers) > 0
 
 
+@pytest.mark.slow
 def test_the_sign_of_a_shifted_sign_is_caught(tmp_path):
     """LCE ignores the constant in `sign(sign(x) + c)`."""
     image = tf.keras.Input((6, 6, 32), name="image")
@@ -100,6 +102,7 @@ def test_the_sign_of_a_shifted_sign_is_caught(tmp_path):
     assert {layer.name for layer in parity.layers if not layer.passed} == {"wrong"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", ["height", "width"])
 def test_a_constant_that_varies_over_the_image_is_caught(axis):
     """Between a binary convolution and a sign, LCE uses its first value for all positions."""
@@ -128,6 +131,7 @@ def test_grouped_files_run_on_two_kernels():
     assert {layer.kernel for layer in parity.layers} == {"indirect", "reference"}
 
 
+@pytest.mark.slow
 def test_disagreeing_images_are_listed_with_their_margins(bireal, bireal_file):
     bias = next(operator for operator in bireal_file.operators if operator.name == "FULLY_CONNECTED").inputs[2]
     assert bias is None or bias.data is not None
@@ -165,6 +169,7 @@ def test_a_missing_file(bireal):
         verify(bireal, "none.tflite", sample_networks.images(bireal))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [sample_networks.deployed, sample_networks.raw], ids=["kbnn", "LCE"])
 def test_the_parts_of_a_split_are_told_apart(made):
     """All outputs of an operator have the same name."""
@@ -190,6 +195,7 @@ def test_outputs_may_depart_as_far_as_rounding_moves_keras(margin, passed, birea
     assert all("depart from Keras's on the" in failure for failure in parity.failures)
 
 
+@pytest.mark.slow
 def test_sensitivity_is_measured_only_if_the_outputs_depart(bireal, bireal_file):
     parity = sample_networks.parity(bireal, bireal_file)
     assert parity.sensitivity is None
@@ -215,6 +221,7 @@ def labelled(bireal, tmp_path_factory):
     return described(bireal, folder / "a.tflite"), described(bireal, folder / "b.tflite", labels=tuple("bacdefghij"))
 
 
+@pytest.mark.slow
 def test_swapped_labels_are_found(bireal, labelled):
     right, _ = labelled
     swapped = right.replace(b"a\nb\nc", b"b\na\nc")
@@ -224,6 +231,7 @@ def test_swapped_labels_are_found(bireal, labelled):
     assert not parity.passed
 
 
+@pytest.mark.slow
 def test_labels_of_another_record_are_found_with_the_data_set(bireal, labelled, tmp_path):
     """The record and the labels agree, so only the data set shows that they are swapped."""
     _, swapped = labelled
@@ -262,6 +270,7 @@ def test_appended_bytes_are_found(bireal, bireal_file):
     assert parity.failures == ["4 bytes are appended to it"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [1, -1, 3])
 def test_a_threshold_that_is_off_by_a_little_is_found(change, tmp_path):
     model = sample_networks.plain()
@@ -321,6 +330,7 @@ def test_agreement_and_accuracy_by_hand():
     assert (right.top1, round(right.low, 4), round(right.high, 4)) == (0.8, 0.7112, 0.8666)
 
 
+@pytest.mark.slow
 def test_the_summary_begins_with_the_trained_network(bireal, bireal_path):
     images = sample_networks.images(bireal)
     labels = bireal.predict(images, verbose=0).argmax(1)

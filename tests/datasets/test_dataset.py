@@ -44,6 +44,7 @@ def numbers(batches: tf.data.Dataset) -> list[list[int]]:
 KINDS = pytest.mark.parametrize("kind", ["arrays", "encoded"])
 
 
+@pytest.mark.slow
 @KINDS
 def test_an_epoch_shows_each_image_once_and_the_next_in_another_order(kind: str):
     data = dataset(kind)
@@ -70,6 +71,7 @@ def test_training_data_resumes_from_any_step(kind: str, first: int):
     np.testing.assert_array_equal(whole[first:], rest)
 
 
+@pytest.mark.slow
 @KINDS
 def test_workers_share_the_batches_of_one(kind: str):
     data = dataset(kind, Transform(size=3, flip=True))
@@ -78,6 +80,7 @@ def test_workers_share_the_batches_of_one(kind: str):
     np.testing.assert_array_equal(whole, np.concatenate(parts, axis=1))
 
 
+@pytest.mark.slow
 @KINDS
 def test_the_order_does_not_depend_on_the_global_seed(kind: str):
     seen = []
@@ -87,12 +90,14 @@ def test_the_order_does_not_depend_on_the_global_seed(kind: str):
     assert seen[0] == seen[1]
 
 
+@pytest.mark.slow
 @KINDS
 def test_another_seed_is_another_order(kind: str):
     data = dataset(kind)
     assert numbers(data.epochs(5, seed=1).take(4)) != numbers(data.epochs(5, seed=2).take(4))
 
 
+@pytest.mark.slow
 @KINDS
 def test_testing_keeps_the_order_and_the_last_part(kind: str):
     data = dataset(kind)

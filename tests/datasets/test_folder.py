@@ -84,6 +84,7 @@ def test_split_folders_are_recognised(splits: tuple[str, str], tmp_path: Path):
     assert (data.train.size, data.validation.size, data.test.size) == (8, 0, 8)
 
 
+@pytest.mark.slow
 def test_each_of_three_splits_is_used(tmp_path: Path):
     for split, grey in (("train", 40), ("val", 90), ("test", 150)):
         for name in ("a", "b"):
@@ -270,6 +271,7 @@ def bomb(path: Path) -> None:
     PIL.Image.new("1", (20_000, 20_000)).save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

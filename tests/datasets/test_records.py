@@ -25,6 +25,7 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_stream_resumes_from_any_step(mocked: None):
     data = datasets.load("imagenet2012", transform=TRANSFORM)
     whole = [images.numpy() for images, _ in data.epochs(8, seed=0).take(5)]
@@ -61,6 +62,7 @@ def numbers_of(batches: tf.data.Dataset) -> list[int]:
     return np.rint(np.concatenate(found)).astype(int).tolist()
 
 
+@pytest.mark.slow
 def test_real_files_are_shuffled_in_every_epoch_and_repeatably(tmp_path: Path):
     builder = Numbers(data_dir=tmp_path)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=4))

@@ -36,6 +36,7 @@ def built(channels: int = 3, gamma=None, beta=None, **kwargs) -> BatchMedian:
     return layer
 
 
+@pytest.mark.core("dense-moved")
 @pytest.mark.parametrize("parameters", ["initial", "moved"])
 @pytest.mark.parametrize("kind", BATCHES)
 def test_training_equals_the_formula(kind, parameters):
@@ -63,6 +64,7 @@ def test_training_equals_the_formula(kind, parameters):
     np.testing.assert_allclose(layer.moving_negative_rms, 0.99 + 0.01 * negative, 1e-5)
 
 
+@pytest.mark.slow
 def test_moving_averages_are_plain():
     layer = built(1, momentum=0.9)
     medians = [2.0, -1.0, 4.0]
@@ -122,6 +124,7 @@ def test_gamma_stays_positive():
     assert (layer.gamma.numpy() > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_statistics_in_float32_under_mixed_precision(policy):
     a = BATCHES["normal"].astype(np.float32) * 300
@@ -137,6 +140,7 @@ def test_statistics_in_float32_under_mixed_precision(policy):
     np.testing.assert_allclose(tf.cast(y, tf.float64), expected, 2**-7, 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [

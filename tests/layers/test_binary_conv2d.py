@@ -135,6 +135,7 @@ def test_mean_abs_scale_is_a_constant_for_the_gradient():
         tf.nest.map_structure(lambda u, v: np.testing.assert_allclose(u, v, 1e-4, 1e-5), a, b)
 
 
+@pytest.mark.slow
 def test_alpha_and_beta_move_under_training_and_stay_positive():
     swish = quantizers.SignSwish(5.0, trainable_beta=True)
     kernel_swish = quantizers.SignSwish(5.0, trainable_beta=True)

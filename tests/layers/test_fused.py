@@ -113,6 +113,7 @@ def test_equals_the_plain_call_for_every_estimator(name):
     np.testing.assert_array_equal(np.sign(fast["x"]), np.sign(plain["x"]))
 
 
+@pytest.mark.core("3x3", "groups")
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_equals_the_plain_call_for_every_geometry(name, monkeypatch):
     shape, arguments = GEOMETRIES[name]
@@ -124,6 +125,7 @@ def test_equals_the_plain_call_for_every_geometry(name, monkeypatch):
     np.testing.assert_array_equal(fast["y"], plain["y"])
 
 
+@pytest.mark.core("xnor")
 @pytest.mark.parametrize(
     ("quantizer", "arguments"),
     [

@@ -35,6 +35,7 @@ def step(before: tf.keras.layers.Layer, convolution: BinaryConv2D, pass_on=lambd
     return {"y": y, **tape.gradient(loss, sources)}
 
 
+@pytest.mark.core("ChannelShift-float32-True")
 @pytest.mark.parametrize(
     ("policy", "xla"), [("float32", True), ("float32", False), ("mixed_bfloat16", True), ("mixed_float16", True)]
 )

@@ -28,7 +28,7 @@ def fit(model: tf.keras.Model) -> float:
     return model.fit(testing.normal_images(model), np.arange(4) % CLASSES, verbose=0).history["loss"][0]
 
 
-@pytest.mark.slow
+@pytest.mark.core("tiny-bireal")
 @pytest.mark.parametrize(("network", "method"), PAIRS, ids=lambda value: getattr(value, "name", value))
 def test_every_network_trains_saves_loads_and_converts_with_every_method(network: Network, method: str, tmp_path: Path):
     model = network.build(method)
@@ -72,6 +72,7 @@ def test_mixed_precision_trains_on_float32_weights_to_float32_logits(network: Ne
     assert {weight.dtype for weight in model.weights} == {tf.float32}
 
 
+@pytest.mark.core("tiny")
 @pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)
 def test_the_real_valued_twin_has_the_same_kernels_by_name(network: Network):
     testing.check_twin(network.build(), network.build("float"))

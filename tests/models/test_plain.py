@@ -1,5 +1,6 @@
 """Networks without shortcuts: layer sizes as published."""
 
+import pytest
 import tensorflow as tf
 
 from kbnn.layers import BinaryConv2D, BinaryDense
@@ -24,6 +25,7 @@ def test_vgg_small():
     assert model.get_layer("flatten").output_shape == (None, 8192)
 
 
+@pytest.mark.slow
 def test_alexnet_at_both_sizes():
     imagenet = build("alexnet", "bnn")
     assert outputs(imagenet, tf.keras.layers.Conv2D) == [
@@ -57,6 +59,7 @@ def test_dorefa_svhn():
     assert "bn1" not in [layer.name for layer in model.layers]
 
 
+@pytest.mark.slow
 def test_max_pooling_comes_after_batch_normalization():
     for name in ("vgg_small", "alexnet", "dorefa_svhn"):
         for layer in build(name, "bnn").layers:

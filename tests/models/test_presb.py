@@ -96,6 +96,7 @@ def pool(x: np.ndarray) -> np.ndarray:
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "expand"), [("stage1_block1", False), ("stage2_block1", True)])
 def test_blocks_equal_numpy(name: str, expand: bool):
     model = randomized(build("presb10", **SMALL))
@@ -110,6 +111,7 @@ def names(model: tf.keras.Model, prefix: str = "stage2_block1") -> dict[str, tf.
     return {layer.name.removeprefix(f"{prefix}_"): layer for layer in model.layers if layer.name.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_depth_and_channels():
     model = build("presb10", input_shape=(32, 32, 3))
     grouped = [layer for layer in model.layers if isinstance(layer, BinaryConv2D) and layer.groups == 2]
@@ -121,6 +123,7 @@ def test_depth_and_channels():
     assert ends == [(32, 32, 128), (16, 16, 256), (8, 8, 512), (4, 4, 1024)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "row"),
     [
@@ -152,6 +155,7 @@ def parts_of(layer: tf.keras.layers.Layer) -> list[str]:
     return [type(part).__name__ for part in found if part is not None]
 
 
+@pytest.mark.slow
 def test_the_authors_code_by_argument():
     code = build("presb10", **SMALL, layer_norm="group", block_shortcut="binary_kernel", output_norm=True)
     found = names(code)
@@ -169,6 +173,7 @@ def test_the_paper_by_default():
     assert "bn" not in found
 
 
+@pytest.mark.slow
 def test_options_of_shortcut_activation_and_estimator():
     assert type(names(build("presb10", **SMALL, block_shortcut="real"))["shortcut_conv"]) is tf.keras.layers.Conv2D
     bare = names(build("presb10", **SMALL, block_shortcut="none"))
@@ -179,6 +184,7 @@ def test_options_of_shortcut_activation_and_estimator():
     assert [type(sign).__name__ for sign in signs] == ["LeakySteSign", "SteSign"]
 
 
+@pytest.mark.slow
 def test_the_real_valued_twin_replaces_the_sign():
     twins = {kind: names(build("presb10", "float", **SMALL, twin_activation=kind)) for kind in ("none", "sign", "clip")}
     signs = {kind: twin["conv1"].input_quantizer for kind, twin in twins.items()}
@@ -192,6 +198,7 @@ def test_the_real_valued_twin_replaces_the_sign():
     assert "conv1_relu" in names(build("presb10", "float+relu", **SMALL))
 
 
+@pytest.mark.slow
 def test_aresb_net_is_without_layer_normalization_and_biased_prelu():
     model = build("aresb10", **SMALL)
     kinds = {type(layer) for layer in model.layers}

@@ -22,6 +22,7 @@ def kinds(model: tf.keras.Model, kind: type[tf.keras.layers.Layer]) -> list[str]
     return [layer.name for layer in model.layers if type(layer) is kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "convolutions"), [("bireal18", 16), ("bireal34", 32), ("resnet20", 18), ("tiny", 4)])
 def test_depth_is_that_of_the_name(name: str, convolutions: int):
     model = build(name, **({} if name == "tiny" else SMALL))
@@ -74,6 +75,7 @@ def test_the_cheaper_stem_is_an_option_of_recipes():
     assert Recipe.parse(tables).model.options == options
 
 
+@pytest.mark.slow
 def test_three_shortcut_designs_over_the_same_kernels():
     networks = [build(name, **SMALL) for name in ("bireal18", "resnet18", "plain18")]
     kernels = [{name: network.get_layer(name).kernel.shape for name in binary_names(network)} for network in networks]
@@ -82,6 +84,7 @@ def test_three_shortcut_designs_over_the_same_kernels():
     assert additions == [16, 8, 0]
 
 
+@pytest.mark.slow
 def test_shortcut_types():
     def shortcut_layers(shortcut_type: str) -> set[str]:
         model = build("bireal18", shortcut_type=shortcut_type, **SMALL)
@@ -104,6 +107,7 @@ def test_duplicated_channels_are_the_pooled_ones_twice():
     np.testing.assert_allclose(model(images), np.concatenate([pooled, pooled], -1))
 
 
+@pytest.mark.slow
 def test_xnor_s_block_normalizes_before_the_sign_and_adds_around_two():
     model = build("resnet20", "xnor", shortcuts="res", **{**SMALL, "width": 1.0})
     convolution = model.get_layer("stage1_block1_conv1")
@@ -113,6 +117,7 @@ def test_xnor_s_block_normalizes_before_the_sign_and_adds_around_two():
     assert {node.layer.name for node in added} == {"stage1_block2_conv2", "stage1_block1_add2"}
 
 
+@pytest.mark.slow
 def test_bi_real_s_block_is_sign_convolution_normalization_addition():
     model = build("resnet20", **SMALL)
     chain = ["stage1_block2_conv1", "stage1_block2_bn1", "stage1_block2_add1"]
@@ -122,6 +127,7 @@ def test_bi_real_s_block_is_sign_convolution_normalization_addition():
     assert around == {"stage1_block2_bn1", "stage1_block1_add2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet20", "bireal18"])
 def test_an_activation_after_each_addition_by_option(name: str):
     model = build(name, "xnor+std+ml+bma", activation="prelu", **SMALL)
@@ -133,6 +139,7 @@ def test_an_activation_after_each_addition_by_option(name: str):
     assert len(kinds(build(name, "irnet", activation="maxout", **SMALL), layers.Maxout)) == len(activations)
 
 
+@pytest.mark.slow
 def test_width_multiplies_every_channel_count():
     narrow, wide = (build("bireal18", **{**SMALL, "width": width}) for width in (0.5, 1.0))
     for name in binary_names(wide):
@@ -143,6 +150,7 @@ def test_channels_round_to_a_multiple():
     assert [parts.channels(64, width, multiple=4) for width in (1.0, 0.3, 0.01)] == [64, 20, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bireal18", "resnet20"])
 def test_features_can_be_normalized_before_the_classifier(name: str):
     model = build(name, features_norm=True, **SMALL)

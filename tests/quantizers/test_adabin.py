@@ -52,6 +52,7 @@ def found(layer, x, dy, training):
     return y.numpy(), [value.numpy() for value in tape.gradient(y, wanted, dy)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("strides", [1, 2])
 def test_convolution_and_its_gradients(strides, training):
@@ -116,6 +117,7 @@ def test_values_of_a_kernel_by_hand():
     np.testing.assert_allclose(quantizer.call(tf.constant(w)), expected, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, -0.25, 1e-30, 1e30])
 def test_filters_of_equal_weights_stay_finite(weight):
     w = tf.fill((3, 3, 4, 2), tf.constant(weight, tf.float32))

@@ -75,6 +75,7 @@ def test_sign_swish_by_hand():
     np.testing.assert_allclose(dx, [5, 0, 0, -0.195, -0.195], atol=5e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.5, 5.0, 10.0])
 def test_gradient_of_beta(beta):
     quantizer = quantizers.SignSwish(beta, trainable_beta=True)

@@ -99,6 +99,7 @@ def test_equals_the_formula(make, formula, kind):
     np.testing.assert_allclose(dw / unit, gradient / unit, reference.RTOL, reference.ATOL)
 
 
+@pytest.mark.core("xnor-float32", "dorefa-float32")
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("make", "formula"), CASES.values(), ids=CASES)
 def test_finite_for_every_finite_kernel(make, formula, dtype):
@@ -115,6 +116,7 @@ def test_finite_for_every_finite_kernel(make, formula, dtype):
         assert np.isfinite(tf.cast(dw, tf.float32)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "formula"), CASES.values(), ids=CASES)
 def test_dense_kernels_are_per_column(make, formula):
     w = np.random.default_rng(3).normal(size=(31, 6)).astype(np.float32)
@@ -124,6 +126,7 @@ def test_dense_kernels_are_per_column(make, formula):
     np.testing.assert_allclose(dw, gradient, reference.RTOL, reference.ATOL)
 
 
+@pytest.mark.core("shape0-identity")
 @pytest.mark.parametrize("gradient", ["identity", "magnitude"])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 4), (3, 3, 1, 4), (3, 3, 7, 4), (3, 3, 32, 3), (2, 2)])
 def test_half_half_marks_exactly_half(gradient, shape):
@@ -135,6 +138,7 @@ def test_half_half_marks_exactly_half(gradient, shape):
         assert set(np.unique(code)) <= {-1.0, 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draw", "share"), [("laplace", 0.37), ("normal", 0.54)])
 def test_optimal_encoding_marks_the_papers_share(draw, share):
     w = getattr(np.random.default_rng(5), draw)(size=(20000, 20)).astype(np.float32)
@@ -148,6 +152,7 @@ def clamped(w, percentile):
     return np.clip(centred, *np.percentile(centred, [percentile, 100 - percentile]))
 
 
+@pytest.mark.slow
 def test_half_half_clamps_latent_weights_after_each_update():
     w = np.random.default_rng(6).normal(0.3, 1, size=(3, 3, 16, 8)).astype(np.float32)
     quantizer = quantizers.HalfHalf("magnitude", percentile=15.0)
@@ -164,6 +169,7 @@ def test_half_half_clamps_latent_weights_after_each_update():
     np.testing.assert_allclose(layer.latent_kernel, clamped(w, 0), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_half_half_passes_the_whole_gradient_whatever_the_percentile():
     w = tf.constant(np.random.default_rng(6).normal(size=(3, 3, 4, 2)), tf.float32)
     dy = np.random.default_rng(7).normal(size=w.shape)

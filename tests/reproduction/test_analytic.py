@@ -10,6 +10,7 @@ from kbnn.errors import UsageError
 COMPUTED = [table for table in reproduction.tables() if isinstance(table, reproduction.AnalyticTable)]
 
 
+@pytest.mark.core("siman-corollaries")
 @pytest.mark.parametrize("table", COMPUTED, ids=lambda table: table.name)
 def test_every_computed_table_agrees_with_the_paper(table: reproduction.AnalyticTable):
     comparison = table.compare(models.build)
@@ -35,6 +36,7 @@ def test_names_are_unique_and_sourced():
     assert all(table.source for table in reproduction.tables())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bnnplus-figure4", "bnnplus-figure5", "presb-figure5", "presb-figure6"])
 def test_figures_of_formulas_are_drawn(name: str):
     picture = reproduction.get(name).draw()

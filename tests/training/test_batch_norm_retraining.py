@@ -27,6 +27,7 @@ def weights(network: tf.keras.Model, name: str) -> list[np.ndarray]:
     return [weight.copy() for weight in network.get_layer(name).get_weights()]
 
 
+@pytest.mark.slow
 def test_only_batch_normalization_learns():
     network = model(quantizers.MagnitudeAwareSign())
     network.fit(X, Y, epochs=1, verbose=0)
@@ -43,6 +44,7 @@ def test_only_batch_normalization_learns():
     assert (weights(network, "stem")[0] != stem[0]).any()
 
 
+@pytest.mark.slow
 def test_a_quantizer_that_changes_the_kernels_is_refused():
     network = model(quantizers.HalfHalf("identity"))
     # Half-half marks half of a filter even if all magnitudes are equal, so a filter of ones changes.
@@ -66,6 +68,7 @@ def nested_network() -> tf.keras.Model:
     return built
 
 
+@pytest.mark.slow
 def test_nested_models_and_larqs_layers():
     network, x = nested_network(), np.random.default_rng(1).normal(size=(8, 6, 6, 2)).astype(np.float32)
     inner = network.get_layer("inner")

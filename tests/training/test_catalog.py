@@ -107,6 +107,7 @@ def test_every_method_is_known():
             assert method(recipe.model, stage).base == (stage.method or recipe.model.method).split("+")[0]
 
 
+@pytest.mark.core("best-resnet20-cifar10")
 @pytest.mark.parametrize("name", DISTINCT.values())
 def test_every_network_builds(name: str):
     recipe = smallest(catalog.find(name))

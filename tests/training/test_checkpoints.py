@@ -124,6 +124,7 @@ def test_a_checkpoint_of_another_network_is_not_reported_as_damaged(training: Tr
         Training.of(4).state(tmp_path).restore(latest(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(finished: Run, recipe: Recipe, tmp_path: Path):
     class Cut(tf.keras.callbacks.Callback):

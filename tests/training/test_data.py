@@ -73,6 +73,7 @@ def test_invalid_data(data: object, message: str):
         datasets.of(data)
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_on_arrays_and_resumes_only_on_the_same(digits: Dataset, tmp_path: Path):
     images, labels = pair(digits, 900)
     recipe = Recipe.of("tiny", "bireal", epochs=1)

@@ -25,6 +25,7 @@ def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "classes", "augmentation"),
     [

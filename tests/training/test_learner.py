@@ -175,6 +175,7 @@ def binary() -> tf.keras.Model:
     return tf.keras.Model(inputs, tf.keras.layers.Dense(4, name="logits")(tf.keras.layers.Flatten()(x)))
 
 
+@pytest.mark.slow
 def test_weight_decay_is_an_l2_penalty_that_leaves_binarized_layers_out():
     """Their learned scales and the β of their quantizers too (SiMaN, implementation details)."""
     network = binary()

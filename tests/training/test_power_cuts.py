@@ -1,5 +1,6 @@
 """A power cut at any moment of a training loses only the current epoch."""
 
+import contextlib
 import random
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from sample_runs import assert_equal
 
 from kbnn.training import Recipe, Run, train
 from kbnn.training.checkpoints import latest
+from kbnn.training.learner import Learner
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -28,10 +30,11 @@ class Finished(tf.keras.callbacks.Callback):
         self.disk.finished = epoch + 1
 
 
-@pytest.fixture(scope="module")
-def cuts(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Cut]]:
-    folder = tmp_path_factory.mktemp("disk")
-    (folder / "root").mkdir()
+@contextlib.contextmanager
+def watched_training(recipe: Recipe, parent: Path) -> Iterator[list[Cut]]:
+    """Trains a recipe, and yields what power cuts would have left on the disk."""
+    folder = parent / "disk"
+    (folder / "root").mkdir(parents=True)
     disk = Disk(folder / "root", folder / "images", seed=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kbnn.training.networks.build", sample_runs.network)
@@ -42,10 +45,17 @@ def cuts(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[l
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="module")
+def cuts(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Cut]]:
+    with watched_training(recipe, tmp_path_factory.mktemp("cuts")) as found:
+        yield found
+
+
 def run_of(cut: Cut) -> Path:
     return cut.folder / "runs" / "run"
 
 
+@pytest.mark.slow
 def test_every_power_cut_keeps_the_last_finished_epoch(cuts: list[Cut]):
     assert len(cuts) > 60
     assert {cut.finished for cut in cuts} == {0, 1, 2, 3}
@@ -71,12 +81,23 @@ def resumes(cut: Cut, recipe: Recipe, finished: Run) -> None:
     assert not list(run.folder.rglob(".*kbnn-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.15, 0.6])
 def test_a_run_resumes_after_a_cut(cuts: list[Cut], recipe: Recipe, finished: Run, share: float):
     resumes(cuts[int(share * len(cuts))], recipe, finished)
 
 
+@pytest.fixture
+def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the few steps of each training eagerly, which takes less time than tracing them."""
+    compile_ = Learner.compile
+    monkeypatch.setattr(Learner, "compile", lambda *args, **kwargs: compile_(*args, **{**kwargs, "run_eagerly": True}))
+
+
 @pytest.mark.slow
-def test_fifty_cuts(cuts: list[Cut], recipe: Recipe, finished: Run):
-    for cut in random.Random(0).sample(cuts, 50):  # noqa: S311
-        resumes(cut, recipe, finished)
+@pytest.mark.usefixtures("eagerly")
+def test_fifty_cuts(recipe: Recipe, tmp_path: Path):
+    with watched_training(recipe, tmp_path) as cuts:
+        finished = train(recipe, tmp_path / "finished")
+        for cut in random.Random(0).sample(cuts, 50):  # noqa: S311
+            resumes(cut, recipe, finished)

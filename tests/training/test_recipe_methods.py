@@ -78,6 +78,7 @@ def test_learned_scales_start_from_the_previous_stages_kernels(data: Dataset):
     np.testing.assert_allclose(binary.alpha, np.median(np.abs(3 * kernel).reshape(-1, 32), 0), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "variance"), [("glorot_uniform", 2 / (9 * 32 + 9 * 32)), ("he_normal", 2 / (9 * 32))])
 def test_kernel_initializers(data: Dataset, name: str, variance: float):
     tf.keras.utils.set_random_seed(3)

@@ -54,6 +54,7 @@ def watched(
     return watch.seen
 
 
+@pytest.mark.slow
 def test_ede_sharpens_on_both_sides():
     network = model(
         input_quantizer=quantizers.EDESign(), kernel_quantizer=quantizers.LibraSign(gradient=quantizers.EDESign())
@@ -76,6 +77,7 @@ def test_a_schedule_that_starts_in_a_later_epoch_sets_its_values():
     np.testing.assert_allclose(seen, [2.0, 4.0, 8.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_beta_is_scheduled_unless_it_is_trained():
     network = model(
         input_quantizer=quantizers.SignSwish(5.0), kernel_quantizer=quantizers.SignSwish(5.0, trainable_beta=True)
@@ -86,6 +88,7 @@ def test_beta_is_scheduled_unless_it_is_trained():
     assert float(conv.kernel_quantizer.beta) == pytest.approx(5.0, abs=1)
 
 
+@pytest.mark.slow
 def test_the_percentile_falls():
     network = model(input_quantizer="ste_sign", kernel_quantizer=quantizers.HalfHalf("magnitude", percentile=15.0))
     quantizer = network.get_layer("conv").kernel_quantizer
@@ -154,6 +157,7 @@ def test_unknown_schedule_settings():
         QuantizerSchedule(ede=(1.0, 2.0)).check(model(input_quantizer="ste_sign"))
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its schedules reach their end values, and its logs contain the documented figures."""
     blocks = re.findall(r"```python\n(.*?)```", Path("docs/training.md").read_text(), re.DOTALL)

@@ -72,6 +72,7 @@ def test_each_stage_starts_from_the_one_before(whole: Run, kernels: Kernels):
     np.testing.assert_array_equal(signs, end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [5, 16])
 def test_a_run_resumes_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: Path, step: int):
     """Interrupted at the end of the first stage, and in the third."""
@@ -96,6 +97,7 @@ def test_a_run_resumes_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: 
     assert_equal(train(three_stages, output, resume=True), whole)
 
 
+@pytest.mark.slow
 def test_ede_is_scheduled_by_default(recipe: Recipe, tmp_path: Path):
     seen = []
 
@@ -111,6 +113,7 @@ def test_ede_is_scheduled_by_default(recipe: Recipe, tmp_path: Path):
     np.testing.assert_allclose(seen, [1.0, 2.0, 4.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_penalty_warms_up_to_its_full_strength(recipe: Recipe, tmp_path: Path):
     warm = recipe.changed({"model.method": "xnor+ml+bma", "model.penalty": 0.3, "stage.1.penalty_warmup": 3})
     whole = train(warm, tmp_path / "whole")
@@ -120,6 +123,7 @@ def test_a_penalty_warms_up_to_its_full_strength(recipe: Recipe, tmp_path: Path)
     assert whole.history()[-1]["penalty"] > 0
 
 
+@pytest.mark.slow
 def test_training_stops_when_patience_runs_out(recipe: Recipe, tmp_path: Path):
     run = train(recipe.changed({"stage.1.epochs": 40, "stage.1.patience": 2}), tmp_path / "run")
     accuracies = [row["val_accuracy"] for row in run.history()]
@@ -136,6 +140,7 @@ def test_patience_needs_images_to_validate_on(recipe: Recipe, tmp_path: Path):
         train(recipe.changed({"stage.1.patience": 2, "data.validation": 0.0}), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_training_with_a_teacher(finished: Run, recipe: Recipe, tmp_path: Path):
     taught = recipe.changed({"stage.1.distillation": {"teacher": str(finished.folder), "share": 1.0}})
     run = train(taught, tmp_path / "run")
@@ -151,6 +156,7 @@ def test_a_teacher_of_other_images(recipe: Recipe, tmp_path: Path):
         train(taught, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another(finished: Run, recipe: Recipe, tmp_path: Path):
     still = {"stage.1.epochs": 1, "stage.1.learning_rate": 1e-9}
     started = recipe.changed({"model.weights": str(finished.folder), **still})
@@ -179,6 +185,7 @@ def test_tensorboard_has_scalars_and_histograms(whole: Run):
     assert any("conv/" in tag for tag in tags["histograms"])
 
 
+@pytest.mark.slow
 def test_without_validation_images_there_is_no_best_model(recipe: Recipe, tmp_path: Path):
     run = train(recipe.changed({"data.validation": 0.0, "stage.1.epochs": 1}), tmp_path / "run")
     assert not run.has("best")

@@ -40,6 +40,7 @@ def test_a_run_is_a_folder(finished: Run, recipe: Recipe):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_the_model(finished: Run):
     data, found = finished.dataset(), result(finished)
     assert found.top1 == evaluate(finished.model(), data).top1
@@ -55,6 +56,7 @@ def test_best_is_the_epoch_that_validated_best(finished: Run):
 
 
 # With five steps per epoch and two per execution, the signals arrive within an epoch and at its end.
+@pytest.mark.core("7")
 @pytest.mark.parametrize("step", [7, 10])
 def test_after_sigterm_a_resumed_run_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):
     output, before = tmp_path / "run", (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
@@ -69,6 +71,7 @@ def test_after_sigterm_a_resumed_run_is_bit_equal(finished: Run, recipe: Recipe,
     assert_equal(train(recipe, output, resume=True), finished)
 
 
+@pytest.mark.slow
 def test_after_a_crash_a_run_resumes_from_the_last_epoch(finished: Run, recipe: Recipe, tmp_path: Path):
     output = tmp_path / "run"
     for step in (3, 8):
@@ -78,6 +81,7 @@ def test_after_a_crash_a_run_resumes_from_the_last_epoch(finished: Run, recipe: 
     assert_equal(train(recipe, output, resume=True), finished)
 
 
+@pytest.mark.slow
 def test_a_crash_between_history_and_checkpoint(
     finished: Run, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -96,6 +100,7 @@ def test_resuming_a_finished_run_has_no_effect(finished: Run, recipe: Recipe):
     assert (finished.folder / "model.keras").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_long_epochs_are_also_saved_midway(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("kbnn.training.keeper.SECONDS", 0.0)
     with pytest.raises(PowerCutError):
@@ -120,6 +125,7 @@ def test_a_run_is_not_overwritten(finished: Run, recipe: Recipe):
         train(recipe, finished.folder)
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_trains_a_run(recipe: Recipe, tmp_path: Path):
     refusals = []
 
@@ -142,6 +148,7 @@ def test_a_folder_that_is_not_a_run(recipe: Recipe, tmp_path: Path, resume: bool
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(recipe: Recipe, tmp_path: Path):
     def poison(callback: AtStep) -> None:
         layer = callback.model.get_layer("conv")
@@ -155,6 +162,7 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_checkpoint(recipe: Recip
     assert "step-5' (step 5)" in message
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_an_error(finished: Run, recipe: Recipe, tmp_path: Path):
     output = tmp_path / "run"
     with pytest.raises(InterruptedRunError):
@@ -265,6 +273,7 @@ def unlimited() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe, tmp_path: Path, unlimited: None):
     output, limits = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(KbnnError, match=r"the checkpoint of step 5 is intact, free space and resume|File too large"):
@@ -276,6 +285,7 @@ def test_a_full_disk_loses_nothing_that_was_saved(finished: Run, recipe: Recipe,
     assert_equal(train(recipe, output, resume=True), finished)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start(recipe: Recipe, tmp_path: Path, unlimited: None):
     with pytest.raises(KbnnError, match=r"cannot save run .* after step 5 .*: there is no checkpoint yet"):
         train(recipe, tmp_path / "run", callbacks=[filling(1, 20_000)])

@@ -15,6 +15,7 @@ def benchmark(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([KBNN, "benchmark", *arguments], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_json_of_one_file_is_its_report(files: dict[str, Path]):
     done = benchmark(files["binary"], *FEW, "--json")
     assert done.returncode == 0, done.stderr
@@ -31,6 +32,7 @@ def test_json_of_one_file_is_its_report(files: dict[str, Path]):
     assert len(report["tool"]["sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_flags_of_the_tool_pass_through_and_are_recorded(files: dict[str, Path], tmp_path: Path):
     picture, rows = tmp_path / "time.svg", tmp_path / "rows.csv"
     done = benchmark(files["float32"], *FEW, "--xnnpack", "off", "--json", "--picture", picture, "--csv", rows)
@@ -43,6 +45,7 @@ def test_flags_of_the_tool_pass_through_and_are_recorded(files: dict[str, Path],
     assert "did you mean use_xnnpack" in refused.stderr
 
 
+@pytest.mark.slow
 def test_several_files_are_a_table_and_a_list_of_reports(files: dict[str, Path]):
     done = benchmark(*files.values(), *FEW)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from kbnn.errors import KbnnError, UsageError
 FEW = {"warmup": 1, "runs": 3, "repeats": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [None, "default", "indirect", "reference"])
 def test_one_file(files: dict[str, Path], kernel: str | None):
     report = kbnn.converters.benchmark(files["binary"], kernel=kernel, **FEW)
@@ -24,6 +25,7 @@ def test_one_file(files: dict[str, Path], kernel: str | None):
     assert "this machine" in report.target.description
 
 
+@pytest.mark.slow
 def test_files_side_by_side(files: dict[str, Path]):
     comparison = compare(list(files.values()), **FEW)
     assert [report.file.path for report in comparison.reports] == [str(path) for path in files.values()]
@@ -31,6 +33,7 @@ def test_files_side_by_side(files: dict[str, Path]):
     assert all(run.mean_us > 0 for report in comparison.reports for run in report.runs)
 
 
+@pytest.mark.slow
 def test_the_same_file_twice_is_two_reports(files: dict[str, Path]):
     comparison = compare([files["binary"], files["binary"]], **FEW)
     assert [len(report.runs) for report in comparison.reports] == [2, 2]

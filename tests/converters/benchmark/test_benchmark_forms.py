@@ -44,6 +44,7 @@ def test_forms_of_a_network_with_and_without_groups():
     assert plain[3:5] == ["for pi4", "for pi4, int8 weights"]
 
 
+@pytest.mark.slow
 def test_all_forms_are_measured_and_one_is_recommended(grouped: tf.keras.Model, images: np.ndarray):
     lines: list[str] = []
     found = compare_forms(grouped, images, images, "local", "python", FEW, progress=lines.append)
@@ -61,6 +62,7 @@ def test_all_forms_are_measured_and_one_is_recommended(grouped: tf.keras.Model, 
     assert json.loads(json.dumps(to_json(found)))["forms"][0]["command"] == ""
 
 
+@pytest.mark.slow
 def test_a_grouped_file_on_the_default_kernel_names_the_other_form(grouped: tf.keras.Model, tmp_path: Path):
     convert(grouped, tmp_path / "grouped.tflite")
     with pytest.raises(KbnnError, match="portable form") as caught:

@@ -22,6 +22,7 @@ def once(path: Path, **options: object):
     return benchmark(path, repeats=1, runs=1, warmup=0, **options)
 
 
+@pytest.mark.slow
 def test_outputs_are_equal(files: dict[str, Path], images: np.ndarray):
     numerics = once(files["binary"], images=images).numerics
     assert numerics.images == 3
@@ -30,6 +31,7 @@ def test_outputs_are_equal(files: dict[str, Path], images: np.ndarray):
     assert numerics.top1_agreement == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_output_is_seen(files: dict[str, Path], images: np.ndarray, tmp_path: Path):
     words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
     tool = tmp_path / "tool"
@@ -41,6 +43,7 @@ def test_a_wrong_output_is_seen(files: dict[str, Path], images: np.ndarray, tmp_
     assert numerics.max_abs_difference > 0.1 * numerics.output_range
 
 
+@pytest.mark.slow
 def test_outputs_of_another_size_are_an_error(files: dict[str, Path], images: np.ndarray, tmp_path: Path):
     words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
     tool = tmp_path / "tool"

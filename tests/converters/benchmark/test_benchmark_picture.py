@@ -20,6 +20,7 @@ def test_every_operator_type_is_named(tmp_path: Path, model: Path):
     assert "this machine" in drawn.caption
 
 
+@pytest.mark.slow
 def test_a_tool_without_profiles_gets_a_picture_of_latencies(files: dict[str, Path]):
     comparison = compare([files["binary"], files["float32"]], warmup=0, runs=2, repeats=2)
     picture = drawn(comparison)

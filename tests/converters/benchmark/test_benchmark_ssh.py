@@ -135,6 +135,7 @@ def gone(process: int) -> bool:
     return "Z" in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_the_benchmark_nothing_is_left_on_the_device(
     sshd: Server, model: Path, tmp_path: Path, number: signal.Signals
@@ -188,6 +189,7 @@ def test_a_reused_process_number_is_not_killed(sshd: Server, tmp_path: Path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_twice_and_the_private_folder_is_removed(
     sshd: Server, probe: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -206,6 +208,7 @@ def test_nothing_is_sent_twice_and_the_private_folder_is_removed(
     assert sshd.store.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_copy_is_sent_again(sshd: Server, probe: Path, model: Path):
     first = benchmark(model, sshd.address, probe, repeats=1, runs=2)
     (sshd.store / first.tool.sha256).write_bytes(b"#!/bin/sh\necho someone else's\n")
@@ -214,6 +217,7 @@ def test_a_damaged_copy_is_sent_again(sshd: Server, probe: Path, model: Path):
     assert again.runs[0].count == 2
 
 
+@pytest.mark.slow
 def test_the_interpreter_itself_over_ssh(sshd: Server, files: dict[str, Path], tmp_path: Path):
     tool = tmp_path / "tool"
     words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])

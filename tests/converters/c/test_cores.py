@@ -28,6 +28,7 @@ def needs(core):
         pytest.skip(f"{core.missing} is not installed")
 
 
+@pytest.mark.core("cortex-m4")
 @pytest.mark.parametrize("core", CORES)
 def test_the_self_test_passes(core, small, tmp_path):
     needs(core)
@@ -76,6 +77,7 @@ def test_kernels_with_the_instructions_of_a_core(name, emulated):
     check(emulated, KERNELS[name]())
 
 
+@pytest.mark.slow
 def test_instructions_and_stack_are_counted_the_same_every_time(small, tmp_path):
     core = next(core for core in cores.CORES if core.name == "cortex-m4")
     needs(core)
@@ -85,6 +87,7 @@ def test_instructions_and_stack_are_counted_the_same_every_time(small, tmp_path)
     assert first.flash > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("built", "limit"),
     [

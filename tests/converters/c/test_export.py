@@ -62,6 +62,7 @@ def equal_to_the_interpreter(file, compiler, images):
     return network, planned
 
 
+@pytest.mark.slow
 def test_the_folder_is_whole_and_its_self_test_passes(exported, tmp_path):
     assert written(tmp_path.parent / exported.folder) == FILES
     checked = export.check(exported.folder, "net")
@@ -71,6 +72,7 @@ def test_the_folder_is_whole_and_its_self_test_passes(exported, tmp_path):
     assert f"{exported.arena_bytes} bytes of arena" in str(exported)
 
 
+@pytest.mark.slow
 def test_a_wrong_score_fails_the_self_test(exported, tmp_path):
     folder = shutil.copytree(exported.folder, tmp_path / "copy")
     text = (folder / "net.c").read_text()
@@ -114,6 +116,7 @@ def test_names_labels_and_scales(exported, int8):
     assert f"#define NET_INPUT_ZERO_POINT ({tensor.zero_point})" in header
 
 
+@pytest.mark.slow
 def test_two_networks_in_one_program_from_c_and_cpp(exported, int8, tmp_path):
     """Pixels, labels and both networks; compiled as C++ and linked with C that is compiled without warnings."""
     other = export_c(int8, tmp_path / "other", name="other")
@@ -154,6 +157,7 @@ def test_two_networks_in_one_program_from_c_and_cpp(exported, int8, tmp_path):
     assert tuple(lines[1:4]) == LABELS[:3]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
 def test_cmake_builds_the_folder_and_runs_its_test(exported, tmp_path):
     subprocess.run(["cmake", "-S", exported.folder, "-B", tmp_path], check=True, capture_output=True)
@@ -162,6 +166,7 @@ def test_cmake_builds_the_folder_and_runs_its_test(exported, tmp_path):
     assert "100% tests passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_model_is_converted_on_the_way_and_the_code_needs_nothing_else(bireal, tmp_path):
     images = sample_networks.images(bireal, 64, seed=2)
     made = export_c(bireal, tmp_path / "out", calibration=images)

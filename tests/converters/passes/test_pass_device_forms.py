@@ -38,6 +38,7 @@ def names(path):
     return [operator.name for operator in flatbuffer.read(path).operators]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["pi4", "pi5", "android"])
 def test_a_gathered_bias_changes_no_bit(device, model, tmp_path):
     images = sample_networks.images(model, 4)
@@ -49,6 +50,7 @@ def test_a_gathered_bias_changes_no_bit(device, model, tmp_path):
     assert verify(model, gathered.path, images).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("device", "layers"), [("pi4", {"stem"}), ("pi5", {"stem", "short"})])
 def test_hybrid_convolutions_compute_what_their_graph_does(device, layers, model, tmp_path):
     images = sample_networks.images(model, 8)
@@ -75,6 +77,7 @@ def test_a_hybrid_convolution_by_hand():
     np.testing.assert_allclose(operation(tf.constant(x)).numpy().ravel(), [-24.6, 26.4, 1.2, 1.0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{}, {"device": "pi5", "weights": "int8"}])
 def test_the_cheaper_stem_is_three_convolutions(arguments, tmp_path):
     small = models.build("bireal18", input_shape=(64, 64, 3), classes=4, blocks=(1,), width=0.5, stem="quicknet")

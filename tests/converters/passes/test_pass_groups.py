@@ -31,6 +31,7 @@ def test_groups_that_fill_words_stay_one_operator():
     assert split_unpackable_groups(graph) is graph
 
 
+@pytest.mark.slow
 def test_both_forms_of_a_file_are_equal_to_keras():
     model = sample_networks.single(sample_networks.grouped(64, groups=2), (6, 6, 64))
     grouped = sample_networks.parity(model, sample_networks.deployed(model))

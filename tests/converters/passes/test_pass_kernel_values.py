@@ -33,6 +33,7 @@ CASES = {
 }
 
 
+@pytest.mark.core("dense")
 @pytest.mark.parametrize(("make", "shape"), CASES.values(), ids=CASES)
 def test_one_layer_on_all_kernels(make, shape):
     model = sample_networks.shaken(sample_networks.single(make(), shape))
@@ -43,6 +44,7 @@ def test_one_layer_on_all_kernels(make, shape):
     assert [kernel.differing for kernel in found.kernels] == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["grouped", "portable"])
 def test_groups(kernel):
     model = sample_networks.single(adabin(layers.BinaryConv2D, filters=64, kernel_size=3, groups=2), (6, 6, 64))
@@ -51,6 +53,7 @@ def test_groups(kernel):
     assert found.kernels[0].differing == 0
 
 
+@pytest.mark.slow
 def test_batch_normalization_is_folded_into_both_parts_of_a_residual_block():
     image = tf.keras.Input((6, 6, 32), name="image")
     method = methods.get("adabin")

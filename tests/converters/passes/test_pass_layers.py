@@ -126,6 +126,7 @@ FIVE = [*THREE, "PRELU", "ADD"]
 HEAD = ["MEAN", "FULLY_CONNECTED"]
 
 
+@pytest.mark.core("bireal--")
 @pytest.mark.parametrize(
     ("method", "block", "expected"),
     [
@@ -149,6 +150,7 @@ def test_the_operators_of_a_network(method, block, expected):
     assert sample_networks.parity(model, file).passed
 
 
+@pytest.mark.slow
 def test_presbnets_half_block():
     """The shortest list so far; docs/deployment.md explains why each operator is needed."""
     image = tf.keras.Input((8, 8, 64), name="image")

@@ -58,6 +58,7 @@ def test_channels_of_other_slopes_stay_at_1(slope):
     np.testing.assert_array_equal(np.delete(signs, 3, -1), np.delete(np.where(values < 0, -1, 1), 3, -1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "slope", "expected"),
     [

@@ -93,6 +93,7 @@ def test_others_are_none(order):
     assert Reorder.of(np.array(order)) is None
 
 
+@pytest.mark.slow
 def test_a_presbnet_on_a_pi(tmp_path):
     model = models.build("presb10", input_shape=(16, 16, 3), classes=5, width=0.5, blocks=(2, 1), stem="cifar")
     model = sample_networks.shaken(model)
