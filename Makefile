@@ -46,10 +46,10 @@ test:
 	$(MAKE) --jobs=2 lint types pytest
 
 pytest: install
-	$(BIN)/pytest -n $(JOBS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 test-fast: install
-	$(BIN)/pytest -n $(JOBS) -m "not slow"
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not slow"
 
 # The Android app's sources against Android's and TensorFlow Lite's real classes, and its tests on a JVM. With
 # GOOGLE_MAVEN, the address of Google's Maven repository, also the activity's on a simulated Android.

@@ -30,6 +30,14 @@ def freeze_imports() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
+@pytest.fixture
+def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs functions uncompiled: compiling them for every shape of every network takes longer than everything else."""
+    from kbnn import compiled
+
+    monkeypatch.setattr(compiled, "available", lambda: False)
+
+
 # Growth of a worker, in bytes, after which it frees memory left by its tests.
 GROWTH = 200_000_000
 _grown_from = 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import compiled, layers, methods, quantizers, regularizers, testing
+from kbnn import layers, methods, quantizers, regularizers, testing
 
 X = np.random.default_rng(0).normal(size=(4, 6, 6, 8)).astype(np.float32)
 
@@ -122,12 +122,7 @@ def test_layers_in_every_precision(name, policy):
         testing.check_layer(LAYERS[name]())
 
 
-@pytest.fixture
-def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Methods are made of the quantizers and layers that are compiled above; compiling each again takes most time."""
-    monkeypatch.setattr(compiled, "available", lambda: False)
-
-
+# Methods are made of the quantizers and layers that are compiled above.
 @pytest.mark.core("bireal", "xnor")
 @pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("method", METHODS)

@@ -10,15 +10,12 @@ import tensorflow as tf
 from expected_operators import expected
 from small_networks import CLASSES, Network
 
-from kbnn import accounting, compiled, converters, methods, models, quantizers, structure, testing
+from kbnn import accounting, converters, methods, models, quantizers, structure, testing
 
 PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
 
 
-@pytest.fixture(autouse=True)
-def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compiling each computation for each shape of each network would take most of the time."""
-    monkeypatch.setattr(compiled, "available", lambda: False)
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 
 def fit(model: tf.keras.Model) -> float:
