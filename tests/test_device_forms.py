@@ -92,6 +92,7 @@ def test_kernel_quantizers(name):
     assert_equal_on([DEFAULT, INDIRECT, REFERENCE], model, data)
 
 
+@pytest.mark.core("ApproxSign", "SteSign")
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_input_quantizers(name):
     model, data, operators = converted(convolution(input_quantizer=ESTIMATORS[name]()))
@@ -99,6 +100,7 @@ def test_input_quantizers(name):
     assert_equal_on([DEFAULT, INDIRECT, REFERENCE], model, data)
 
 
+@pytest.mark.core("{'strides': 2}", "{'padding': 'valid'}")
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -106,6 +106,7 @@ def test_config_round_trip(name):
     testing.check_configuration({**LAYERS, **PENALTIES}[name])
 
 
+@pytest.mark.core("BatchMedian", "BinaryConv2D", "BinaryDense", "RPReLU")
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_save_load_and_trace(name):
     model = testing.model_of(LAYERS[name]())
@@ -115,6 +116,7 @@ def test_layers_save_load_and_trace(name):
     testing.check_saves(model, X)
 
 
+@pytest.mark.core("BatchMedian-float32", "BinaryConv2D-mixed_bfloat16", "BinaryDense-float32", "RPReLU-mixed_float16")
 @pytest.mark.parametrize("policy", testing.POLICIES)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_every_precision(name, policy):

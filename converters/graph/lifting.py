@@ -30,15 +30,16 @@ from kbnn.converters.graph.operations import (
 )
 from kbnn.converters.graph.rules import Context, Step, SumOfChains, rule_for
 from kbnn.converters.graph.slices import sign_source, slice_of
-from kbnn.converters.graph.trace import Call, Reference
+from kbnn.converters.graph.trace import TRACING, Call, Reference
 from kbnn.structure import has_binary_kernel
 
 
 def lift(reference: Reference) -> Graph:
     """The graph of a traced model; layers without a rule become `Opaque` nodes, which run Keras's own operations."""
-    lifted = _Lifted(reference)
-    lifted.walk(reference.root)
-    return lifted.graph()
+    with TRACING:
+        lifted = _Lifted(reference)
+        lifted.walk(reference.root)
+        return lifted.graph()
 
 
 class _Lifted:

@@ -31,8 +31,8 @@ Arguments: TypeAlias = tuple[tuple[object, ...], dict[str, object]]
 _BATCH = 16
 # A batch size that no other axis has by chance, so that it shows whether a value's first axis is the batch.
 _SAMPLES = 100003
-# Larq changes a layer's padding during its call, so only one thread traces at a time.
-_TRACING = threading.Lock()
+# Larq changes a layer's padding during its call, so only one thread at a time traces a model or reads its layers.
+TRACING = threading.Lock()
 # The operations of a loop, such as that of a recurrent layer.
 LOOPS = ("While", "StatelessWhile")
 _FUNCTION_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -95,7 +95,7 @@ class Reference:
             with watched(layers_of(model), recorder):
                 return call(model, inputs)
 
-        with _TRACING, uncompiled():
+        with TRACING, uncompiled():
             traced = tf.function(observed, autograph=False).get_concrete_function(self._specification(batch))
         outputs = {name: tensor.name for name, tensor in output_names(model, traced.outputs).items()}
         self.graph_def = _frozen(traced)

@@ -22,6 +22,7 @@ def test_every_activation_quantizer_is_a_sign(name):
     assert quantizers.binarizer(quantizers.get(name)) is not None
 
 
+@pytest.mark.core("dorefa", "magnitude_aware", "ste", "xnor")
 @pytest.mark.parametrize("name", quantizers.names("kernel"))
 def test_every_kernel_has_two_levels_per_filter(name):
     kernel = quantizers.get(name)(tf.random.stateless_normal([3, 3, 4, 2], [1, 2])).numpy()

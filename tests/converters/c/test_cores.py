@@ -72,6 +72,7 @@ def emulated(request, tmp_path_factory):
     return Emulated(core, tmp_path_factory.mktemp(core.name))
 
 
+@pytest.mark.core("cortex-m4-9 words", "cortex-m55-9 words")
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_with_the_instructions_of_a_core(name, emulated):
     check(emulated, KERNELS[name]())
