@@ -1,8 +1,10 @@
 """Instructions of operators and networks on aarch64: what `kbnn inspect` estimates and `--device` choose by.
 
-    python benchmarks/arm_costs.py count FOLDER      operators, into results/arm_costs.csv; then as `table`
+    python benchmarks/arm_costs.py count FOLDER [OPERATOR...]     operators, into results/arm_costs.csv; then as `table`
     python benchmarks/arm_costs.py table             converters/tflite/arm_costs.csv from results/arm_costs.csv
-    python benchmarks/arm_costs.py networks FOLDER [NETWORK...]   whole networks, into results/arm_networks.csv
+    python benchmarks/arm_costs.py networks FOLDER [NETWORK...] [--form FORM...]   whole networks, into
+                                                                                   results/arm_networks.csv
+    python benchmarks/arm_costs.py docs              docs/deployment.md from results/arm_networks.csv
 
 FOLDER is a root for qemu-user: Debian's arm64 packages of python3.11-minimal, libpython3.11-minimal,
 libpython3.11-stdlib, libc6, libgcc-s1, libstdc++6, zlib1g, libexpat1 and libffi8, and the aarch64 wheels of numpy 1.26
@@ -21,7 +23,7 @@ import functools
 import io
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,7 +119,11 @@ REPORTED_NETWORKS = {
 
 @dataclass(frozen=True)
 class Kernel:
-    """A row of the table: which operators it fits, and the counts that its cost per MAC or per value comes from."""
+    """A row of the table: which operators it fits, and the counts that its cost per MAC or per value comes from.
+
+    `per` is "mac", "value", or "mac and value" for a cost of each that fits several counts best. `build` names a count
+    of the same kernel here and in LCE's tool, by whose ratio the costs are multiplied.
+    """
 
     operator: str
     what: tuple[str, ...] | str
@@ -128,9 +134,14 @@ class Kernel:
     note: str = ""
     # How many operators of this kind a count has.
     times: int = 1
+    build: tuple[str, str] | None = None
 
 
 _STEM = "stem 7x7x3x64 at 224x224"
+_SMALL_STEM = "stem 3x3x3x16 at 32x32"
+_NARROW_STEM = "stem 3x3x3x32 at 224x224"
+_STEMS = (_STEM, _NARROW_STEM, _SMALL_STEM)
+_GATHERED = ", bias through GATHER"
 _SHORTCUTS = ("shortcut 1x1x64x128 at 28x28", "shortcut 1x1x128x256 at 14x14", "shortcut 1x1x256x512 at 7x7")
 
 
@@ -142,17 +153,35 @@ def _shortcuts(form: str) -> tuple[str, ...]:
 KERNELS = (
     Kernel(
         "CONV_2D",
-        f"{_STEM}, bias through GATHER, LCE's tool",
+        (f"{_STEM}{_GATHERED}", f"{_NARROW_STEM}{_GATHERED}"),
         "float32",
         "float32",
         "few channels, without XNNPACK",
-        "mac",
+        "mac and value",
+        build=(f"{_STEM}{_GATHERED}", f"{_STEM}{_GATHERED}, LCE's tool"),
     ),
-    Kernel("CONV_2D", _STEM, "float32", "float32", "few channels", "mac"),
+    Kernel("CONV_2D", _STEMS, "float32", "float32", "few channels", "mac and value"),
     Kernel("CONV_2D", _shortcuts(", int16 weights"), "float32", "float32", "without XNNPACK", "mac"),
     Kernel("CONV_2D", (*_SHORTCUTS, "convolution 3x3x64x64 at 56x56"), "float32", "float32", "", "mac"),
-    Kernel("CONV_2D", f"{_STEM}, hybrid, LCE's tool", "float32", "int8", "few channels", "mac"),
-    Kernel("CONV_2D", _shortcuts(", hybrid"), "float32", "int8", "", "mac"),
+    Kernel(
+        "CONV_2D",
+        f"{_STEM}, hybrid, one scale",
+        "float32",
+        "int8",
+        "few channels, one scale",
+        "mac",
+        build=(f"{_STEM}, hybrid", f"{_STEM}, hybrid, LCE's tool"),
+    ),
+    Kernel(
+        "CONV_2D",
+        (f"{_STEM}, hybrid", f"{_NARROW_STEM}, hybrid"),
+        "float32",
+        "int8",
+        "few channels",
+        "mac and value",
+        build=(f"{_STEM}, hybrid", f"{_STEM}, hybrid, LCE's tool"),
+    ),
+    Kernel("CONV_2D", _shortcuts(", hybrid"), "float32", "int8", "", "mac and value"),
     Kernel(
         "CONV_2D", f"{_STEM}, hybrid, LCE's tool", "int8", "int8", "few channels", "mac", note="assumed: like hybrid"
     ),
@@ -231,6 +260,7 @@ def forms() -> dict[str, object]:
         depthwise,
         model,
         named,
+        narrow_stem,
         on,
         prelu,
         prelu_by_maximum,
@@ -248,15 +278,19 @@ def forms() -> dict[str, object]:
     image, half, pixels = (56, 56, 128), (56, 56, 64), (56, 56, 64)
     found: dict[str, object] = {}
     stem = named(convolution(224, 3, 64, 7, 2))
-    small = named(convolution(32, 3, 16, 3))
-    for name, file in {_STEM: stem, "stem 3x3x3x16 at 32x32": small}.items():
+    narrow, small = named(convolution(224, 3, 32, 3, 2)), named(convolution(32, 3, 16, 3))
+    for name, file in {_STEM: stem, _NARROW_STEM: narrow, _SMALL_STEM: small}.items():
         found[name] = file
         found[f"{name}, hybrid"] = stored_hybrid(file, ["layer"])
-    found[f"{_STEM}, bias through GATHER"] = gathered_bias(stem, ["layer"])
+    found[f"{_STEM}, hybrid, one scale"] = stored_hybrid(named(convolution(224, 3, 64, 7, 2, equal=True)), ["layer"])
+    found[f"{_STEM}{_GATHERED}"] = gathered_bias(stem, ["layer"])
+    found[f"{_NARROW_STEM}{_GATHERED}"] = gathered_bias(narrow, ["layer"])
     found[f"{_STEM}, int8 weights"] = stored_as_int8(stem)
     found[f"{_STEM}, int16 weights"] = stored_as_int8(stem, ["layer"])
     found[f"{_STEM}, int8"] = convolution(224, 3, 64, 7, 2, in_int8=True)
     found["quicknet stem at 224x224"] = quicknet_stem(224, 64)
+    found["narrow stem at 224x224"] = narrow_stem(224, 64)
+    found["patches stem at 224x224"] = convolution(224, 3, 64, 4, 4)
     for name, (size, channels, filters) in zip(_SHORTCUTS, ((28, 64, 128), (14, 128, 256), (7, 256, 512)), strict=True):
         file = named(convolution(size, channels, filters, 1))
         found[name] = file
@@ -283,6 +317,7 @@ def forms() -> dict[str, object]:
     found["3-D 3x3x3x16x16 at 8x16x16"] = model(on("CONV_3D"), (8, 16, 16, 16))
     found["product 4x64x64 with 64x64"] = model(tf.matmul, (4, 64, 64), (4, 64, 64))
     found["AVERAGE_POOL_2D 2x2 to 28x28x64"] = model(lambda x: tf.nn.avg_pool2d(x, 2, 2, "SAME"), pixels)
+    found["AVERAGE_POOL_2D 2x2 to 28x28x64, as RESIZE_BILINEAR"] = model(on("halving"), pixels)
     found["PAD at 56x56x128"] = model(lambda x: tf.pad(x, [(0, 0), (0, 0), (0, 0), (0, 64)]), half)
     for name in ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"):
         found[f"{name} to 56x56x64"] = model(on(name), (28, 28, 64))
@@ -340,17 +375,24 @@ class Counter:
         path.write_text("".join(f"processor\t: {k}\n{entry}CPU revision\t: 3\n\n" for k in range(4)))
 
 
-def count(root: Path) -> None:
-    """Counts all operators and writes `results/arm_costs.csv`."""
+def count(root: Path, only: Sequence[str]) -> None:
+    """Counts all operators, or those of some names, and writes `results/arm_costs.csv`."""
     from kbnn.converters.tflite.audit import audit, worked_values
 
+    files = forms()
+    unknown = [name for name in only if name not in files]
+    if unknown:
+        raise SystemExit(f"unknown operators {unknown}: choose from {', '.join(files)}")
     with tempfile.TemporaryDirectory() as folder:
         counter, rows = Counter(root, Path(folder)), []
-        files = forms()
         for processor in PROCESSORS:
             for xnnpack in (True, False):
-                chosen = {name: file for name, file in files.items() if xnnpack or name.startswith(_WITHOUT_XNNPACK)}
-                counts = counter([file.data for file in chosen.values()], processor, xnnpack)
+                chosen = {
+                    name: file
+                    for name, file in files.items()
+                    if (not only or name in only) and (xnnpack or name.startswith(_WITHOUT_XNNPACK))
+                }
+                counts = counter([file.data for file in chosen.values()], processor, xnnpack) if chosen else []
                 for (name, file), millions in zip(chosen.items(), counts, strict=True):
                     last = [operator for operator in file.operators if operator.operands][-1]
                     rows.append(
@@ -366,7 +408,9 @@ def count(root: Path) -> None:
                         }
                     )
                     print(rows[-1], flush=True)
-    record.replace("arm_costs", [*rows, *_reported()])
+    counted = {row["what"] for row in rows}
+    kept = [row for row in record.read("arm_costs") if only and row["what"] not in counted]
+    record.replace("arm_costs", rows if only else [*rows, *_reported()], kept=kept)
 
 
 def _reported() -> list[dict[str, object]]:
@@ -424,21 +468,38 @@ def _counts() -> dict[tuple[str, str], _Count]:
 
 def _row(kernel: Kernel, counts: dict[tuple[str, str], _Count]) -> dict[str, object]:
     names = (kernel.what,) if isinstance(kernel.what, str) else kernel.what
-    costs, basis = dict.fromkeys(PROCESSORS, 0.0), ""
+    units = tuple(kernel.per.split(" and "))
+    costs: dict[str, dict[str, float]] = {unit: dict.fromkeys(PROCESSORS, 0.0) for unit in units}
+    basis = ""
     for processor in PROCESSORS:
         # Where only a Cortex-A72 was counted, the kernel has no instructions that a Cortex-A76 adds.
         found = [counts.get((name, processor)) or counts[name, PROCESSORS[0]] for name in names]
-        units = kernel.times * sum(each.macs if kernel.per == "mac" else each.values for each in found)
-        costs[processor] = 1e6 * sum(each.millions for each in found) / units if found else 0.0
+        factor = 1.0
+        if kernel.build is not None:
+            ours, theirs = (counts.get((name, processor)) or counts[name, PROCESSORS[0]] for name in kernel.build)
+            factor = theirs.millions / ours.millions
+        if found:
+            for unit, cost in zip(units, _fitted(found, units, kernel.times), strict=True):
+                costs[unit][processor] = factor * cost
         if found and processor == PROCESSORS[0]:
             basis = f"{found[0].source}: {', '.join(names)}: {sum(each.millions for each in found):.4g} M"
-    return _cells(kernel, costs, "; ".join(filter(None, (basis, kernel.note))))
+            basis += "" if kernel.build is None else f"; times {factor:.3g}, as {kernel.build[1]}"
+    return _cells(kernel, "; ".join(filter(None, (basis, kernel.note))), costs)
 
 
-def _cells(
-    kernel: Kernel, costs: dict[str, float], basis: str, more: dict[str, dict[str, float]] | None = None
-) -> dict[str, object]:
-    units = {kernel.per: costs, **(more or {})}
+def _fitted(found: Sequence[_Count], units: Sequence[str], times: int) -> list[float]:
+    """The cost per unit: of all counts together, or of each of several units so that it fits every count best."""
+    loads = np.array([[each.macs if unit == "mac" else each.values for unit in units] for each in found], float)
+    totals = np.array([1e6 * each.millions for each in found])
+    if len(units) == 1:
+        return [totals.sum() / (times * loads.sum())]
+    fitted = np.linalg.lstsq(loads / totals[:, None], np.ones(len(totals)), rcond=None)[0]
+    if fitted.min() < 0:
+        raise SystemExit(f"negative costs {fitted} for {found}")
+    return [float(cost) for cost in fitted]
+
+
+def _cells(kernel: Kernel, basis: str, units: dict[str, dict[str, float]]) -> dict[str, object]:
     return {
         "operator": kernel.operator,
         "input": kernel.input,
@@ -484,33 +545,35 @@ def _binary_rows(counts: dict[tuple[str, str], _Count]) -> list[dict[str, object
         ("indirect", mac, 0.0, "fitted: nothing is copied"),
         ("", mac, copy, "fitted to the reported layers of bireal18 and resnet20"),
     ):
-        costs = {"value": value, "copy": per_copy, "call": call}
-        more = {unit: dict.fromkeys(PROCESSORS, cost) for unit, cost in costs.items()}
-        kernel = Kernel("LceBconv2d", (), "bits", "bits", when, "mac")
-        rows.append(_cells(kernel, dict.fromkeys(PROCESSORS, per_mac), basis, more))
+        costs = {"mac": per_mac, "value": value, "copy": per_copy, "call": call}
+        units = {unit: dict.fromkeys(PROCESSORS, cost) for unit, cost in costs.items()}
+        rows.append(_cells(Kernel("LceBconv2d", (), "bits", "bits", when), basis, units))
     return rows
 
 
 # ---- whole networks --------------------------------------------------------------------------------------------------
 
 
-def networks(root: Path, only: Sequence[str]) -> None:
+def networks(root: Path, only: Sequence[str], forms: Sequence[str]) -> None:
     """Counts what TensorFlow Lite computes of whole networks and writes `results/arm_networks.csv`."""
-    from arm_models import ALIASES, NETWORKS, deployments, without_lce
+    from arm_models import NETWORKS, deployments, without_lce
 
     with tempfile.TemporaryDirectory() as folder:
         counter = Counter(root, Path(folder))
         for network in only or NETWORKS:
-            files, rows = list(deployments(network)), []
+            files, rows = list(deployments(network, forms)), []
             for k, processor in enumerate(PROCESSORS):
                 counts = counter([without_lce(file).data for _, file in files], processor)
                 for (form, file), counted in zip(files, counts, strict=True):
-                    # The count does not depend on what the form was called where it was reported.
-                    for name in filter(None, (form, ALIASES.get((network, form)))):
-                        figures = REPORTED_NETWORKS.get((network, name), (None, None))
-                        rows.append(_network_row(network, name, processor, file, counted, figures[k]))
-                        print(rows[-1], flush=True)
-            kept = [row for row in record.read("arm_networks") if row["network"] != network]
+                    figures = REPORTED_NETWORKS.get((network, form), (None, None))
+                    rows.append(_network_row(network, form, processor, file, counted, figures[k]))
+                    print(rows[-1], flush=True)
+            made = {row["form"] for row in rows}
+            kept = [
+                row
+                for row in record.read("arm_networks")
+                if row["network"] != network or (forms and row["form"] not in made)
+            ]
             record.replace("arm_networks", rows, kept=kept)
 
 
@@ -546,6 +609,7 @@ def _difference(file: "File", processor: str) -> float:
     names = {
         ("float32", "few channels, without XNNPACK"): f"{_STEM}, bias through GATHER",
         ("int8", "few channels"): f"{_STEM}, hybrid",
+        ("int8", "few channels, one scale"): f"{_STEM}, hybrid",
     }
     counts, total = _counts(), 0.0
     for load in audited_loads(file):
@@ -556,19 +620,57 @@ def _difference(file: "File", processor: str) -> float:
     return total
 
 
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+PAGE = record.ROOT / "docs" / "deployment.md"
+_MARKS = ("<!-- arm_networks: begin -->\n", "<!-- arm_networks: end -->")
+
+
+def page() -> str:
+    """`docs/deployment.md` with the table of whole networks."""
+    before, rest = PAGE.read_text().split(_MARKS[0])
+    return f"{before}{_MARKS[0]}{_networks_table()}{_MARKS[1]}{rest.split(_MARKS[1])[1]}"
+
+
+def _networks_table() -> str:
+    """One line for each form of a network, with both processors side by side."""
+    found: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for row in record.read("arm_networks"):
+        found.setdefault((row["network"], row["form"]), {})[row["processor"]] = row
+    lines = [
+        "| network | form | bytes | Cortex-A72 | Cortex-A76 | estimated by `kbnn inspect` | LCE's tool elsewhere |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (network, form), rows in sorted(found.items()):
+        both = [rows.get(processor, {}) for processor in PROCESSORS]
+        columns = [_both(row.get(column, "") for row in both) for column in ("estimated", "reported")]
+        totals = [row.get("total", "") for row in both]
+        size = f"{int(both[0]['bytes']):,}"
+        lines.append(f"| {' | '.join([network, form.replace('with ', ''), size, *totals, *columns])} |")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _both(figures: Iterable[str]) -> str:
+    return " and ".join(filter(None, figures))
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("what", choices=("count", "table", "networks"))
+    arguments.add_argument("what", choices=("count", "table", "networks", "docs"))
     arguments.add_argument("root", type=Path, nargs="?", metavar="FOLDER", help="an aarch64 root, see above")
-    arguments.add_argument("networks", nargs="*", metavar="NETWORK", help="names; all when none is given")
+    arguments.add_argument("names", nargs="*", metavar="NAME", help="operators or networks; by default all")
+    arguments.add_argument("--form", action="append", default=[], help="count only this form of the networks")
     parsed = arguments.parse_args()
+    if parsed.what == "docs":
+        PAGE.write_text(page())
+        return
     if parsed.what != "table" and parsed.root is None:
         arguments.error(f"'{parsed.what}' needs FOLDER, an aarch64 root")
     if parsed.what == "networks":
-        networks(parsed.root, parsed.networks)
+        networks(parsed.root, parsed.names, parsed.form)
         return
     if parsed.what == "count":
-        count(parsed.root)
+        count(parsed.root, parsed.names)
     TABLE.write_text(table())
 
 

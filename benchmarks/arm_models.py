@@ -1,7 +1,7 @@
 """The TensorFlow Lite files that arm_costs.py counts: single operators, and whole networks in each form."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,13 @@ def _normal(*shape: int) -> np.ndarray:
     return _RANDOM.normal(size=shape).astype(np.float32)
 
 
-def convolution(size: int, channels: int, filters: int, kernel: int, strides: int = 1, in_int8: bool = False) -> File:
-    """A convolution with bias, on square images."""
+def convolution(
+    size: int, channels: int, filters: int, kernel: int, strides: int = 1, in_int8: bool = False, equal: bool = False
+) -> File:
+    """A convolution with bias, on square images; if `equal`, the largest weight of every filter is 1."""
     weights, bias = _normal(kernel, kernel, channels, filters), _normal(filters)
+    if equal:
+        weights = weights / np.abs(weights).max((0, 1, 2))
     shape = (size, size, channels)
     return model(lambda x: tf.nn.bias_add(tf.nn.conv2d(x, weights, strides, "SAME"), bias), shape, in_int8=in_int8)
 
@@ -86,6 +90,19 @@ def quicknet_stem(size: int, filters: int) -> File:
         x = tf.nn.relu(tf.nn.bias_add(tf.nn.conv2d(x, first, 2, "SAME"), biases[0]))
         x = tf.nn.bias_add(tf.nn.depthwise_conv2d(x, second, [1, 2, 2, 1], "SAME"), biases[1])
         return tf.nn.bias_add(tf.nn.conv2d(x, third, 1, "SAME"), biases[2])
+
+    return model(call, (size, size, 3))
+
+
+def narrow_stem(size: int, filters: int) -> File:
+    """The stem of `kbnn.models.parts.narrow_stem` with its normalizations folded."""
+    inner = filters * 3 // 8
+    first, second = _normal(3, 3, 3, inner), _normal(1, 1, inner, filters)
+    biases = [_normal(inner), _normal(filters)]
+
+    def call(x: tf.Tensor) -> tf.Tensor:
+        x = tf.nn.max_pool2d(tf.nn.bias_add(tf.nn.conv2d(x, first, 2, "SAME"), biases[0]), 3, 2, "SAME")
+        return tf.nn.bias_add(tf.nn.conv2d(x, second, 1, "SAME"), biases[1])
 
     return model(call, (size, size, 3))
 
@@ -167,6 +184,7 @@ _FUNCTIONS: dict[str, Callable[..., tf.Tensor]] = {
     "SPLIT and ADD": _addition_to_half,
     "TRANSPOSE back": _transposed_back,
     "SPLIT": lambda x: tf.split(x, 2, -1),
+    "halving": lambda x: tf.image.resize(x, (x.shape[1] // 2, x.shape[2] // 2), "bilinear"),
     "TRANSPOSE_CONV": lambda x: tf.nn.conv2d_transpose(x, _WEIGHTS_2D, [1, 28, 28, 64], 2, "SAME"),
     "CONV_3D": lambda x: tf.nn.conv3d(x, _WEIGHTS_3D, [1, 1, 1, 1, 1], "SAME"),
     "RESIZE_NEAREST_NEIGHBOR": lambda x: tf.image.resize(x, (56, 56), "nearest"),
@@ -183,13 +201,15 @@ def on(name: str) -> Callable[..., tf.Tensor]:
 # ---- whole networks --------------------------------------------------------------------------------------------------
 
 _IMAGENET = {"input_shape": (224, 224, 3), "classes": 1000}
-# Network -> arguments of `build`; the last two have the cheaper stem.
+# Network -> arguments of `build`; the last ones have cheaper stems.
 NETWORKS: dict[str, dict[str, Any]] = {
     "bireal18": {"name": "bireal18", **_IMAGENET},
     "react18": {"name": "react18", "method": "react", **_IMAGENET},
     "presb18": {"name": "presb18", **_IMAGENET},
     "resnet20": {"name": "resnet20"},
     "bireal18, quicknet stem": {"name": "bireal18", "stem": "quicknet", **_IMAGENET},
+    "bireal18, narrow stem": {"name": "bireal18", "stem": "narrow", **_IMAGENET},
+    "bireal18, patches stem": {"name": "bireal18", "stem": "patches", **_IMAGENET},
     "react18, quicknet stem": {"name": "react18", "method": "react", "stem": "quicknet", **_IMAGENET},
 }
 
@@ -198,6 +218,8 @@ def _portable_int8(device: str) -> dict[str, Any]:
     return {"kernel": "portable", "device": device, "weights": "int8"}
 
 
+# Passes that files which were counted elsewhere had not been through.
+_LATER = ("halve_by_resizing", "scales_after_pools")
 # Form -> options of the conversion; `changed` replaces some of those that the device calls for.
 _FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "bireal18": {
@@ -205,13 +227,21 @@ _FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "with --device pi4": {"device": "pi4"},
         "with --weights int8": {"weights": "int8"},
         "all weights in 8 bits": {"weights": "int8", "changed": {"in_16_bits": (), "in_32_bits": ()}},
-        "hybrid stem": {"weights": "int8", "device": "pi4", "changed": {"hybrid": ("stem_conv",)}},
+        "GATHER stem": {"device": "pi4", "without": _LATER},
+        "hybrid stem": {
+            "weights": "int8",
+            "device": "pi4",
+            "without": _LATER,
+            "changed": {"hybrid": ("stem_conv",)},
+        },
+        "hybrid stem and shortcuts": {"weights": "int8", "device": "pi5", "without": _LATER},
         "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
         "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
         "with --int8": {"int8": True},
     },
     "react18": {
         "plain": {},
+        "GATHER stem": {"device": "pi4", "without": _LATER},
         "with --device pi4": {"device": "pi4"},
         "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
         "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
@@ -224,7 +254,7 @@ _FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "portable, GATHER stem": {
             "kernel": "portable",
             "device": "pi4",
-            "without": ("shuffles_in_pieces", "split_before_add"),
+            "without": ("shuffles_in_pieces", "split_before_add", *_LATER),
         },
         "with --kernel portable --device pi4": {"kernel": "portable", "device": "pi4"},
         "with --weights int8 --kernel portable --device pi4": {
@@ -239,26 +269,29 @@ _FORMS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "resnet20": {"plain": {}, "with --int8": {"int8": True}},
-    "bireal18, quicknet stem": {"plain": {}, "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"}},
+    **{
+        f"bireal18, {stem} stem": {
+            "plain": {},
+            "with --device pi4": {"device": "pi4"},
+            "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
+            "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
+        }
+        for stem in ("quicknet", "narrow", "patches")
+    },
     "react18, quicknet stem": {"plain": {}},
 }
-# What a form is called where it was reported, besides its own name.
-ALIASES = {
-    ("bireal18", "with --device pi4"): "GATHER stem",
-    ("bireal18", "with --weights int8 --device pi5"): "hybrid stem and shortcuts",
-    ("react18", "with --device pi4"): "GATHER stem",
-}
 
 
-def deployments(network: str) -> Iterator[tuple[str, File]]:
-    """Each form of a network with random weights, and its unverified file."""
+def deployments(network: str, only: Sequence[str] = ()) -> Iterator[tuple[str, File]]:
+    """Each form of a network with random weights, or those of some names, and its unverified file."""
     arguments = dict(NETWORKS[network])
     tf.keras.utils.set_random_seed(0)
     keras_model = kbnn.models.build(arguments.pop("name"), **arguments)
     kbnn.testing.settle(keras_model)
     for form, options in _FORMS[network].items():
-        yield form, deployed(keras_model, **options)
-    if network == "bireal18":
+        if not only or form in only:
+            yield form, deployed(keras_model, **options)
+    if network == "bireal18" and not only:
         yield from _twins(keras_model)
 
 

@@ -42,6 +42,8 @@ CANDIDATES: dict[str, dict[str, dict[str, object]]] = {
     "bireal18": {
         "7x7 stem, half as wide": {"stem": "imagenet", "width": 0.5},
         "quicknet stem, half as wide": {"stem": "quicknet", "width": 0.5},
+        "narrow stem, half as wide": {"stem": "narrow", "width": 0.5},
+        "patches stem, half as wide": {"stem": "patches", "width": 0.5},
     },
 }
 

@@ -14,7 +14,7 @@ from kbnn.converters.graph.graph import Graph, batches
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
-from kbnn.converters.passes.forms import kernel_for, with_forms
+from kbnn.converters.passes.forms import ESTIMATED_LIKE, kernel_for, with_forms
 from kbnn.converters.passes.int8 import calibrated
 from kbnn.converters.tflite import audit
 from kbnn.converters.tflite.audit import Audit
@@ -33,12 +33,17 @@ _IMAGES = 32
 
 @dataclass(frozen=True)
 class Artifact(tables.Shown):
-    """What `convert` wrote, its audit, and its parity with Keras."""
+    """What `convert` wrote, its audit, and its parity with Keras.
+
+
+    `note` tells which form was taken where there was a choice.
+    """
 
     path: str
     size_bytes: int
     audit: Audit
     parity: Parity
+    note: str = ""
 
     def __str__(self) -> str:
         audit, parity = self.audit, self.parity
@@ -49,6 +54,7 @@ class Artifact(tables.Shown):
             f"layers within {max((layer.difference for layer in parity.layers), default=0):.0e} of their range, "
             f"logits of the median image within {parity.median_abs_difference / parity.logit_range:.0e}\n"
             f"estimated instructions, not a latency: {audit.instructions_text}"
+            + (f"\n{self.note}" if self.note else "")
             + "".join(f"\nLCE's {run.kernel} kernel refuses it: {run.refused}" for run in parity.runs if run.refused)
         )
 
@@ -85,7 +91,8 @@ def convert(
             compared with Keras after the same rounding of its weights.
         calibration: network input like the images that the file will see. Everything real-valued, including
             activations, then becomes int8, with the ranges of these images, and the file is compared with the deployed
-            graph after the same rounding.
+            graph after the same rounding. With a device, float activations and int8 weights are kept if they need fewer
+            instructions there; the artifact's note says so.
         description: what an app needs to know, such as labels and normalization; it becomes the file's metadata.
         labels: the classes of the images, to report the accuracies of the model and of the file.
 
@@ -104,14 +111,14 @@ def convert(
     if calibration is not None and weights != "float32":
         raise UsageError(f"calibration makes weights int8 too: received weights='{weights}' with it, leave that out")
     try:
-        file, parity = _converted(model, path, images, options, kernel, calibration, description, labels)
+        file, parity, note = _converted(model, path, images, options, kernel, calibration, description, labels)
     except tf.errors.OpError as error:
         given = "random images" if images is None and calibration is None else "the images"
         raise ConversionError(
             f"model '{model.name}' cannot be run on {given} ({_reason(error)}): give images= as it was trained on"
         ) from error
     files.write(path, file.data)
-    return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity)
+    return Artifact(os.fspath(path), file.size_bytes, audit.audit(file, os.fspath(path)), parity, note)
 
 
 def _converted(
@@ -123,17 +130,40 @@ def _converted(
     calibration: Images | None,
     description: Description | None,
     labels: np.ndarray | None,
-) -> tuple[File, Parity]:
-    """The file that `convert` writes, and its parity with Keras."""
+) -> tuple[File, Parity, str]:
+    """The file that `convert` writes, its parity with Keras, and a note on its form."""
     keras = Reference(in_float32(model))
-    options = _completed(options, keras, kernel, calibration)
+    told = (description or Description()).of_model(keras.model.name)
     given = _default_images(model, keras, calibration) if images is None else images
-    file, graph = build(keras, options, (description or Description()).of_model(keras.model.name))
+    note = ""
+    if calibration is None or options.device == "generic":
+        options = _completed(options, keras, kernel, calibration)
+        file, graph = build(keras, options, told)
+    else:
+        options, file, graph, note = _faster(keras, options, kernel, calibration, told)
     _check_bitpacked(keras, file, graph, options)
     parity = verification.compare(keras, file, given, os.fspath(path), graph, labels)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
-    return file, parity
+    return file, parity, note
+
+
+def _faster(
+    keras: Reference, options: Options, kernel: str | None, calibration: Images, told: Description
+) -> tuple[Options, File, Graph, str]:
+    """The faster of int8 activations and of float activations with int8 weights, and a sentence that says why."""
+    in_float = _completed(replace(options, weights="int8"), keras, kernel, None)
+    in_int8 = _completed(options, keras, kernel, calibration)
+    made = [(chosen, *build(keras, chosen, told)) for chosen in (in_float, in_int8)]
+    name = ESTIMATED_LIKE[options.device]
+    float_count, int8_count = (audit.audit(file).instructions[name] or 0.0 for _, file, _ in made)
+    is_float = float_count <= int8_count
+    note = (
+        f"device '{options.device}': an estimated {float_count / 1e6:.1f} M instructions with float activations and "
+        f"int8 weights, {int8_count / 1e6:.1f} M with int8 activations; the file has {'float' if is_float else 'int8'} "
+        f"activations"
+    )
+    return (*made[0 if is_float else 1], note)
 
 
 def _reason(error: tf.errors.OpError) -> str:

@@ -1,5 +1,6 @@
 """Building blocks of the networks, and the types of their options."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import pydantic
@@ -16,7 +17,7 @@ Width = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 # Blocks per stage; the papers' networks have four stages, smaller ones may have fewer.
 Blocks = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.Field(min_length=1, max_length=4)]
 # The layers before the first binary convolution; by default `cifar` or `imagenet`, by the image's size.
-Stem = Literal["cifar", "imagenet", "quicknet"]
+Stem = Literal["cifar", "imagenet", "narrow", "patches", "quicknet"]
 # One shortcut per convolution (Bi-Real Net), one per two convolutions (ResNet), or none.
 Shortcuts = Literal["bireal", "res", "none"]
 # How a shortcut adds channels: average pooling and zeros, every second pixel and zeros (SiMaN's code), average pooling
@@ -101,11 +102,12 @@ def residual_stem(inputs: tf.Tensor, filters: int, stem: Stem | None, activation
     """The real-valued first convolution of a residual network, with batch normalization.
 
     `cifar`: 3x3, optionally followed by a ReLU or AdaBin's two-slope PReLU. `imagenet`: 7x7 at stride 2, followed by
-    3x3 max pooling at stride 2 (He et al. 2016, table 1). `quicknet`: see `quicknet_stem`.
+    3x3 max pooling at stride 2 (He et al. 2016, table 1). `narrow`, `patches`, `quicknet`: for large images with less
+    work, see `narrow_stem`, `patches_stem` and `quicknet_stem`.
     """
     chosen = stem_for(inputs, stem)
-    if chosen == "quicknet":
-        return quicknet_stem(inputs, filters)
+    if chosen in _CHEAPER_STEMS:
+        return _CHEAPER_STEMS[chosen](inputs, filters)
     if chosen == "cifar":
         x = batch_normalization(real_convolution(inputs, filters, 3, name="stem_conv"), name="stem_bn")
         if activation == "maxout":
@@ -131,6 +133,36 @@ def quicknet_stem(inputs: tf.Tensor, filters: int) -> tf.Tensor:
     )(x)
     x = real_convolution(batch_normalization(x, name="stem_bn2"), filters, 1, name="stem_conv3")
     return batch_normalization(x, name="stem_bn")
+
+
+def narrow_stem(inputs: tf.Tensor, filters: int) -> tf.Tensor:
+    """A quarter of the size with 1/9 of the 7x7 stem's multiply-accumulates (at 64 filters).
+
+    3x3 convolution to three eighths of the filters at stride 2, batch normalization; 3x3 max pooling at stride 2; 1x1
+    convolution to all filters, batch normalization. Not from a paper.
+    """
+    x = real_convolution(inputs, max(1, filters * 3 // 8), 3, strides=2, name="stem_conv1")
+    x = batch_normalization(x, name="stem_bn1")
+    x = tf.keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+    return batch_normalization(real_convolution(x, filters, 1, name="stem_conv2"), name="stem_bn")
+
+
+def patches_stem(inputs: tf.Tensor, filters: int) -> tf.Tensor:
+    """A quarter of the size with 1/12 of the 7x7 stem's multiply-accumulates.
+
+    4x4 convolution at stride 4, of patches that do not overlap, which equals a 1x1 convolution after space-to-depth;
+    batch normalization.
+
+    Source: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, section 3.1, with smaller patches.
+    """
+    return batch_normalization(real_convolution(inputs, filters, 4, strides=4, name="stem_conv"), name="stem_bn")
+
+
+_CHEAPER_STEMS: dict[str, Callable[[tf.Tensor, int], tf.Tensor]] = {
+    "narrow": narrow_stem,
+    "patches": patches_stem,
+    "quicknet": quicknet_stem,
+}
 
 
 def shortcut(x: tf.Tensor, filters: int, strides: int, shortcut_type: ShortcutType, *, name: str) -> tf.Tensor:

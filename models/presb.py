@@ -137,7 +137,8 @@ def presb(
         blocks: blocks per stage, of two binary grouped 3x3 convolutions each.
         width: multiplies every channel count, rounded to multiples of 4.
         stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling), by default chosen by the image's size; or
-            `quicknet` (3x3, depthwise 3x3, 1x1), which replaces the latter with 1/13 of its multiply-accumulates.
+            instead of the latter, with 1/9 to 1/13 of its multiply-accumulates, `narrow` (3x3, max pooling, 1x1),
+            `patches` (4x4 at stride 4) or `quicknet` (3x3, depthwise 3x3, 1x1).
         activations: activations before layer and batch normalization: `biased_prelu`, `rprelu`, `relu` or `none`.
         prelu_scope: biased PReLUs have a bias and a slope per `group` (paper) or per `channel` (the authors' code).
         layer_norm: layer normalization of the `whole` output, of each `group` with affine parameters (code), or `none`.

@@ -30,7 +30,8 @@ def resnet(
         blocks: residual blocks per stage, of two binary 3x3 convolutions each.
         width: multiplies every channel count.
         stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling), by default chosen by the image's size; or
-            `quicknet` (3x3, depthwise 3x3, 1x1), which replaces the latter with 1/13 of its multiply-accumulates.
+            instead of the latter, with 1/9 to 1/13 of its multiply-accumulates, `narrow` (3x3, max pooling, 1x1),
+            `patches` (4x4 at stride 4) or `quicknet` (3x3, depthwise 3x3, 1x1).
         shortcuts: `bireal` (one per convolution), `res` (one per two convolutions) or `none`.
         shortcut_type: how shortcuts add channels: `A` (average pooling, zeros), `A_subsample` (every second pixel,
             zeros), `B` (average pooling, real-valued 1x1 convolution, batch normalization) or `duplicate` (average

@@ -1,37 +1,34 @@
 """Chooses the form of a network that a device runs with the fewest instructions; see docs/deployment.md."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import BinaryConvolution, Convolution
 from kbnn.converters.passes.options import Options
+from kbnn.converters.tflite.audit import FEW_CHANNELS
+from kbnn.converters.tflite.estimate import Load, instructions
 from kbnn.converters.tflite.int8_weights import before_signs, small_stem
 from kbnn.converters.tflite.lce import INDIRECT_LIMIT
 
-# A stem has at most this many input channels, and at least this many MACs: smaller ones gain from no form.
-_STEM_CHANNELS = 4
+# Smaller stems and convolutions keep their form: what they could gain is less than what the estimates are off by, and
+# integers round the image.
 _STEM_MACS = 10_000_000
-# Smaller convolutions do not gain from integers, because their input has to be rounded first.
-_HYBRID_MACS = 1_000_000
-# Processors with 8-bit dot products compute all convolutions faster in integers, others only the stem and convolutions
-# on small maps: 256 to 512 channels at 7x7 take 2.1 M instructions instead of 2.3 M, 128 to 256 at 14x14 2.3 M instead
-# of 2.2 M (results/arm_costs.csv).
-_WITH_DOT_PRODUCTS = ("pi5", "android")
-_SMALL_MAP = 49
+_MACS = 1_000_000
+# Another form has to save this share of the instructions.
+_GAIN = 0.02
+# Device -> the device whose estimates apply. Phones have dot products of integers, like a Pi 5.
+ESTIMATED_LIKE = {"pi4": "pi4", "pi5": "pi5", "android": "pi5"}
 
 
 def with_forms(options: Options, graph: Graph) -> Options:
     """The options with the names of the layers that take another form, for a graph before any pass."""
-    stems = _layers(graph, _STEM_MACS, _STEM_CHANNELS)
-    if options.weights != "int8":
-        return replace(options, gathered=() if options.device == "generic" else stems)
-    if options.device == "generic":
-        return _with_precise_weights(options, graph)
-    every = _layers(graph, _HYBRID_MACS, math.inf)
-    small = _layers(graph, _HYBRID_MACS, math.inf, _SMALL_MAP) if stems else ()
-    hybrid = every if options.device in _WITH_DOT_PRODUCTS else (*stems, *small)
-    # After a stem that rounds the image to 8 bits, weights of more than 8 bits do not help.
+    is_generic, in_int8 = options.device == "generic", options.weights == "int8"
+    found = [] if is_generic else [layer for layer in _large(graph) if layer.gains(options.device, in_int8)]
+    if not in_int8:
+        return replace(options, gathered=tuple(layer.name for layer in found if layer.is_stem))
+    # After a convolution that rounds its input to 8 bits, weights of more than 8 bits do not help.
+    hybrid = tuple(layer.name for layer in found)
     return replace(options, hybrid=hybrid) if hybrid else _with_precise_weights(options, graph)
 
 
@@ -57,13 +54,35 @@ def _falls_back(graph: Graph, node: Node) -> bool:
     return math.prod(graph[node.inputs[0]].shape) / operation.groups >= INDIRECT_LIMIT
 
 
-def _layers(graph: Graph, macs: int, channels: float, pixels: float = math.inf) -> tuple[str, ...]:
-    """The layers of real-valued convolutions with at least `macs` MACs, at most `channels` inputs and `pixels` out."""
-    found = []
+@dataclass(frozen=True)
+class _Layer:
+    """A real-valued convolution: its Keras layer, MACs and output values."""
+
+    name: str
+    is_stem: bool
+    macs: int
+    values: int
+
+    def gains(self, device: str, in_int8: bool) -> bool:
+        """Whether a device runs it with fewer instructions as a hybrid convolution, or else with a gathered bias."""
+        usual = self._instructions(device, "float32", "")
+        other = self._instructions(device, "int8" if in_int8 else "float32", "" if in_int8 else "without XNNPACK")
+        return other < (1 - _GAIN) * usual
+
+    def _instructions(self, device: str, weights: str, case: str) -> float:
+        cases = ", ".join(filter(None, ("few channels" if self.is_stem else "", case)))
+        load = Load("CONV_2D", "float32", weights, cases, macs=self.macs, values=self.values)
+        return instructions(load)[ESTIMATED_LIKE[device]] or 0.0
+
+
+def _large(graph: Graph) -> list[_Layer]:
+    """The real-valued convolutions, by layer, that are large enough for another form."""
+    found: dict[str, _Layer] = {}
     for node in graph:
         convolution = node.operation
-        if isinstance(convolution, Convolution) and convolution.groups == 1 and convolution.kernel.shape[2] <= channels:
-            places = math.prod(node.shape[:-1])
-            wanted = places * convolution.kernel.size >= macs and places <= pixels
-            found += [node.layer] if wanted else []
-    return tuple(dict.fromkeys(found))
+        if isinstance(convolution, Convolution) and convolution.groups == 1:
+            is_stem = convolution.kernel.shape[2] <= FEW_CHANNELS
+            macs = math.prod(node.shape[:-1]) * convolution.kernel.size
+            if macs >= (_STEM_MACS if is_stem else _MACS):
+                found.setdefault(node.layer, _Layer(node.layer, is_stem, macs, math.prod(node.shape)))
+    return list(found.values())

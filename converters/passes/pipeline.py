@@ -9,7 +9,9 @@ from kbnn.converters.graph.graph import Graph, Pass
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes.affine import affine_into_sums, merge_affine
+from kbnn.converters.passes.average_pool import halve_by_resizing
 from kbnn.converters.passes.groups import split_groups, split_unpackable_groups
+from kbnn.converters.passes.hybrid import scales_after_pools
 from kbnn.converters.passes.int8 import in_int8
 from kbnn.converters.passes.max_pool import affine_before_max_pool
 from kbnn.converters.passes.normalization import scale_before_prelu
@@ -27,6 +29,7 @@ PASSES: dict[str, Pass] = {
     for function in (
         affine_before_max_pool,
         affine_into_sums,
+        halve_by_resizing,
         merge_affine,
         prelu_as_maximum,
         prelu_of_any_slope,
@@ -45,6 +48,8 @@ PASSES: dict[str, Pass] = {
 
 # The lifting rules are the first pass. If the result of a pass changes, it gets another name here, such as `name@2`.
 LIFTING = "lift@3"
+# The only pass that works on certain layers: those in `Options.hybrid`.
+SCALES = scales_after_pools.__name__
 
 
 def with_passes(options: Options, in_int8: bool = False) -> Options:
@@ -64,7 +69,7 @@ def deploy(reference: Reference, options: Options) -> Graph:
         KbnnError: the options name a pass that this version of kbnn does not have.
     """
     names = options.passes or with_passes(options).passes
-    missing = [name for name in names if name != LIFTING and name not in PASSES]
+    missing = [name for name in names if name not in (LIFTING, SCALES) and name not in PASSES]
     if missing or LIFTING not in names:
         raise KbnnError(
             f"the file was made by another version of kbnn: this version has {LIFTING} and no pass "
@@ -72,7 +77,10 @@ def deploy(reference: Reference, options: Options) -> Graph:
         )
     graph = lift(reference)
     for name in names:
-        graph = PASSES[name](graph) if name != LIFTING else graph
+        if name == SCALES:
+            graph = scales_after_pools(graph, options.hybrid)
+        elif name != LIFTING:
+            graph = PASSES[name](graph)
     return in_int8(graph, options.limits) if options.limits else graph
 
 
@@ -100,11 +108,13 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         # Moved shifts may leave consecutive affine maps, or some that do nothing.
         "merge_affine",
         # After all passes that look for additions. Only XNNPACK profits.
-        *(["split_before_add"] if options.device in WITH_XNNPACK else []),
+        *(["split_before_add", "halve_by_resizing"] if options.device in WITH_XNNPACK else []),
         # After all passes that handle PReLUs.
         *(["signs_before_prelu", "prelu_as_maximum", "prelu_of_any_slope"] if in_int8 else []),
         # Late, because all other passes work on whole layers.
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
         # Only a convolution per group reads its channels in any order, and only XNNPACK restores the order fast.
         *(["shuffles_in_pieces"] if options.kernel == "portable" and options.device in WITH_XNNPACK else []),
+        # Last, because `merge_affine` would undo it.
+        *([SCALES] if options.hybrid else []),
     ]

@@ -48,7 +48,7 @@ _BITS = {
 
 _BGEMM_CHANNELS = 64
 # The most input channels of a convolution that reads an image.
-_FEW_CHANNELS = 4
+FEW_CHANNELS = 4
 # With fewer weights a filter can have a single magnitude by chance.
 _FEWEST_WEIGHTS = 8
 # Operators that only move values, and those that scale or shift them by constants.
@@ -451,9 +451,11 @@ def _load(file: File, operator: Operator, cost: AuditedConvolution | None) -> Lo
         return Load(operator.name, "bits", "bits", _binary_kernel(cost), padded, count, copies)
     # Weights behind a DEQUANTIZE are float when they are multiplied.
     kernel = _input(operator, 1)
-    cases = ["few channels"] if cost.input[-1] <= _FEW_CHANNELS else []
+    cases = ["few channels"] if cost.input[-1] <= FEW_CHANNELS else []
     if kernel.dtype == "float32" and any(_is_computed(file, tensor) for tensor in operator.inputs[1:3]):
         cases.append("without XNNPACK")
+    if kernel.dtype == "int8" and data_input(operator).dtype == "float32" and len(kernel.scales) == 1:
+        cases.append("one scale")
     return Load(operator.name, data_input(operator).dtype, kernel.dtype, ", ".join(cases), cost.macs, count)
 
 

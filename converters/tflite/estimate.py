@@ -19,9 +19,10 @@ class Load:
     """What an operator has to do in one inference.
 
     `input` and `weights` are types of values, "bits" for packed signs. `case` names the kernel: "few channels" for
-    images and "without XNNPACK" where XNNPACK refuses a convolution, in this order; of binary ones "indirect" or
-    "portable C++" for groups. `macs` and `values` count multiply-accumulates and output values, or input values of
-    reductions; `copies` the pixels that are copied before a binary convolution multiplies them (im2col).
+    images, "without XNNPACK" where XNNPACK refuses a convolution, and "one scale" for int8 weights without scales per
+    channel, in this order; of binary ones "indirect" or "portable C++" for groups. `macs` and `values` count
+    multiply-accumulates and output values, or input values of reductions; `copies` the pixels that are copied before a
+    binary convolution multiplies them (im2col).
     """
 
     operator: str

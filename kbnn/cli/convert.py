@@ -42,7 +42,11 @@ _CALIBRATION_IMAGES = 256
     show_default=True,
     help="How the weights of real-valued layers are stored.",
 )
-@click.option("--int8", is_flag=True, help="Quantize all real-valued weights and activations to int8, by calibration.")
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Quantize all real-valued weights and activations to int8, by calibration; with --device, if it is faster.",
+)
 @click.option(
     "--calibrate", metavar="DATA", help="Data set or folder of images for the calibration.  [default: a run's own]"
 )

@@ -21,6 +21,10 @@ def test_the_table_is_written_from_the_committed_counts():
     assert arm_costs.TABLE.read_text() == arm_costs.table()
 
 
+def test_the_page_is_written_from_the_committed_counts():
+    assert arm_costs.PAGE.read_text() == arm_costs.page()
+
+
 def test_reported_figures_are_those_of_the_script():
     columns = dict(zip(arm_costs.PROCESSORS, (0, 1), strict=True))
     for row in REPORTED:

@@ -64,6 +64,21 @@ def test_the_cheaper_stem_has_at_most_a_quarter_of_the_work(name: str):
     assert [model.get_layer(f"stem_conv{k}").count_params() for k in (1, 2, 3)] == weights
 
 
+@pytest.mark.parametrize(
+    ("stem", "parameters", "macs"),
+    [
+        ("narrow", [27 * 24, 24 * 64], 48 * 48 * 27 * 24 + 24 * 24 * 24 * 64),
+        ("patches", [48 * 64], 24 * 24 * 48 * 64),
+    ],
+)
+def test_stems_with_a_ninth_of_the_work(stem: str, parameters: list[int], macs: int):
+    model = build("bireal18", input_shape=(96, 96, 3), classes=10, stem=stem, blocks=(1,))
+    assert model.get_layer("stem_bn").output_shape[1:] == (24, 24, 64)
+    convolutions = [layer for layer in model.layers if layer.name.startswith("stem_conv")]
+    assert [layer.count_params() for layer in convolutions] == parameters
+    assert macs < 48 * 48 * 147 * 64 / 8.9
+
+
 def test_the_cheaper_stem_is_an_option_of_recipes():
     options = {"stem": "quicknet", "blocks": [1], "width": 0.25}
     tables = {
