@@ -77,8 +77,8 @@ _UINT16 = struct.Struct("<H")
 class MeteredTable(Table):
     """A FlatBuffers table that charges the budget for everything that is read from it.
 
-    Reading a file spends most of its time in `Offset` and `Get`, so they skip the library's checks of types. They refuse
-    negative positions, which Python would count from the end of the file.
+    Reading a file spends most of its time in `Offset` and `Get`, so they skip the library's checks of types. They
+    refuse negative positions, which Python would count from the end of the file.
     """
 
     __slots__ = ()

@@ -1,5 +1,6 @@
 """Our own comparison on CIFAR-10: each method in the network form of its own paper, at a learning rate of its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kbnn.reproduction.accuracy import Row
@@ -30,7 +31,7 @@ class Form:
     """
 
     learning_rate: float = RATES[0]
-    network: dict[str, object] = field(default_factory=dict)
+    network: Mapping[str, object] = field(default_factory=dict)
     pretraining: float = 0.0
 
 
@@ -67,7 +68,7 @@ def comparison(method: str, learning_rate: float | None = None) -> Recipe:
     found = recipe("resnet20", method, EPOCHS, learning_rate or form.learning_rate)
     if form.pretraining:
         first = round(form.pretraining * EPOCHS)
-        (stage,) = found.tables()["stage"]
+        (stage,) = (stage.model_dump(mode="json", exclude_none=True) for stage in found.stage)
         stages = [{**stage, "epochs": first, "method": "float"}, {**stage, "epochs": EPOCHS - first}]
         found = found.changed({"stage": stages})
     return found.changed({f"model.{key}": value for key, value in form.network.items()})
