@@ -178,8 +178,12 @@ for path in sys.argv[2:]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path):
-    made = {tmp_path / f"{method}.keras": testing.network(method) for method in methods.names()}
+    made = {}
+    for method in methods.names():
+        network = testing.network(method)
+        made |= {tmp_path / f"{method}{suffix}": network for suffix in (".keras", ".h5")}
     for policy in ("float32", "mixed_float16"):
         with testing.precision(policy):
             model = everything()

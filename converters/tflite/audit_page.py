@@ -133,7 +133,7 @@ def _content(file: File, found: Audit, name: str) -> dict[str, object]:
     steps = _steps(file)
     device = next(iter(DEVICES))
     return {
-        "title": f"{name}: what it computes with",
+        "title": f"{name}: operators and cost",
         "facts": _facts(found, device),
         "meaning": _meaning(found),
         "fallbacks": [_cut(fallback, 300) for fallback in found.silent_fallbacks[:_MOST_STEPS]],

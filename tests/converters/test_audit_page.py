@@ -17,7 +17,7 @@ from kbnn.errors import UsageError
 def test_the_page_is_self_contained(bireal_path: Path, tmp_path: Path):
     write_page(bireal_path, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
-    assert "bireal.tflite: what it computes with" in html
+    assert "bireal.tflite: operators and cost" in html
     assert re.search(r"<dt>binary convolutions</dt><dd>2</dd>", html)
     assert "an estimate and not a latency" in html
     assert not re.search(r'(src|href|srcset)="(?!data:)', html)
