@@ -123,7 +123,7 @@ def write_bare(file: File, folder: Path, name: str = "net") -> tuple[Network, Pl
         f"static const kbnn_step steps[] = {{\n{made.steps}}};\n"
         f"static const kbnn_pass passes[] = {{\n{made.passes}}};\n"
         f"int {name}_run(const int8_t *image, int8_t *scores, void *arena) {{\n"
-        f"    static const kbnn_network network = {{passes, rows, {made.pass_count}}};\n"
+        f"    static const kbnn_network network = {{passes, steps, rows, {made.pass_count}}};\n"
         f"    return kbnn_run(&network, image, scores, arena);\n}}\n"
     )
     for kernel in export.KERNELS:

@@ -124,36 +124,72 @@ def fit(x: np.ndarray, y: np.ndarray, low: int = LOW, high: int = HIGH) -> Line 
 
 @dataclass(frozen=True)
 class Short:
-    """(((x - centre)·multiplier >> shift) + offset) >> 8 per channel, with multiplier and offset in 16 bits."""
+    """(((x - centre)·multiplier >> shift) + offset) >> fraction per channel, with multiplier and offset in 16 bits.
+
+    `exceptions` are (x, channel) where the result is one more or one less: `(n, 3)` with the difference.
+    """
 
     multiplier: np.ndarray
     offset: np.ndarray
     centre: int
     shift: int
+    fraction: int
+    exceptions: np.ndarray
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Of x `(levels, 1)`: `(levels, C)`, as the C code computes it."""
+        """Of x `(levels, 1)`: `(levels, C)`, as the C code computes it, before exceptions."""
         product = (np.asarray(x, np.int64) - self.centre) * self.multiplier
-        return saturated(((product >> self.shift) + self.offset) >> 8)
+        return saturated(((product >> self.shift) + self.offset) >> self.fraction)
+
+
+# A search for constants of 16 bits ends with those next to the best line; farther ones leave no fewer exceptions.
+_NEARBY = 1
+_MOST_SHORT_EXCEPTIONS = 255
 
 
 def fit_short(x: np.ndarray, y: np.ndarray) -> Short | None:
-    """The same with constants of 16 bits, which suffice if one step of x changes y by some levels."""
+    """The same with constants of 16 bits, which suffice for most lines but for single values of x.
+
+    The exceptions are at most three for every four channels, or there is no such form: 32-bit constants take less.
+    """
     slope, offset = _real_lines(x, y)
     steepest = np.abs(slope).max()
-    if steepest < 2.0**-20 or np.abs(slope).min() < 2.0**-20:
+    if steepest < 2.0**-20 or y.shape[1] >= 2**15:
         return None
-    shift = math.floor(15 - math.log2(steepest) - 0.001) - 8
-    # At a sum where every channel's line is within int8, all offsets fit 16 bits.
-    ends = np.sort(np.stack([(LOW + 1 - offset) / slope, (HIGH - 1 - offset) / slope]), axis=0)
-    centre = round(float(ends[0].max() + ends[1].min()) / 2)
-    if not 0 <= shift <= 22 or ends[0].max() > ends[1].min() or abs(centre) >= 2**15 - np.abs(x).max():
+    # Where the lines are closest to zero, their offsets have the fewest digits before the point.
+    centre = int(x[np.argmin([np.abs(slope * place + offset).max() for place in x])])
+    largest = np.abs(slope * centre + offset).max()
+    fraction = min(10, math.floor(15 - math.log2(max(largest, 1.0)) - 0.01))
+    shift = math.floor(15 - math.log2(steepest) - 0.001) - fraction
+    if fraction < 6 or not 0 <= shift <= 22 or np.abs(x).max() >= 2**14:
         return None
-    found = _search(x - centre, y, slope, (LOW, HIGH), unit_shift=shift, shift=8, left=0)
-    if np.abs(found.multiplier).max() >= 2**15 or np.abs(found.offset).max() >= 2**15:
+    found = _search(x - centre, y, slope, (LOW, HIGH), unit_shift=shift, shift=fraction, left=0)
+    limit = 2**15 - 1 - _NEARBY
+    multiplier, offsets = (np.clip(values, -limit, limit) for values in (found.multiplier, found.offset))
+    line = _nearby(Short(multiplier, offsets, centre, shift, fraction, np.zeros((0, 3), np.int64)), x, y)
+    difference = y.astype(np.int64) - line(x[:, None])
+    places = np.argwhere(difference)
+    if np.abs(difference).max() > 1 or len(places) > min(y.shape[1] * 3 // 4, _MOST_SHORT_EXCEPTIONS):
         return None
-    short = Short(found.multiplier, found.offset, centre, shift)
-    return short if np.array_equal(short(x[:, None]), y) else None
+    return dataclasses.replace(line, exceptions=np.column_stack([places, difference[tuple(places.T)]]))
+
+
+def _nearby(line: Short, x: np.ndarray, y: np.ndarray) -> Short:
+    """The constants next to a line's that leave each channel the fewest exceptions."""
+    wrong = (line(x[:, None]) != y).sum(0)
+    (channels,) = np.nonzero(wrong)
+    multiplier, offset = line.multiplier.copy(), line.offset.copy()
+    for step in range(-_NEARBY, _NEARBY + 1):
+        for move in range(-_NEARBY, _NEARBY + 1):
+            tried = dataclasses.replace(
+                line, multiplier=line.multiplier[channels] + step, offset=line.offset[channels] + move
+            )
+            count = (tried(x[:, None]) != y[:, channels]).sum(0)
+            better = count < wrong[channels]
+            places = channels[better]
+            multiplier[places], offset[places] = tried.multiplier[better], tried.offset[better]
+            wrong[places] = count[better]
+    return dataclasses.replace(line, multiplier=multiplier, offset=offset)
 
 
 def fit_wide(x: np.ndarray, y: np.ndarray) -> tuple[Line, np.ndarray] | None:

@@ -187,6 +187,7 @@ static uint32_t *scratch_of(const kbnn_step *step, const kbnn_memory *memory) {
 
 int kbnn_run(const kbnn_network *network, const int8_t *image, int8_t *scores, void *arena) {
     const kbnn_pass *pass = network->passes;
+    const kbnn_step *steps = network->steps;
     kbnn_memory memory;
     if (image == 0 || scores == 0 || arena == 0) {
         return KBNN_NULL_ARGUMENT;
@@ -199,12 +200,13 @@ int kbnn_run(const kbnn_network *network, const int8_t *image, int8_t *scores, v
     memory.base[KBNN_IMAGE] = (unsigned char *)(uintptr_t)image; /* only read */
     memory.base[KBNN_SCORES] = (unsigned char *)scores;
     for (int32_t k = network->count; k > 0; --k, ++pass) {
+        const kbnn_step *const end = steps + pass->count;
         for (int32_t y = 0; y < (int32_t)pass->rows; ++y) {
-            const kbnn_step *step = pass->steps;
-            for (int32_t i = pass->count; i > 0; --i, ++step) {
+            for (const kbnn_step *step = steps; step != end; ++step) {
                 step->kernel(step, y, &memory);
             }
         }
+        steps = end;
     }
     return KBNN_OK;
 }
@@ -255,7 +257,6 @@ KBNN_INLINE lanes next_of_four(filter_at *w) {
     __asm__ volatile("vldrw.u32 %q0, [%q1, #4]!" : "=&w"(words), "+w"(*w) : : "memory");
     return words;
 }
-#define NEXT_WORD(w) next_of_four(w)
 #define SAME(word) vdupq_n_u32(word)
 #elif KBNN_THUMB2
 /* Loads three words of a patch and three of a filter with one instruction each, advances both pointers, and takes the
@@ -282,7 +283,6 @@ KBNN_INLINE lanes next_of_four(filter_at *w) {
 #endif
 
 #if !KBNN_MVE
-#define NEXT_WORD(w) (*(*(w))++)
 #define SAME(word) (word)
 #endif
 
@@ -471,30 +471,32 @@ COUNT(kbnn_count_6, 6, count_6)
 COUNT(kbnn_count_9, 9, count_9)
 COUNT(kbnn_count_18, 18, count_18)
 
-/* One half of a word in both halves. */
-KBNN_INLINE lanes lower_twice(lanes word) {
+/* The next half word of a filter, or of four, in both halves of a word. */
 #if KBNN_MVE
-    return vsliq_n_u32(word, word, 16);
-#elif KBNN_DSP
-    uint32_t result;
-    __asm__("pkhbt %0, %1, %1, lsl #16" : "=r"(result) : "r"(word));
-    return result;
-#else
-    return (word & 0xFFFFu) | (word << 16);
-#endif
-}
+typedef struct {
+    const uint16_t *from;
+    uint32x4_t places;
+} halves_at;
 
-KBNN_INLINE lanes upper_twice(lanes word) {
-#if KBNN_MVE
-    return vsriq_n_u32(word, word, 16);
-#elif KBNN_DSP
+KBNN_INLINE lanes next_twice(halves_at *w) {
+    const lanes half = vldrhq_gather_shifted_offset_u32(w->from++, w->places);
+    return vsliq_n_u32(half, half, 16);
+}
+#define NEXT_TWICE(w) next_twice(w)
+#else
+typedef const uint16_t *halves_at;
+
+KBNN_INLINE uint32_t twice(uint32_t half) {
+#if KBNN_DSP
     uint32_t result;
-    __asm__("pkhtb %0, %1, %1, asr #16" : "=r"(result) : "r"(word));
+    __asm__("pkhbt %0, %1, %1, lsl #16" : "=r"(result) : "r"(half));
     return result;
 #else
-    return (word >> 16) | (word & 0xFFFF0000u);
+    return half | (half << 16);
 #endif
 }
+#define NEXT_TWICE(w) twice(*(*(w))++)
+#endif
 
 /* Counts the bits of each half of a word separately; each count is in its half. */
 KBNN_INLINE lanes bits_of_halves(lanes ones, lanes a, lanes b, lanes fours) {
@@ -513,25 +515,20 @@ KBNN_INLINE lanes bits_of_halves(lanes ones, lanes a, lanes b, lanes fours) {
 #endif
 }
 
-/* Counts for two pixels at once, one in each half of a word. A filter has five words of two halves. */
-KBNN_INLINE lanes count_pair(const uint32_t *x, filter_at *filters) {
-    lanes s0, c0, s1, c1, s2, c2, w, ones, a, b, fours;
-    w = NEXT_WORD(filters);
-    s0 = SAME(x[0]) ^ lower_twice(w);
-    s1 = SAME(x[1]) ^ upper_twice(w);
-    w = NEXT_WORD(filters);
-    s2 = SAME(x[2]) ^ lower_twice(w);
+/* Counts for two pixels at once, one in each half of a word. A filter has nine halves. */
+KBNN_INLINE lanes count_pair(const uint32_t *x, halves_at *w) {
+    lanes s0, c0, s1, c1, s2, c2, ones, a, b, fours;
+    s0 = SAME(x[0]) ^ NEXT_TWICE(w);
+    s1 = SAME(x[1]) ^ NEXT_TWICE(w);
+    s2 = SAME(x[2]) ^ NEXT_TWICE(w);
     TRIPLE(ones, c0, s0, s1, s2);
-    s0 = SAME(x[3]) ^ upper_twice(w);
-    w = NEXT_WORD(filters);
-    s1 = SAME(x[4]) ^ lower_twice(w);
-    s2 = SAME(x[5]) ^ upper_twice(w);
+    s0 = SAME(x[3]) ^ NEXT_TWICE(w);
+    s1 = SAME(x[4]) ^ NEXT_TWICE(w);
+    s2 = SAME(x[5]) ^ NEXT_TWICE(w);
     TRIPLE(fours, c1, s0, s1, s2);
-    w = NEXT_WORD(filters);
-    s0 = SAME(x[6]) ^ lower_twice(w);
-    s1 = SAME(x[7]) ^ upper_twice(w);
-    w = NEXT_WORD(filters);
-    s2 = SAME(x[8]) ^ lower_twice(w);
+    s0 = SAME(x[6]) ^ NEXT_TWICE(w);
+    s1 = SAME(x[7]) ^ NEXT_TWICE(w);
+    s2 = SAME(x[8]) ^ NEXT_TWICE(w);
     TRIPLE(b, c2, s0, s1, s2);
     FULL_ADDER(ones, a, ones, fours, b);
     FULL_ADDER(b, fours, c0, c1, c2);
@@ -539,20 +536,19 @@ KBNN_INLINE lanes count_pair(const uint32_t *x, filter_at *filters) {
 }
 
 KBNN_HOT void kbnn_count_pairs(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) {
+    const uint16_t *halves = (const uint16_t *)(const void *)weights;
+    (void)words;
 #if KBNN_MVE
     uint32_t *second = sums + filters;
-    (void)words;
-    for (; filters > 0; filters -= 4, weights += 4 * 5, sums += 4, second += 4) {
-        filter_at four = four_filters(weights, 5, filters);
+    for (; filters > 0; filters -= 4, halves += 4 * 9, sums += 4, second += 4) {
+        halves_at four = {halves, vmulq_n_u32(vminq_u32(vidupq_n_u32(0, 1), vdupq_n_u32((uint32_t)filters - 1u)), 9)};
         const lanes both = count_pair(patch, &four);
         store_sums(sums, both & 0xFFFFu, filters);
         store_sums(second, both >> 16, filters);
     }
 #else
-    uint32_t *const end = sums + filters;
-    (void)words;
-    for (; sums != end; ++sums) {
-        const uint32_t both = count_pair(patch, &weights);
+    for (uint32_t *const end = sums + filters; sums != end; ++sums) {
+        const uint32_t both = count_pair(patch, &halves);
         sums[0] = both & 0xFFFFu;
         sums[filters] = both >> 16;
     }
@@ -605,21 +601,10 @@ void kbnn_count_plain(const uint32_t *patch, const uint32_t *weights, int32_t fi
 /* ---- From sums to outputs --------------------------------------------------------------------------------------- */
 
 #if !KBNN_MVE
-/* value >> 8, saturated. */
-static int32_t saturated_byte(int32_t value) {
-#if defined(__ARM_FEATURE_SAT) && defined(__GNUC__)
-    int32_t result;
-    __asm__("ssat %0, #8, %1, asr #8" : "=r"(result) : "r"(value) : "cc");
-    return result;
-#else
-    return saturated(value >> 8);
-#endif
-}
-
 /* Scales a sum; `channel` holds the multiplier in its lower half and the offset in its upper half. */
-KBNN_INLINE int32_t scaled_by(uint32_t sum, uint32_t channel, int32_t centre, int32_t shift) {
+KBNN_INLINE int32_t scaled_by(uint32_t sum, uint32_t channel, int32_t centre, int32_t shift, int32_t fraction) {
     const int32_t product = ((int16_t)((int32_t)sum - centre) * (int16_t)(channel & 0xFFFFu)) >> shift;
-    return saturated_byte(product + ((int32_t)channel >> 16));
+    return saturated((product + ((int32_t)channel >> 16)) >> fraction);
 }
 #endif
 
@@ -628,26 +613,32 @@ void kbnn_write_short(const void *params, const uint32_t *sums, int32_t filters,
     const uint32_t *channel = scaled->channels;
     const int32_t centre = scaled->centre;
     const int32_t shift = scaled->shift;
+    const int32_t fraction = scaled->fraction;
+    const uint32_t *sum = sums;
     int8_t *out = (int8_t *)pixel;
 #if KBNN_MVE
-    for (; filters > 0; filters -= 4, sums += 4, channel += 4, out += 4) {
-        const mve_pred16_t left = vctp32q((uint32_t)filters);
+    for (int32_t count = filters; count > 0; count -= 4, sum += 4, channel += 4, out += 4) {
+        const mve_pred16_t left = vctp32q((uint32_t)count);
         const int32x4_t by = vreinterpretq_s32_u32(vldrwq_z_u32(channel, left));
-        int32x4_t value = vreinterpretq_s32_u32(vldrwq_z_u32(sums, left)) - centre;
+        int32x4_t value = vreinterpretq_s32_u32(vldrwq_z_u32(sum, left)) - centre;
         value = vshlq_r_s32(value * vmovlbq_s16(vreinterpretq_s16_s32(by)), -shift) + (by >> 16);
-        value = vmaxq_s32(vminq_s32(value >> 8, vdupq_n_s32(127)), vdupq_n_s32(-128));
+        value = vmaxq_s32(vminq_s32(vshlq_r_s32(value, -fraction), vdupq_n_s32(127)), vdupq_n_s32(-128));
         vstrbq_p_s32(out, value, left);
     }
 #else
-    const uint32_t *const end = sums + filters;
-    for (; end - sums >= 2; sums += 2, channel += 2, out += 2) {
-        out[0] = (int8_t)scaled_by(sums[0], channel[0], centre, shift);
-        out[1] = (int8_t)scaled_by(sums[1], channel[1], centre, shift);
-    }
-    if (sums != end) {
-        *out = (int8_t)scaled_by(*sums, *channel, centre, shift);
+    for (const uint32_t *const end = sums + filters; sum != end; ++sum) {
+        *out++ = (int8_t)scaled_by(*sum, *channel++, centre, shift, fraction);
     }
 #endif
+    channel = scaled->channels + filters;
+    out = (int8_t *)pixel;
+    for (int32_t k = scaled->exceptions; k > 0; --k) {
+        const uint32_t exception = *channel++;
+        const uint32_t filter = exception >> 17;
+        if (sums[filter] == ((exception >> 1) & 0xFFFFu)) {
+            out[filter] = (int8_t)(out[filter] + ((exception & 1u) != 0 ? 1 : -1));
+        }
+    }
 }
 
 void kbnn_write_int8(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
@@ -690,7 +681,7 @@ void kbnn_write_bits(const void *params, const uint32_t *sums, int32_t filters, 
 
 /* ---- Binary convolution ----------------------------------------------------------------------------------------- */
 
-/* The signs of `count` values, at most 32. */
+/* The signs of `count` values, from 1 to 32. */
 static uint32_t signs_of(const int8_t *values, int32_t count, int32_t zero) {
 #if KBNN_MVE
     /* Comparing 16 bytes gives 16 bits. */
@@ -703,27 +694,18 @@ static uint32_t signs_of(const int8_t *values, int32_t count, int32_t zero) {
     return word;
 #else
     uint32_t word = 0;
-    for (int32_t k = 0; k < count; ++k) {
-        word |= ((uint32_t)(values[k] - zero) >> 31) << k;
-    }
-    return word;
-#endif
-}
-
-/* The signs of 32 values. */
-static uint32_t signs_of_32(const int8_t *values, int32_t zero) {
-#if KBNN_MVE
-    return signs_of(values, 32, zero);
-#else
-    uint32_t word = 0;
-    for (int32_t k = 0; k < 32; k += 4) {
+    int32_t k = count;
+    for (; k >= 4; k -= 4, values += 4) {
         word >>= 4;
-        word |= ((uint32_t)(values[k] - zero) >> 31) << 28;
-        word |= ((uint32_t)(values[k + 1] - zero) >> 31) << 29;
-        word |= ((uint32_t)(values[k + 2] - zero) >> 31) << 30;
-        word |= (uint32_t)(values[k + 3] - zero) & 0x80000000u;
+        word |= ((uint32_t)(values[0] - zero) >> 31) << 28;
+        word |= ((uint32_t)(values[1] - zero) >> 31) << 29;
+        word |= ((uint32_t)(values[2] - zero) >> 31) << 30;
+        word |= (uint32_t)(values[3] - zero) & 0x80000000u;
     }
-    return word;
+    for (; k > 0; --k) {
+        word = (word >> 1) | ((uint32_t)(*values++ - zero) & 0x80000000u);
+    }
+    return word >> (32 - count);
 #endif
 }
 
@@ -743,17 +725,13 @@ void kbnn_signs_of_float(const float *values, int32_t count, uint32_t *words) {
     }
 }
 
-static void signs_of_row(const kbnn_bconv_params *p, const int8_t *values, uint32_t *words) {
+static void signs_of_row(const kbnn_bconv_shape *p, int32_t zero, const int8_t *values, uint32_t *words) {
     const int32_t channels = p->channels;
-    const int32_t zero = p->zero;
-    for (int32_t x = 0; x < (int32_t)p->width; ++x) {
-        int32_t left = channels;
-        for (; left >= 32; left -= 32, values += 32) {
-            *words++ = signs_of_32(values, zero);
-        }
-        if (left > 0) {
-            *words++ = signs_of(values, left, zero);
-            values += left;
+    for (int32_t x = p->width; x > 0; --x) {
+        for (int32_t left = channels; left > 0; left -= 32) {
+            const int32_t count = left < 32 ? left : 32;
+            *words++ = signs_of(values, count, zero);
+            values += count;
         }
     }
 }
@@ -761,7 +739,8 @@ static void signs_of_row(const kbnn_bconv_params *p, const int8_t *values, uint3
 /* Fills the ring with rows of signs up to the last one that output row y reads. Row r is at (r + pad_top) % rows. Padding
  * is +1, stored as 0. */
 static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
-    const kbnn_bconv_params *p = (const kbnn_bconv_params *)step->params;
+    const kbnn_bconv_params *params = (const kbnn_bconv_params *)step->params;
+    const kbnn_bconv_shape *p = params->shape;
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
     const int32_t row_words = (int32_t)p->ring_width * p->words;
     const int32_t from = y == 0 ? 0 : (y - 1) * p->stride_y + rows;
@@ -785,25 +764,30 @@ static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memor
                 KEEP_LOOP();
             }
         } else {
-            signs_of_row(p, (const int8_t *)row_of(step->in0, row, memory), words + before);
+            signs_of_row(p, params->zero, (const int8_t *)row_of(step->in0, row, memory), words + before);
         }
     }
 }
 
-/* Turns words (a, b, c) into triples (a ^ b, b, b ^ c), as filters are stored. */
-static void in_triples(uint32_t *words, int32_t count) {
+/* Fills a patch up with zeros and turns its words (a, b, c) into triples (a ^ b, b, b ^ c), as filters are stored. */
+static void finish_patch(const kbnn_bconv_shape *p, uint32_t *words, uint32_t *end) {
+    int32_t count = p->patch_words;
+    clear_words(end, count - (int32_t)(end - words));
+    if (p->plain) {
+        return;
+    }
     for (; count > 0; count -= 3, words += 3) {
         words[0] ^= words[1];
         words[2] ^= words[1];
     }
 }
 
-/* Gathers the patches of output pixels x and x + 1, of at most 16 channels, into the halves of 9 words. */
-static void gather_pair(const kbnn_bconv_params *p, const uint32_t *ring, int32_t y, int32_t x, uint32_t *patch) {
+void kbnn_gather_pair(const kbnn_bconv_shape *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
     const int32_t rows = 2 * p->dilation_y + 1;
     const int32_t step = p->dilation_x;
     const int32_t stride = p->stride_x;
     int32_t row = (y * p->stride_y) % rows;
+    (void)group;
     for (int32_t i = 0; i < 3; ++i, patch += 3) {
         const uint32_t *pixel = ring + row * (int32_t)p->ring_width + x * stride;
         const uint32_t middle = pixel[step] | (pixel[step + stride] << 16);
@@ -817,13 +801,31 @@ static void gather_pair(const kbnn_bconv_params *p, const uint32_t *ring, int32_
     }
 }
 
-/* Gathers the patch of output pixel x for one group of channels. Pixels of at most 16 channels share a word in pairs. */
-static void gather_patch(const kbnn_bconv_params *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
+void kbnn_gather_rows(const kbnn_bconv_shape *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
+    const int32_t rows = p->kernel_height;
+    const int32_t words = p->words;
+    uint32_t *const begin = patch;
+    int32_t row = (y * p->stride_y) % rows;
+    (void)group;
+    for (int32_t i = rows; i > 0; --i) {
+        const uint32_t *from = ring + (row * (int32_t)p->ring_width + x * p->stride_x) * words;
+        for (int32_t k = p->kernel_width * words; k > 0; --k) {
+            *patch++ = *from++;
+            KEEP_LOOP();
+        }
+        if (++row == rows) {
+            row = 0;
+        }
+    }
+    finish_patch(p, begin, patch);
+}
+
+/* Pixels of at most 16 channels share a word in pairs. */
+void kbnn_gather_any(const kbnn_bconv_shape *p, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch) {
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
     const int32_t words = p->words;
     const int32_t own = words / p->groups;
     const int32_t next = (int32_t)p->dilation_x * words;
-    const uint32_t *const end = patch + p->patch_words;
     uint32_t *const begin = patch;
     int32_t row = (y * p->stride_y) % rows;
     uint32_t half = 0;
@@ -855,44 +857,35 @@ static void gather_patch(const kbnn_bconv_params *p, const uint32_t *ring, int32
     if (halves) {
         *patch++ = half;
     }
-    while (patch != end) {
-        *patch++ = 0;
-        KEEP_LOOP();
-    }
-    if (!p->plain) {
-        in_triples(begin, p->patch_words);
-    }
+    finish_patch(p, begin, patch);
 }
 
 static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
-    const kbnn_bconv_params *p = (const kbnn_bconv_params *)step->params;
+    const kbnn_bconv_params *params = (const kbnn_bconv_params *)step->params;
+    const kbnn_bconv_shape *p = params->shape;
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
     const int32_t filters = p->filters / p->groups;
+    const int32_t patch_words = p->patch_words;
     uint32_t *ring = scratch_of(step, memory);
     uint32_t *patch = ring + rows * (int32_t)p->ring_width * p->words;
-    uint32_t *sums = patch + p->patch_words;
+    uint32_t *sums = patch + patch_words;
     unsigned char *pixel = row_of(step->out, y, memory);
     fill_ring(step, y, memory, of_bits);
-    if (p->pixels == 2) {
-        for (int32_t x = 0; x < (int32_t)p->out_width; x += 2, pixel += p->pixel_bytes) {
-            gather_pair(p, ring, y, x, patch);
-            p->count(patch, p->weights, filters, p->patch_words, sums);
-            p->write(p->output, sums, filters, pixel);
-            if (x + 1 < (int32_t)p->out_width) {
-                pixel += p->pixel_bytes;
-                p->write(p->output, sums + filters, filters, pixel);
-            }
-        }
-        return;
-    }
-    for (int32_t x = 0; x < (int32_t)p->out_width; ++x, pixel += p->pixel_bytes) {
-        const uint32_t *weights = p->weights;
+    for (int32_t x = 0; x < (int32_t)p->out_width; x += p->pixels) {
+        const uint32_t *weights = (const uint32_t *)params->weights;
+        uint32_t *sum = sums;
         for (int32_t group = 0; group < (int32_t)p->groups; ++group) {
-            gather_patch(p, ring, y, x, group, patch);
-            p->count(patch, weights, filters, p->patch_words, sums + group * filters);
-            weights += filters * p->patch_words;
+            p->gather(p, ring, y, x, group, patch);
+            p->count(patch, weights, filters, patch_words, sum);
+            weights += filters * patch_words;
+            sum += filters;
         }
-        p->write(p->output, sums, p->filters, pixel);
+        p->write(params->output, sums, p->filters, pixel);
+        pixel += p->pixel_bytes;
+        if (p->pixels == 2 && x + 1 < (int32_t)p->out_width) {
+            p->write(params->output, sum, filters, pixel);
+            pixel += p->pixel_bytes;
+        }
     }
 }
 
@@ -912,27 +905,24 @@ static int32_t doubling_high_word(int32_t a, int32_t b) {
     return (int32_t)((product + (INT64_C(1) << 30)) >> 31);
 }
 
-/* value / 2^shift, rounded to nearest, halves away from zero. */
-static int32_t divided_by_power(int32_t value, int32_t shift) {
-    const int32_t mask = (int32_t)((UINT32_C(1) << shift) - 1u);
-    const int32_t remainder = value & mask;
-    const int32_t threshold = (mask >> 1) + (value < 0);
-    return (value >> shift) + (remainder > threshold);
+/* value * multiplier * 2^(shift - 31), rounded twice; halves go up the second time, or away from zero. */
+static int32_t rescaled_to(int32_t value, int32_t multiplier, int32_t shift, int away) {
+    const int32_t left = shift > 0 ? shift : 0;
+    int32_t high = doubling_high_word((int32_t)((uint32_t)value << left), multiplier);
+    if (shift < 0) {
+        high = (high - (away && high < 0)) >> (-shift - 1);
+        high = (high >> 1) + (high & 1);
+    }
+    return high;
 }
 
-/* value * multiplier * 2^(shift - 31) in two roundings. */
 static int32_t rescaled(int32_t value, int32_t multiplier, int32_t shift) {
-    const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    return divided_by_power(doubling_high_word((int32_t)((uint32_t)value << left), multiplier), right);
+    return rescaled_to(value, multiplier, shift, 1);
 }
 
-/* The same with halves rounded up, as TensorFlow Lite's matrix multiplications do. */
+/* As TensorFlow Lite's matrix multiplications round. */
 static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
-    const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    const int32_t high = doubling_high_word((int32_t)((uint32_t)value << left), multiplier);
-    return (int32_t)(((int64_t)high + ((INT64_C(1) << right) >> 1)) >> right);
+    return rescaled_to(value, multiplier, shift, 0);
 }
 
 /* ---- Convolution in int8 ---------------------------------------------------------------------------------------- */
@@ -940,7 +930,7 @@ static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
 /* Expands a row to pairs of int16 and subtracts the zero point. A patch may begin at an odd value: for such patches a
  * second phase holds the row from its second value on. If the channels are a multiple of 4, the four values of a word are
  * in the order 0, 2, 1, 3, because that is how sxtb16 expands them. */
-KBNN_HOT static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
+KBNN_INLINE void expand_row_by(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words, int doubled) {
     const int32_t before = (int32_t)p->pad_left * p->channels;
     const int32_t inside = (int32_t)p->width * p->channels;
     const int32_t zero = p->zero;
@@ -977,14 +967,8 @@ KBNN_HOT static void expand_row(const kbnn_conv_params *p, const int8_t *values,
         if (before & 1) {
             *words++ = pair_of(0, (*value++ - zero) * scale);
         }
-        if (doubled) {
-            for (; value < last; value += 2) {
-                *words++ = pair_of(2 * (value[0] - zero), 2 * (value[1] - zero));
-            }
-        } else {
-            for (; value < last; value += 2) {
-                *words++ = pair_of(value[0] - zero, value[1] - zero);
-            }
+        for (; value < last; value += 2) {
+            *words++ = pair_of((value[0] - zero) * scale, (value[1] - zero) * scale);
         }
         if (value == last) {
             *words++ = pair_of((*value - zero) * scale, 0);
@@ -1005,7 +989,15 @@ KBNN_HOT static void expand_row(const kbnn_conv_params *p, const int8_t *values,
     }
 }
 
-static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int doubled) {
+KBNN_HOT static void expand_row(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words) {
+    expand_row_by(p, values, words, in_words, 0);
+}
+
+KBNN_HOT static void expand_row_doubled(const kbnn_conv_params *p, const int8_t *values, uint32_t *words, int in_words) {
+    expand_row_by(p, values, words, in_words, 1);
+}
+
+KBNN_INLINE void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int doubled) {
     const kbnn_conv_params *p = (const kbnn_conv_params *)step->params;
     const int32_t rows = p->kernel_height;
     const int32_t row_words = (int32_t)p->ring_words * p->phases;
@@ -1019,7 +1011,12 @@ static void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory *mem
             clear_words(words, row_words);
         } else {
             const int in_words = memory->rows[step->in0].memory == KBNN_ARENA;
-            expand_row(p, (const int8_t *)row_of(step->in0, row, memory), words, in_words, doubled);
+            const int8_t *values = (const int8_t *)row_of(step->in0, row, memory);
+            if (doubled) {
+                expand_row_doubled(p, values, words, in_words);
+            } else {
+                expand_row(p, values, words, in_words);
+            }
         }
     }
 }
@@ -1294,14 +1291,15 @@ KBNN_INLINE void filter_stored(const kbnn_conv_params *p, const uint32_t *patche
 static void expand_filters(const kbnn_conv_params *p, uint32_t *out) {
     const uint32_t *w = p->weights;
     for (int32_t f = p->count; f > 0; --f) {
-        *out++ = *w++;
+        const uint32_t bias_and_shift = *w++;
+        *out++ = (uint32_t)((int32_t)bias_and_shift >> 5);
         for (int32_t k = p->patch_words; k > 0; k -= 2) {
             const uint32_t four = *w++;
             *out++ = doubled_pair(even_bytes(four));
             *out++ = doubled_pair(odd_bytes(four));
         }
         out[0] = *w++;
-        out[1] = *w++;
+        out[1] = bias_and_shift & 31u;
         out[2] = (uint32_t)(((2 * p->out_zero + 1) * (int32_t)(UINT32_C(1) << out[1])) >> 1);
         out += 3;
     }
@@ -1346,24 +1344,15 @@ void kbnn_dense(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_dense_params *p = (const kbnn_dense_params *)step->params;
     const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    const uint32_t *weights = p->weights;
-    for (int32_t f = 0; f < (int32_t)p->outputs; ++f) {
-        const kbnn_filter *by = &p->filters[f];
+    const int8_t *weights = p->weights;
+    const kbnn_filter *by = p->filters;
+    for (int32_t f = p->outputs; f > 0; --f, ++by) {
         int32_t sum = by->bias;
-        int32_t k = 0;
-        for (; k + 4 <= (int32_t)p->inputs; k += 4) {
-            const uint32_t four = *weights++;
-            sum = multiply_pairs(even_bytes(four), pair_of(values[k], values[k + 2]), sum);
-            sum = multiply_pairs(odd_bytes(four), pair_of(values[k + 1], values[k + 3]), sum);
-        }
-        if (k < (int32_t)p->inputs) {
-            uint32_t four = *weights++;
-            for (; k < (int32_t)p->inputs; ++k, four >>= 8) {
-                sum += low_half(even_bytes(four)) * values[k];
-            }
+        for (int32_t k = 0; k < (int32_t)p->inputs; ++k) {
+            sum += *weights++ * values[k];
         }
         sum = rescaled_up(sum, by->multiplier, by->shift) + p->out_zero;
-        out[f] = (int8_t)clamped(sum, p->low, p->high);
+        *out++ = (int8_t)clamped(sum, p->low, p->high);
     }
 }
 
@@ -1430,6 +1419,32 @@ void kbnn_affine(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
             if (++above == above_end) {
                 above = p->above;
             }
+        }
+    }
+}
+
+void kbnn_prelu(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_prelu_params *p = (const kbnn_prelu_params *)step->params;
+    const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    const int32_t zero = p->zero;
+    const int32_t twice_zero = 2 * p->out_zero + 1;
+    const int32_t shift = p->exponent[0] < 0 ? -p->exponent[0] : 0;
+    const int32_t factor = 2 * (1 << (p->exponent[0] + shift));
+    const int32_t offset = (twice_zero * (1 << shift)) >> 1;
+    const int32_t shift_below = -p->exponent[1];
+    const int32_t offset_below = (twice_zero * (1 << shift_below)) >> 1;
+    for (int32_t x = p->width; x > 0; --x) {
+        const int8_t *slope = p->slopes;
+        for (int32_t c = p->channels; c > 0; --c, ++slope) {
+            int32_t value = *values++ - zero;
+            if (value >= 0) {
+                value = add_high_word(value * factor, p->multiplier[0], offset) >> shift;
+            } else {
+                value = add_high_word(value * *slope * 2, p->multiplier[1], 0);
+                value = (value + (value >> 31) + offset_below) >> shift_below;
+            }
+            *out++ = (int8_t)saturated(value);
         }
     }
 }
@@ -1569,8 +1584,7 @@ void kbnn_mean(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
                 sum += row[j * channels];
             }
         }
-        sum = c < (int32_t)p->up ? rescaled_up(sum, p->multiplier, p->shift) : rescaled(sum, p->multiplier, p->shift);
-        out[c] = (int8_t)saturated(sum + p->out_zero);
+        out[c] = (int8_t)saturated(rescaled_to(sum, p->multiplier, p->shift, c >= (int32_t)p->up) + p->out_zero);
     }
 }
 

@@ -47,21 +47,21 @@ typedef void kbnn_kernel(const struct kbnn_step *step, int32_t y, const kbnn_mem
 typedef struct kbnn_step {
     kbnn_kernel *kernel;
     const void *params;
-    uint16_t in0;
-    uint16_t in1;
-    uint16_t out;
-    uint16_t scratch;
+    uint8_t in0;
+    uint8_t in1;
+    uint8_t out;
+    uint8_t scratch;
 } kbnn_step;
 
 /* Steps that are executed row by row, so that only one row of a tensor between them is stored. */
 typedef struct {
-    const kbnn_step *steps;
     uint16_t count;
     uint16_t rows;
 } kbnn_pass;
 
 typedef struct {
     const kbnn_pass *passes;
+    const kbnn_step *steps; /* of all passes */
     const kbnn_rows *rows;
     int32_t count; /* passes */
 } kbnn_network;
@@ -84,7 +84,7 @@ kbnn_count kbnn_count_3;
 kbnn_count kbnn_count_6;
 kbnn_count kbnn_count_9;
 kbnn_count kbnn_count_18;
-kbnn_count kbnn_count_pairs; /* 9 words of two pixels, 9 halves per filter: sums of the first pixel, then of the second */
+kbnn_count kbnn_count_pairs; /* 9 words of two pixels, 9 uint16_t per filter: sums of the first pixel, then of the second */
 kbnn_count kbnn_count_plain; /* not in triples; any number of words */
 kbnn_count kbnn_count_any; /* any multiple of 3 words */
 
@@ -96,11 +96,14 @@ typedef struct {
     uint8_t shift;
 } kbnn_scaled;
 
-/* The same with constants of 16 bits: (((sum - centre) * multiplier >> shift) + offset) >> 8. */
+/* The same with constants of 16 bits: (((sum - centre) * multiplier >> shift) + offset) >> fraction. After the channels follow
+ * exceptions, the sums for which the result is one more or one less: filter << 17 | sum << 1 | (1 if more). */
 typedef struct {
     const uint32_t *channels; /* the multiplier in the lower half, the offset in the upper one */
     int16_t centre;
     uint8_t shift;
+    uint8_t fraction;
+    uint8_t exceptions;
 } kbnn_short;
 
 /* The result for a sum where the line gives another one. */
@@ -139,12 +142,22 @@ kbnn_write kbnn_write_rounded; /* kbnn_float_scaled, int8: to nearest, halves aw
 void kbnn_signs_of_int8(const int8_t *values, int32_t count, int32_t zero, uint32_t *words);
 void kbnn_signs_of_float(const float *values, int32_t count, uint32_t *words);
 
-typedef struct {
-    const uint32_t *weights; /* filters x patch_words, in triples */
+struct kbnn_bconv_shape;
+
+/* Gathers the patch of output pixel x for one group of channels. */
+typedef void kbnn_gather(
+    const struct kbnn_bconv_shape *shape, const uint32_t *ring, int32_t y, int32_t x, int32_t group, uint32_t *patch);
+
+kbnn_gather kbnn_gather_pair; /* 3x3 patches of pixels x and x + 1, of at most 16 channels, in the halves of 9 words */
+kbnn_gather kbnn_gather_rows; /* more than 16 channels, without groups and dilation */
+kbnn_gather kbnn_gather_any;
+
+/* What layers have in common. */
+typedef struct kbnn_bconv_shape {
+    kbnn_gather *gather;
     kbnn_count *count;
     kbnn_write *write;
-    const void *output; /* what `write` takes */
-    uint16_t height;    /* of the input */
+    uint16_t height; /* of the input */
     uint16_t width;
     uint16_t channels;
     uint16_t words; /* of a pixel of the input */
@@ -154,7 +167,6 @@ typedef struct {
     uint16_t out_width;
     uint16_t pixel_bytes; /* of the output */
     uint16_t ring_width;  /* pixels of a row with its padding */
-    int16_t zero;         /* values below are -1 */
     uint8_t kernel_height;
     uint8_t kernel_width;
     uint8_t stride_y;
@@ -163,8 +175,15 @@ typedef struct {
     uint8_t dilation_x;
     uint8_t pad_top;
     uint8_t pad_left;
-    uint8_t pixels; /* 2 with kbnn_count_pairs, else 1 */
+    uint8_t pixels; /* 2 with kbnn_gather_pair and kbnn_count_pairs, else 1 */
     uint8_t plain;  /* with kbnn_count_plain */
+} kbnn_bconv_shape;
+
+typedef struct {
+    const kbnn_bconv_shape *shape;
+    const void *weights; /* uint32_t, filters x patch_words, in triples; for kbnn_count_pairs uint16_t */
+    const void *output;  /* what `write` takes */
+    int16_t zero;        /* values below are -1 */
 } kbnn_bconv_params;
 
 kbnn_kernel kbnn_bconv_of_int8; /* in0 is int8: takes its signs */
@@ -173,9 +192,10 @@ kbnn_kernel kbnn_bconv_of_bits; /* in0 is bits */
 /* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
 
 /* A filter's sum, including its bias, is multiplied by multiplier * 2^(shift - 31). kbnn_conv and kbnn_conv_large double
- * the sums, through the bias and either weights or values, and shift to the right. */
+ * the sums, through the bias and either weights or values, and shift to the right. Of each filter, `weights` holds the bias,
+ * patch_words / 2 words of 4 int8, multiplier and shift; for kbnn_conv the first word is bias << 5 | shift. */
 typedef struct {
-    const uint32_t *weights; /* of each filter: bias, patch_words / 2 words of 4 int8, multiplier, shift */
+    const uint32_t *weights;
     uint16_t height;
     uint16_t width;
     uint16_t channels;
@@ -207,7 +227,7 @@ typedef struct {
 } kbnn_filter;
 
 typedef struct {
-    const uint32_t *weights; /* 4 int8 a word */
+    const int8_t *weights;
     const kbnn_filter *filters;
     uint16_t inputs;
     uint16_t outputs;
@@ -269,6 +289,20 @@ typedef struct {
 } kbnn_affine_params;
 
 kbnn_kernel kbnn_affine;
+
+/* PReLU as TensorFlow Lite computes it, for values below zero (1) and others (0): value * slope * multiplier * 2^(exponent
+ * - 31) in two roundings, the second of halves away from zero. The exponent below zero is negative. */
+typedef struct {
+    const int8_t *slopes; /* per channel */
+    int32_t multiplier[2];
+    uint16_t width;
+    uint16_t channels;
+    int8_t exponent[2];
+    int8_t zero;
+    int8_t out_zero;
+} kbnn_prelu_params;
+
+kbnn_kernel kbnn_prelu;
 
 /* Any function of one value as a table: tables x 256 results, where channel k uses table k % tables. */
 typedef struct {

@@ -168,7 +168,8 @@ def plan(steps: Sequence[Step]) -> Plan:
                 continue
             end = last_use.get(id(tensor), p)
             size = _aligned(rows[id(tensor)] * tensor.row_bytes)
-            under = None if local else _overwritable(each, k, p, last_use, blocks, rows)
+            found = _row_under if local else _overwritable
+            under = found(each, k, p, last_use, blocks, rows)
             if under is not None:
                 under.parts.append((size, p, end))
                 blocks[id(tensor)] = under
@@ -193,6 +194,21 @@ def _is_local(each: Pass, tensor: Tensor, ends_here: bool) -> bool:
     """Whether only the pass that makes a tensor reads it, row for row."""
     windows = [w for step in each.steps for t, w in zip(step.inputs, step.windows, strict=True) if t is tensor]
     return ends_here and bool(windows) and all(w.is_row for w in windows)
+
+
+def _row_under(
+    each: Pass, writer: int, number: int, last_use: dict[int, int], blocks: dict[int, _Block], rows: dict[int, int]
+) -> _Block | None:
+    """The block of an input of which one row is stored, whose last reader this step is, value by value."""
+    step = each.steps[writer]
+    later = {id(t) for other in each.steps[writer + 1 :] for t in other.inputs}
+    for tensor, window in zip(step.inputs, step.windows, strict=True):
+        block = blocks.get(id(tensor))
+        same = window.in_place and window.is_row and tensor.row_bytes == step.output.row_bytes
+        ends = last_use[id(tensor)] == number and id(tensor) not in later
+        if block is not None and same and ends and each.makes(tensor) and rows[id(tensor)] == 1:
+            return block
+    return None
 
 
 def _overwritable(

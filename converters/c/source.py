@@ -8,9 +8,12 @@ import numpy as np
 
 from kbnn.converters.c.plan import Place, Plan, Step, Tensor
 from kbnn.converters.c.writers import Array, Network, Struct, float_literal
+from kbnn.converters.errors import ConversionError
 
 _MEMORIES = {"arena": "KBNN_ARENA", "image": "KBNN_IMAGE", "scores": "KBNN_SCORES"}
 _COLUMNS = 118
+# Steps name places by a byte.
+_MOST_PLACES = 256
 # Bytes per value, for the size in flash.
 _SIZES = {"uint32_t": 4, "int32_t": 4, "uint16_t": 2, "int16_t": 2, "int8_t": 1, "uint8_t": 1}
 
@@ -112,12 +115,16 @@ def program(network: Network, plan: Plan) -> Program:
     """A plan as C tables."""
     definitions = Definitions()
     places: dict[Place, int] = {}
-    steps, passes, first = [], [], 0
+    steps, passes = [], []
     for each in plan.passes:
-        passes.append(f"    {{steps + {first}, {len(each.steps)}, {each.rows}}},\n")
-        first += len(each.steps)
+        passes.append(f"    {{{len(each.steps)}, {each.rows}}},\n")
         steps += [_step(step, plan, definitions, places) for step in each.steps]
-    size = definitions.size + len(steps) * 16 + len(passes) * 8 + len(places) * 12
+    if len(places) > _MOST_PLACES:
+        raise ConversionError(
+            f"the network's tensors have {len(places)} places in memory, more than the {_MOST_PLACES} that steps can "
+            f"name: export a network with fewer layers of different sizes"
+        )
+    size = definitions.size + len(steps) * 12 + len(passes) * 4 + len(places) * 12
     rows = "".join(f"    {{{p.offset}, {p.pitch}, {p.rows}, {_MEMORIES[p.memory]}}},\n" for p in places)
     return Program("\n".join(definitions.lines), rows, "".join(steps), "".join(passes), len(passes), size)
 

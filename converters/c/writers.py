@@ -93,12 +93,13 @@ class Function:
 class Derived:
     """An int8 tensor that is a function of another, channel by channel; a step is added only if something reads it.
 
-    `table` has a value for each level and channel, `(256, C)`.
+    `table` has a value for each level and channel, `(256, C)`; `step` computes it if a kernel does so by itself.
     """
 
     source: Tensor
     table: np.ndarray
     tensor: Tensor
+    step: Step | None = None
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,16 @@ class Lowering:
 
     def computed(self, value: Derived) -> Tensor:
         """Adds the step that computes a derived tensor, and returns the tensor."""
-        self.add(_function_step(value.source, value.table, value.tensor))
+        self.add(value.step or _function_step(value.source, value.table, value.tensor))
         index = next(index for index, held in self.values.items() if held is value)
         self.values[index] = value.tensor
         return value.tensor
 
-    def derive(self, operator: Operator, source: Tensor, table: np.ndarray, output: Tensor) -> None:
+    def derive(
+        self, operator: Operator, source: Tensor, table: np.ndarray, output: Tensor, step: Step | None = None
+    ) -> None:
         """Records that an operator's output is a function of a tensor, given as a table."""
-        self.values[operator.outputs[0].index] = Derived(source, table, output)
+        self.values[operator.outputs[0].index] = Derived(source, table, output, step)
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
@@ -688,7 +691,28 @@ def _prelu(lowering: Lowering, operator: Operator) -> None:
     negative = _float_multiplier((source.scale, scale), output.scale)
     results = np.where(x >= 0, integer.rescaled(x, *positive), integer.rescaled(x * slope, *negative))
     table = integer.saturated(results + output.zero_point)
-    lowering.derive(operator, source, table, output)
+    lowering.derive(operator, source, table, output, _prelu_step(source, output, slope, (positive, negative)))
+
+
+def _prelu_step(
+    source: Tensor, output: Tensor, slope: np.ndarray, multipliers: Sequence[tuple[int, int]]
+) -> Step | None:
+    """A PReLU in its own arithmetic, which takes a byte per channel."""
+    (_, positive), (_, negative) = multipliers
+    # Values are at most 255, slopes 127, and zero points are shifted by the right shifts.
+    if np.any(slope != slope.astype(np.int8)) or not (-22 <= positive <= 20 and -22 <= negative <= -1):
+        return None
+    fields: dict[str, Any] = {
+        "slopes": Array("int8_t", slope, f"{output.name}/slopes"),
+        "multiplier": Array("", np.array([multiplier for multiplier, _ in multipliers]), ""),
+        "width": source.width,
+        "channels": source.channels,
+        "exponent": Array("", np.array([shift for _, shift in multipliers]), ""),
+        "zero": source.zero_point,
+        "out_zero": output.zero_point,
+    }
+    params = Struct("kbnn_prelu_params", fields, output.name)
+    return Step("kbnn_prelu", params, (source,), (_ELEMENTWISE,), output)
 
 
 @writes("LEAKY_RELU")
@@ -782,10 +806,16 @@ def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray,
     fields: dict[str, Any]
     if short is not None:
         halves = np.stack([short.multiplier, short.offset], axis=1)
+        places = short.exceptions.astype(np.uint32)
+        exceptions = (
+            places[:, 1] << np.uint32(17) | places[:, 0] << np.uint32(1) | np.uint32(short.exceptions[:, 2] > 0)
+        )
         fields = {
-            "channels": Array("uint32_t", _int16_words(halves), name),
+            "channels": Array("uint32_t", np.concatenate([_int16_words(halves), exceptions]), name),
             "centre": short.centre,
             "shift": short.shift,
+            "fraction": short.fraction,
+            "exceptions": len(exceptions),
         }
         params = Struct("kbnn_short", fields, f"{output.name}/output")
         _bconv_step(lowering, accumulator, output, "kbnn_write_short", params)
@@ -848,11 +878,11 @@ def _bconv_step(
     patch_words = 9 if in_pairs else weights.shape[1]
     ring_width = geometry.padded_width(source.width, output.width)
     words = words_of(channels)
-    fields: dict[str, Any] = {
-        "weights": Array("uint32_t", weights.ravel(), f"{output.name}/weights"),
+    in_rows = channels > 16 and words == own and geometry.dilations == (1, 1)
+    shape: dict[str, Any] = {
+        "gather": f"kbnn_gather_{'pair' if in_pairs else 'rows' if in_rows else 'any'}",
         "count": f"kbnn_count_{'pairs' if in_pairs else patch_words if patch_words in (3, 6, 9, 18) else 'any'}",
         "write": write,
-        "output": params,
         "height": source.height,
         "width": source.width,
         "channels": channels,
@@ -863,7 +893,6 @@ def _bconv_step(
         "out_width": output.width,
         "pixel_bytes": filters if output.kind == "int8" else 4 * words_of(filters),
         "ring_width": ring_width,
-        "zero": source.zero_point,
         "kernel_height": height,
         "kernel_width": width,
         "stride_y": geometry.strides[0],
@@ -874,6 +903,12 @@ def _bconv_step(
         "pad_left": geometry.padding[1],
         "pixels": 1 + in_pairs,
         "plain": 0,
+    }
+    fields: dict[str, Any] = {
+        "shape": Struct("kbnn_bconv_shape", shape, f"shape_of_{output.height}x{output.width}x{filters}"),
+        "weights": Array(str(weights.dtype) + "_t", weights.ravel(), f"{output.name}/weights"),
+        "output": params,
+        "zero": source.zero_point,
     }
     lowering.add(
         Step(
@@ -889,10 +924,8 @@ def _bconv_step(
 
 
 def _half_filters(kernel: np.ndarray) -> np.ndarray:
-    """Filters `(F, 3, 3, 1)` of at most 16 channels: 9 half words as triples, two per word."""
-    halves = _triples(kernel.view(np.uint32).reshape(len(kernel), 9))
-    halves = np.pad(halves, ((0, 0), (0, 1)))
-    return halves[:, ::2] | (halves[:, 1::2] << np.uint32(16))
+    """Filters `(F, 3, 3, 1)` of at most 16 channels: 9 half words as triples."""
+    return _triples(kernel.view(np.uint32).reshape(len(kernel), 9)).astype(np.uint16)
 
 
 def _packed_filters(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -952,8 +985,14 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
     patch_words = patch.shape[1] // 2
     if fast:
         filters = filters * [2, 1, -1]
-    columns = [filters[:, :1].astype(np.int32).view(np.uint32), words.reshape(count, -1)]
-    columns.append(filters[:, 1:].astype(np.int32).view(np.uint32))
+    expanded = count * (patch_words + 4)
+    small = fast and expanded <= _MOST_EXPANDED_WORDS and np.abs(filters[:, 0]).max() < 2**26
+    first, last = (filters[:, :1] << 5 | filters[:, 2:], filters[:, 1:2]) if small else (filters[:, :1], filters[:, 1:])
+    columns = [
+        first.astype(np.int32).view(np.uint32),
+        words.reshape(count, -1),
+        last.astype(np.int32).view(np.uint32),
+    ]
     fields: dict[str, Any] = {
         "weights": Array("uint32_t", np.concatenate(columns, axis=1).ravel(), f"{output.name}/weights"),
         "height": source.height,
@@ -975,8 +1014,6 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         "pad_left": geometry.padding[1],
         "phases": phases,
     }
-    expanded = count * (patch_words + 4)
-    small = fast and expanded <= _MOST_EXPANDED_WORDS
     scratch = height * ring_words * phases + 4 * patch_words + (expanded if small else 0)
     lowering.add(
         Step(
@@ -1046,9 +1083,8 @@ def _dense(lowering: Lowering, operator: Operator) -> None:
     low, high = _clipping(operator, output)
     folded = bias - source.zero_point * kernel.sum(1)
     filters = _filters(operator, source, output, kernel, bias, scales)
-    padded = np.pad(kernel, ((0, 0), (0, -kernel.shape[1] % 4)))
     fields: dict[str, Any] = {
-        "weights": Array("uint32_t", _bytes_in_words(padded.reshape(-1, 4)), f"{output.name}/weights"),
+        "weights": Array("int8_t", kernel.ravel(), f"{output.name}/weights"),
         "filters": Array("kbnn_filter", np.concatenate([folded[:, None], filters[:, 1:]], 1), f"{output.name}/filters"),
         "inputs": source.channels,
         "outputs": len(kernel),

@@ -206,6 +206,7 @@ TfLiteStatus Dequantize(TfLiteContext* context, TfLiteNode* node) {
 enum FusedActivation { kNone, kRelu, kReluN1To1, kRelu6 };
 
 struct ConvolutionData {
+    kbnn_bconv_shape shape;
     kbnn_bconv_params params;
     kbnn_float_scaled scaled;
     kbnn_rows rows[3];
@@ -235,7 +236,7 @@ void* InitConvolution(TfLiteContext* context, const char* buffer, size_t length)
     }
     *options = ConvolutionOptions();
     const auto map = flexbuffers::GetRoot(reinterpret_cast<const uint8_t*>(buffer), length).AsMap();
-    kbnn_bconv_params& p = options->data.params;
+    kbnn_bconv_shape& p = options->data.shape;
     options->channels_in = map["channels_in"].AsInt32();
     p.stride_y = static_cast<uint8_t>(map["stride_height"].AsInt32());
     p.stride_x = static_cast<uint8_t>(map["stride_width"].AsInt32());
@@ -266,14 +267,14 @@ TfLiteStatus PrepareScaled(
     data->zero = is_int8 ? output->params.zero_point : 0.0;
     data->scaled.low = largest - (high > largest ? largest : high);
     data->scaled.high = largest - (low < -largest ? -largest : low);
-    data->params.write = is_int8 ? kbnn_write_rounded : kbnn_write_float;
-    data->params.pixel_bytes = static_cast<uint16_t>(data->params.filters * (is_int8 ? 1 : 4));
+    data->shape.write = is_int8 ? kbnn_write_rounded : kbnn_write_float;
+    data->shape.pixel_bytes = static_cast<uint16_t>(data->shape.filters * (is_int8 ? 1 : 4));
     return kTfLiteOk;
 }
 
 /* Multipliers and offsets, in working memory: the file's are in flash and in another form. */
 void Scale(ConvolutionData* data, const float* multiplier, const float* bias, float* working) {
-    const int filters = data->params.filters;
+    const int filters = data->shape.filters;
     for (int k = 0; k < filters; ++k) {
         const double factor = multiplier[k];
         working[k] = static_cast<float>(-factor / data->scale);
@@ -287,7 +288,7 @@ void Scale(ConvolutionData* data, const float* multiplier, const float* bias, fl
 /* -1 where a count is above its threshold; kbnn_write_bits wants where it reaches a limit. */
 void Limit(ConvolutionData* data, const int32_t* thresholds, uint16_t* limits) {
     const int largest = data->largest;
-    for (int k = 0; k < data->params.filters; ++k) {
+    for (int k = 0; k < data->shape.filters; ++k) {
         const int32_t threshold = thresholds[k];
         limits[k] = static_cast<uint16_t>(threshold < 0 ? 0 : threshold >= largest ? largest + 1 : threshold + 1);
     }
@@ -298,7 +299,7 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     auto* options = static_cast<ConvolutionOptions*>(node->user_data);
     TF_LITE_ENSURE(context, options != nullptr);
     ConvolutionData* data = &options->data;
-    kbnn_bconv_params& p = data->params;
+    kbnn_bconv_shape& p = data->shape;
     Prepared input(context, node, 0, false), kernel(context, node, 1, false), multiplier(context, node, 2, false),
         bias(context, node, 3, false), thresholds(context, node, 4, false), output(context, node, 0, true);
     TF_LITE_ENSURE(context, input.get() != nullptr && kernel.get() != nullptr);
@@ -313,7 +314,9 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     const int groups = words / k[3];
     const int largest = k[1] * k[2] * (options->channels_in / groups);
     TF_LITE_ENSURE(context, largest < 65535 && k[0] % groups == 0);
-    p.weights = reinterpret_cast<const uint32_t*>(kernel.get()->data.i32);
+    data->params.shape = &data->shape;
+    data->params.weights = kernel.get()->data.i32;
+    p.gather = kbnn_gather_any;
     p.count = kbnn_count_plain;
     p.plain = 1;
     p.pixels = 1;
@@ -358,7 +361,7 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
 
 /* Where the padding is zero and not +1, what the padded taps added is taken back. */
 void RemovePadding(const ConvolutionData& data, const float* multiplier, int y, float* row) {
-    const kbnn_bconv_params& p = data.params;
+    const kbnn_bconv_shape& p = data.shape;
     const int own = p.words / p.groups;
     const int bits = p.channels / p.groups;
     for (int x = 0; x < p.out_width; ++x, row += p.filters) {
@@ -375,7 +378,7 @@ void RemovePadding(const ConvolutionData& data, const float* multiplier, int y, 
                     for (int k = 0; k < own; ++k) {
                         uint32_t count = 0;
                         const int tap = (f * p.kernel_height + i) * p.kernel_width + j;
-                        kbnn_count_plain(zeros, p.weights + tap * own + k, 1, 1, &count);
+                        kbnn_count_plain(zeros, static_cast<const uint32_t*>(data.params.weights) + tap * own + k, 1, 1, &count);
                         negative += static_cast<int>(count);
                     }
                     row[f] -= multiplier[f] * static_cast<float>(bits - 2 * negative);
@@ -394,7 +397,7 @@ TfLiteStatus Convolve(TfLiteContext* context, TfLiteNode* node) {
     memory.rows = data.rows;
     memory.base[KBNN_ARENA] = WorkingMemory(context, data.scratch);
     void* working = memory.base[KBNN_ARENA] + data.working;
-    if (data.params.write == kbnn_write_bits) {
+    if (data.shape.write == kbnn_write_bits) {
         Limit(&data, static_cast<const int32_t*>(InputData(context, node, 4)), static_cast<uint16_t*>(working));
     } else {
         const auto* multiplier = static_cast<const float*>(InputData(context, node, 2));

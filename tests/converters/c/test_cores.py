@@ -1,6 +1,7 @@
 """Exported networks and single kernels on emulated cores: results, instructions, and memory."""
 
 import cores
+import numpy as np
 import pytest
 import sample_networks
 from compiled import Emulated, binary, check
@@ -49,6 +50,13 @@ def convolution(*shape, **options):
     return built
 
 
+def prelu():
+    builder = Builder(5, 7, 9)
+    slopes = builder.constant(np.arange(-40, 50, 10).astype(np.int8).reshape(1, 1, 9), (1 / 60,), (0,))
+    builder.add("PRELU", [builder.image, slopes], (1, 5, 7, 9), scale=0.017)
+    return builder
+
+
 KERNELS = {
     "two pixels a word": layer(5, 7, 16, filters=33),
     "3 words": layer(5, 6, 32, filters=5, size=1),
@@ -60,6 +68,9 @@ KERNELS = {
     "odd patches in int8": convolution(6, 7, 3, filters=5),
     "short patches in int8": convolution(6, 7, 16, filters=5, size=1),
     "many weights in int8": convolution(4, 5, 20, filters=33, stride=2),
+    "dilation": layer(7, 7, 40, filters=6, dilation=2),
+    "exceptions": layer(12, 12, 64, filters=64),
+    "PReLU": prelu,
     "an activation in int8": convolution(6, 7, 4, filters=6, activation=1),
 }
 
@@ -107,10 +118,18 @@ def test_instructions_per_mac_on_a_cortex_m4(built, limit, tmp_path):
 
 
 @pytest.mark.slow
-def test_resnet20_fits_a_small_microcontroller(images, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="random"),
+        pytest.param({"spread": 1.0}, id="random statistics"),
+        pytest.param({"weights": "cifar10", "activation": "prelu"}, id="trained, with PReLUs"),
+    ],
+)
+def test_resnet20_fits_a_small_microcontroller(options, images, tmp_path):
     core = next(core for core in cores.CORES if core.name == "cortex-m4")
     needs(core)
-    file, _ = int8_file("resnet20", images)
+    file, _ = int8_file("resnet20", images, **options)
     _, planned = cores.write_bare(file, tmp_path)
     measured = cores.measure(core, tmp_path, "net", tmp_path)
     assert measured.flash <= 50_000

@@ -27,12 +27,20 @@ FAMILIES = {
 }
 
 
-def int8_file(name, images, side=32, **options):
-    """The int8 file of a network with random weights and statistics of images, without comparison with Keras."""
+def int8_file(name, images, side=32, spread=0.0, **options):
+    """The int8 file of a network with random weights and statistics of images, without comparison with Keras.
+
+    `spread` is the deviation of the logarithms of batch normalization's scales, and of its offsets.
+    """
     images = tf.image.resize(images, (side, side)).numpy()
     model = kbnn.models.build(name, input_shape=(side, side, 3), classes=10, **options)
-    for _ in range(10):
+    for _ in range(10 if "weights" not in options else 0):
         model(images[:16], training=True)
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if spread and isinstance(layer, tf.keras.layers.BatchNormalization):
+            layer.gamma.assign(np.exp(spread * random.normal(size=layer.gamma.shape)))
+            layer.beta.assign(spread * random.normal(size=layer.beta.shape))
     reference = Reference(model)
     graph = deploy(reference, Options())
     limits = calibrated(graph, batches(inputs_by_name(reference, images)))

@@ -65,6 +65,20 @@ def test_results_that_are_on_no_line_of_32_bits(compiler):
     assert check(compiler, builder, batch=50) == {"kbnn_bconv_of_int8"}
 
 
+def test_single_sums_that_are_not_on_a_line_of_16_bits(compiler):
+    builder = Builder(12, 12, 64)
+    builder.signs()
+    builder.binary(64)
+    (step,) = writers.write(builder.file()).steps
+    output = step.params.fields["output"]
+    assert step.params.fields["shape"].fields["write"] == "kbnn_write_short"
+    assert 0 < output.fields["exceptions"] <= 32
+    sums, filters = np.array([(e >> 1 & 0xFFFF, e >> 17) for e in output.fields["channels"].values[64:]]).T
+    assert sums.max() <= 576
+    assert filters.max() < 64
+    check(compiler, builder, batch=20)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 8, 20])
 @pytest.mark.parametrize(
     "geometry", [{"size": 1}, {"size": 3}, {"size": 3, "stride": 2}, {"size": 2, "valid": True}], ids=str
@@ -127,13 +141,15 @@ def test_sum_with_a_constant(name, compiler):
 
 
 @pytest.mark.parametrize("slopes", [(0.25, 0.1), (-0.5, 1.5)])
-def test_prelu(slopes, compiler):
-    builder = Builder(8, 8, 6)
+@pytest.mark.parametrize("scale", [0.003, 0.017, 0.11])
+@pytest.mark.parametrize(("zero_point", "kernels"), [(0, {"kbnn_prelu"}), (-20, {"kbnn_affine", "kbnn_table"})])
+def test_prelu(slopes, scale, zero_point, kernels, compiler):
+    builder = Builder(16, 16, 6)
     values = np.linspace(*slopes, 6)
     quantized = np.round(values / (np.abs(values).max() / 127)).astype(np.int8)
-    slope = builder.constant(quantized.reshape(1, 1, 6), (np.abs(values).max() / 127,), (0,))
-    builder.add("PRELU", [builder.last, slope], (1, 8, 8, 6), scale=0.017, zero_point=-50)
-    assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
+    slope = builder.constant(quantized.reshape(1, 1, 6), (np.abs(values).max() / 127,), (zero_point,))
+    builder.add("PRELU", [builder.last, slope], (1, 16, 16, 6), scale=scale, zero_point=-50)
+    assert check(compiler, builder, batch=10) <= kernels
 
 
 def test_prelu_as_a_maximum_and_leaky_relu(compiler):
@@ -245,7 +261,9 @@ def test_residual_blocks_share_one_stream_of_memory(compiler):
     for _ in range(3):
         builder.signs()
         builder.binary(16)
-        stream = builder.add("ADD", [builder.last, stream], (1, 16, 16, 16), scale=0.07)
+        builder.add("ADD", [builder.last, stream], (1, 16, 16, 16), scale=0.07)
+        slopes = builder.constant(np.arange(-40, 120, 10).astype(np.int8).reshape(1, 1, 16), (1 / 127,), (0,))
+        stream = builder.add("PRELU", [builder.last, slopes], (1, 16, 16, 16), scale=0.07)
     builder.signs()
     left = builder.binary(32, stride=2)
     builder.last = stream
@@ -256,8 +274,12 @@ def test_residual_blocks_share_one_stream_of_memory(compiler):
     builder.add("MEAN", [builder.last, axes], (1, 32), scale=0.02)
     check(compiler, builder)
     _, planned, _ = compiler.network(builder.file())
-    # The stream; three rows of signs, patches, expanded weights, and rows in between.
+    # The stream; three rows of signs, patches, expanded weights, and one row in between, which sums replace in place.
     assert planned.arena_bytes < 16 * 16 * 16 + 3200
+    residual = next(each for each in planned.passes if len(each.steps) == 3)
+    convolved, added, rectified = (planned.place(step.output) for step in residual.steps)
+    assert convolved == added
+    assert (convolved.rows, rectified.rows) == (1, 16)
 
 
 def test_what_has_no_integer_form_is_refused_by_name():
