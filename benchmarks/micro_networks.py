@@ -4,6 +4,7 @@ Importing this module imports TensorFlow, which micro.py needs only for files th
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from kbnn.converters.graph.graph import batches
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, deploy
 from kbnn.converters.passes.int8 import calibrated, in_int8
+from kbnn.converters.passes.pipeline import with_passes
 from kbnn.converters.tflite.converter import lower
 from kbnn.converters.tflite.metadata import with_metadata
 from kbnn.converters.verify.verification import inputs_by_name
@@ -63,10 +65,10 @@ def layer_file(layer: "Layer") -> bytes:
 def _converted(model: tf.keras.Model, calibration: np.ndarray, description: Description) -> bytes:
     """What `convert` writes, without comparing it with Keras: int8 may change the classes of a random network."""
     reference = Reference(in_float32(model))
-    graph = deploy(reference, Options())
-    limits = calibrated(graph, batches(inputs_by_name(reference, calibration)))
-    options = Options(limits=limits)
-    file = lower(in_int8(graph, limits), {**description.to_json(), **options.to_json()})
+    options = with_passes(Options(device="microcontroller"), in_int8=True)
+    graph = deploy(reference, options)
+    options = replace(options, limits=calibrated(graph, batches(inputs_by_name(reference, calibration))))
+    file = lower(in_int8(graph, options.limits), {**description.to_json(), **options.to_json()})
     return with_metadata(file, description)
 
 

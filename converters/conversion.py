@@ -83,8 +83,8 @@ def convert(
         kernel: "grouped" keeps a grouped convolution as one operator, which LCE's default kernel does not support;
             "portable" splits it into one convolution per group, which runs everywhere. By default this depends on the
             device; "generic" uses "grouped".
-        device: "pi4", "pi5" or "android" for the form with the fewest instructions there (docs/deployment.md), or
-            "generic" for one that is good everywhere.
+        device: "pi4", "pi5" or "android" for the form with the fewest instructions there (docs/deployment.md),
+            "microcontroller" for the form that C code is made from, or "generic" for one that is good everywhere.
         allow_float: names of 1-bit layers that may stay float.
         weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, or in 16 bits if signs
             depend on them, with one scale per output channel; a small stem and activations stay float. The file is then

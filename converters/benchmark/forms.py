@@ -120,7 +120,7 @@ def _devices(convert: Callable[..., object]) -> Sequence[str]:
         return ()
     from kbnn.converters.passes import options
 
-    return [name for name in getattr(options, "DEVICES", ()) if name != "generic"]
+    return [name for name in getattr(options, "DEVICES", ()) if name not in ("generic", "microcontroller")]
 
 
 def compare_forms(

@@ -263,7 +263,7 @@ def _file(source: Any, calibration: Any, description: "metadata.Description | No
     model = _model(source) if isinstance(source, str | os.PathLike) else source
     with tempfile.TemporaryDirectory(prefix="kbnn-") as work:
         path = Path(work) / "model.tflite"
-        convert(model, path, calibration=calibration, description=description)
+        convert(model, path, device="microcontroller", calibration=calibration, description=description)
         return flatbuffer.read(path)
 
 

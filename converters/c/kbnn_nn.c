@@ -738,7 +738,9 @@ static void signs_of_row(const kbnn_bconv_shape *p, int32_t zero, const int8_t *
 
 /* Fills the ring with rows of signs up to the last one that output row y reads. Row r is at (r + pad_top) % rows. Padding
  * is +1, stored as 0. */
-static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
+enum { OF_INT8, OF_BITS, MASKED };
+
+static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int kind) {
     const kbnn_bconv_params *params = (const kbnn_bconv_params *)step->params;
     const kbnn_bconv_shape *p = params->shape;
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
@@ -757,7 +759,7 @@ static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memor
         }
         clear_words(words, before);
         clear_words(words + before + inside, row_words - before - inside);
-        if (of_bits) {
+        if (kind == OF_BITS) {
             const uint32_t *bits = WORD_AT(row_of(step->in0, row, memory), 0);
             for (int32_t k = 0; k < inside; ++k) {
                 words[before + k] = bits[k];
@@ -765,6 +767,12 @@ static void fill_ring(const kbnn_step *step, int32_t y, const kbnn_memory *memor
             }
         } else {
             signs_of_row(p, params->zero, (const int8_t *)row_of(step->in0, row, memory), words + before);
+            if (kind == MASKED) {
+                const uint32_t *mask = ((const kbnn_masked_params *)step->params)->mask;
+                for (int32_t k = 0; k < inside; ++k) {
+                    words[before + k] &= mask[k % p->words];
+                }
+            }
         }
     }
 }
@@ -860,7 +868,7 @@ void kbnn_gather_any(const kbnn_bconv_shape *p, const uint32_t *ring, int32_t y,
     finish_patch(p, begin, patch);
 }
 
-static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int of_bits) {
+static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int kind) {
     const kbnn_bconv_params *params = (const kbnn_bconv_params *)step->params;
     const kbnn_bconv_shape *p = params->shape;
     const int32_t rows = (p->kernel_height - 1) * p->dilation_y + 1;
@@ -870,7 +878,7 @@ static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *m
     uint32_t *patch = ring + rows * (int32_t)p->ring_width * p->words;
     uint32_t *sums = patch + patch_words;
     unsigned char *pixel = row_of(step->out, y, memory);
-    fill_ring(step, y, memory, of_bits);
+    fill_ring(step, y, memory, kind);
     for (int32_t x = 0; x < (int32_t)p->out_width; x += p->pixels) {
         const uint32_t *weights = (const uint32_t *)params->weights;
         uint32_t *sum = sums;
@@ -890,11 +898,15 @@ static void convolve_bits(const kbnn_step *step, int32_t y, const kbnn_memory *m
 }
 
 void kbnn_bconv_of_int8(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    convolve_bits(step, y, memory, 0);
+    convolve_bits(step, y, memory, OF_INT8);
 }
 
 void kbnn_bconv_of_bits(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    convolve_bits(step, y, memory, 1);
+    convolve_bits(step, y, memory, OF_BITS);
+}
+
+void kbnn_bconv_masked(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_bits(step, y, memory, MASKED);
 }
 
 /* ---- TensorFlow Lite's fixed-point multiplication ---------------------------------------------------------------- */
@@ -1423,28 +1435,29 @@ void kbnn_affine(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     }
 }
 
+static int32_t rectified(const kbnn_prelu_params *p, int32_t value, int32_t slope) {
+    const int32_t twice_zero = 2 * p->out_zero + 1;
+    value -= p->zero;
+    if (value >= 0) {
+        const int32_t shift = p->exponent[0] < 0 ? -p->exponent[0] : 0;
+        const int32_t offset = (twice_zero * (1 << shift)) >> 1;
+        value = add_high_word(value * (2 << (p->exponent[0] + shift)), p->multiplier[0], offset) >> shift;
+    } else {
+        const int32_t shift = -p->exponent[1];
+        value = add_high_word(2 * value * slope, p->multiplier[1], 0);
+        value = (value + (value >> 31) + ((twice_zero * (1 << shift)) >> 1)) >> shift;
+    }
+    return saturated(value);
+}
+
 void kbnn_prelu(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_prelu_params *p = (const kbnn_prelu_params *)step->params;
     const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    const int32_t zero = p->zero;
-    const int32_t twice_zero = 2 * p->out_zero + 1;
-    const int32_t shift = p->exponent[0] < 0 ? -p->exponent[0] : 0;
-    const int32_t factor = 2 * (1 << (p->exponent[0] + shift));
-    const int32_t offset = (twice_zero * (1 << shift)) >> 1;
-    const int32_t shift_below = -p->exponent[1];
-    const int32_t offset_below = (twice_zero * (1 << shift_below)) >> 1;
     for (int32_t x = p->width; x > 0; --x) {
         const int8_t *slope = p->slopes;
-        for (int32_t c = p->channels; c > 0; --c, ++slope) {
-            int32_t value = *values++ - zero;
-            if (value >= 0) {
-                value = add_high_word(value * factor, p->multiplier[0], offset) >> shift;
-            } else {
-                value = add_high_word(value * *slope * 2, p->multiplier[1], 0);
-                value = (value + (value >> 31) + offset_below) >> shift_below;
-            }
-            *out++ = (int8_t)saturated(value);
+        for (int32_t c = p->channels; c > 0; --c) {
+            *out++ = (int8_t)rectified(p, *values++, *slope++);
         }
     }
 }
@@ -1527,6 +1540,27 @@ void kbnn_average_pool(const kbnn_step *step, int32_t y, const kbnn_memory *memo
             }
             sum = (sum > 0 ? sum + count / 2 : sum - count / 2) / count;
             *out++ = (int8_t)clamped(sum, p->low, p->high);
+        }
+    }
+}
+
+void kbnn_average_pool_of_prelu(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_prelu_pool_params *p = (const kbnn_prelu_pool_params *)step->params;
+    const kbnn_prelu_params *prelu = p->prelu;
+    const int32_t channels = prelu->channels;
+    const int32_t count = p->size_y * p->size_x;
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = 0; x < (int32_t)p->out_width; ++x) {
+        for (int32_t c = 0; c < channels; ++c) {
+            int32_t sum = 0;
+            for (int32_t i = 0; i < (int32_t)p->size_y; ++i) {
+                const int8_t *row = (const int8_t *)row_of(step->in0, y * p->size_y + i, memory);
+                const int8_t *value = row + x * p->size_x * channels + c;
+                for (int32_t j = p->size_x; j > 0; --j, value += channels) {
+                    sum += rectified(prelu, *value, prelu->slopes[c]);
+                }
+            }
+            *out++ = (int8_t)((sum > 0 ? sum + count / 2 : sum - count / 2) / count);
         }
     }
 }

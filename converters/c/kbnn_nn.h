@@ -186,7 +186,14 @@ typedef struct {
     int16_t zero;        /* values below are -1 */
 } kbnn_bconv_params;
 
+/* Signs of channels whose bit is 0 in `mask`, a word for each of a pixel's, are +1. */
+typedef struct {
+    kbnn_bconv_params bconv;
+    const uint32_t *mask;
+} kbnn_masked_params;
+
 kbnn_kernel kbnn_bconv_of_int8; /* in0 is int8: takes its signs */
+kbnn_kernel kbnn_bconv_masked;  /* the same with kbnn_masked_params */
 kbnn_kernel kbnn_bconv_of_bits; /* in0 is bits */
 
 /* ---- Real-valued operations in int8 ---------------------------------------------------------------------------- */
@@ -329,7 +336,16 @@ typedef struct {
     int8_t high;
 } kbnn_pool_params;
 
+/* Averages of a PReLU's results over windows that neither overlap nor reach into padding. */
+typedef struct {
+    const kbnn_prelu_params *prelu;
+    uint16_t out_width;
+    uint8_t size_y;
+    uint8_t size_x;
+} kbnn_prelu_pool_params;
+
 kbnn_kernel kbnn_average_pool;
+kbnn_kernel kbnn_average_pool_of_prelu;
 kbnn_kernel kbnn_max_pool;
 kbnn_kernel kbnn_max_pool_bits;
 

@@ -65,9 +65,10 @@ class Struct:
 
 @dataclass(frozen=True)
 class Signs:
-    """The signs of an int8 tensor, computed by the kernel that reads them."""
+    """The signs of an int8 tensor, computed by the kernel that reads them; those of channels not in `mask` are +1."""
 
     tensor: Tensor
+    mask: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,14 @@ class Lowering:
 
 # What to do about operators that users often end a network with.
 _SCORES = "end the network with the logits, whose largest is the predicted class"
-_REMEDIES = {"SOFTMAX": _SCORES, "LOG_SOFTMAX": _SCORES, "ARG_MAX": _SCORES}
+_OTHER_FORM = "convert to int8 with --device microcontroller, which keeps PReLUs"
+_REMEDIES = {
+    "SOFTMAX": _SCORES,
+    "LOG_SOFTMAX": _SCORES,
+    "ARG_MAX": _SCORES,
+    "RELU": _OTHER_FORM,
+    "MINIMUM": _OTHER_FORM,
+}
 
 
 def refused(operator: Operator, why: str) -> ConversionError:
@@ -749,7 +757,20 @@ def _two_lines(source: Tensor, table: np.ndarray, output: Tensor) -> Step | None
 
 @writes("LceQuantize")
 def _signs(lowering: Lowering, operator: Operator) -> None:
-    lowering.values[operator.outputs[0].index] = Signs(lowering.tensor(operator))
+    value = lowering.of(operator, 0, Tensor, Derived)
+    signs = _signs_of_source(value) if isinstance(value, Derived) else None
+    lowering.values[operator.outputs[0].index] = signs or Signs(lowering.tensor(operator))
+
+
+def _signs_of_source(value: Derived) -> Signs | None:
+    """The signs of a function of a tensor, if each channel has those of the tensor, or +1 for all values.
+
+    That is so for max(x, slope·x), whose slopes are 1, or 0 where the network has a PReLU with a slope of 0 or less.
+    """
+    negative = value.table < value.tensor.zero_point
+    own = (value.source.zero_point > _LEVELS)[:, None]
+    same = np.all(negative == own, axis=0)
+    return Signs(value.source, same) if np.all(same | ~negative.any(0)) else None
 
 
 @writes("LceBconv2d")
@@ -904,16 +925,27 @@ def _bconv_step(
         "pixels": 1 + in_pairs,
         "plain": 0,
     }
+    mask = bits.mask if isinstance(bits, Signs) else None
+    masked = mask is not None and not mask.all()
     fields: dict[str, Any] = {
         "shape": Struct("kbnn_bconv_shape", shape, f"shape_of_{output.height}x{output.width}x{filters}"),
         "weights": Array(str(weights.dtype) + "_t", weights.ravel(), f"{output.name}/weights"),
         "output": params,
         "zero": source.zero_point,
     }
+    if mask is not None and masked:
+        padded = np.pad(mask, (0, -len(mask) % 32)).astype(np.uint32).reshape(-1, 32)
+        words_of_mask = (padded << np.arange(32, dtype=np.uint32)).sum(1, dtype=np.uint32)
+        fields = {f"bconv.{key}": item for key, item in fields.items()}
+        fields["mask"] = Array("uint32_t", words_of_mask, f"{output.name}/mask")
     lowering.add(
         Step(
-            "kbnn_bconv_of_int8" if isinstance(bits, Signs) else "kbnn_bconv_of_bits",
-            Struct("kbnn_bconv_params", fields, output.name),
+            "kbnn_bconv_masked"
+            if masked
+            else "kbnn_bconv_of_int8"
+            if isinstance(bits, Signs)
+            else "kbnn_bconv_of_bits",
+            Struct("kbnn_masked_params" if masked else "kbnn_bconv_params", fields, output.name),
             (source,),
             (geometry.window(buffered=True),),
             output,
@@ -1174,12 +1206,27 @@ def _exact_sum(a: Tensor, b: Tensor, output: Tensor, multipliers: _Multipliers, 
 
 @writes("AVERAGE_POOL_2D", "MAX_POOL_2D")
 def _pool(lowering: Lowering, operator: Operator) -> None:
-    source, output = lowering.tensor(operator), lowering.output(operator)
-    if (source.scale, source.zero_point) != (output.scale, output.zero_point):
-        raise refused(operator, "its input and output have different scales")
+    value, output = lowering.of(operator, 0, Tensor, Derived), lowering.output(operator)
     size = (_option(operator.options, "filterHeight"), _option(operator.options, "filterWidth"))
     kernel = "kbnn_average_pool" if operator.name == "AVERAGE_POOL_2D" else "kbnn_max_pool"
-    lowering.add(_pool_step(kernel, operator, source, output, size, _clipping(operator, output)))
+    pooled = value.tensor if isinstance(value, Derived) else value
+    if (pooled.scale, pooled.zero_point) != (output.scale, output.zero_point):
+        raise refused(operator, "its input and output have different scales")
+    clipping = _clipping(operator, output)
+    prelu = value.step if isinstance(value, Derived) and kernel == "kbnn_average_pool" else None
+    geometry = _Geometry.of(operator, pooled, size, (1, output.height, output.width, 0))
+    if prelu is None or size != geometry.strides or geometry.is_padded or clipping != (integer.LOW, integer.HIGH):
+        lowering.add(_pool_step(kernel, operator, lowering.tensor(operator), output, size, clipping))
+        return
+    # The PReLU's result, which has more rows, is never stored.
+    fields: dict[str, Any] = {
+        "prelu": prelu.params,
+        "out_width": output.width,
+        "size_y": size[0],
+        "size_x": size[1],
+    }
+    params = Struct("kbnn_prelu_pool_params", fields, output.name)
+    lowering.add(Step("kbnn_average_pool_of_prelu", params, (value.source,), (geometry.window(),), output))
 
 
 def _pool_step(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import BinaryConvolution, Convolution
-from kbnn.converters.passes.options import Options
+from kbnn.converters.passes.options import PLAIN, Options
 from kbnn.converters.tflite.audit import FEW_CHANNELS
 from kbnn.converters.tflite.estimate import Load, instructions
 from kbnn.converters.tflite.int8_weights import before_signs, small_stem
@@ -23,8 +23,8 @@ ESTIMATED_LIKE = {"pi4": "pi4", "pi5": "pi5", "android": "pi5"}
 
 def with_forms(options: Options, graph: Graph) -> Options:
     """The options with the names of the layers that take another form, for a graph before any pass."""
-    is_generic, in_int8 = options.device == "generic", options.weights == "int8"
-    found = [] if is_generic else [layer for layer in _large(graph) if layer.gains(options.device, in_int8)]
+    is_plain, in_int8 = options.device in PLAIN, options.weights == "int8"
+    found = [] if is_plain else [layer for layer in _large(graph) if layer.gains(options.device, in_int8)]
     if not in_int8:
         return replace(options, gathered=tuple(layer.name for layer in found if layer.is_stem))
     # After a convolution that rounds its input to 8 bits, weights of more than 8 bits do not help.
@@ -41,7 +41,7 @@ def _with_precise_weights(options: Options, graph: Graph) -> Options:
 
 def kernel_for(device: str, graph: Graph) -> str:
     """The form of grouped convolutions: Android's stock library has no kernel for them, others only for small ones."""
-    if device == "generic":
+    if device in PLAIN:
         return "grouped"
     return "portable" if device == "android" or any(_falls_back(graph, node) for node in graph) else "grouped"
 

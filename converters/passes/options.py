@@ -10,7 +10,9 @@ from kbnn.errors import unknown
 
 KERNELS = ("grouped", "portable")
 WEIGHTS = ("float32", "int8")
-DEVICES = ("generic", "pi4", "pi5", "android")
+DEVICES = ("generic", "pi4", "pi5", "android", "microcontroller")
+# Devices without forms of their own for grouped convolutions and real-valued layers.
+PLAIN = ("generic", "microcontroller")
 # Devices where LCE's tool and runtime use XNNPACK by default. Android's Java interface does not.
 WITH_XNNPACK = ("pi4", "pi5")
 

@@ -110,7 +110,9 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         # After all passes that look for additions. Only XNNPACK profits.
         *(["split_before_add", "halve_by_resizing"] if options.device in WITH_XNNPACK else []),
         # After all passes that handle PReLUs.
-        *(["signs_before_prelu", "prelu_as_maximum", "prelu_of_any_slope"] if in_int8 else []),
+        *(["signs_before_prelu"] if in_int8 else []),
+        # C code has a fast kernel for int8 PReLUs of any slopes.
+        *(["prelu_as_maximum", "prelu_of_any_slope"] if in_int8 and options.device != "microcontroller" else []),
         # Late, because all other passes work on whole layers.
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
         # Only a convolution per group reads its channels in any order, and only XNNPACK restores the order fast.

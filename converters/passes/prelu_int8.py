@@ -34,8 +34,11 @@ def _before_prelu(graph: Graph, sign: Node, prelu: Node, keeps_signs: np.ndarray
     if keeps_signs.all():
         return graph.with_nodes(replace(sign, inputs=prelu.inputs))
     name = graph.unused(f"{sign.layer}/side")
-    side = Node(name, PReLU(keeps_signs.astype(np.float64)), prelu.inputs, prelu.shape, sign.layer)
-    return graph.with_nodes(side, replace(sign, inputs=(name,)))
+    slope = keeps_signs.astype(np.float64)
+    side = Node(name, PReLU(slope), prelu.inputs, prelu.shape, sign.layer)
+    graph = graph.with_nodes(side, replace(sign, inputs=(name,)))
+    # LCE's converter would find no PReLU in two that share an input.
+    return _as_maximum(graph, side, slope)
 
 
 def prelu_as_maximum(graph: Graph) -> Graph:

@@ -29,7 +29,7 @@ _CALIBRATION_IMAGES = 256
 )
 @click.option(
     "--device",
-    type=click.Choice(["generic", "pi4", "pi5", "android"]),
+    type=click.Choice(["generic", "pi4", "pi5", "android", "microcontroller"]),
     default="generic",
     show_default=True,
     help="Use the fastest form for a device; the generic form is never slower than a plain conversion.",

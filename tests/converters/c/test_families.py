@@ -10,6 +10,7 @@ from kbnn.converters.graph.graph import batches
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, deploy
 from kbnn.converters.passes.int8 import calibrated, in_int8
+from kbnn.converters.passes.pipeline import with_passes
 from kbnn.converters.tflite.converter import lower
 from kbnn.converters.verify.verification import inputs_by_name
 
@@ -42,7 +43,7 @@ def int8_file(name, images, side=32, spread=0.0, **options):
             layer.gamma.assign(np.exp(spread * random.normal(size=layer.gamma.shape)))
             layer.beta.assign(spread * random.normal(size=layer.beta.shape))
     reference = Reference(model)
-    graph = deploy(reference, Options())
+    graph = deploy(reference, with_passes(Options(device="microcontroller"), in_int8=True))
     limits = calibrated(graph, batches(inputs_by_name(reference, images)))
     return lower(in_int8(graph, limits), Options(limits=limits).to_json()), images
 

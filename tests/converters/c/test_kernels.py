@@ -212,6 +212,27 @@ def test_pooling(kind, size, stride, valid, compiler):
     check(compiler, builder)
 
 
+def test_average_of_a_prelu(compiler):
+    builder = Builder(8, 6, 5)
+    slopes = builder.constant(np.array([-70, -1, 0, 40, 127], np.int8).reshape(1, 1, 5), (1 / 90,), (0,))
+    builder.add("PRELU", [builder.image, slopes], (1, 8, 6, 5), scale=0.017, zero_point=-20)
+    builder.pool("AVERAGE_POOL_2D", 2, 2)
+    assert check(compiler, builder, batch=20) == {"kbnn_average_pool_of_prelu"}
+
+
+@pytest.mark.parametrize("channels", [5, 40])
+def test_signs_of_channels_that_are_always_positive(channels, compiler):
+    """max(x, slope·x) with slopes 0 and 1 has the signs of x, or +1."""
+    builder = Builder(6, 7, channels)
+    same = {"scale": 0.02, "zero_point": 3}
+    slope = builder.constant((127 * (np.arange(channels) % 3 > 0)).astype(np.int8), (1 / 127,), (0,))
+    scaled = builder.add("MUL", [builder.image, slope], (1, 6, 7, channels), **same)
+    builder.add("MAXIMUM", [builder.image, scaled], (1, 6, 7, channels), **same)
+    builder.signs()
+    builder.binary(4)
+    assert check(compiler, builder) == {"kbnn_bconv_masked"}
+
+
 @pytest.mark.parametrize("scale", [0.01, 0.004, 0.07])
 def test_mean_and_dense(scale, compiler):
     builder = Builder(5, 7, 13)

@@ -51,7 +51,7 @@ def test_channels_of_other_slopes_stay_at_1(slope):
     rewritten = signs_before_prelu(graph)
     assert_equal(graph, rewritten)
     side = rewritten[rewritten["sign"].inputs[0]]
-    np.testing.assert_array_equal(side.operation.slope, np.arange(32) != 3)
+    np.testing.assert_array_equal(rewritten[side.inputs[1]].operation.scale, np.arange(32) != 3)
     values = np.linspace(-0.04, 0.04, 32, dtype=np.float32) * np.ones((1, 4, 4, 1), np.float32)
     signs = rewritten.run({"image": tf.constant(values)})["sign"].numpy()
     assert (signs[..., 3] == 1).all()
