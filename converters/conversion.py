@@ -16,6 +16,7 @@ from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
 from kbnn.converters.passes.forms import ESTIMATED_LIKE, kernel_for, with_forms
 from kbnn.converters.passes.int8 import calibrated
+from kbnn.converters.passes.options import PLAIN
 from kbnn.converters.tflite import audit
 from kbnn.converters.tflite.audit import Audit
 from kbnn.converters.tflite.building import build
@@ -136,7 +137,7 @@ def _converted(
     told = (description or Description()).of_model(keras.model.name)
     given = _default_images(model, keras, calibration) if images is None else images
     note = ""
-    if calibration is None or options.device == "generic":
+    if calibration is None or options.device in PLAIN:
         options = _completed(options, keras, kernel, calibration)
         file, graph = build(keras, options, told)
     else:
