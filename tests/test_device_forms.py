@@ -142,6 +142,7 @@ def test_layers_before_a_sign(name):
     assert_equal_on([DEFAULT, INDIRECT, REFERENCE], model, data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [1, 2])
 def test_group_normalization(groups):
     model, data, operators = converted(layers.GroupNormalization(groups), convolution())

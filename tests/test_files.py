@@ -214,6 +214,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_processes_that_append_rows_lose_none(tmp_path: Path):
     path = tmp_path / "rows.csv"
     processes = [subprocess.Popen([sys.executable, "-c", APPEND, path, str(k)]) for k in range(4)]

@@ -139,6 +139,7 @@ def test_a_file_without_packed_weights_is_refused(tmp_path: Path):
         weights.load(build("tiny"), path)
 
 
+@pytest.mark.slow
 def test_a_recipe_takes_the_network_of_its_weights(trained: tf.keras.Model, tmp_path: Path):
     entry = pretrained.find("resnet20", "cifar10")
     assert entry is not None

@@ -50,6 +50,7 @@ def test_largest_takes_a_count_for_each_column():
     np.testing.assert_array_equal(marked, reference.mark_largest(magnitude, count))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("either_way")
 def test_negative_zero_is_zero():
     marked = selection.largest(tf.constant([[-0.0], [0.0], [-0.0]]), 2)

@@ -97,6 +97,7 @@ def test_the_report_adds_up():
     assert all(x.name in str(report) for x in report.layers)
 
 
+@pytest.mark.slow
 def test_the_input_of_a_batch_median_is_recorded():
     model = models.build("tiny", method="xnor+bma")
     median = model.get_layer("block1_conv1_median")

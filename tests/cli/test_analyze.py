@@ -46,6 +46,7 @@ def test_runs_and_models_are_compared_on_one_self_contained_page(tmp_path: Path)
     assert "one: seed 0, 1 epoch on digits, 10% of the training images held out" in page
 
 
+@pytest.mark.slow
 def test_a_model_without_a_binary_layer_is_refused(tmp_path: Path):
     models.build("tiny", method="float").save(tmp_path / "real.keras")
     done = analyze(tmp_path / "real.keras", "--data", "digits")
@@ -59,6 +60,7 @@ def test_several_models_are_compared_only_when_asked_to():
     assert "several with --compare: received 2" in done.output
 
 
+@pytest.mark.slow
 def test_a_model_is_shown_images_of_a_folder_in_its_own_size(tmp_path: Path):
     for name in ("black", "white"):
         (tmp_path / "images" / name).mkdir(parents=True)

@@ -33,6 +33,7 @@ def convert(model, path, *options):
     return CliRunner().invoke(command, [str(model), "-o", str(path), *options])
 
 
+@pytest.mark.slow
 def test_a_refused_layer_is_named_and_no_file_is_left(model, tmp_path):
     done = convert(model, tmp_path / "model.tflite")
     assert done.exit_code == 1

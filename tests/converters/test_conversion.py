@@ -29,6 +29,7 @@ def test_a_bireal_block_is_three_operators(bireal_file):
     assert names[:4] == ["CONV_2D", "LceQuantize", "LceBconv2d", "ADD"]
 
 
+@pytest.mark.slow
 def test_convolutions_without_shortcuts_write_bitpacked_output(tmp_path):
     model = sample_networks.plain()
     artifact = convert(model, tmp_path / "model.tflite")
@@ -151,6 +152,7 @@ def test_a_network_with_a_dead_filter_is_converted(weight, tmp_path):
     assert len(convert(model, tmp_path / "model.tflite").audit.binary_convolutions) == 1
 
 
+@pytest.mark.slow
 def test_dense_layers_become_convolutions_over_one_pixel(tmp_path):
     image = tf.keras.Input((2, 2, 16), name="image")
     x = layers.Flatten()(image)

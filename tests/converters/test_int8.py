@@ -201,6 +201,7 @@ def test_values_between_two_levels_before_a_mean(tmp_path):
     assert {"depthwise", "mean"} <= {layer.name for layer in parity.layers}
 
 
+@pytest.mark.slow
 def test_zeros_around_an_image_run_on_the_reference_kernel_only(tmp_path):
     """LCE's others do not pad with zeros where the output is int8, and it does not pad an odd number of channels."""
     for channels in (4, 3):

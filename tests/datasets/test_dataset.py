@@ -56,6 +56,7 @@ def test_an_epoch_shows_each_image_once_and_the_next_in_another_order(kind: str)
     assert epochs[0] != sorted(epochs[0])
 
 
+@pytest.mark.slow
 @KINDS
 def test_images_and_labels_stay_together(kind: str):
     for images, labels in dataset(kind).epochs(5, seed=1).take(6):

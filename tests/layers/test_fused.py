@@ -199,6 +199,7 @@ def test_support_for_grouped_gradients_is_detected_by_trying():
         gradient()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("xla")
 def test_is_the_same_in_a_function_of_unknown_batch_size():
     shape = (3, 7, 8, 4)

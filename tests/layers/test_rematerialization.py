@@ -51,6 +51,7 @@ def test_recomputing_equals_the_stored_input(layer, policy, xla, monkeypatch):
         np.testing.assert_array_equal(tf.cast(recomputed[name], tf.float32), tf.cast(value, tf.float32), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [ChannelShift, BatchMedian])
 def test_layers_attach_the_expression_of_their_output(layer):
     before = layer()

@@ -31,6 +31,7 @@ def test_networks_built_from_one_method_have_separate_penalties():
     assert first.kernel_regularizer.layers == 4
 
 
+@pytest.mark.slow
 def test_lists_and_text_are_converted_to_the_type_of_the_option():
     assert models.build("bireal18", input_shape=[32, 32, 3], blocks=[1, 1, 1, 1], width="0.125").get_layer("stem_bn")
 

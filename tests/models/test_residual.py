@@ -173,6 +173,7 @@ def test_features_can_be_normalized_before_the_classifier(name: str):
     assert "pool_bn" not in [layer.name for layer in build(name, **SMALL).layers]
 
 
+@pytest.mark.slow
 def test_the_options_of_simans_code():
     model = build("resnet20", "siman+code", blocks=1, shortcut_type="A_subsample", stem_activation="relu")
     assert model.get_layer("stem_relu").inbound_nodes[0].parent_nodes[0].layer.name == "stem_bn"

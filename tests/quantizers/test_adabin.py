@@ -107,6 +107,7 @@ def test_dense_with_a_learned_scale():
     np.testing.assert_allclose(dx, (dy * scale) @ signs.T * reference.approx_sign(u), 1e-4, 1e-5)
 
 
+@pytest.mark.slow
 def test_values_of_a_kernel_by_hand():
     """Weights 3, 1, 1, -1: mean 1, deviation √2; equal weights are their own value."""
     w = np.array([[3.0, 0.5], [1.0, 0.5], [1.0, 0.5], [-1.0, 0.5]], np.float32)

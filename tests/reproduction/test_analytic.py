@@ -18,6 +18,7 @@ def test_every_computed_table_agrees_with_the_paper(table: reproduction.Analytic
     assert comparison.agrees, str(comparison)
 
 
+@pytest.mark.slow
 def test_a_wrong_count_is_detected():
     def shallow(*arguments: object, **options: object) -> object:
         return models.build(*arguments, **options, blocks=2)

@@ -38,6 +38,7 @@ def kernel(*values: float) -> np.ndarray:
 X, Y = np.ones((2, 4, 4, 1), np.float32), np.ones((2, 1), np.float32)
 
 
+@pytest.mark.slow
 def test_flips_and_entropy_by_hand():
     network = model(kernel(0.1, 0.2, 0.3, 0.4))
     changes = Assign([kernel(0.1, 0.2, 0.3, -0.4), kernel(0.5, -0.2, 0.3, 0.4), kernel(0.6, -0.2, 0.3, 0.4)])
@@ -48,6 +49,7 @@ def test_flips_and_entropy_by_hand():
     np.testing.assert_allclose(logs["weight_entropy/conv"], [one_of_four] * 3)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_appends_to_its_file(tmp_path: Path):
     network = model(kernel(0.1, 0.2, 0.3, 0.4))
     changes = Assign([kernel(0.1, 0.2, 0.3, -0.4), kernel(0.5, -0.2, 0.3, 0.4)])

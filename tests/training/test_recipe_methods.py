@@ -68,6 +68,7 @@ def data() -> Dataset:
     return Dataset("four", tuple("abcd"), Normalization((0.0,), (1.0,)), arrays, arrays.take(np.array([], int)), arrays)
 
 
+@pytest.mark.slow
 def test_learned_scales_start_from_the_previous_stages_kernels(data: Dataset):
     recipe = Recipe.of("tiny", "bnnplus_r1", "digits")
     real = network(recipe, Stage(epochs=1, method="float"), data)

@@ -69,6 +69,7 @@ def test_ede_sharpens_on_both_sides():
     np.testing.assert_allclose(seen, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_starts_in_a_later_epoch_sets_its_values():
     network = model(input_quantizer=quantizers.EDESign())
     quantizer = network.get_layer("conv").input_quantizer
@@ -96,6 +97,7 @@ def test_the_percentile_falls():
     np.testing.assert_allclose(seen, [15.0, 10.0, 5.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_penalty_rises_to_its_strength():
     network = model(kernel_quantizer="ste_sign", kernel_regularizer=regularizers.MedianLoss(0.4))
     strength = network.get_layer("conv").kernel_regularizer.strength

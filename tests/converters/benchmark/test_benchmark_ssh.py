@@ -230,6 +230,7 @@ def test_the_interpreter_itself_over_ssh(sshd: Server, files: dict[str, Path], t
     assert sshd.private_folders == []
 
 
+@pytest.mark.slow
 def test_a_lost_connection_is_opened_again(sshd: Server, model: Path, tmp_path: Path):
     before = f"[ -e {tmp_path}/lost ] || {{ touch {tmp_path}/lost; {HANG_UP}\n sleep 60; }}"
     tool = replay(tmp_path, "out-arm.default", "out-arm.op_profiling", before=before)
@@ -241,6 +242,7 @@ def test_a_lost_connection_is_opened_again(sshd: Server, model: Path, tmp_path: 
     assert sshd.private_folders == []
 
 
+@pytest.mark.slow
 def test_the_tool_is_ended_after_a_lost_connection(sshd: Server, model: Path, tmp_path: Path):
     before = f"[ -e {tmp_path}/pid ] || {{ echo $$ >{tmp_path}/pid; {HANG_UP}\n exec sleep 60; }}"
     tool = replay(tmp_path, "out-arm.default", before=before)

@@ -179,6 +179,7 @@ def test_presbnets_half_block():
     assert sample_networks.parity(model, file).passed
 
 
+@pytest.mark.slow
 def test_portable_files_of_grouped_networks_run_on_every_kernel():
     layer = methods.get("bireal")
     image = tf.keras.Input((6, 6, 64), name="image")
