@@ -166,6 +166,6 @@ def test_training_starts_from_the_weights(trained: tf.keras.Model):
     np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, trained.get_layer("stem_conv").kernel)
     assert model.output_shape == (None, 3)
     Data.input_shape = (8, 8, 1)
-    told = f"in weights '{NAMES[0]}' .*it reads 3 channels there and 1 here, give images with 3 channels"
+    told = "in weights 'resnet20-bnn-cifar10' .*it reads 3 channels there and 1 here, give images with 3 channels"
     with pytest.raises(UsageError, match=told):
         network(recipe, recipe.stage[0], Data())  # type: ignore[arg-type]
