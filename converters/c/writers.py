@@ -900,7 +900,7 @@ def _bconv_step(
     ring_width = geometry.padded_width(source.width, output.width)
     words = words_of(channels)
     in_rows = channels > 16 and words == own and geometry.dilations == (1, 1)
-    shape: dict[str, Any] = {
+    common: dict[str, Any] = {
         "gather": f"kbnn_gather_{'pair' if in_pairs else 'rows' if in_rows else 'any'}",
         "count": f"kbnn_count_{'pairs' if in_pairs else patch_words if patch_words in (3, 6, 9, 18) else 'any'}",
         "write": write,
@@ -928,7 +928,7 @@ def _bconv_step(
     mask = bits.mask if isinstance(bits, Signs) else None
     masked = mask is not None and not mask.all()
     fields: dict[str, Any] = {
-        "shape": Struct("kbnn_bconv_shape", shape, f"shape_of_{output.height}x{output.width}x{filters}"),
+        "shape": Struct("kbnn_bconv_shape", common, f"shape_of_{output.height}x{output.width}x{filters}"),
         "weights": Array(str(weights.dtype) + "_t", weights.ravel(), f"{output.name}/weights"),
         "output": params,
         "zero": source.zero_point,
