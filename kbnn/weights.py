@@ -312,7 +312,10 @@ def _check_shape(name: str, weight: tf.Variable, source: Source) -> None:
     advice = "build it with the input_shape, width and options of the source"
     if len(wanted) == 4 and (*received[:-2], received[-1]) == (*wanted[:-2], wanted[-1]):
         channels = received[-2]
-        advice = f"it reads {channels} channels there and {wanted[-2]} here, give images with {channels} channels"
+        advice = (
+            f"it reads {channels} channels there and {wanted[-2]} here, give images with {channels} channels "
+            f"(input_shape=(height, width, {channels}))"
+        )
     if received[:-1] == wanted[:-1] and layer == "logits":
         advice = f"build it with classes={received[-1]}, or transfer with skip=('{layer}',)"
     raise UsageError(
