@@ -37,9 +37,9 @@ class Form:
 
 METHODS = {
     "float": Form(),
-    "float+relu": Form(),
-    "bnn": Form(),
-    "xnor": Form(network=_PREACTIVATION),
+    "float+relu": Form(5e-3),
+    "bnn": Form(1e-2),
+    "xnor": Form(5e-3, network=_PREACTIVATION),
     "xnor+ml": Form(network=_PREACTIVATION),
     "xnor+bma": Form(network=_PREACTIVATION),
     "xnor+ml+bma": Form(network=_PREACTIVATION),
