@@ -250,32 +250,23 @@ KERNELS = (
 # ---- single operators ------------------------------------------------------------------------------------------------
 
 
+_PIXELS = (56, 56, 64)
+
+
 @functools.cache
 def forms() -> dict[str, object]:
     """The files to count, by name."""
-    import tensorflow as tf
-    from arm_models import (
-        convolution,
-        dense,
-        depthwise,
-        model,
-        named,
-        narrow_stem,
-        on,
-        prelu,
-        prelu_by_maximum,
-        prelu_by_minimum,
-        quicknet_stem,
-        shuffle_by_transpose,
-        shuffle_of_eighths,
-        shuffle_of_quarters,
-    )
+    return {**_convolutions(), **_in_float_and_int8(), **_in_float(), **_shuffles_and_halves(), **_prelus()}
+
+
+def _convolutions() -> dict[str, object]:
+    """Stems and shortcuts in every form that a pass gives them."""
+    from arm_models import convolution, named, narrow_stem, quicknet_stem
 
     from kbnn.converters.passes.gathered_bias import gathered_bias
     from kbnn.converters.passes.hybrid import stored_hybrid
     from kbnn.converters.tflite.int8_weights import stored_as_int8
 
-    image, half, pixels = (56, 56, 128), (56, 56, 64), (56, 56, 64)
     found: dict[str, object] = {}
     stem = named(convolution(224, 3, 64, 7, 2))
     narrow, small = named(convolution(224, 3, 32, 3, 2)), named(convolution(32, 3, 16, 3))
@@ -296,6 +287,14 @@ def forms() -> dict[str, object]:
         found[name] = file
         found[f"{name}, int16 weights"] = stored_as_int8(file, ["layer"])
         found[f"{name}, hybrid"] = stored_hybrid(file, ["layer"])
+    return found
+
+
+def _in_float_and_int8() -> dict[str, object]:
+    import tensorflow as tf
+    from arm_models import convolution, dense, depthwise, model, on
+
+    found: dict[str, object] = {}
     for suffix, whole in (("", False), (", int8", True)):
         found[f"convolution 3x3x64x64 at 56x56{suffix}"] = convolution(56, 64, 64, 3, in_int8=whole)
         found[f"depthwise 3x3x64 at 56x56{suffix}"] = depthwise(56, 64, in_int8=whole)
@@ -305,34 +304,58 @@ def forms() -> dict[str, object]:
             lambda x: tf.nn.max_pool2d(x, 3, 2, "SAME"), (112, 112, 64), in_int8=whole
         )
         for name in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM"):
-            found[f"{name} at 56x56x64{suffix}"] = model(on(name), pixels, pixels, in_int8=whole)
+            found[f"{name} at 56x56x64{suffix}"] = model(on(name), _PIXELS, _PIXELS, in_int8=whole)
         for name in ("LEAKY_RELU", "LOGISTIC", "TANH"):
-            found[f"{name} at 56x56x64{suffix}"] = model(on(name), pixels, in_int8=whole)
+            found[f"{name} at 56x56x64{suffix}"] = model(on(name), _PIXELS, in_int8=whole)
+    return found
+
+
+def _in_float() -> dict[str, object]:
+    import tensorflow as tf
+    from arm_models import model, on
+
+    found: dict[str, object] = {}
     for name in ("RELU", "RELU6", "RSQRT", "SQUARE", "ABS", "HARD_SWISH", "QUANTIZE and DEQUANTIZE", "STRIDED_SLICE"):
-        found[f"{name} at 56x56x64"] = model(on(name), pixels)
+        found[f"{name} at 56x56x64"] = model(on(name), _PIXELS)
     for name in ("DIV", "SQUARED_DIFFERENCE"):
-        found[f"{name} at 56x56x64"] = model(on(name), pixels, pixels)
+        found[f"{name} at 56x56x64"] = model(on(name), _PIXELS, _PIXELS)
     found["SOFTMAX of 1000"] = model(tf.nn.softmax, (1000,))
     found["transposed 3x3x64x64 at 14x14"] = model(on("TRANSPOSE_CONV"), (14, 14, 64))
     found["3-D 3x3x3x16x16 at 8x16x16"] = model(on("CONV_3D"), (8, 16, 16, 16))
     found["product 4x64x64 with 64x64"] = model(tf.matmul, (4, 64, 64), (4, 64, 64))
-    found["AVERAGE_POOL_2D 2x2 to 28x28x64"] = model(lambda x: tf.nn.avg_pool2d(x, 2, 2, "SAME"), pixels)
-    found["AVERAGE_POOL_2D 2x2 to 28x28x64, as RESIZE_BILINEAR"] = model(on("halving"), pixels)
-    found["PAD at 56x56x128"] = model(lambda x: tf.pad(x, [(0, 0), (0, 0), (0, 0), (0, 64)]), half)
+    found["AVERAGE_POOL_2D 2x2 to 28x28x64"] = model(lambda x: tf.nn.avg_pool2d(x, 2, 2, "SAME"), _PIXELS)
+    found["AVERAGE_POOL_2D 2x2 to 28x28x64, as RESIZE_BILINEAR"] = model(on("halving"), _PIXELS)
+    found["PAD at 56x56x128"] = model(lambda x: tf.pad(x, [(0, 0), (0, 0), (0, 0), (0, 64)]), _PIXELS)
     for name in ("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"):
         found[f"{name} to 56x56x64"] = model(on(name), (28, 28, 64))
+    return found
+
+
+def _shuffles_and_halves() -> dict[str, object]:
+    """Shuffles of channels, and additions to half of them, in several forms."""
+    from arm_models import model, on, shuffle_by_transpose, shuffle_of_eighths, shuffle_of_quarters
+
+    image = (56, 56, 128)
+    found: dict[str, object] = {}
     found["shuffle of 2 groups at 56x56x128, TRANSPOSE"] = model(shuffle_by_transpose, image)
     found["shuffle of 2 groups at 56x56x128, GATHER"] = model(on("GATHER"), image)
     found["shuffle of quarters at 56x56x128, SPLIT and CONCATENATION"] = model(shuffle_of_quarters, image)
     found["shuffle of 2 groups at 56x56x128, eighths into 2 CONCATENATIONs"] = model(shuffle_of_eighths, image)
     found["shuffle of 2 groups at 56x56x128, TRANSPOSE back from eighths"] = model(on("TRANSPOSE back"), image)
     found["SPLIT at 56x56x128"] = model(on("SPLIT"), image)
-    found["half added at 56x56x128, PAD and ADD"] = model(on("PAD and ADD"), image, half)
-    found["half added at 56x56x128, SPLIT, ADD and CONCATENATION"] = model(on("SPLIT and ADD"), image, half)
-    found["PRELU at 56x56x64"] = model(prelu, pixels)
-    found["PRELU at 56x56x64, int8"] = model(prelu, pixels, in_int8=True)
-    found["PRELU at 56x56x64, int8, as MUL and MAXIMUM"] = model(prelu_by_maximum, pixels, in_int8=True)
-    found["PRELU at 56x56x64, int8, as MINIMUM, MUL, RELU and ADD"] = model(prelu_by_minimum, pixels, in_int8=True)
+    found["half added at 56x56x128, PAD and ADD"] = model(on("PAD and ADD"), image, _PIXELS)
+    found["half added at 56x56x128, SPLIT, ADD and CONCATENATION"] = model(on("SPLIT and ADD"), image, _PIXELS)
+    return found
+
+
+def _prelus() -> dict[str, object]:
+    from arm_models import model, prelu, prelu_by_maximum, prelu_by_minimum
+
+    found: dict[str, object] = {}
+    found["PRELU at 56x56x64"] = model(prelu, _PIXELS)
+    found["PRELU at 56x56x64, int8"] = model(prelu, _PIXELS, in_int8=True)
+    found["PRELU at 56x56x64, int8, as MUL and MAXIMUM"] = model(prelu_by_maximum, _PIXELS, in_int8=True)
+    found["PRELU at 56x56x64, int8, as MINIMUM, MUL, RELU and ADD"] = model(prelu_by_minimum, _PIXELS, in_int8=True)
     return found
 
 

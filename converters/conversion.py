@@ -36,7 +36,6 @@ _IMAGES = 32
 class Artifact(tables.Shown):
     """What `convert` wrote, its audit, and its parity with Keras.
 
-
     `note` tells which form was taken where there was a choice.
     """
 

@@ -2,6 +2,8 @@
 
 import gc
 import resource
+import sys
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +18,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         core = item.get_closest_marker("core")
         if core is not None and item.callspec.id not in core.args:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object]) -> None:
+    """Seeds each shared fixture by its name, so that its networks do not depend on the tests that ran before it."""
+    if fixturedef.scope != "function" and "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].keras.utils.set_random_seed(zlib.crc32(fixturedef.argname.encode()))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -377,6 +377,12 @@ class _Geometry:
         """The rows from the first to the last that the kernel touches."""
         return (self.kernel[0] - 1) * self.dilations[0] + 1
 
+    @property
+    def fields(self) -> dict[str, int]:
+        """Strides and padding, as every kernel's parameters name them."""
+        (stride_y, stride_x), (pad_top, pad_left) = self.strides, self.padding
+        return {"stride_y": stride_y, "stride_x": stride_x, "pad_top": pad_top, "pad_left": pad_left}
+
     def window(self, *, buffered: bool = False) -> Window:
         return Window(self.strides[0], self.extent, self.padding[0], buffered)
 
@@ -886,49 +892,22 @@ def _bconv_step(
     operator, bits = accumulator.operator, accumulator.bits
     source = bits.tensor if isinstance(bits, Signs) else bits
     kernel = operator.inputs[1].value() if operator.inputs[1] is not None else np.zeros((0, 0, 0, 0), np.int32)
-    filters, height, width, own = kernel.shape
+    filters, height, width, _ = kernel.shape
     channels = operator.options.get("channels_in", source.channels)
     if accumulator.largest >= _LARGEST_SIZE:
         raise refused(operator, f"its sums reach {accumulator.largest}")
-    shape = (1, output.height, output.width, filters)
-    geometry = _Geometry.of(operator, source, (height, width), shape)
+    geometry = _Geometry.of(operator, source, (height, width), (1, output.height, output.width, filters))
     if geometry.is_padded and operator.options.get("pad_values", 0) != 1:
         raise refused(operator, "it pads with zeros, which are no signs: pad with ones (pad_values=1.0)")
     in_pairs = channels <= 16 and (height, width) == (3, 3) and geometry.strides[1] <= _LONGEST_PAIR_STRIDE
     weights = _half_filters(kernel) if in_pairs else _packed_filters(kernel, channels)
     patch_words = 9 if in_pairs else weights.shape[1]
-    ring_width = geometry.padded_width(source.width, output.width)
-    words = words_of(channels)
-    in_rows = channels > 16 and words == own and geometry.dilations == (1, 1)
-    common: dict[str, Any] = {
-        "gather": f"kbnn_gather_{'pair' if in_pairs else 'rows' if in_rows else 'any'}",
-        "count": f"kbnn_count_{'pairs' if in_pairs else patch_words if patch_words in (3, 6, 9, 18) else 'any'}",
-        "write": write,
-        "height": source.height,
-        "width": source.width,
-        "channels": channels,
-        "words": words,
-        "groups": words // own,
-        "patch_words": patch_words,
-        "filters": filters,
-        "out_width": output.width,
-        "pixel_bytes": filters if output.kind == "int8" else 4 * words_of(filters),
-        "ring_width": ring_width,
-        "kernel_height": height,
-        "kernel_width": width,
-        "stride_y": geometry.strides[0],
-        "stride_x": geometry.strides[1],
-        "dilation_y": geometry.dilations[0],
-        "dilation_x": geometry.dilations[1],
-        "pad_top": geometry.padding[0],
-        "pad_left": geometry.padding[1],
-        "pixels": 1 + in_pairs,
-        "plain": 0,
-    }
+    ring_words = geometry.padded_width(source.width, output.width) * words_of(channels)
+    shape = _bconv_shape(write, source, output, geometry, kernel, channels, patch_words, in_pairs)
     mask = bits.mask if isinstance(bits, Signs) else None
     masked = mask is not None and not mask.all()
     fields: dict[str, Any] = {
-        "shape": Struct("kbnn_bconv_shape", common, f"shape_of_{output.height}x{output.width}x{filters}"),
+        "shape": shape,
         "weights": Array(str(weights.dtype) + "_t", weights.ravel(), f"{output.name}/weights"),
         "output": params,
         "zero": source.zero_point,
@@ -949,10 +928,49 @@ def _bconv_step(
             (source,),
             (geometry.window(buffered=True),),
             output,
-            scratch=4 * (geometry.extent * ring_width * words + patch_words + filters * (1 + in_pairs)),
+            scratch=4 * (geometry.extent * ring_words + patch_words + filters * (1 + in_pairs)),
             binary_macs=output.height * output.width * filters * accumulator.largest,
         )
     )
+
+
+def _bconv_shape(
+    write: str,
+    source: Tensor,
+    output: Tensor,
+    geometry: _Geometry,
+    kernel: np.ndarray,
+    channels: int,
+    patch_words: int,
+    in_pairs: bool,
+) -> Struct:
+    """The part of a binary convolution's parameters that layers of one shape share."""
+    filters, height, width, own = kernel.shape
+    words = words_of(channels)
+    in_rows = channels > 16 and words == own and geometry.dilations == (1, 1)
+    fields: dict[str, Any] = {
+        "gather": f"kbnn_gather_{'pair' if in_pairs else 'rows' if in_rows else 'any'}",
+        "count": f"kbnn_count_{'pairs' if in_pairs else patch_words if patch_words in (3, 6, 9, 18) else 'any'}",
+        "write": write,
+        "height": source.height,
+        "width": source.width,
+        "channels": channels,
+        "words": words,
+        "groups": words // own,
+        "patch_words": patch_words,
+        "filters": filters,
+        "out_width": output.width,
+        "pixel_bytes": filters if output.kind == "int8" else 4 * words_of(filters),
+        "ring_width": geometry.padded_width(source.width, output.width),
+        "kernel_height": height,
+        "kernel_width": width,
+        **geometry.fields,
+        "dilation_y": geometry.dilations[0],
+        "dilation_x": geometry.dilations[1],
+        "pixels": 1 + in_pairs,
+        "plain": 0,
+    }
+    return Struct("kbnn_bconv_shape", fields, f"shape_of_{output.height}x{output.width}x{filters}")
 
 
 def _half_filters(kernel: np.ndarray) -> np.ndarray:
@@ -1019,14 +1037,8 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         filters = filters * [2, 1, -1]
     expanded = count * (patch_words + 4)
     small = fast and expanded <= _MOST_EXPANDED_WORDS and np.abs(filters[:, 0]).max() < 2**26
-    first, last = (filters[:, :1] << 5 | filters[:, 2:], filters[:, 1:2]) if small else (filters[:, :1], filters[:, 1:])
-    columns = [
-        first.astype(np.int32).view(np.uint32),
-        words.reshape(count, -1),
-        last.astype(np.int32).view(np.uint32),
-    ]
     fields: dict[str, Any] = {
-        "weights": Array("uint32_t", np.concatenate(columns, axis=1).ravel(), f"{output.name}/weights"),
+        "weights": Array("uint32_t", _framed(words.reshape(count, -1), filters, small), f"{output.name}/weights"),
         "height": source.height,
         "width": source.width,
         "channels": own,
@@ -1040,10 +1052,7 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         "low": low,
         "high": high,
         "kernel_height": height,
-        "stride_y": geometry.strides[0],
-        "stride_x": geometry.strides[1],
-        "pad_top": geometry.padding[0],
-        "pad_left": geometry.padding[1],
+        **geometry.fields,
         "phases": phases,
     }
     scratch = height * ring_words * phases + 4 * patch_words + (expanded if small else 0)
@@ -1058,6 +1067,13 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
             real_macs=output.height * output.width * kernel.size,
         )
     )
+
+
+def _framed(words: np.ndarray, filters: np.ndarray, small: bool) -> np.ndarray:
+    """The weights of each filter between its constants; small constants share a word."""
+    first, last = (filters[:, :1] << 5 | filters[:, 2:], filters[:, 1:2]) if small else (filters[:, :1], filters[:, 1:])
+    columns = [first.astype(np.int32).view(np.uint32), words, last.astype(np.int32).view(np.uint32)]
+    return np.concatenate(columns, axis=1).ravel()
 
 
 def _weights(operator: Operator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -1245,10 +1261,7 @@ def _pool_step(
         "out_width": output.width,
         "size_y": size[0],
         "size_x": size[1],
-        "stride_y": geometry.strides[0],
-        "stride_x": geometry.strides[1],
-        "pad_top": geometry.padding[0],
-        "pad_left": geometry.padding[1],
+        **geometry.fields,
         "low": clipping[0],
         "high": clipping[1],
     }

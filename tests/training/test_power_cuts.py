@@ -75,16 +75,21 @@ def test_every_power_cut_keeps_the_last_finished_epoch(cuts: list[Cut]):
             assert run.model().count_params()
 
 
-def resumes(cut: Cut, recipe: Recipe, finished: Run) -> None:
-    run = train(recipe, run_of(cut), resume=True, quiet=True)
-    assert_equal(run, finished)
-    assert not list(run.folder.rglob(".*kbnn-*"))
+def resumed(cut: Cut, recipe: Recipe) -> Run:
+    return train(recipe, run_of(cut), resume=True, quiet=True)
+
+
+def leftovers(run: Run) -> list[Path]:
+    """Temporary files that a cut left behind."""
+    return list(run.folder.rglob(".*kbnn-*"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.15, 0.6])
 def test_a_run_resumes_after_a_cut(cuts: list[Cut], recipe: Recipe, finished: Run, share: float):
-    resumes(cuts[int(share * len(cuts))], recipe, finished)
+    run = resumed(cuts[int(share * len(cuts))], recipe)
+    assert_equal(run, finished)
+    assert not leftovers(run)
 
 
 @pytest.fixture
@@ -100,4 +105,6 @@ def test_fifty_cuts(recipe: Recipe, tmp_path: Path):
     with watched_training(recipe, tmp_path) as cuts:
         finished = train(recipe, tmp_path / "finished")
         for cut in random.Random(0).sample(cuts, 50):  # noqa: S311
-            resumes(cut, recipe, finished)
+            run = resumed(cut, recipe)
+            assert_equal(run, finished)
+            assert not leftovers(run)
