@@ -43,7 +43,7 @@ def bireal(size=12, width=32, classes=10):
     short = layers.BatchNormalization(name="short_bn")(short)
     x = layers.Add(name="add2")([short, convolution(x, 2 * width, "conv2", strides=2)])
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return randomized(tf.keras.Model(image, layers.Dense(classes, name="logits")(x), name="bireal"))
+    return varied(randomized(tf.keras.Model(image, layers.Dense(classes, name="logits")(x), name="bireal")))
 
 
 def plain(size=8, width=32, classes=10):
@@ -55,7 +55,7 @@ def plain(size=8, width=32, classes=10):
     x = convolution(x, 40, "conv2")
     x = convolution(x, width, "conv3")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return randomized(tf.keras.Model(image, layers.Dense(classes, name="logits")(x), name="plain"))
+    return varied(randomized(tf.keras.Model(image, layers.Dense(classes, name="logits")(x), name="plain")))
 
 
 def grouped(filters, groups, **changes):
@@ -82,6 +82,19 @@ def randomized(model, seed=0):
                     generator.uniform(0.5, 2.0, size),
                 ]
             )
+    return model
+
+
+def varied(model, seed=7):
+    """Kernels that depend on nothing but the seed, and logits that give different images different classes.
+
+    An untrained network gives one class to all images, and any rounding agrees with it.
+    """
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        if "kernel" in weight.name:
+            weight.assign(generator.normal(size=weight.shape, scale=np.prod(weight.shape[:-1]) ** -0.5))
+    model.get_layer("logits").bias.assign_sub(model(images(model)).numpy().mean(axis=0))
     return model
 
 
