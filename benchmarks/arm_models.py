@@ -237,16 +237,17 @@ _FORMS: dict[str, dict[str, dict[str, Any]]] = {
         "hybrid stem and shortcuts": {"weights": "int8", "device": "pi5", "without": _LATER},
         "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
         "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
-        "with --int8": {"int8": True},
+        "int8 activations": {"int8": True},
     },
     "react18": {
         "plain": {},
+        "with --weights int8": {"weights": "int8"},
         "GATHER stem": {"device": "pi4", "without": _LATER},
         "with --device pi4": {"device": "pi4"},
         "with --weights int8 --device pi4": {"weights": "int8", "device": "pi4"},
         "with --weights int8 --device pi5": {"weights": "int8", "device": "pi5"},
-        "with --int8": {"int8": True},
-        "with --int8, PRELU kept": {"int8": True, "without": ("prelu_as_maximum", "prelu_of_any_slope")},
+        "int8 activations": {"int8": True},
+        "int8 activations, PRELU kept": {"int8": True, "without": ("prelu_as_maximum", "prelu_of_any_slope")},
     },
     "presb18": {
         "grouped": {"kernel": "grouped"},
@@ -268,7 +269,7 @@ _FORMS: dict[str, dict[str, dict[str, Any]]] = {
             "weights": "int8",
         },
     },
-    "resnet20": {"plain": {}, "with --int8": {"int8": True}},
+    "resnet20": {"plain": {}, "with --weights int8": {"weights": "int8"}, "int8 activations": {"int8": True}},
     **{
         f"bireal18, {stem} stem": {
             "plain": {},

@@ -124,8 +124,8 @@ def deployments(
         ("binary, int8 weights", "binary-int8-weights", "kbnn convert --weights int8"): lambda path: convert(
             model, path, checked, weights="int8", description=told
         ),
-        ("binary, int8", "binary-int8", "kbnn convert --int8"): lambda path: convert(
-            model, path, checked, calibration=calibration, description=told
+        ("binary, int8", "binary-int8", "kbnn convert --int8 --device microcontroller"): lambda path: convert(
+            model, path, checked, calibration=calibration, device="microcontroller", description=told
         ),
         ("twin, float32", "twin-float32", "export_float"): lambda path: export_float(model, path, told),
         ("twin, int8", "twin-int8", "export_int8"): lambda path: export_int8(model, path, calibration, told),

@@ -16,7 +16,6 @@ from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
 from kbnn.converters.passes.forms import ESTIMATED_LIKE, kernel_for, with_forms
 from kbnn.converters.passes.int8 import calibrated
-from kbnn.converters.passes.options import PLAIN
 from kbnn.converters.tflite import audit
 from kbnn.converters.tflite.audit import Audit
 from kbnn.converters.tflite.building import build
@@ -91,8 +90,9 @@ def convert(
             compared with Keras after the same rounding of its weights.
         calibration: network input like the images that the file will see. Everything real-valued, including
             activations, then becomes int8, with the ranges of these images, and the file is compared with the deployed
-            graph after the same rounding. With a device, float activations and int8 weights are kept if they need fewer
-            instructions there; the artifact's note says so.
+            graph after the same rounding. Activations stay float, and only weights become int8, if that needs no more
+            instructions on the device, or on a Raspberry Pi 4 or 5 for "generic"; the artifact's note says so. With
+            "microcontroller" everything becomes int8.
         description: what an app needs to know, such as labels and normalization; it becomes the file's metadata.
         labels: the classes of the images, to report the accuracies of the model and of the file.
 
@@ -136,7 +136,7 @@ def _converted(
     told = (description or Description()).of_model(keras.model.name)
     given = _default_images(model, keras, calibration) if images is None else images
     note = ""
-    if calibration is None or options.device in PLAIN:
+    if calibration is None or options.device == "microcontroller":
         options = _completed(options, keras, kernel, calibration)
         file, graph = build(keras, options, told)
     else:
@@ -155,15 +155,19 @@ def _faster(
     in_float = _completed(replace(options, weights="int8"), keras, kernel, None)
     in_int8 = _completed(options, keras, kernel, calibration)
     made = [(chosen, *build(keras, chosen, told)) for chosen in (in_float, in_int8)]
-    name = ESTIMATED_LIKE[options.device]
-    float_count, int8_count = (audit.audit(file).instructions[name] or 0.0 for _, file, _ in made)
-    is_float = float_count <= int8_count
+    counts = [audit.audit(file).instructions for _, file, _ in made]
+    float_counts, int8_counts = ([count[name] / 1e6 for name in ESTIMATED_LIKE[options.device]] for count in counts)
+    is_float = any(a <= b for a, b in zip(float_counts, int8_counts, strict=True))
     note = (
-        f"device '{options.device}': an estimated {float_count / 1e6:.1f} M instructions with float activations and "
-        f"int8 weights, {int8_count / 1e6:.1f} M with int8 activations; the file has {'float' if is_float else 'int8'} "
-        f"activations"
+        f"device '{options.device}': an estimated {_millions(float_counts)} instructions with float activations and "
+        f"int8 weights, {_millions(int8_counts)} with int8 activations; the file has "
+        f"{'float' if is_float else 'int8'} activations"
     )
     return (*made[0 if is_float else 1], note)
+
+
+def _millions(counts: Sequence[float]) -> str:
+    return " and ".join(f"{count:.2f} M" for count in counts)
 
 
 def _reason(error: tf.errors.OpError) -> str:

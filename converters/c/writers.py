@@ -188,7 +188,7 @@ class Lowering:
 
 # What to do about operators that users often end a network with.
 _SCORES = "end the network with the logits, whose largest is the predicted class"
-_OTHER_FORM = "convert to int8 with --device microcontroller, which keeps PReLUs"
+_OTHER_FORM = "convert to int8 for the device 'microcontroller', which keeps PReLUs"
 _REMEDIES = {
     "SOFTMAX": _SCORES,
     "LOG_SOFTMAX": _SCORES,
@@ -201,7 +201,8 @@ _REMEDIES = {
 def refused(operator: Operator, why: str) -> ConversionError:
     """The error about an operator that cannot be exported, by the name of what it computes."""
     remedy = _REMEDIES.get(
-        operator.name, "convert to int8 with calibration images, and use layers that docs/microcontrollers.md lists"
+        operator.name,
+        "convert to int8 for the device 'microcontroller', and use layers that docs/microcontrollers.md lists",
     )
     return ConversionError(f"{_named(operator)} has no form in C: {why}; {remedy}")
 

@@ -17,8 +17,8 @@ _STEM_MACS = 10_000_000
 _MACS = 1_000_000
 # Another form has to save this share of the instructions.
 _GAIN = 0.02
-# Device -> the device whose estimates apply. Phones have dot products of integers, like a Pi 5.
-ESTIMATED_LIKE = {"pi4": "pi4", "pi5": "pi5", "android": "pi5"}
+# Device -> the devices whose estimates apply. Phones have dot products of integers, like a Pi 5.
+ESTIMATED_LIKE = {"generic": ("pi4", "pi5"), "pi4": ("pi4",), "pi5": ("pi5",), "android": ("pi5",)}
 
 
 def with_forms(options: Options, graph: Graph) -> Options:
@@ -72,7 +72,7 @@ class _Layer:
     def _instructions(self, device: str, weights: str, case: str) -> float:
         cases = ", ".join(filter(None, ("few channels" if self.is_stem else "", case)))
         load = Load("CONV_2D", "float32", weights, cases, macs=self.macs, values=self.values)
-        return instructions(load)[ESTIMATED_LIKE[device]] or 0.0
+        return sum(instructions(load)[name] or 0.0 for name in ESTIMATED_LIKE[device])
 
 
 def _large(graph: Graph) -> list[_Layer]:

@@ -45,7 +45,7 @@ _CALIBRATION_IMAGES = 256
 @click.option(
     "--int8",
     is_flag=True,
-    help="Quantize all real-valued weights and activations to int8, by calibration; with --device, if it is faster.",
+    help="Quantize real-valued weights to int8, and activations where that is faster or for microcontrollers.",
 )
 @click.option(
     "--calibrate", metavar="DATA", help="Data set or folder of images for the calibration.  [default: a run's own]"

@@ -43,7 +43,8 @@ def command(
 ) -> None:
     """Write a network as C for microcontrollers, equal bit for bit to its int8 .tflite file.
 
-    SOURCE is a run's folder, a .keras file, or an int8 .tflite file from `kbnn convert --int8`.
+    SOURCE is a run's folder, a .keras file, or a .tflite file from
+    `kbnn convert --int8 --device microcontroller`.
 
     \b
     Example:

@@ -29,6 +29,9 @@ def model(tmp_path_factory):
     return path
 
 
+INT8 = ("--int8", "--device", "microcontroller")
+
+
 def convert(model, path, *options):
     return CliRunner().invoke(command, [str(model), "-o", str(path), *options])
 
@@ -44,7 +47,7 @@ def test_a_refused_layer_is_named_and_no_file_is_left(model, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "convolutions", "bits"),
-    [((), 1, 32), (("--kernel", "portable"), 2, 32), (("--weights", "int8"), 1, 8), (("--int8",), 1, 8)],
+    [((), 1, 32), (("--kernel", "portable"), 2, 32), (("--weights", "int8"), 1, 8), (INT8, 1, 8)],
     ids=["default", "portable", "int8 weights", "int8"],
 )
 def test_forms_of_a_file(model, options, convolutions, bits, tmp_path):
@@ -59,7 +62,7 @@ def test_forms_of_a_file(model, options, convolutions, bits, tmp_path):
 
 @pytest.mark.slow
 def test_a_file_is_verified_on_the_images_that_it_is_calibrated_on(model, tmp_path):
-    options = ["--allow-float", "depthwise", "--int8", "--calibrate", "digits"]
+    options = ["--allow-float", "depthwise", *INT8, "--calibrate", "digits"]
     done = convert(model, tmp_path / "model.tflite", *options)
     assert done.exit_code == 0, done.output
     assert "verifying on calibration images; the file will not contain labels" in done.stderr

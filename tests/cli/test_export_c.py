@@ -25,7 +25,7 @@ def int8(tmp_path_factory):
     model = sample_networks.bireal()
     path = tmp_path_factory.mktemp("int8") / "model.tflite"
     calibration = sample_networks.images(model, 64, seed=2)
-    convert(model, path, sample_networks.images(model), calibration=calibration)
+    convert(model, path, sample_networks.images(model), calibration=calibration, device="microcontroller")
     return path
 
 

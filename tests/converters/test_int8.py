@@ -20,6 +20,7 @@ keras = tf.keras.layers
 
 def calibrated(model, path, **options):
     calibration = sample_networks.images(model, 64, seed=2)
+    options = {"device": "microcontroller", **options}
     return convert(model, path, sample_networks.images(model), calibration=calibration, **options)
 
 
@@ -83,7 +84,7 @@ def test_invalid_limits_of_a_damaged_file_are_refused(limits):
 def test_calibration_with_the_wrong_images_is_refused(bireal, tmp_path):
     images = sample_networks.images(bireal)
     with pytest.raises(ConversionError, match=r"rounding to int8 leaves .*% of the images in Keras's class"):
-        convert(bireal, tmp_path / "model.tflite", images, calibration=1000 * images)
+        convert(bireal, tmp_path / "model.tflite", images, calibration=1000 * images, device="microcontroller")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -197,7 +198,8 @@ def test_values_between_two_levels_before_a_mean(tmp_path):
     edges = np.random.default_rng(0).integers(3, 6, (32, 1, 1, 32))
     images = np.where(np.arange(8).reshape(1, 1, 8, 1) < edges, -1, 1) * np.ones((1, 8, 1, 1), np.float32)
     path = tmp_path / "model.tflite"
-    parity = convert(model, path, images, calibration=images, allow_float=["depthwise"]).parity
+    options = {"device": "microcontroller", "allow_float": ["depthwise"]}
+    parity = convert(model, path, images, calibration=images, **options).parity
     assert {"depthwise", "mean"} <= {layer.name for layer in parity.layers}
 
 

@@ -19,7 +19,9 @@ def small(tmp_path_factory):
     model = sample_networks.bireal(size=8, width=32)
     folder = tmp_path_factory.mktemp("cores")
     calibration = sample_networks.images(model, 64, seed=2)
-    convert(model, folder / "model.tflite", sample_networks.images(model), calibration=calibration)
+    convert(
+        model, folder / "model.tflite", sample_networks.images(model), calibration=calibration, device="microcontroller"
+    )
     export_c(folder / "model.tflite", folder / "net", name="net")
     return folder / "net"
 

@@ -34,6 +34,7 @@ LABELS = ("a cat", 'quoted "dog" \\ ?', "Ångström 3", *"defghij")
 def int8_path(model, folder, **options):
     path = folder / "model.tflite"
     calibration = sample_networks.images(model, 64, seed=2)
+    options = {"device": "microcontroller", **options}
     convert(model, path, sample_networks.images(model), calibration=calibration, **options)
     return path
 

@@ -73,7 +73,9 @@ def networks(tmp_path_factory):
     model, folder = pooled(), tmp_path_factory.mktemp("tflm")
     convert(model, folder / "float.tflite")
     calibration = sample_networks.images(model, 64, seed=2)
-    convert(model, folder / "int8.tflite", sample_networks.images(model), calibration=calibration)
+    convert(
+        model, folder / "int8.tflite", sample_networks.images(model), calibration=calibration, device="microcontroller"
+    )
     return folder, sample_networks.images(model, 4, seed=4)
 
 
