@@ -14,7 +14,9 @@ LARGER = (("bireal18", "bireal"), ("presb10", "presb"))
 
 # XNOR-Net's blocks, which BNN+ and ML+BMA use for ResNets: normalization before each sign, a shortcut per two layers.
 _PREACTIVATION = {"options": {"shortcuts": "res"}}
-_SIMAN = {"options": {"shortcut_type": "A"}, "kernels": "half_half_identity"}
+# With the gradient of the authors' code, the default of `HalfHalf`. The paper's equation 6 passes it on unchanged, even
+# to negative weights, whose magnitude grows the other way, and hardly trains (results/variants.csv).
+_SIMAN = {"options": {"shortcut_type": "A"}}
 _ADABIN = {"options": {"shortcut_type": "A_subsample", "features_norm": True, "stem_activation": "maxout"}}
 
 
@@ -42,9 +44,9 @@ METHODS = {
     "xnor": Form(5e-3, network=_PREACTIVATION),
     "xnor+ml": Form(network=_PREACTIVATION),
     "xnor+bma": Form(network=_PREACTIVATION),
-    "xnor+ml+bma": Form(network=_PREACTIVATION),
+    "xnor+ml+bma": Form(5e-3, network=_PREACTIVATION),
     "bireal": Form(pretraining=0.25),
-    "irnet": Form(),
+    "irnet": Form(1e-2),
     "siman": Form(network=_SIMAN),
     "bnnplus_r1": Form(network=_PREACTIVATION),
     "bnnplus_r2": Form(network=_PREACTIVATION),
