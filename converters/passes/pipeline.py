@@ -108,7 +108,7 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         # Moved shifts may leave consecutive affine maps, or some that do nothing.
         "merge_affine",
         # After all passes that look for additions. Only XNNPACK profits.
-        *(["split_before_add", "halve_by_resizing"] if options.device in WITH_XNNPACK else []),
+        *(["split_before_add"] if options.device in WITH_XNNPACK else []),
         # After all passes that handle PReLUs.
         *(["signs_before_prelu"] if in_int8 else []),
         # C code has a fast kernel for int8 PReLUs of any slopes.
@@ -117,6 +117,8 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         "split_groups" if options.kernel == "portable" else "split_unpackable_groups",
         # Only a convolution per group reads its channels in any order, and only XNNPACK restores the order fast.
         *(["shuffles_in_pieces"] if options.kernel == "portable" and options.device in WITH_XNNPACK else []),
+        # After `shuffles_in_pieces`, which knows pooling only. Only XNNPACK profits.
+        *(["halve_by_resizing"] if options.device in WITH_XNNPACK else []),
         # Last, because `merge_affine` would undo it.
         *([SCALES] if options.hybrid else []),
     ]

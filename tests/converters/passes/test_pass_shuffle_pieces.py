@@ -8,6 +8,8 @@ from sample_graphs import Builder, assert_equal, operators
 from kbnn import models
 from kbnn.converters import convert
 from kbnn.converters.graph.operations import Concatenate, Convolution, PadChannels, Reorder, Shuffle
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.passes import Options, deploy
 from kbnn.converters.passes.groups import split_groups
 from kbnn.converters.passes.shuffle_pieces import shuffles_in_pieces
 from kbnn.converters.passes.split_add import split_before_add
@@ -103,3 +105,6 @@ def test_a_presbnet_on_a_pi(tmp_path):
     ]
     assert all(artifact.parity.passed for artifact in artifacts)
     assert [artifact.audit.operators["TRANSPOSE"] for artifact in artifacts] == [6, 3]
+    # Halving the image does not stop the pass: no shuffle of all channels is left.
+    graph = deploy(Reference(model), Options(kernel="portable", device="pi4"))
+    assert not [node.name for node in graph if isinstance(node.operation, Shuffle)]
