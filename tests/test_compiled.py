@@ -16,6 +16,7 @@ def xla(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(compiled, "available", lambda: False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("xla")
 @pytest.mark.parametrize("rows", ROWS)
 def test_sums_over_positions(rows):

@@ -75,6 +75,7 @@ def test_a_model_without_a_binary_layer(tmp_path):
     assert not (tmp_path / "model.tflite").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "status", "message"),
     [

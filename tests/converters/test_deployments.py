@@ -48,6 +48,7 @@ def test_every_form_is_evaluated_on_the_same_images(found: Deployments, model: t
     assert found.samples == SAMPLES
 
 
+@pytest.mark.slow
 def test_the_files_are_the_forms(found: Deployments):
     _, binary, int8_weights, int8, twin, int8_twin = (form.path for form in found.forms)
     binaries = [len(inspect(path).binary_convolutions) for path in (binary, int8_weights, int8, twin, int8_twin)]

@@ -63,6 +63,7 @@ def test_images_and_labels_stay_together(kind: str):
         np.testing.assert_array_equal(np.rint(images.numpy()[:, 0, 0, 0]) % 2, labels)
 
 
+@pytest.mark.slow
 @KINDS
 @pytest.mark.parametrize("first", [1, 4, 6])
 def test_training_data_resumes_from_any_step(kind: str, first: int):

@@ -82,6 +82,7 @@ def test_rprelu(x):
         np.testing.assert_allclose(others[name], gradient, reference.RTOL, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("kind", [layers.PReLU, layers.Maxout])
 def test_slopes_without_bias(kind, x):

@@ -56,6 +56,7 @@ def test_gradient_function_equals_the_tape(make, derivative):
 ROUNDING = {tf.float32: 2e-6, tf.bfloat16: 2**-7, tf.float16: 2**-10}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("make", "derivative"), CASES.values(), ids=CASES)
 def test_finite_for_every_finite_input(make, derivative, dtype):

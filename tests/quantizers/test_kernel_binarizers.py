@@ -86,6 +86,7 @@ def forward_and_gradient(quantizer, w, dy):
     return y, tape.gradient(y, w, tf.convert_to_tensor(dy))
 
 
+@pytest.mark.core(*(f"{case}-plain" for case in CASES))
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize(("make", "formula"), CASES.values(), ids=CASES)
 def test_equals_the_formula(make, formula, kind):

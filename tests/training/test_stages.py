@@ -55,6 +55,7 @@ def whole(
         return train(three_stages, tmp_path_factory.mktemp("runs") / "stages", callbacks=[kernels])
 
 
+@pytest.mark.slow
 def test_epochs_are_counted_across_stages(whole: Run):
     history = whole.history()
     assert [(row["stage"], row["epoch"]) for row in history] == [(1, 1), (2, 2), (2, 3), (3, 4)]
@@ -63,6 +64,7 @@ def test_epochs_are_counted_across_stages(whole: Run):
     assert history[1]["learning_rate"] == pytest.approx(5e-3 * 0.5)
 
 
+@pytest.mark.slow
 def test_each_stage_starts_from_the_one_before(whole: Run, kernels: Kernels):
     before, after_real, begin_binary, after_binary, signs, end = kernels.seen
     assert (before != after_real).any()
@@ -169,6 +171,7 @@ def test_weights_that_do_not_exist(recipe: Recipe, tmp_path: Path):
         train(recipe.changed({"model.weights": str(tmp_path / "nothing.h5")}), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_tensorboard_has_scalars_and_histograms(whole: Run):
     tags: dict[str, set[str]] = {}
     for path in whole.logs.rglob("events*"):

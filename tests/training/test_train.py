@@ -184,6 +184,7 @@ def copy(finished: Run, tmp_path: Path) -> Run:
     return Run.open(tmp_path / "copy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "line"),
     [

@@ -58,6 +58,7 @@ def program(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["shell_v2", ""], indirect=True, ids=["new shell", "shell before Android 7"])
 def test_a_program_runs_on_the_device(device: Daemon, probe: Path, model: Path):
     report = benchmark(model, f"adb:127.0.0.1:{device.port}", probe, repeats=2, runs=5)

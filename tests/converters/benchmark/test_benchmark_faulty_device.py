@@ -62,6 +62,7 @@ def test_a_child_that_keeps_the_pipe_open_is_not_waited_for(tmp_path: Path, monk
     assert done.stdout == b"done\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "0", "-45865.1", "1e999", "4..5", "0x10", "twelve"])
 @pytest.mark.parametrize("name", ["avg", "min", "max"])
 def test_impossible_figures_are_refused(model: Path, tmp_path: Path, name: str, value: str):
@@ -86,6 +87,7 @@ def test_malformed_lines_are_an_error_and_never_a_traceback(model: Path, tmp_pat
         benchmark(model, tool=prints(tmp_path, f"INFO: count=1 curr=3\n{line}\n"), repeats=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "value"),
     [(1, "x"), (1, "9" * 5000), (2, "nan"), (2, "-1"), (2, "1e999"), (3, "abc%"), (3, "900%"), (6, "-4")],
@@ -142,6 +144,7 @@ def test_facts_of_a_device_are_checked(monkeypatch: pytest.MonkeyPatch):
     assert r"\x1b]0;owned\x07" in found.model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_local_folder_is_removed_when_the_process_is_ended(
     model: Path, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch

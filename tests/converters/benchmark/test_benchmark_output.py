@@ -99,6 +99,7 @@ def test_truncated_output_never_yields_half_a_number(case: str, length: int):
     assert set(cut.operators) <= set(whole.operators)
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_any_text_is_read_without_failing(text: str):
     assert parse(text).measured is None

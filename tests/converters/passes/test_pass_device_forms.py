@@ -135,6 +135,7 @@ def shortcuts():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "size", "is_hybrid"),
     [("pi4", 28, False), ("pi4", 14, False), ("pi4", 7, True), ("pi5", 28, True), ("pi5", 7, True)],
@@ -150,6 +151,7 @@ def test_shortcuts_are_hybrid_where_that_costs_less(device, size, is_hybrid, sho
     assert "AVERAGE_POOL_2D" not in names(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["generic", "pi4", "android"])
 def test_int8_activations_give_way_to_float_ones_that_are_faster(device, model, tmp_path):
     images = sample_networks.images(model, 16)
@@ -164,6 +166,7 @@ def test_int8_activations_give_way_to_float_ones_that_are_faster(device, model, 
     )
 
 
+@pytest.mark.slow
 def test_int8_activations_stay_where_they_are_faster_on_every_device(tmp_path):
     """A real-valued convolution of 3x3x64x64 is cheaper in integers, with and without dot products."""
     image = tf.keras.Input((32, 32, 64), name="image")

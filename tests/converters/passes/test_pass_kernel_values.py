@@ -33,6 +33,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.core("dense")
 @pytest.mark.parametrize(("make", "shape"), CASES.values(), ids=CASES)
 def test_one_layer_on_all_kernels(make, shape):
