@@ -58,6 +58,7 @@ def test_the_files_are_the_forms(found: Deployments):
     assert [Path(form.path).stat().st_size for form in found.forms[1:]] == list(sizes.values())[1:]
 
 
+@pytest.mark.slow
 def test_latencies_that_can_be_trusted_are_in_the_table(found: Deployments):
     assert "latency" not in str(found)
     reports = [
@@ -70,6 +71,7 @@ def test_latencies_that_can_be_trusted_are_in_the_table(found: Deployments):
     assert "withheld" in str(timed)
 
 
+@pytest.mark.slow
 def test_a_form_that_is_refused_says_why(found: Deployments):
     refused = replace(found.forms[3], top1=None, path=None, size_bytes=None, agreement=None, refusal="no images")
     told = str(replace(found, forms=(*found.forms[:3], refused)))
