@@ -42,6 +42,7 @@ def test_the_table_is_complete():
     assert set(TABLE) == set(methods.names())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLE)
 def test_base_methods(name):
     model = network(name)
@@ -56,6 +57,7 @@ def test_base_methods(name):
     assert methods.describe(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

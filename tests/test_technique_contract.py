@@ -116,6 +116,7 @@ def test_layers_save_load_and_trace(name):
     testing.check_saves(model, X)
 
 
+@pytest.mark.slow
 @pytest.mark.core("BatchMedian-float32", "BinaryConv2D-mixed_bfloat16", "BinaryDense-float32", "RPReLU-mixed_float16")
 @pytest.mark.parametrize("policy", testing.POLICIES)
 @pytest.mark.parametrize("name", LAYERS)

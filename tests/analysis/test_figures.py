@@ -42,6 +42,7 @@ def test_a_figure_has_a_light_a_dark_and_a_png_version():
     assert picture.light != picture.dark
 
 
+@pytest.mark.slow
 def test_bars_start_at_zero_and_have_the_measured_heights(networks: dict[str, list]):
     reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
     for picture in (figures.quantization_errors(reports), figures.positive_shares(networks, 4)):

@@ -89,6 +89,7 @@ def half(x):
     return tf.where(x >= 0, 1.0, -0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -107,6 +108,7 @@ def test_each_reason_is_named_and_no_file_is_left(changes, reason, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"groups": 4}, {"pad_values": -1.0}, {"pad_values": 0.0}, {"padding": "valid"}, {"dilation_rate": 2}]
 )

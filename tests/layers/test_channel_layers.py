@@ -53,6 +53,7 @@ def test_channel_shift(x):
     np.testing.assert_allclose(others["bias"], dy.sum(tuple(range(x.ndim - 1)), np.float64), 1e-5, 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("groups", [None, 1, 2, 8])
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 def test_biased_prelu(x, groups):

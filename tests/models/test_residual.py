@@ -30,6 +30,7 @@ def test_depth_is_that_of_the_name(name: str, convolutions: int):
     assert binary_names(model)[-1] == ("block2_conv2" if name == "tiny" else binary_names(model)[-2][:-1] + "2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("input_shape", "stem", "kernel_size", "after_stem"),
     [

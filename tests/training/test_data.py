@@ -95,6 +95,7 @@ def with_classes(data: Dataset, *classes: str) -> Dataset:
     return dataclasses.replace(data, classes=(*classes, *data.classes[len(classes) :]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -56,6 +56,7 @@ def test_best_is_the_epoch_that_validated_best(finished: Run):
 
 
 # With five steps per epoch and two per execution, the signals arrive within an epoch and at its end.
+@pytest.mark.slow
 @pytest.mark.core("7")
 @pytest.mark.parametrize("step", [7, 10])
 def test_after_sigterm_a_resumed_run_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):

@@ -31,6 +31,7 @@ def needs(core):
         pytest.skip(f"{core.missing} is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.core("cortex-m4")
 @pytest.mark.parametrize("core", CORES)
 def test_the_self_test_passes(core, small, tmp_path):
@@ -85,6 +86,7 @@ def emulated(request, tmp_path_factory):
     return Emulated(core, tmp_path_factory.mktemp(core.name))
 
 
+@pytest.mark.slow
 @pytest.mark.core("cortex-m4-9 words", "cortex-m55-9 words")
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_with_the_instructions_of_a_core(name, emulated):

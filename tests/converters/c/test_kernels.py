@@ -13,11 +13,13 @@ from kbnn.converters.tflite.flatbuffer import Operator
 from kbnn.errors import KbnnError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3, 8, 16, 17, 32, 40, 64, 96, 128])
 def test_binary_convolution_of_any_number_of_channels(channels, compiler):
     assert check(compiler, binary((5, 6, channels), {"filters": 5})) == {"kbnn_bconv_of_int8"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [
@@ -79,6 +81,7 @@ def test_single_sums_that_are_not_on_a_line_of_16_bits(compiler):
     check(compiler, builder, batch=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 8, 20])
 @pytest.mark.parametrize(
     "geometry", [{"size": 1}, {"size": 3}, {"size": 3, "stride": 2}, {"size": 2, "valid": True}], ids=str
@@ -140,6 +143,7 @@ def test_sum_with_a_constant(name, compiler):
         writers.write(added_constant(name, 3, np.full(1, value, np.int8)).file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slopes", [(0.25, 0.1), (-0.5, 1.5)])
 @pytest.mark.parametrize("scale", [0.003, 0.017, 0.11])
 @pytest.mark.parametrize(("zero_point", "kernels"), [(0, {"kbnn_prelu"}), (-20, {"kbnn_affine", "kbnn_table"})])
@@ -204,6 +208,7 @@ def test_layer_normalization_rounds_as_the_interpreter_does(scaled, shifted, com
     assert check(compiler, builder, batch=20) == {"kbnn_moments", "kbnn_normalize"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["AVERAGE_POOL_2D", "MAX_POOL_2D"])
 @pytest.mark.parametrize(("size", "stride", "valid"), [(2, 2, True), (3, 2, False), (3, 1, False)])
 def test_pooling(kind, size, stride, valid, compiler):
