@@ -45,11 +45,11 @@ METHODS = {
     "xnor+ml": Form(network=_PREACTIVATION),
     "xnor+bma": Form(network=_PREACTIVATION),
     "xnor+ml+bma": Form(5e-3, network=_PREACTIVATION),
-    "bireal": Form(pretraining=0.25),
+    "bireal": Form(5e-3, pretraining=0.25),
     "irnet": Form(1e-2),
-    "siman": Form(network=_SIMAN),
+    "siman": Form(5e-3, network=_SIMAN),
     "bnnplus_r1": Form(network=_PREACTIVATION),
-    "bnnplus_r2": Form(network=_PREACTIVATION),
+    "bnnplus_r2": Form(1e-2, network=_PREACTIVATION),
     "adabin": Form(network=_ADABIN),
 }
 
