@@ -50,7 +50,7 @@ METHODS = {
     "siman": Form(5e-3, network=_SIMAN),
     "bnnplus_r1": Form(network=_PREACTIVATION),
     "bnnplus_r2": Form(1e-2, network=_PREACTIVATION),
-    "adabin": Form(network=_ADABIN),
+    "adabin": Form(1e-2, network=_ADABIN),
 }
 
 
