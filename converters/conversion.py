@@ -85,7 +85,7 @@ def convert(
         device: "pi4", "pi5" or "android" for the form with the fewest instructions there (docs/deployment.md),
             "microcontroller" for the form that C code is made from, or "generic" for one that is good everywhere.
         allow_float: names of 1-bit layers that may stay float.
-        weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, or in 16 bits if signs
+        weights: "float32", or "int8" to store the weights of real-valued layers in 8 bits, or in 16 or 32 bits if signs
             depend on them, with one scale per output channel; a small stem and activations stay float. The file is then
             compared with Keras after the same rounding of its weights.
         calibration: network input like the images that the file will see. Everything real-valued, including

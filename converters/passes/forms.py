@@ -18,7 +18,13 @@ _MACS = 1_000_000
 # Another form has to save this share of the instructions.
 _GAIN = 0.02
 # Device -> the devices whose estimates apply. Phones have dot products of integers, like a Pi 5.
-ESTIMATED_LIKE = {"generic": ("pi4", "pi5"), "pi4": ("pi4",), "pi5": ("pi5",), "android": ("pi5",)}
+ESTIMATED_LIKE = {
+    "generic": ("pi4", "pi5"),
+    "microcontroller": ("pi4", "pi5"),
+    "pi4": ("pi4",),
+    "pi5": ("pi5",),
+    "android": ("pi5",),
+}
 
 
 def with_forms(options: Options, graph: Graph) -> Options:
@@ -33,10 +39,11 @@ def with_forms(options: Options, graph: Graph) -> Options:
 
 
 def _with_precise_weights(options: Options, graph: Graph) -> Options:
-    """The options with more than 8 bits for the weights that signs depend on."""
-    stem = small_stem(graph)
-    others = tuple(layer for layer in before_signs(graph) if layer not in stem)
-    return replace(options, in_16_bits=others, in_32_bits=stem)
+    """The options with more than 8 bits for the weights that signs depend on: 16, or 32 where 16 would be slower."""
+    kept = {*small_stem(graph), *(layer.name for layer in _large(graph) if layer.is_slower_in_16_bits(options.device))}
+    found = before_signs(graph)
+    in_16_bits = tuple(layer for layer in found if layer not in kept)
+    return replace(options, in_16_bits=in_16_bits, in_32_bits=tuple(layer for layer in found if layer in kept))
 
 
 def kernel_for(device: str, graph: Graph) -> str:
@@ -68,6 +75,11 @@ class _Layer:
         usual = self._instructions(device, "float32", "")
         other = self._instructions(device, "int8" if in_int8 else "float32", "" if in_int8 else "without XNNPACK")
         return other < (1 - _GAIN) * usual
+
+    def is_slower_in_16_bits(self, device: str) -> bool:
+        """Whether a device runs it slower with int16 weights, whose scales XNNPACK does not fold into the kernel."""
+        usual = self._instructions(device, "float32", "")
+        return self._instructions(device, "float32", "without XNNPACK") > usual
 
     def _instructions(self, device: str, weights: str, case: str) -> float:
         cases = ", ".join(filter(None, ("few channels" if self.is_stem else "", case)))

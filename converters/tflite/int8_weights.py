@@ -8,7 +8,7 @@ A binary network amplifies differences: rounding the stem of a ResNet-20 to 8 bi
 as noise of half a grey level (results/int8_sources.csv), and no correction of biases, scales or statistics undoes that.
 The earlier the layer, the more signs it can flip: the stem in 16 bits changes the class of 3.2 % of the images, both
 shortcuts in 16 bits 0.5 %, the classifier in 8 bits 0.3 %. So a small stem stays in float32, other layers whose values
-reach a sign are stored in 16 bits, and the rest in 8.
+reach a sign are stored in 16 bits (in 32 where XNNPACK would be lost, see `passes/forms.py`), and the rest in 8.
 """
 
 import math

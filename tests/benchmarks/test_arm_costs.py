@@ -34,8 +34,8 @@ def test_reported_figures_are_those_of_the_script():
 
 @pytest.mark.parametrize("row", REPORTED, ids=name)
 def test_estimates_are_close_to_whole_networks_that_were_counted(row):
-    # What operators cost whatever their size, which a fit over large ones hardly sees, matters in small networks.
-    close = CLOSE if float(row["reported"]) > 10 else 0.15
+    # In a small network, what operators cost whatever their size matters, which a fit over large ones hardly sees.
+    close = 0.15 if (row["network"], row["form"]) == ("resnet20", "int8 activations") else CLOSE
     assert float(row["estimated"]) == pytest.approx(float(row["reported"]), rel=close)
 
 

@@ -43,6 +43,7 @@ def test_only_the_output_is_float(artifact):
 
 def test_it_is_compared_with_its_rounded_graph(artifact, bireal):
     assert artifact.parity.in_int8
+    # Random weights leave small margins between ten classes; trained networks agree in most images.
     assert 0.6 < artifact.parity.top1_agreement < 1.0
     assert "equal to Keras rounded to int8" in str(artifact)
     again = verify(bireal, artifact.path, sample_networks.images(bireal))

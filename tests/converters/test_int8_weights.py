@@ -57,6 +57,18 @@ def test_a_large_stem_takes_half():
     assert (options.in_16_bits, options.in_32_bits) == (("stem", "short"), ())
 
 
+def test_16_bits_are_not_taken_where_they_are_slower():
+    """A shortcut of 6.4 M MACs at 28x28: 3.1 M instructions instead of 2.3 M without XNNPACK, on a Cortex-A72."""
+    image = tf.keras.Input((56, 56, 64), name="image")
+    x = sample_networks.convolution(image, 64, "first")
+    x = sample_networks.layers.AveragePooling2D(2)(x)
+    x = sample_networks.layers.Conv2D(128, 1, use_bias=False, name="short")(x)
+    x = sample_networks.convolution(x, 64, "conv")
+    lifted = lift(Reference(tf.keras.Model(image, x)))
+    options = with_forms(Options(weights="int8"), lifted)
+    assert (options.in_16_bits, options.in_32_bits) == ((), ("short",))
+
+
 def test_layers_without_signs_behind_them_take_a_quarter():
     image = tf.keras.Input((8, 8, 64), name="image")
     x = sample_networks.convolution(image, 64, "conv")
