@@ -202,11 +202,12 @@ def forget_scratch_gradients() -> None:
 
     registry = ops.gradient_registry._registry
     for name, entry in list(registry.items()):
-        if name.startswith("CustomGradient-") and any(_is_scratch(graph) for graph in _graphs_in(entry["type"])):
+        if name.startswith("CustomGradient-") and any(is_scratch(graph) for graph in _graphs_in(entry["type"])):
             registry.pop(name, None)
 
 
-def _is_scratch(graph: object) -> bool:
+def is_scratch(graph: object) -> bool:
+    """Whether Keras only infers the output shape of a layer of a functional model in this graph."""
     return str(getattr(graph, "name", "")).endswith("_scratch_graph")
 
 

@@ -10,6 +10,8 @@ from typing import TypeAlias, TypeVar
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
+from kbnn._keras import is_scratch
+
 # Set to "0" in the environment to turn XLA off: slower steps, equal results, no compilation at the start.
 VARIABLE = "KBNN_XLA"
 
@@ -47,14 +49,14 @@ def uncompiled() -> Iterator[None]:
 
 def compiling() -> bool:
     """Whether functions are compiled now: not at export, and not where Keras only asks for a layer's output shape."""
-    if _uncompiled.get() or tf.config.functions_run_eagerly() or _inferring_shapes():
+    if _uncompiled.get() or tf.config.functions_run_eagerly() or inferring_shapes():
         return False
     return available()
 
 
-def _inferring_shapes() -> bool:
+def inferring_shapes() -> bool:
     """Whether Keras is calling a layer of a functional model in a graph that it throws away."""
-    return not tf.executing_eagerly() and tf.compat.v1.get_default_graph().name.endswith("_scratch_graph")
+    return not tf.executing_eagerly() and is_scratch(tf.compat.v1.get_default_graph())
 
 
 def compiled(function: Callable[..., Result]) -> Callable[..., Result]:

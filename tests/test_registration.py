@@ -102,6 +102,7 @@ def test_an_installed_package_is_found_by_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_xla")
 def test_the_contract_runs_on_it(tmp_path, monkeypatch):
     install(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

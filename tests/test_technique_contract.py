@@ -179,6 +179,7 @@ for path in sys.argv[2:]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_xla")
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path):
     made = {}
@@ -194,7 +195,7 @@ def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path):
         network.save(path)
         np.save(f"{path}-expected.npy", network(X))
     np.save(tmp_path / "x.npy", X)
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KBNN_XLA": "0"}
     environment.pop("TF_USE_LEGACY_KERAS", None)
     subprocess.run([sys.executable, "-c", LOAD, str(tmp_path / "x.npy"), *map(str, made)], env=environment, check=True)
     for path in made:

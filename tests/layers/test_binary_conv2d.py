@@ -274,3 +274,29 @@ def test_one_scale_for_the_layer_by_hand():
 def test_an_unknown_scope_gets_suggestions():
     with pytest.raises(UsageError, match="unknown scale_scope of conv: received 'filters'; did you mean filter"):
         BinaryConv2D(2, 1, scale="learned", scale_scope="filters", name="conv")
+
+
+class Counted(quantizers.Estimator):
+    """Counts its calls."""
+
+    calls = 0
+
+    @staticmethod
+    def surrogate(x, dy):
+        return dy
+
+    @staticmethod
+    def binarize(x):
+        Counted.calls += 1
+        return tf.where(x >= 0, tf.ones_like(x), -tf.ones_like(x))
+
+
+def test_building_a_network_infers_shapes_without_quantizing():
+    inputs = tf.keras.Input((7, 6, 3))
+    convolution = BinaryConv2D(8, 3, 2, input_quantizer=Counted(), kernel_quantizer=Counted(), scale="mean_abs")
+    x = BinaryConv2D(8, 3, padding="valid", input_quantizer=Counted(), kernel_quantizer=Counted())(inputs)
+    model = tf.keras.Model(inputs, BinaryDense(5, input_quantizer=Counted())(convolution(x)[:, 0, 0]))
+    assert Counted.calls == 0
+    assert convolution.output_shape == (None, 3, 2, 8)
+    assert model(np.ones((2, 7, 6, 3), np.float32)).shape == (2, 5)
+    assert Counted.calls == 5
