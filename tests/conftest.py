@@ -2,12 +2,16 @@
 
 import ctypes
 import gc
+import os
 import resource
 import sys
 import zlib
 from collections.abc import Iterator
 
 import pytest
+
+# TensorFlow's own allocator for oneDNN never returns memory: workers would keep that of their largest networks.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 import kbnn  # noqa: F401
 
