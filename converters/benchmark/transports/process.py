@@ -58,13 +58,14 @@ def call(
         if process.stdin is not None:
             threading.Thread(target=_feed, args=(process.stdin, content), daemon=True).start()
         process.wait(seconds)
-        for reader in readers:
-            reader.join(_PATIENCE)
-    finally:
-        if process.poll() is None or any(reader.is_alive() for reader in readers):
-            end(process)
-        for reader in readers:
-            reader.join(_PATIENCE)
+        _join(readers)
+    except BaseException:
+        # Nobody reads the output now. ssh's shared connection may keep the pipes open, so they are not waited for.
+        end(process)
+        raise
+    if any(reader.is_alive() for reader in readers):
+        end(process)
+        _join(readers)
     if any(reader.is_full for reader in readers):
         program = Path(command[0]).name
         raise TooMuchOutputError(
@@ -103,6 +104,11 @@ class _PipeReader(threading.Thread):
                     with contextlib.suppress(OSError):
                         os.killpg(self._process.pid, signal.SIGKILL)
                     return
+
+
+def _join(readers: Sequence[_PipeReader]) -> None:
+    for reader in readers:
+        reader.join(_PATIENCE)
 
 
 def _feed(pipe: IO[bytes], content: bytes) -> None:

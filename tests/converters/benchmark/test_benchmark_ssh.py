@@ -142,8 +142,9 @@ def test_whatever_ends_the_benchmark_nothing_is_left_on_the_device(
 ):
     tool = replay(tmp_path, "out-arm.default", before=f"echo $$ >{tmp_path}/pid; exec sleep 60")
     arguments = [str(model), "--target", sshd.address, "--tool", str(tool)]
-    # Under nohup, SIGHUP would be ignored.
+    # Under nohup, SIGHUP would be ignored, and in a shell's background, SIGINT.
     script = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    script += "signal.signal(signal.SIGINT, signal.default_int_handler); "
     script += "from kbnn.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", script, "benchmark", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
