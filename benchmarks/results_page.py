@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import levers
 import record
 
 from kbnn import files
@@ -64,6 +65,7 @@ def main() -> None:
         claims=_claims(record.read("claims"), trained),
         papers=_paper_tables(record.read("paper_tables")),
         others=_others(trained),
+        levers=_levers(record.read("levers")),
         precision=_precision(record.read("precision")),
         remaining=_remaining(trained),
     )
@@ -183,6 +185,30 @@ def _paper_tables(rows: Sequence[Row]) -> str:
     columns = ("table", "row", "epochs", "seeds", "test (%)", "mean (%)", "± over seeds", "paper (%)", "its epochs")
     names = ("table", "row", "epochs", "seeds", "test_top1", "mean", "deviation", "paper", "planned")
     return _markdown(columns, ([row[name] for name in names] for row in rows)) if rows else ""
+
+
+def _levers(rows: Sequence[Row]) -> dict[str, str]:
+    """What was tried with the best recipe, from the largest gain to the largest loss; empty if nothing was tried."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        run = (row["epochs"], row["seed"])
+        found.setdefault(run, {})[row["lever"]] = 100 * float(row["validation_top1"])
+    gains: dict[str, list[float]] = {}
+    for tried in found.values():
+        for lever in tried if levers.NONE in tried else ():
+            gains.setdefault(lever, []).append(tried[lever] - tried[levers.NONE])
+    means = {lever: statistics.mean(found) for lever, found in gains.items() if lever != levers.NONE}
+    if not means:
+        return {}
+    lines = [
+        (lever, f"{means[lever]:+.1f}", str(len(gains[lever])))
+        for lever in sorted(means, key=lambda name: -means[name])
+    ]
+    return {
+        "table": _markdown(("change", "points", "seeds"), lines),
+        "epochs": rows[0]["epochs"],
+        "recipe": levers.RECIPE,
+    }
 
 
 def _others(trained: Sequence[Row]) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import levers
 import pytest
 import record
 import results_page
@@ -135,3 +136,16 @@ def test_precisions_are_compared_once_both_were_trained():
     found = results_page._precision([*half, *single])
     assert (found["difference"], found["within"], found["seeds"]) == ("-1.00", True, 3)
     assert found["means"] == {"mixed_bfloat16": "61.00", "float32": "62.00"}
+
+
+def test_levers_are_ordered_by_their_mean_gain_over_the_recipe_at_the_same_seed():
+    def tried(lever: str, seed: int, accuracy: float) -> dict[str, str]:
+        return {"lever": lever, "epochs": "5", "seed": str(seed), "validation_top1": str(accuracy)}
+
+    rows = [tried(levers.NONE, 0, 0.7), tried("batch 64", 0, 0.68), tried("EDE gradient", 0, 0.71)]
+    rows += [tried(levers.NONE, 1, 0.6), tried("EDE gradient", 1, 0.63)]
+    # Without the recipe itself at the same seed, there is nothing to compare with.
+    rows += [tried("batch 256", 2, 0.9)]
+    table = results_page._levers(rows)["table"].splitlines()[2:]
+    assert table == ["| EDE gradient | +2.0 | 2 |", "| batch 64 | -2.0 | 1 |"]
+    assert results_page._levers(rows[:1]) == {}
