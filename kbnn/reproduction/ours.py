@@ -38,17 +38,17 @@ class Form:
 
 
 METHODS = {
-    "float": Form(),
+    "float": Form(5e-3),
     "float+relu": Form(5e-3),
     "bnn": Form(1e-2),
     "xnor": Form(5e-3, network=_PREACTIVATION),
-    "xnor+ml": Form(network=_PREACTIVATION),
-    "xnor+bma": Form(network=_PREACTIVATION),
+    "xnor+ml": Form(5e-3, network=_PREACTIVATION),
+    "xnor+bma": Form(5e-3, network=_PREACTIVATION),
     "xnor+ml+bma": Form(5e-3, network=_PREACTIVATION),
     "bireal": Form(5e-3, pretraining=0.25),
     "irnet": Form(1e-2),
     "siman": Form(5e-3, network=_SIMAN),
-    "bnnplus_r1": Form(network=_PREACTIVATION),
+    "bnnplus_r1": Form(1e-2, network=_PREACTIVATION),
     "bnnplus_r2": Form(1e-2, network=_PREACTIVATION),
     "adabin": Form(1e-2, network=_ADABIN),
 }
