@@ -5,13 +5,13 @@ import tensorflow as tf
 
 from kbnn._keras import Config
 from kbnn.compiled import compiled
-from kbnn.quantizers.estimators import ste_gradient
+from kbnn.quantizers.base import clipped
 
 # Larq does not register these two, so Keras could not load a saved `Activation(larq.math.sign)`.
 for _function in (lq.math.sign, lq.math.heaviside):
     tf.keras.utils.get_custom_objects().setdefault(_function.__name__, _function)
 
-_gradient = compiled(ste_gradient)
+_gradient = compiled(clipped)
 
 
 @compiled

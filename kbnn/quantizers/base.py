@@ -23,7 +23,7 @@ Gradient = Callable[..., tf.Tensor]
 Parameters = tuple[object, ...]
 
 # Weights below this count as zero.
-_NEGLIGIBLE = 1e-30
+NEGLIGIBLE = 1e-30
 # Filters of smaller relative variance count as constant: such a variance comes from rounding the mean.
 _FLAT_VARIANCE = 2.0**-40
 # Exponents are clipped at -80, so that no formula here overflows or divides by zero.
@@ -47,8 +47,10 @@ def sech_squared(x: tf.Tensor) -> tf.Tensor:
     return 4 * e / tf.square(1 + e)
 
 
-def clipped(x: tf.Tensor, dy: tf.Tensor, clip_value: float = 1.0) -> tf.Tensor:
-    """The straight-through gradient: dy on abs(x) <= clip_value, else 0."""
+def clipped(x: tf.Tensor, dy: tf.Tensor, clip_value: float | None = 1.0) -> tf.Tensor:
+    """The straight-through gradient: dy on abs(x) <= clip_value, else 0; dy everywhere if clip_value is None."""
+    if clip_value is None:
+        return dy
     # With the branches swapped, XLA would read dy under a mask, which takes twice as long.
     return tf.where(tf.abs(x) > clip_value, tf.zeros_like(dy), dy)
 
@@ -75,7 +77,7 @@ def mean_magnitude(w: tf.Tensor) -> tf.Tensor:
 def power_of_two(x: tf.Tensor) -> tf.Tensor:
     """The largest power of two that is at most positive float32 `x`; 1 where `x` is negligible."""
     exponent = tf.bitcast(tf.bitwise.bitwise_and(tf.bitcast(x, tf.int32), 0x7F800000), tf.float32)
-    return tf.where(x > _NEGLIGIBLE, exponent, 1.0)
+    return tf.where(x > NEGLIGIBLE, exponent, 1.0)
 
 
 def standardize(w: tf.Tensor, lost_degrees: int = 0, epsilon: float = 0.0) -> tf.Tensor:
@@ -115,7 +117,7 @@ def _standardized(w: tf.Tensor, count: int, epsilon: float) -> tuple[tf.Tensor, 
         is_flat = variance < _FLAT_VARIANCE**2
         deviation = tf.sqrt(tf.maximum(variance, _FLAT_VARIANCE**2))
         return (w / unit - mean) / deviation, 1 / deviation / unit, is_flat
-    is_flat = (largest <= _NEGLIGIBLE) | (variance < _FLAT_VARIANCE)
+    is_flat = (largest <= NEGLIGIBLE) | (variance < _FLAT_VARIANCE)
     deviation = tf.sqrt(tf.where(is_flat, 1.0, variance))
     return tf.where(is_flat, 0.0, (w / unit - mean) / deviation), 1 / deviation / unit, is_flat
 

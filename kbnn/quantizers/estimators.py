@@ -15,11 +15,6 @@ register("ste", aliases=("ste_sign", "sign"))(lq.quantizers.SteSign)
 register("approx_sign")(lq.quantizers.ApproxSign)
 
 
-def ste_gradient(x: tf.Tensor, dy: tf.Tensor, clip_value: float | None = 1.0) -> tf.Tensor:
-    """dy on abs(x) <= clip_value, else 0; dy everywhere if clip_value is None."""
-    return dy if clip_value is None else clipped(x, dy, clip_value)
-
-
 def approx_sign_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
     """dy·(2 - 2·abs(x)) on abs(x) <= 1, else 0 (Bi-Real Net, equation 3)."""
     return times(dy, tf.maximum(2 - 2 * tf.abs(widen(x)), 0.0))
@@ -83,7 +78,7 @@ def surrogate(quantizer: object) -> tuple[Gradient, Parameters]:
     if isinstance(quantizer, Estimator):
         return surrogate_of(quantizer)
     if isinstance(quantizer, lq.quantizers.SteSign):
-        return ste_gradient, (quantizer.clip_value,)
+        return clipped, (quantizer.clip_value,)
     if isinstance(quantizer, lq.quantizers.ApproxSign):
         return approx_sign_gradient, ()
     raise UsageError(

@@ -11,15 +11,18 @@ from kbnn.quantizers.base import KernelQuantizer, ScaleScope, clipped, mean_magn
 from kbnn.quantizers.registry import register
 
 
-def gradient(w: tf.Tensor, dy: tf.Tensor, clip_value: float = 1.0) -> tf.Tensor:
+def gradient(w: tf.Tensor, dy: tf.Tensor, clip_value: float | None = 1.0) -> tf.Tensor:
     """dy·α·1[abs(W) <= clip_value], α = mean(abs(W)) per filter, a constant."""
     return clipped(w, dy * tf.cast(mean_magnitude(w), dy.dtype), clip_value)
 
 
-GRADIENTS: dict[str, Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]] = {"magnitude": gradient, "ste": clipped}
+GRADIENTS: dict[str, Callable[[tf.Tensor, tf.Tensor, float | None], tf.Tensor]] = {
+    "magnitude": gradient,
+    "ste": clipped,
+}
 
 
-def magnitude_aware_sign(w: tf.Tensor, clip_value: float = 1.0, gradient: str = "magnitude") -> tf.Tensor:
+def magnitude_aware_sign(w: tf.Tensor, clip_value: float | None = 1.0, gradient: str = "magnitude") -> tf.Tensor:
     """α·sign(W), α = mean(abs(W)) per filter, with one of `GRADIENTS`."""
 
     @tf.custom_gradient
@@ -45,7 +48,7 @@ class MagnitudeAwareSign(KernelQuantizer, lq.quantizers.MagnitudeAwareSign):
     float32.
 
     Args:
-        clip_value: the largest magnitude of a weight that receives a gradient.
+        clip_value: the largest magnitude of a weight that receives a gradient; None for no limit.
         gradient: "magnitude" (the paper's) or "ste" (PresB-Net's code, after ReActNet's).
 
     Raises:
@@ -59,7 +62,7 @@ class MagnitudeAwareSign(KernelQuantizer, lq.quantizers.MagnitudeAwareSign):
 
     scale_scope: ScaleScope = "filter"
 
-    def __init__(self, clip_value: float = 1.0, gradient: str = "magnitude", **kwargs: object) -> None:
+    def __init__(self, clip_value: float | None = 1.0, gradient: str = "magnitude", **kwargs: object) -> None:
         super().__init__(clip_value=clip_value, **kwargs)
         if gradient not in GRADIENTS:
             raise unknown("gradient of MagnitudeAwareSign", gradient, GRADIENTS)

@@ -4,8 +4,16 @@ import tensorflow as tf
 
 from kbnn._keras import Config
 from kbnn.errors import unknown
-from kbnn.quantizers import xnor
-from kbnn.quantizers.base import KernelQuantizer, clipped, sign, standardize
+from kbnn.quantizers.base import (
+    NEGLIGIBLE,
+    KernelQuantizer,
+    clipped,
+    filter_size,
+    mean_magnitude,
+    sign,
+    standardize,
+    times,
+)
 from kbnn.quantizers.registry import register
 
 
@@ -22,8 +30,19 @@ def through_standardization(w: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def by_xnor_rule(w: tf.Tensor) -> tf.Tensor:
-    """sign(Ŵ); its gradient is XNOR-Net's, dy·(1/n + α·1[abs(W) <= 1])."""
-    return tf.cast(sign(standardize(w)), w.dtype), lambda dy: xnor.gradient(w, dy)
+    """sign(Ŵ); its gradient is `xnor_gradient`."""
+    return tf.cast(sign(standardize(w)), w.dtype), lambda dy: xnor_gradient(w, dy)
+
+
+def xnor_gradient(w: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
+    """dy·(1/(n·α) + 1[abs(W) <= 1]), α = mean(abs(W)) per filter.
+
+    For a layer that multiplies by α, dy contains α, and this is XNOR-Net's dL/d(α·q)·(1/n + α·1[abs(W) <= 1]).
+    """
+    alpha = mean_magnitude(w)
+    # A filter of zeros receives no gradient anyway.
+    share = tf.where(alpha > NEGLIGIBLE, 1.0 / filter_size(w) / tf.maximum(alpha, NEGLIGIBLE), 0.0)
+    return times(dy, share + tf.cast(tf.abs(w) <= 1, tf.float32))
 
 
 GRADIENTS = {"ste": through_standardization, "xnor": by_xnor_rule}
@@ -35,7 +54,8 @@ class StandardizedSign(KernelQuantizer):
 
     Forward: q(W) = sign(Ŵ), Ŵ = (W - mean(W))/std(W).
     Gradient: "ste": dL/dŴ = dL/dq·1[abs(Ŵ) <= 1], then through mean and deviation.
-    "xnor": dL/dW = dL/dq·(1/n + α·1[abs(W) <= 1]), α = mean(abs(W)) per filter.
+    "xnor": dL/dW = dL/dq·(1/(n·α) + 1[abs(W) <= 1]), α = mean(abs(W)) per filter, n weights in each. In a layer with
+    scale="mean_abs", this is XNOR-Net's gradient of the scaled kernel, dL/d(α·q)·(1/n + α·1[abs(W) <= 1]).
 
     Args:
         gradient: "ste" or "xnor".

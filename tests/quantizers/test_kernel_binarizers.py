@@ -39,7 +39,9 @@ def standardized_ste(w, dy):
 
 
 def standardized_xnor(w, dy):
-    return reference.sign(reference.standardized(w)[0]), xnor(w, dy)[1]
+    alpha = reference.mean_magnitude(w)
+    share = 1 / (reference.size(w) * np.where(alpha > 0, alpha, np.inf))
+    return reference.sign(reference.standardized(w)[0]), dy * (share + reference.ste(w))
 
 
 def half_half_identity(w, dy):
@@ -115,6 +117,31 @@ def test_finite_for_every_finite_kernel(make, formula, dtype):
         assert (y.dtype, dw.dtype) == (dtype, dtype)
         assert np.isfinite(tf.cast(y, tf.float32)).all()
         assert np.isfinite(tf.cast(dw, tf.float32)).all()
+
+
+def test_standardized_kernels_get_xnor_nets_gradient_in_a_layer_that_scales_them():
+    """ML+BMA, algorithm 1: W̃ = α·sign(Ŵ); XNOR-Net's dL/dW is dL/dW̃·(1/n + α·1[abs(W) <= 1])."""
+    rng = np.random.default_rng(7)
+    x, dy = reference.sign(rng.normal(size=(5, 6))), rng.normal(size=(5, 3))
+    layer = layers.BinaryDense(3, kernel_quantizer="standardized_xnor", scale="mean_abs")
+    layer.build((None, 6))
+    w = rng.normal(0, 0.8, (6, 3)).astype(np.float32)
+    layer.kernel.assign(w)
+    with tf.GradientTape() as tape:
+        y = layer(tf.constant(x, tf.float32))
+    scaled = xnor(w.astype(np.float64), x.T @ dy)
+    alpha = np.abs(w.astype(np.float64)).mean(0)
+    np.testing.assert_allclose(y, x @ (alpha * reference.sign(w - w.mean(0))), 1e-5)
+    np.testing.assert_allclose(tape.gradient(y, layer.kernel, tf.constant(dy, tf.float32)), scaled[1], 1e-5)
+
+
+@pytest.mark.parametrize("gradient", ["magnitude", "ste"])
+def test_magnitude_aware_kernels_without_a_limit(gradient: str):
+    w = np.array([[2.0, -0.5], [-3.0, 0.1]], np.float32)
+    quantizer = quantizers.MagnitudeAwareSign(clip_value=None, gradient=gradient)
+    y, dw = forward_and_gradient(quantizer, w, np.ones_like(w))
+    np.testing.assert_allclose(y, [[2.5, -0.3], [-2.5, 0.3]], 1e-6)
+    np.testing.assert_allclose(dw, [[2.5, 0.3]] * 2 if gradient == "magnitude" else np.ones((2, 2)), 1e-6)
 
 
 @pytest.mark.slow
