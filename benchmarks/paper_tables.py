@@ -26,6 +26,8 @@ class Outcome(TypedDict):
     row: str
     paper: float | None
     top1: list[float]
+    top5: list[float]
+    paper_top5: float | None
     epochs: int
     planned: int
     seeds: list[int]
@@ -58,10 +60,12 @@ def _record(table: str, outcomes: list[Outcome], seeds: int) -> None:
             "table": table,
             "row": outcome["row"],
             "paper": outcome["paper"],
+            "paper_top5": outcome["paper_top5"],
             "epochs": outcome["epochs"],
             "planned": outcome["planned"],
             "seeds": " ".join(map(str, outcome["seeds"])),
             "test_top1": " ".join(f"{value:.2f}" for value in outcome["top1"]),
+            "test_top5": " ".join(f"{value:.2f}" for value in outcome["top5"]),
             "mean": f"{statistics.fmean(outcome['top1']):.2f}",
             "deviation": f"{statistics.stdev(outcome['top1']):.2f}" if seeds > 1 else "",
         }

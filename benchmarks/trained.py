@@ -57,6 +57,7 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
     model = in_float32(trained)
     file = run.folder / "model.tflite"
     parity = _write(model, run, file, images_of(data, 32), Description.of(data, run.recipe.name, trained.name))
+    tested = evaluate(model, data)
     predicted = _classes(file, data.inputs(data.test))
     row = {
         "network": run.recipe.model.name,
@@ -66,7 +67,8 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
         "learning_rate": run.recipe.stage[-1].learning_rate,
         "form": _form(run.recipe.model),
         "validation_top1": f"{history[-1]['val_accuracy']:.4f}",
-        "keras_top1": f"{evaluate(model, data).top1:.4f}",
+        "keras_top1": f"{tested.top1:.4f}",
+        "keras_top5": "" if tested.top5 is None else f"{tested.top5:.4f}",
         "tflite_top1": f"{np.mean(predicted == data.test.labels):.4f}",
         "test_images": data.test.size,
         **parity,

@@ -14,6 +14,7 @@ from kbnn.datasets import Arrays, Dataset
 # 97.5th percentile of the normal distribution, for 95 % intervals.
 _Z = 1.959964
 _SHOWN = 24
+_FIVE = 5
 _DEFINITIONS = (
     "Recall: the share of a class's images that are classified correctly. Precision: the share of the predictions of a "
     "class that are correct."
@@ -46,7 +47,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Judgement(tables.Shown):
-    """The evaluation on test images: accuracies (0 to 1) with a 95 % interval, and the mean cross-entropy in nats."""
+    """The evaluation on test images: accuracies (0 to 1) with a 95 % interval, and the mean cross-entropy in nats.
+
+    `top5` is None with five classes or fewer.
+    """
 
     model: str
     dataset: str
@@ -54,7 +58,7 @@ class Judgement(tables.Shown):
     top1: float
     top1_low: float
     top1_high: float
-    top5: float
+    top5: float | None
     loss: float
     classes: tuple[ClassFigures, ...]
     confusion: tuple[tuple[int, ...], ...] = field(repr=False)
@@ -66,10 +70,14 @@ class Judgement(tables.Shown):
             for each in self.classes
         ]
         head = (
-            f"{self.dataset} test: top-1 {self.top1:.2%} ({self.top1_low:.1%} to {self.top1_high:.1%}), "
-            f"top-5 {self.top5:.2%} of {self.samples} images, loss {self.loss:.4f}"
+            f"{self.dataset} test: top-1 {self.top1:.2%} ({self.top1_low:.1%} to {self.top1_high:.1%}){_top5(self)} "
+            f"of {self.samples} images, loss {self.loss:.4f}"
         )
         return f"{head}\n\n{tables.render(('class', '>images', '>recall', '>precision', 'mostly confused with'), rows)}"
+
+
+def _top5(judgement: Judgement) -> str:
+    return "" if judgement.top5 is None else f", top-5 {judgement.top5:.2%}"
 
 
 def judge(model: str, shares: np.ndarray, labels: np.ndarray, classes: Sequence[str], dataset: str) -> Judgement:
@@ -88,7 +96,7 @@ def judge(model: str, shares: np.ndarray, labels: np.ndarray, classes: Sequence[
     np.add.at(confusion, (labels, predicted), 1)
     hits = int((predicted == labels).sum())
     low, high = wilson(hits, len(labels))
-    best = np.argsort(-shares, axis=-1, kind="stable")[:, :5]
+    best = np.argsort(-shares, axis=-1, kind="stable")[:, :_FIVE]
     chosen = shares[np.arange(len(labels)), labels]
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-shares[wrong, predicted[wrong]], kind="stable")]
@@ -99,7 +107,7 @@ def judge(model: str, shares: np.ndarray, labels: np.ndarray, classes: Sequence[
         top1=hits / len(labels),
         top1_low=low,
         top1_high=high,
-        top5=float((best == labels[:, None]).any(-1).mean()),
+        top5=float((best == labels[:, None]).any(-1).mean()) if count > _FIVE else None,
         loss=float(-np.log(np.maximum(chosen, 1e-12)).mean()),
         classes=tuple(_class_figures(k, name, confusion, classes) for k, name in enumerate(classes)),
         confusion=tuple(tuple(int(value) for value in row) for row in confusion),
@@ -147,8 +155,8 @@ def page(judgement: Judgement, data: Dataset) -> Page:
         sections.append(_mistakes(judgement, data))
     return Page(
         f"kbnn evaluate: {Path(judgement.model).name}",
-        f"Top-1 {judgement.top1:.2%} (95 % interval {judgement.top1_low:.1%} to {judgement.top1_high:.1%}), top-5 "
-        f"{judgement.top5:.2%} of {judgement.samples} test images of {judgement.dataset}.",
+        f"Top-1 {judgement.top1:.2%} (95 % interval {judgement.top1_low:.1%} to {judgement.top1_high:.1%})"
+        f"{_top5(judgement)} of {judgement.samples} test images of {judgement.dataset}.",
         sections,
     )
 

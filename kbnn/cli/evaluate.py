@@ -37,7 +37,8 @@ def command(
 ) -> None:
     """Accuracy of a run, a Keras model or a .tflite file on the held-out test set.
 
-    Prints top-1 and top-5 accuracy and the figures of each class; --json adds the confusion matrix and the mistakes.
+    Prints top-1 and, with more than five classes, top-5 accuracy, and the figures of each class; --json adds the
+    confusion matrix and the mistakes.
     With --forms: top-1, agreement with Keras and size of the network in Keras and in every form of file.
 
     \b

@@ -185,11 +185,20 @@ def test_evaluate_a_keras_model(model: Path):
 def test_figures_by_hand():
     shares = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.5, 0.25, 0.25]])
     found = judgement.judge("m", shares, np.array([0, 1, 1, 2]), ("a", "b", "c"), "d")
-    assert (found.samples, found.top1, found.top5) == (4, 0.5, 1.0)
+    assert (found.samples, found.top1, found.top5) == (4, 0.5, None)
+    assert "top-5" not in str(found)
     assert found.confusion == ((1, 0, 0), (1, 1, 0), (1, 0, 0))
     assert [(each.recall, each.precision) for each in found.classes] == [(1.0, 1 / 3), (0.5, 1.0), (0.0, None)]
     assert [(each.image, each.actual, each.predicted) for each in found.mistakes] == [(1, "b", "a"), (3, "c", "a")]
     np.testing.assert_allclose(found.loss, -np.log([0.9, 0.3, 0.7, 0.25]).mean())
+
+
+def test_top5_by_hand():
+    # Of six classes, the first in each row has the smallest share; of equal shares, the first ones count.
+    shares = np.array([[0.05, 0.15, 0.2, 0.2, 0.2, 0.2], [1 / 6] * 6, [1 / 6] * 6, [0.5, 0.1, 0.1, 0.1, 0.1, 0.1]])
+    found = judgement.judge("m", shares, np.array([0, 4, 5, 5]), tuple("abcdef"), "d")
+    assert (found.top1, found.top5) == (0.0, 0.25)
+    assert "top-5 25.00%" in str(found)
 
 
 def test_the_interval_of_a_share():

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kbnn import methods, regularizers
 from kbnn.errors import UsageError
 from kbnn.training import DivergenceError, Learner, TerminateOnDivergence
-from kbnn.training.learner import cross_entropy, first_non_finite, soft_divergence
+from kbnn.training.learner import cross_entropy, first_non_finite, is_among_first, soft_divergence
 
 X = np.array([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0]], np.float32)
 Y = np.array([1, 3], np.int32)
@@ -71,6 +71,17 @@ def test_top5_counts_labels_among_the_five_largest_logits():
     figures = learner(network).evaluate(images, labels, verbose=0, return_dict=True)
     assert figures["top5"] == pytest.approx(2 / 3)
     assert figures["accuracy"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("shape", [(10,), (10, 1)])
+def test_top5_counts_the_first_of_equal_logits(shape: tuple[int, ...]):
+    labels = np.arange(10).reshape(shape)
+    constant = tf.zeros((10, 10))
+    np.testing.assert_array_equal(is_among_first(tf.constant(labels), constant), [1] * 5 + [0] * 5)
+    # Logit 9 is the largest, the others are equal: 9, 0, 1, 2 and 3 are the first.
+    one = np.tile(np.eye(10, dtype=np.float32)[9], (10, 1))
+    np.testing.assert_array_equal(is_among_first(tf.constant(labels), one), [1] * 4 + [0] * 5 + [1])
+    np.testing.assert_array_equal(is_among_first(tf.constant(labels), constant / 0), np.zeros(10))
 
 
 def test_sample_weights_scale_the_loss():
