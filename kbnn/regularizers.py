@@ -22,12 +22,14 @@ def median_loss(w: tf.Tensor) -> tf.Tensor:
     Source: ML+BMA, equation 8.
     """
     w = tf.cast(w, tf.float32)
-    return tf.abs(tf.reduce_mean(w) - (_mean_where(w, w > 0) + _mean_where(w, w < 0)) / 2)
+    everywhere = tf.ones_like(w, tf.bool)
+    return tf.abs(_mean_where(w, everywhere) - (_mean_where(w, w > 0) + _mean_where(w, w < 0)) / 2)
 
 
 def _mean_where(w: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
     count = tf.reduce_sum(tf.cast(chosen, w.dtype))
-    return tf.reduce_sum(tf.where(chosen, w, 0.0)) / tf.maximum(count, 1.0)
+    # Divided before it is summed: the sum of huge weights would overflow.
+    return tf.reduce_sum(tf.where(chosen, w / tf.maximum(count, 1.0), 0.0))
 
 
 class AdjustablePenalty(tf.__internal__.tracking.AutoTrackable, tf.keras.regularizers.Regularizer):

@@ -24,6 +24,13 @@ def test_median_loss_equals_the_papers_equation_10():
     assert float(regularizers.median_loss(tf.constant(w))) == pytest.approx(expected, rel=2e-5)
 
 
+@pytest.mark.parametrize("unit", [1e37, 1e-30])
+def test_median_loss_of_huge_and_tiny_weights(unit: float):
+    w = np.random.default_rng(1).normal(0.2, 1, (3, 3, 16, 16)) * unit
+    expected = abs(w.mean() - (w[w > 0].mean() + w[w < 0].mean()) / 2)
+    assert float(regularizers.median_loss(tf.constant(w, tf.float32))) == pytest.approx(expected, rel=2e-5)
+
+
 def test_median_loss_gradient():
     w = np.array([3.0, 2.0, -1.0, 0.0], np.float32)
     variable = tf.Variable(w)

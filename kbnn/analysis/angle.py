@@ -29,7 +29,7 @@ def angle(marked: float, differing: float) -> Angle:
         >>> angle(0.37, 0.13)  # Laplacian weights: the optimum marks 37 %, half-half 50 %
         Angle(lower=30.65..., upper=36.35...)
         >>> angle(0.51, 0.01)  # trained without an L2 penalty
-        Angle(lower=7.96..., upper=8.05...)
+        Angle(lower=7.97..., upper=8.04...)
 
     Source: Lin et al., SiMaN, 2022, corollary 3.
     """

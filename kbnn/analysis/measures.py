@@ -138,14 +138,14 @@ def paper_quantization_errors(activations: npt.ArrayLike) -> tuple[float, float]
 def batch_median(activations: npt.ArrayLike) -> tuple[float, tuple[float, float]]:
     """ω and (s₊, s₋) of the batch median of one batch: ω = median(A), s± = √(mean(m±²)) with m = A - ω.
 
-    The scale of an empty side is 1.
+    m₊ and m₋ are the positive and the negative entries of m; zeros belong to neither. The scale of an empty side is 1.
 
     Source: ML+BMA, equations 11 and 12 with β = 0 and γ = 1.
     """
     a = _numbers(activations).astype(float)
     omega = float(np.median(a))
     m = a - omega
-    return omega, (_root_mean_square(m[m >= 0]), _root_mean_square(m[m < 0]))
+    return omega, (_root_mean_square(m[m > 0]), _root_mean_square(m[m < 0]))
 
 
 def optimal_proportion(kernel: npt.ArrayLike) -> np.ndarray:

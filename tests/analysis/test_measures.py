@@ -82,8 +82,18 @@ def test_batch_median_by_hand():
     assert negative == pytest.approx(math.sqrt((4 + 1) / 2))
 
 
-def test_batch_median_of_equal_activations_has_an_empty_side():
-    assert analysis.batch_median(np.full(5, 3.0)) == (3.0, (0.0, 1.0))
+def test_batch_median_of_activations_with_zeros():
+    # After a ReLU, most activations are zero and equal to the median: they belong to neither side, as in the layer.
+    assert analysis.batch_median([0.0, 0.0, 0.0, 3.0, 5.0]) == (0.0, (pytest.approx(math.sqrt((9 + 25) / 2)), 1.0))
+    # The sign: mean 1.6, missed by 1.6 three times, 1.4 and 3.4. The batch median: the zeros become s₊ as well.
+    errors = analysis.paper_quantization_errors([0.0, 0.0, 0.0, 3.0, 5.0])
+    positive = math.sqrt(17)
+    missed = 3 * positive**2 + (3 - positive) ** 2 + (5 - positive) ** 2
+    assert errors == (pytest.approx((3 * 1.6**2 + 1.4**2 + 3.4**2) / 34), pytest.approx(missed / 34))
+
+
+def test_batch_median_of_equal_activations_has_empty_sides():
+    assert analysis.batch_median(np.full(5, 3.0)) == (3.0, (1.0, 1.0))
 
 
 @pytest.mark.parametrize(("sample", "share"), [("laplace", 0.37), ("normal", 0.54)])
