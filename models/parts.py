@@ -251,6 +251,11 @@ def preactivation_block(
     return tf.keras.layers.Add(name=f"{name}_add2")([x, around])
 
 
+def preactivation_end(x: tf.Tensor) -> tf.Tensor:
+    """Batch normalization and ReLU after the last `preactivation_block`."""
+    return tf.keras.layers.ReLU(name="features_relu")(batch_normalization(x, name="features_bn"))
+
+
 def stages(blocks: tuple[int, ...]) -> list[tuple[int, int, str]]:
     """The stage (from 0), stride and name of every block. The first block of every later stage has stride 2."""
     return [

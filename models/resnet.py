@@ -1,10 +1,15 @@
 """ResNet-18 and -34 with binary convolutions: Bi-Real Net and the two shortcut designs that it is compared with."""
 
+from typing import Literal
+
 import tensorflow as tf
 
 from kbnn.methods import Method
 from kbnn.models import parts
 from kbnn.models.registry import register
+
+# As `parts.Shortcuts`, or XNOR-Net's pre-activation.
+Shortcuts = Literal["bireal", "res", "preactivation", "none"]
 
 DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -17,7 +22,7 @@ def resnet(
     blocks: parts.Blocks = DEPTHS[18],
     width: parts.Width = 1.0,
     stem: parts.Stem | None = None,
-    shortcuts: parts.Shortcuts = "bireal",
+    shortcuts: Shortcuts = "bireal",
     shortcut_type: parts.ShortcutType = "B",
     features_norm: bool = False,
     activation: parts.Activation | None = None,
@@ -32,7 +37,8 @@ def resnet(
         stem: `cifar` (3x3) or `imagenet` (7x7 at stride 2, max pooling), by default chosen by the image's size; or
             instead of the latter, with 1/9 to 1/13 of its multiply-accumulates, `narrow` (3x3, max pooling, 1x1),
             `patches` (4x4 at stride 4) or `quicknet` (3x3, depthwise 3x3, 1x1).
-        shortcuts: `bireal` (one per convolution), `res` (one per two convolutions) or `none`.
+        shortcuts: `bireal` (one per convolution), `res` (one per two convolutions, Bi-Real Net's figure 6c),
+            `preactivation` (one per two, with batch normalization before each sign, as in XNOR-Net and BNN+) or `none`.
         shortcut_type: how shortcuts add channels: `A` (average pooling, zeros), `A_subsample` (every second pixel,
             zeros), `B` (average pooling, real-valued 1x1 convolution, batch normalization) or `duplicate` (average
             pooling, repeated channels).
@@ -46,7 +52,12 @@ def resnet(
     x = parts.residual_stem(inputs, parts.channels(64, width), stem)
     for stage, strides, name in parts.stages(blocks):
         filters = parts.channels(64 * 2**stage, width)
-        x = parts.residual_block(x, filters, strides, method, shortcuts, shortcut_type, name=name)
+        if shortcuts == "preactivation":
+            x = parts.preactivation_block(x, filters, strides, method, shortcut_type, name=name)
+        else:
+            x = parts.residual_block(x, filters, strides, method, shortcuts, shortcut_type, name=name)
+    if shortcuts == "preactivation":
+        x = parts.preactivation_end(x)
     return parts.classifier(x, classes, features_norm)
 
 

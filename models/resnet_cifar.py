@@ -56,6 +56,5 @@ def resnet_cifar(
         else:
             x = parts.residual_block(x, filters, strides, method, shortcuts, shortcut_type, name=name)
     if shortcuts == "res":
-        x = parts.batch_normalization(x, name="features_bn")
-        x = tf.keras.layers.ReLU(name="features_relu")(x)
+        x = parts.preactivation_end(x)
     return parts.classifier(x, classes, features_norm)

@@ -69,7 +69,7 @@ _OF_RECIPES = {
     "mlbma-table3": "ML+BMA, table 3: XNOR-Net with ML and BMA, ResNet-20 on CIFAR-10",
     "mlbma-table4": "ML+BMA, table 4: IR-Net with ML and BMA, Bi-Real-18 on CIFAR-10",
     "mlbma-table5": "ML+BMA, table 5: Bi-Real Net and IR-Net with ML and BMA on ImageNet",
-    "presb-table2": "PresB-Net, table 2: depths on CIFAR-10 and CIFAR-100",
+    "presb-table2": "PresB-Net, table 2: depths on CIFAR-10 and CIFAR-100, PresB-Net-18 on ImageNet",
     "presb-table3": "PresB-Net, table 3: ReActNet and AresB-Net on CIFAR-100",
     "presb-table4": "PresB-Net, table 4: PresB-Net-18 on ImageNet",
     "presb-table5": "PresB-Net, table 5: activations and normalizations left out, CIFAR-100",

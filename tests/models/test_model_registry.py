@@ -50,7 +50,7 @@ def test_lists_and_text_are_converted_to_the_type_of_the_option():
             "presb10: method 'siman\\+code' has a layer after each addition",
         ),
         ({"shortcut": "res"}, "unknown option of bireal18: received 'shortcut'; did you mean shortcuts"),
-        ({"shortcuts": "red"}, "bireal18: shortcuts: input should be 'bireal', 'res' or 'none', received 'red'"),
+        ({"shortcuts": "red"}, "shortcuts: input should be 'bireal', 'res', 'preactivation' or 'none', received 'red'"),
         ({"width": 0}, "bireal18: width: input should be greater than 0, received 0"),
         ({"width": float("nan")}, "bireal18: width:"),
         ({"blocks": (2, 2, 2, 2, 2)}, "bireal18: blocks: "),

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kbnn import layers
 from kbnn.layers import BinaryConv2D
 from kbnn.models import build, parts
-from kbnn.training import Recipe
+from kbnn.training import Recipe, catalog
 
 SMALL = {"input_shape": (32, 32, 3), "classes": 10, "width": 0.125}
 
@@ -131,6 +131,21 @@ def test_xnor_s_block_normalizes_before_the_sign_and_adds_around_two():
     assert len(kinds(model, tf.keras.layers.Add)) == 9
     added = model.get_layer("stage1_block2_add2").inbound_nodes[0].parent_nodes
     assert {node.layer.name for node in added} == {"stage1_block2_conv2", "stage1_block1_add2"}
+
+
+def test_bnnplus_s_resnet18_normalizes_before_each_sign():
+    recipe = catalog.find("bnnplus-table2-resnet18/r1/ss5")
+    small = {**SMALL, "blocks": (1, 1)}
+    model = build(recipe.model.name, recipe.model.method, **{**small, **recipe.model.options})
+    convolutions = [model.get_layer(name) for name in binary_names(model)]
+    before = [layer.inbound_nodes[0].parent_nodes[0].layer for layer in convolutions]
+    assert [layer.name for layer in before] == [layer.name.replace("conv", "bn") for layer in convolutions]
+    assert all(isinstance(layer, tf.keras.layers.BatchNormalization) for layer in before)
+    assert kinds(model, tf.keras.layers.Add) == ["stage1_block1_add2", "stage2_block1_add2"]
+    plain = build("resnet18", recipe.model.method, **small)
+    assert [layer.kernel.shape for layer in convolutions] == [
+        plain.get_layer(name).kernel.shape for name in binary_names(plain)
+    ]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import pytest
 from kbnn import reproduction
 from kbnn.reproduction import TrainedTable
 from kbnn.training import catalog
+from kbnn.training.networks import method
 
 TABLES = {table.name: table for table in reproduction.tables()}
 TRAINED = [name for name, table in TABLES.items() if isinstance(table, TrainedTable)]
@@ -42,7 +43,6 @@ def test_the_real_valued_initialization_is_the_first_stage_alone():
     recipe = rows["presb18-cifar100/real"].recipe
     assert rows["presb18-cifar100/real"].paper == 72.3
     assert (len(recipe.stage), recipe.stage[0].method) == (1, "float")
-    assert (rows["resnet18-cifar100/real"].recipe.model.name, rows["resnet18-cifar100/real"].paper) == (
-        "resnet18",
-        75.61,
-    )
+    resnet = rows["resnet18-cifar100/real"]
+    assert (resnet.recipe.model.name, resnet.paper) == ("resnet18", 75.61)
+    assert method(resnet.recipe.model, resnet.recipe.stage[0]).name == "float+relu"

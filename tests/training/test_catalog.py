@@ -63,7 +63,7 @@ def test_every_row_exists():
         "mlbma-table3": 5,
         "mlbma-table4": 4,
         "mlbma-table5": 8,
-        "presb-table2": 6,
+        "presb-table2": 7,
         "presb-table3": 6,
         "presb-table4": 3,
         "presb-table5": 7,
