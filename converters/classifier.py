@@ -1,6 +1,5 @@
 """Classifying pictures with a trained network, from a run, a Keras model or a `.tflite` file."""
 
-import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -223,16 +222,18 @@ def _pixels(picture: Picture) -> np.ndarray:
     """Upright RGB pixels, uint8 `(H, W, 3)`."""
     if isinstance(picture, np.ndarray):
         channels = picture.shape[2] if picture.ndim == 3 else 1
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in (1, 3):
+        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in (1, 3) or not picture.size:
             raise UsageError(
                 f"pixels are uint8 (H, W) or (H, W, 3): received {picture.dtype} {picture.shape}, give levels 0 to 255"
             )
         return np.broadcast_to(picture.reshape(*picture.shape[:2], channels), (*picture.shape[:2], 3))
     if isinstance(picture, str | os.PathLike):
         picture = pictures.read(Path(picture))
+    if isinstance(picture, PIL.Image.Image):
+        return pictures.pixels_of(picture)
     if not isinstance(picture, bytes):
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        picture = buffer.getvalue()
+        raise UsageError(
+            f"a picture is a path, the bytes of a file, an array or a Pillow image: received {type(picture).__name__}"
+        )
     with pictures.pillow_without_limit():
         return pictures.decode(picture)

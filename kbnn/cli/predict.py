@@ -11,6 +11,7 @@ from kbnn import tables
 from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, model_argument
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import printable
 
 _STDIN = "-"
 
@@ -106,8 +107,14 @@ def _images(paths: tuple[Path, ...]) -> Iterator[tuple[str, Path | None]]:
 def _of_folder(folder: Path) -> Iterator[tuple[str, Path]]:
     from kbnn.datasets import pictures, walk
 
-    found = [path for path in walk.files(folder, walk.LeftOut()) if pictures.is_image_name(path.name)]
+    left_out = walk.LeftOut()
+    paths = walk.files(folder, left_out)
+    found = [path for path in paths if pictures.is_image_name(path.name)]
     if not found:
         raise UsageError(f"no images in '{folder}': give a folder with image files")
+    if len(found) < len(paths):
+        left_out.add("without an image's extension", len(paths) - len(found))
+    if left_out.counts:
+        click.echo(f"left out in '{printable(str(folder))}': {left_out}", err=True)
     for path in found:
         yield str(path), path

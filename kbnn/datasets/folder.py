@@ -129,7 +129,7 @@ class _FolderReader:
     def read(self, folder: Path) -> tuple[list[str], Images]:
         """The names of the classes in a split's folder, and all its images."""
         children = walk.folders(folder, self.left_out)
-        files = {child.name: walk.files(child, self.left_out) for child in children}
+        files = {child.name: walk.files(child, self.left_out, children) for child in children}
         paths = [path for found in files.values() for path in found]
         with pictures.pillow_without_limit(), ThreadPoolExecutor() as pool:
             results = list(pool.map(self._load, paths))

@@ -18,6 +18,7 @@ from kbnn.errors import KbnnError
 # Formats that Pillow decodes itself; for some others it would start external programs.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
+_BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO = 258, 262, 0
 _QUALITY = 95
 
 
@@ -75,6 +76,17 @@ def decode(data: bytes, limits: Limits | None = None, *, shorter: int | None = N
     return np.asarray(_upright_rgb(data, limits or Limits(), shorter)[0])
 
 
+def pixels_of(image: PIL.Image.Image) -> np.ndarray:
+    """Pixels of a Pillow image of any mode, uint8 `(H, W, 3)`, as `decode` returns them for its file.
+
+    Raises:
+        UnreadableImageError: its file is damaged, or its mode is not supported.
+    """
+    with _decoding():
+        image.load()
+        return np.asarray(_rgb(_upright(image), image))
+
+
 def prepare(data: bytes, limits: Limits, shorter: int | None) -> bytes:
     """The image as an 8-bit RGB PNG file, or as a JPEG file if it had to be shrunk; see `decode`."""
     image, is_shrunk = _upright_rgb(data, limits, shorter)
@@ -105,7 +117,7 @@ def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.
     """The image, and whether it is smaller than the stored one."""
     if not data:
         raise UnreadableImageError("empty")
-    try:
+    with _decoding():
         image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
         stored = min(image.size)
         if shorter is not None:
@@ -117,8 +129,15 @@ def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.
                 f"{image.width}x{image.height} pixels, the limit is {limits.pixels:,}", parameter="max_pixels"
             )
         image.load()
-        shrunk = _shrunk(_rgb(_upright(image)), shorter)
+        shrunk = _shrunk(_rgb(_upright(image), image), shorter)
         return shrunk, min(shrunk.size) < stored
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Raises UnreadableImageError instead of the errors by which Pillow reports damaged files."""
+    try:
+        yield
     except PIL.UnidentifiedImageError as error:
         raise UnreadableImageError(f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or damaged") from error
     except (PIL.Image.DecompressionBombError, MemoryError) as error:
@@ -135,17 +154,31 @@ def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
         return image
 
 
-def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode in _DEEP_GREY:
-        levels = np.asarray(image).astype(np.uint16) >> 8
-        return PIL.Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+def _rgb(image: PIL.Image.Image, source: PIL.Image.Image) -> PIL.Image.Image:
+    """An upright image as RGB; `source` is the image as it was opened, which knows how its file stores levels."""
+    if image.mode in _DEEP_GREY or (image.mode == "I" and source.format == "PPM"):
+        return PIL.Image.fromarray(_high_bytes(image, source)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UnreadableImageError("32-bit levels, save it with 8 bits per channel")
+        raise UnreadableImageError("signed or 32-bit levels, save it with 8 bits per channel")
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         white = PIL.Image.new("RGBA", picture.size, "white")
         return PIL.Image.alpha_composite(white, picture).convert("RGB")
     return image.convert("RGB")
+
+
+def _high_bytes(image: PIL.Image.Image, source: PIL.Image.Image) -> np.ndarray:
+    """The 8 high bits of an image with 16-bit grey levels."""
+    levels = np.asarray(image).astype(np.uint16)
+    if image.info.get("transparency") is not None:
+        levels[levels == image.info["transparency"]] = 0xFFFF
+    tags = getattr(source, "tag_v2", {})
+    # Pillow returns the levels of a TIFF file as they are stored.
+    if tags.get(_BITS_PER_SAMPLE) == (12,):
+        levels <<= 4
+    if tags.get(_PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO:
+        levels = ~levels
+    return (levels >> 8).astype(np.uint8)
 
 
 def _shrunk(image: PIL.Image.Image, shorter: int | None) -> PIL.Image.Image:
@@ -158,5 +191,6 @@ def _shrunk(image: PIL.Image.Image, shorter: int | None) -> PIL.Image.Image:
 
 def is_image_name(name: str) -> bool:
     """Whether a file name has the extension of a supported image format."""
-    suffixes = (".jpg", ".jpeg", ".jpe", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-    return os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+    # Cameras write MPO files, which begin with a JPEG image.
+    return PIL.Image.registered_extensions().get(suffix) in (*FORMATS, "MPO")

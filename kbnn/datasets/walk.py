@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,9 @@ _ROLES = {
     "validation": ("val", "valid", "validation", "validate", "dev", "valset"),
     "test": ("test", "testing", "tests", "testset", "tst", "eval", "evaluation"),
 }
+# What may follow these words without a space, as in `traindata`.
+_SUFFIXES = ("set", "data", "images", "imgs", "pictures", "photos", "files")
+_READ_ALREADY = "links to a folder that was already read"
 
 
 @dataclass
@@ -44,14 +48,28 @@ def folders(folder: Path, left_out: LeftOut) -> list[Path]:
     """The sub-folders (classes or splits), sorted by name; links to folders are followed.
 
     Raises:
-        UsageError: a name is not UTF-8 or contains a line break.
+        UsageError: a name is not UTF-8 or contains a line break, or a link makes two of them overlap.
     """
     found = _subfolders(folder, left_out)
     try:
         labels.check([path.name for path in found])
     except UsageError as error:
         raise UsageError(f"{error} (a folder in '{folder}')") from error
+    _check_apart(folder, found)
     return found
+
+
+def _check_apart(folder: Path, found: Sequence[Path]) -> None:
+    """Raises UsageError if a link makes two sub-folders the same folder, or one a part of the other."""
+    places: dict[Path, Path] = {}
+    for path in found:
+        other = places.setdefault(path.resolve(), path)
+        if other is not path:
+            raise UsageError(f"'{other.name}' and '{path.name}' in '{folder}' are links to the same folder: keep one")
+    for place, path in places.items():
+        around = next((places[parent] for parent in place.parents if parent in places), None)
+        if around is not None:
+            raise UsageError(f"'{path.name}' in '{folder}' is a link to a part of '{around.name}': remove the link")
 
 
 def _subfolders(folder: Path, left_out: LeftOut) -> list[Path]:
@@ -59,21 +77,28 @@ def _subfolders(folder: Path, left_out: LeftOut) -> list[Path]:
     for entry in _entries(folder):
         if _is_skipped(entry, left_out):
             continue
-        if entry.is_dir():
+        if entry.is_symlink() and _contains(Path(entry.path).resolve(), folder.resolve()):
+            left_out.add(_READ_ALREADY)
+        elif entry.is_dir():
             found.append(Path(entry.path))
         else:
             left_out.add("outside of the class folders")
     return sorted(found)
 
 
-def files(folder: Path, left_out: LeftOut) -> list[Path]:
+def _contains(outer: Path, inner: Path) -> bool:
+    return outer == inner or outer in inner.parents
+
+
+def files(folder: Path, left_out: LeftOut, classes: Sequence[Path] = ()) -> list[Path]:
     """All files below a folder, sorted.
 
     Leaves out names that begin with a dot, the content of folders with such names, broken links, and links to folders
-    that were already visited.
+    that are read elsewhere: because they were already visited, or because they contain or are part of one of `classes`.
     """
     found: list[Path] = []
     waiting, visited = [folder], {folder.resolve()}
+    taken = [path.resolve() for path in (folder, *classes)]
     while waiting:
         for entry in _entries(waiting.pop()):
             if _is_skipped(entry, left_out):
@@ -83,8 +108,9 @@ def files(folder: Path, left_out: LeftOut) -> list[Path]:
                 found.append(path)
                 continue
             target = path.resolve()
-            if target in visited:
-                left_out.add("links to a folder that was already read")
+            is_link = entry.is_symlink()
+            if target in visited or (is_link and any(_contains(x, target) or _contains(target, x) for x in taken)):
+                left_out.add(_READ_ALREADY)
                 continue
             visited.add(target)
             waiting.append(path)
@@ -123,9 +149,11 @@ def _with_roles(folder: Path, children: list[Path], splits: dict[str, list[Path]
     if train is None or (validation is None and test is None):
         present = " and ".join(f"'{found[0].name}'" for found in splits.values())
         wanted = "training" if train is None else "test or validation"
+        bare = [child.name for child in children if child not in (train, validation, test) and _role(child.name)]
+        unsorted = f" with a sub-folder for each class ('{bare[0]}' has none)" if bare else ""
         raise UsageError(
-            f"'{folder}' has the split {present}, but no folder of {wanted} images: add one (named train, val or "
-            f"test), or put the class folders directly into '{folder}'"
+            f"'{folder}' has the split {present}, but no folder of {wanted} images{unsorted}: add one (named train, "
+            f"val or test), or put the class folders directly into '{folder}'"
         )
     others = [child for child in children if child not in (train, validation, test)]
     if others:
@@ -140,7 +168,7 @@ def _check_not_splits(folder: Path, children: list[Path], inner: dict[Path, set[
     for k, first in enumerate(children):
         for second in children[:k]:
             common = inner[first] & inner[second]
-            if len(common) >= 2 or (common and inner[first] == inner[second]):
+            if common:
                 some = ", ".join(sorted(common)[:3])
                 raise UsageError(
                     f"'{second.name}' and '{first.name}' in '{folder}' have the same sub-folders ({some}): if they are "
@@ -149,9 +177,10 @@ def _check_not_splits(folder: Path, children: list[Path], inner: dict[Path, set[
 
 
 def _role(name: str) -> str | None:
-    """`Train`, `seg_train`, `training-set`, `imagesTrain`: the split that a folder's name stands for."""
+    """`Train`, `seg_train`, `training-set`, `traindata`, `imagesTrain`: the split that a folder's name stands for."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = re.findall(r"[a-z]+", spaced.lower())
+    words += [word.removesuffix(suffix) for word in words for suffix in _SUFFIXES if word.endswith(suffix)]
     roles = {role for role, known in _ROLES.items() for word in words if word in known}
     return roles.pop() if len(roles) == 1 else None
 

@@ -69,6 +69,24 @@ def test_pictures_come_in_any_form(digits: datasets.Dataset, photos: Path):
     assert all(other == first for other in others)
 
 
+def two_colours(mode: str) -> PIL.Image.Image:
+    """Red above blue, stored turned, with the EXIF orientation that undoes it, in one of Pillow's modes."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4, :, 0] = pixels[4:, :, 2] = 255
+    image = PIL.Image.fromarray(pixels).transpose(PIL.Image.Transpose.ROTATE_90).convert(mode)
+    image.getexif()[0x0112] = 6
+    return image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "PA", "CMYK", "HSV", "YCbCr"])
+def test_pillow_images_of_every_mode_are_turned_upright(mode: str):
+    classifier = kbnn.Classifier(DIGITS)
+    found = classifier.input_of(two_colours(mode)) * classifier.normalization.std[0] + classifier.normalization.mean[0]
+    # BT.601 luma of red and of blue.
+    np.testing.assert_allclose(found[:4], 0.299 * 255, atol=3)
+    np.testing.assert_allclose(found[4:], 0.114 * 255, atol=3)
+
+
 def test_the_input_equals_that_of_the_test_split(digits: datasets.Dataset):
     classifier = kbnn.Classifier(DIGITS)
     np.testing.assert_allclose(
@@ -78,10 +96,15 @@ def test_the_input_equals_that_of_the_test_split(digits: datasets.Dataset):
 
 @pytest.mark.parametrize(
     ("pixels", "received"),
-    [(np.zeros((8, 8), np.float32), "float32"), (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)")],
-    ids=["floats", "four channels"],
+    [
+        (np.zeros((8, 8), np.float32), "float32"),
+        (np.zeros((8, 8, 4), np.uint8), r"uint8 \(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"uint8 \(0, 8, 3\)"),
+        (io.BytesIO(b"GIF"), "BytesIO"),
+    ],
+    ids=["floats", "four channels", "no pixels", "a file object"],
 )
-def test_pixels_that_are_not_a_picture(pixels: np.ndarray, received: str):
+def test_pixels_that_are_not_a_picture(pixels: object, received: str):
     with pytest.raises(UsageError, match=rf"received {received}"):
         kbnn.Classifier(DIGITS)(pixels)
 
@@ -137,6 +160,15 @@ def test_predict_prints_a_table(photos: Path):
     lines = [line.split() for line in done.stdout.splitlines() if ".png" in line]
     assert [Path(line[0]).stem for line in lines] == [str(k) for k in range(10)]
     assert sum(Path(line[0]).stem == line[1] for line in lines) >= 9
+
+
+def test_predict_tells_what_it_leaves_out(photos: Path, tmp_path: Path):
+    for name in ("seven.jfif", "seven.PNM", ".seven.png", "seven.heic"):
+        (tmp_path / name).write_bytes((photos / "7.png").read_bytes())
+    (tmp_path / "up").symlink_to(tmp_path.parent)
+    done = run("predict", DIGITS, tmp_path, "--json")
+    assert [Path(each["image"]).name for each in json.loads(done.stdout)["images"]] == ["seven.PNM", "seven.jfif"]
+    assert f"left out in '{tmp_path}': 1 hidden, 1 links to a folder that was already read, 1 without" in done.stderr
 
 
 def test_predict_reads_standard_input(photos: Path):

@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import tensorflow as tf
 
 from kbnn.datasets import Dataset, Fingerprint, Transform, load_folder
 from kbnn.datasets.dataset import Split
+from kbnn.datasets.pictures import decode
 from kbnn.errors import KbnnError, UsageError
 
 SMALL = Transform(resize=9, size=8, flip=True)
@@ -74,6 +77,7 @@ def test_images_have_the_labels_of_their_folders(photos: Path):
         ("seg_train", "seg_test"),
         ("imagesTrain", "imagesVal"),
         ("TRAIN-2", "VALID-2"),
+        ("trainingset", "testdata"),
     ],
     ids="/".join,
 )
@@ -105,12 +109,28 @@ def test_each_of_three_splits_is_used(tmp_path: Path):
             ("fold1", "fold2"),
             r"'fold1' and 'fold2' in .* have the same sub-folders \(dark, light\): if they are splits",
         ),
+        (("train", "holdout", "traindata"), "has 2 folders of train images: 'train' and 'traindata'"),
     ],
     ids=lambda value: "/".join(value) if isinstance(value, tuple) else "",
 )
 def test_ambiguous_splits_are_refused(splits: tuple[str, ...], message: str, tmp_path: Path):
     paint_splits(tmp_path, splits)
     with pytest.raises(UsageError, match=message):
+        load_folder(tmp_path, transform=SMALL)
+
+
+@pytest.mark.parametrize("other", [("cat",), ("cat", "bird")], ids="/".join)
+def test_folders_that_share_a_sub_folder_are_no_classes(other: tuple[str, ...], tmp_path: Path):
+    paint_splits(tmp_path, ["learn"], ("cat", "dog"))
+    paint_splits(tmp_path, ["hold"], other)
+    with pytest.raises(UsageError, match=r"'hold' and 'learn' in .* have the same sub-folders \(cat\)"):
+        load_folder(tmp_path, transform=SMALL)
+
+
+def test_test_images_without_classes_are_named(tmp_path: Path):
+    paint_splits(tmp_path, ["train"])
+    paint(tmp_path / "test", 2, 40)
+    with pytest.raises(UsageError, match=r"no folder of test or validation images with a .* \('test' has none\)"):
         load_folder(tmp_path, transform=SMALL)
 
 
@@ -144,6 +164,35 @@ def test_skipped_files_are_counted(photos: Path, tmp_path: Path):
         "left out: 1 broken links, 3 hidden, 1 links to a folder that was already read, 1 of the operating system, "
         "1 outside of the class folders"
     )
+
+
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [("dark/all", ""), ("dark/more", "light"), ("dark/other", "light/inner"), ("loop", "")],
+    ids=["the data set", "another class", "a part of another class", "the data set as a class"],
+)
+def test_links_do_not_give_an_image_two_labels(link: str, target: str, photos: Path):
+    paint(photos / "light" / "inner", 2, 200)
+    (photos / link).symlink_to(photos / target)
+    data = load_folder(photos, transform=PLAIN, validation=0)
+    assert data.classes == ("dark", "light")
+    counts = np.bincount(np.concatenate([data.train.labels, data.test.labels]))
+    assert counts.tolist() == [15, 27]
+    assert data.left_out.startswith("1 links to a folder that was already read")
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("night", "dark", "'dark' and 'night' in .*photos' are links to the same folder: keep one"),
+        ("night", "dark/inner", "'night' in .*photos' is a link to a part of 'dark': remove the link"),
+    ],
+)
+def test_classes_that_overlap_are_refused(link: str, target: str, message: str, photos: Path):
+    paint(photos / "dark" / "inner", 2, 40)
+    (photos / link).symlink_to(photos / target)
+    with pytest.raises(UsageError, match=message):
+        load_folder(photos, transform=PLAIN)
 
 
 def test_large_images_are_kept_small(tmp_path: Path):
@@ -231,6 +280,49 @@ def test_16_bit_levels_become_8_bit_ones(tmp_path: Path):
     levels = np.full((8, 8), 0x80FF, np.uint16)
     pixels = first_image(saved(PIL.Image.fromarray(levels), "PNG"), tmp_path)
     np.testing.assert_allclose(pixels, 0x80, atol=1e-3)
+
+
+def tiff(bits: int, photometric: int, data: bytes) -> bytes:
+    """A TIFF file of one row of two grey pixels, written by hand."""
+    entries = [(256, 2), (257, 1), (258, bits), (259, 1), (262, photometric), (277, 1), (278, 1)]
+    places = [(273, 8 + 2 + 12 * 9 + 4), (279, len(data))]
+    directory = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in (*entries, *places)]
+    directory.sort(key=lambda entry: struct.unpack_from("<H", entry))
+    return b"II*\0" + struct.pack("<IH", 8, len(directory)) + b"".join(directory) + bytes(4) + data
+
+
+def png(colour: int, transparent: bytes, row: bytes) -> bytes:
+    """A PNG file of one row of two pixels with 16 bits per level, written by hand."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(b"\0" + row)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks)
+
+
+# Two grey pixels with the levels 0x20 and 0xE0, if 8 bits are kept.
+DEEP: dict[str, bytes] = {
+    "tiff of 12 bits": tiff(12, 1, b"\x20\x1e\x02"),
+    "tiff of 16 bits": tiff(16, 1, b"\xff\x20\x00\xe0"),
+    "tiff of 16 bits, 0 is white": tiff(16, 0, b"\x00\xdf\xff\x1f"),
+    "pgm of 16 bits": b"P5 2 1 65535\n\x20\xff\xe0\x00",
+    "pgm of 12 bits": b"P5 2 1 4095\n\x02\x08\x0e\x08",
+    "pgm of 16 bits as text": b"P2 2 1 65535\n8240 57400\n",
+    "png of 16 bits": png(0, b"\x00\x00", b"\x20\xff\xe0\x00"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_deep_levels_become_8_bit_ones(kind: str):
+    pixels = decode(DEEP[kind])
+    np.testing.assert_array_equal(pixels, np.repeat([[[0x20], [0xE0]]], 3, axis=2))
+
+
+def test_a_transparent_16_bit_level_becomes_white():
+    pixels = decode(png(0, b"\x20\xff", b"\x20\xff\xe0\x00"))
+    np.testing.assert_array_equal(pixels[0, :, 0], [0xFF, 0xE0])
 
 
 @pytest.fixture
