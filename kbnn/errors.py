@@ -26,9 +26,18 @@ class UsageError(KbnnError, ValueError):
     exit_status = 2
 
 
-def unknown(kind: str, received: str, known: Iterable[str]) -> UsageError:
-    """The error for an unknown name: it suggests the closest known names, or lists all if none is close."""
+# Longer lists of names are cut.
+_LISTED = 40
+
+
+def unknown(kind: str, received: object, known: Iterable[str]) -> UsageError:
+    """The error for an unknown name: it suggests the closest known names, or lists them if none is close."""
     names = sorted(known)
-    near = difflib.get_close_matches(received, names, n=3, cutoff=0.5)
-    offer = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}"
+    near = difflib.get_close_matches(str(received), names, n=3, cutoff=0.5)
+    if near:
+        offer = f"did you mean {' or '.join(near)}?"
+    elif len(names) <= _LISTED:
+        offer = f"choose one of {', '.join(names)}"
+    else:
+        offer = f"choose one of the {len(names)} names, such as {', '.join(names[:3])}"
     return UsageError(f"unknown {kind}: received '{received}'; {offer}")

@@ -328,5 +328,5 @@ def _no_scratch(error: OSError) -> KbnnError:
 def _cannot_write(target: Path, error: OSError) -> KbnnError:
     return KbnnError(
         f"cannot write '{target}': {error.strerror or error}; nothing was changed there, "
-        f"free space or choose another place"
+        f"free disk space or choose another path"
     )

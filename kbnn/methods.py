@@ -503,7 +503,7 @@ def get(name: str) -> Method:
         UsageError: an unknown base or modifier (close names are suggested), a repeated modifier, or one that does not
             fit the base.
     """
-    base, *added = name.split("+")
+    base, *added = str(name).split("+")
     method = _METHODS.get(base)()
     if not isinstance(method, Method):
         raise UsageError(f"the function registered as method '{base}' must return a Method: it returned {method!r}")

@@ -30,7 +30,14 @@ def layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """All layers of a model, in order: nested models and their layers, wrapped layers, and layers within layers.
 
     Quantizers count as layers within the layer that uses them.
+
+    Raises:
+        UsageError: it is not a Keras model.
     """
+    if not isinstance(model, tf.keras.layers.Layer):
+        raise UsageError(
+            f"not a Keras model: received {type(model).__name__}; load a file with kbnn.loading.load_model"
+        )
     found = model._flatten_layers(include_self=False, recursive=True)
     return list({id(layer): layer for layer in found}.values())
 

@@ -227,6 +227,7 @@ def test_the_refusal_names_layer_cause_and_remedies(tmp_path: Path, marker: Path
         ["evaluate", "MODEL", "--data", "digits"],
         ["analyze", "MODEL", "--data", "digits"],
         ["export-android", "MODEL", "--data", "digits", "-o", "assets"],
+        ["export-c", "MODEL", "--calibrate", "digits", "-o", "firmware"],
     ],
     ids=lambda arguments: arguments[0],
 )

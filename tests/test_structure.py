@@ -86,6 +86,12 @@ def test_all_layers_of_nested_models():
     assert not structure.contains(model.layers[0], tf.keras.layers.BatchNormalization)
 
 
+@pytest.mark.parametrize("received", ["model.keras", None])
+def test_what_is_no_model_is_refused(received):
+    with pytest.raises(UsageError, match=r"not a Keras model: received .*load a file with kbnn\.loading\.load_model"):
+        structure.layers(received)
+
+
 def test_a_real_valued_model_is_refused_with_advice():
     model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(2)], name="real")
     with pytest.raises(UsageError, match="model 'real' has no binary layer"):

@@ -235,8 +235,8 @@ def default_name(file: File, fallback: str) -> str:
 def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _RESERVED:
         raise UsageError(
-            f"the name must be a C identifier: received '{name}'; begin with a letter, use letters, digits and _, and "
-            f"no word of C or C++"
+            f"the name must be a C identifier: received '{name}'; use a letter followed by letters, digits and _, but "
+            f"no keyword of C or C++"
         )
     return name
 

@@ -294,8 +294,8 @@ def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
         item = readers[0].outputs[0]
     if item.dtype != "int8" or len(item.shape) != 4:
         raise ConversionError(
-            f"the network's input '{given.name}' is {given.dtype} and nothing makes it int8: its activations are "
-            f"float, convert it to int8 for the device 'microcontroller'"
+            f"input '{given.name}' of the network is {given.dtype} and is not quantized to int8: convert the model to "
+            f"int8 for the device 'microcontroller'"
         )
     _, height, width, channels = item.shape
     image = Tensor("image", height, width, channels, "int8", item.scales[0], item.zero_points[0], "image")

@@ -252,7 +252,7 @@ def _check_header(data: bytes, source: str | os.PathLike[str]) -> None:
             f"cannot read '{os.fspath(source)}' as a .tflite file: it is a Keras model; convert it with kbnn convert"
         )
     if data[4:_HEADER] != b"TFL3":
-        raise _unreadable(source, "it does not begin like a TFLite file")
+        raise _unreadable(source, "it is not a TFLite file")
 
 
 def _file(model: SchemaObject, data: bytes) -> File:

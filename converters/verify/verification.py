@@ -85,8 +85,9 @@ class Parity(tables.Shown):
     """What `verify` finds. The figures are those of the worst kernel that runs the file.
 
     `max_abs_difference`, `mean_abs_difference` and `median_abs_difference` are statistics over the images of each
-    image's largest logit difference; `logit_range` is the range of Keras's logits. If the outputs depart, `sensitivity`
-    is how far Keras's logits of the median image move when the images change by 1e-6 of their range.
+    image's largest logit difference; `logit_range` is the range of Keras's logits. If the outputs differ by more than
+    the tolerance, `sensitivity` is how far Keras's logits of the median image move when the images change by 1e-6 of
+    their range.
 
     A file with int8 weights is compared with Keras after the same rounding of its weights, and `rounding` tells what
     this rounding changes. The layers of a file in int8 are compared with the deployed graph with all values rounded;
@@ -133,14 +134,14 @@ class Parity(tables.Shown):
     def with_trained(self) -> str:
         """How the file compares with the network as it was trained, as text."""
         if len(self.trained) == 1:
-            text = f"{self.trained[0]} (of {self.samples} images) in the trained network's class"
+            text = f"same class as the trained network for {self.trained[0]} (of {self.samples} images)"
         elif self.trained:
             each = ", ".join(f"'{output.name}' {output}" for output in self.trained)
-            text = f"in the trained network's class at output {each} (of {self.samples} images)"
+            text = f"same class as the trained network at output {each} (of {self.samples} images)"
         else:
-            text = f"outputs of {self.samples} images compared with the trained network's"
+            text = f"outputs for {self.samples} images compared with the trained network's"
         if self.accuracy is not None:
-            text += f"; accuracy {self.accuracy}, the trained network's {self.trained_accuracy}"
+            text += f"; accuracy {self.accuracy}, of the trained network {self.trained_accuracy}"
         return text
 
     def __str__(self) -> str:
@@ -230,7 +231,8 @@ def verify(
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, tf.errors.OpError) as error:
         reason = " ".join(str(error).split())[:300]
         raise KbnnError(
-            f"'{os.fspath(path)}' cannot be compared with the model: its operators do not fit ({reason}); convert again"
+            f"'{os.fspath(path)}' cannot be compared with the model: its operators do not match ({reason}); "
+            f"convert the model again"
         ) from error
     wrong = _wrong_description(file, description)
     return replace(parity, passed=False, failures=[*parity.failures, wrong]) if wrong else parity
@@ -384,20 +386,21 @@ def inputs_by_name(reference: Reference, images: Images) -> dict[str, np.ndarray
     """The images by input name, checked against the model.
 
     Raises:
-        UsageError: images of another shape, or none.
+        UsageError: images of another shape, none, or with values that are not finite.
     """
     names = list(reference.signature)
     if isinstance(images, Mapping):
         given = {name: np.asarray(images[name]) for name in names if name in images}
     else:
-        arrays = [images] if isinstance(images, np.ndarray) else list(images)
+        arrays = images if isinstance(images, list | tuple) else [images]
         given = dict(zip(names, map(np.asarray, arrays), strict=False))
     for name, spec in reference.signature.items():
         received = given[name].shape if name in given else None
-        if received is None or received[1:] != tuple(spec.shape[1:]) or not received[0]:
-            raise UsageError(
-                f"the images do not fit input '{name}': received {received}, give (images, *{tuple(spec.shape[1:])})"
-            )
+        if not received or received[1:] != tuple(spec.shape[1:]) or not received[0]:
+            expected = ", ".join(map(str, ("N", *spec.shape[1:])))
+            raise UsageError(f"the images do not fit input '{name}': received shape {received}, expected ({expected})")
+        if not np.isfinite(given[name]).all():
+            raise UsageError(f"the images for input '{name}' contain NaN or infinity: give finite values")
     return {name: given[name].astype(spec.dtype.as_numpy_dtype) for name, spec in reference.signature.items()}
 
 
@@ -475,22 +478,22 @@ def _failures(kernels: list[KernelBits], layers: list[LayerParity]) -> list[str]
         if kernel.differing is None:
             found.append(f"layer '{kernel.name}' is not bitpacked in the file")
         elif kernel.differing:
-            found.append(f"layer '{kernel.name}': {kernel.differing} of {kernel.bits} kernel bits are not Keras's")
+            found.append(f"layer '{kernel.name}': {kernel.differing} of {kernel.bits} kernel bits differ from Keras's")
     for name in dict.fromkeys(layer.name for layer in layers if not layer.passed):
         worst = [layer for layer in layers if layer.name == name and not layer.passed]
         on = ", ".join(dict.fromkeys(layer.kernel for layer in worst))
         found.append(
-            f"layer '{name}' departs from Keras (kernels: {on}) by {max(layer.difference for layer in worst):.1e} of "
-            f"its range, {max(layer.flips for layer in worst)} signs"
+            f"layer '{name}' differs from Keras by {max(layer.difference for layer in worst):.1e} of its range and in "
+            f"{max(layer.flips for layer in worst)} signs (kernels: {on})"
         )
     return found
 
 
 def _departures(wrong: list[KernelRun], span: float, sensitivity: float, padded: list[str]) -> list[str]:
     found = [
-        f"the outputs depart from Keras's on the {run.kernel} kernel: the median image by "
-        f"{run.median_abs_difference / span:.1e} of the range, where Keras's own move by {sensitivity / span:.1e} when "
-        f"the images change by {PERTURBATION:.0e}"
+        f"the outputs of the {run.kernel} kernel differ from Keras's by {run.median_abs_difference / span:.1e} of "
+        f"their range for the median image; Keras's own change by {sensitivity / span:.1e} when the images change by "
+        f"{PERTURBATION:.0e}"
         for run in wrong
     ]
     if found and padded and all(run.kernel != "reference" for run in wrong):
@@ -528,7 +531,7 @@ def _changed(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _rewriting_errors(case: _Case, logits: np.ndarray) -> list[str]:
-    """How the unrounded graph departs from Keras; a file in int8 is compared with the graph instead of with Keras."""
+    """How the unrounded graph differs from Keras; a file in int8 is compared with the graph instead of with Keras."""
     graph = deploy(case.reference, replace(case.options or Options(), limits={}))
     outputs = simulated(graph, case.inputs, list(graph.outputs.values()))
     largest = np.abs(_side_by_side(dict(zip(graph.outputs, outputs, strict=True))) - logits).max(1)
@@ -536,7 +539,9 @@ def _rewriting_errors(case: _Case, logits: np.ndarray) -> list[str]:
         return []
     if np.median(largest) <= SENSITIVITY_MARGIN * _sensitivity(case, logits):
         return []
-    return [f"the rewritten network departs from Keras's: the median image by {np.median(largest):.1e}"]
+    return [
+        f"the outputs of the rewritten network differ from Keras's by {np.median(largest):.1e} for the median image"
+    ]
 
 
 def _losses(ran: list[KernelRun]) -> list[str]:

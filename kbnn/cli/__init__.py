@@ -76,9 +76,10 @@ def fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(kbnn.__version__, prog_name="kbnn")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Practical binary neural networks: train, convert, verify, measure.
 
     \b
@@ -88,3 +89,6 @@ def main() -> None:
       kbnn train siman-resnet20-cifar10
       kbnn convert runs/resnet20-bireal-cifar10 -o resnet20.tflite
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)

@@ -76,8 +76,10 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Datase
         data_dir: tensorflow-datasets' folder.
 
     Raises:
-        UsageError: the name is unknown, or none is given and the network is not a run.
+        UsageError: there is no such network, the name is unknown, or none is given and the network is not a run.
     """
+    if not path.exists():
+        raise UsageError(f"no model at '{path}': give the folder of a run, a .keras file or a .tflite file")
     from kbnn import datasets
     from kbnn.training import Run
 
@@ -88,7 +90,7 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Datase
         return datasets.load(name, data_dir=data_dir)
     if _is_run(path):
         return Run.open(path).dataset(data_dir)
-    raise UsageError(f"the training data of '{path}' is not recorded: give --data")
+    raise UsageError(f"'{path}' does not record the data that it was trained on: give it with --data")
 
 
 def _input_side(path: Path) -> int:

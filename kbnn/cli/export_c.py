@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, load_dataset, load_model, recipe_name
+from kbnn.cli.artifacts import data_dir_option, load_dataset, load_model, recipe_name, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError
 
@@ -29,6 +29,7 @@ _CALIBRATION_IMAGES = 256
 @click.option("--tflm", is_flag=True, help="Add LCE's operators for TensorFlow Lite Micro, over the same kernels.")
 @click.option("--check", is_flag=True, help="Compile with this machine's compiler and run the self-test.")
 @data_dir_option
+@trust_option
 @json_option
 def command(
     source: Path,

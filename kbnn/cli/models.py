@@ -197,7 +197,7 @@ def command(
     budget = _CostLimits(max_kb, None if max_macs is None else _count(max_macs))
     if cost and _is_pattern(name):
         raise UsageError("--cost counts one network: give its NAME, see 'kbnn models'")
-    if not cost and not budget.is_given and (shape or classes or method or settings):
+    if not cost and not budget.is_given and (shape or classes is not None or method or settings):
         raise UsageError("--input, --classes, --method and --option need --cost, --max-kb or --max-macs")
     if pretrained:
         show(_trained(name), as_json)

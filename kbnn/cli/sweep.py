@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbnn.cli import fail
-from kbnn.cli.artifacts import data_dir_option
+from kbnn.cli.artifacts import data_dir_option, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.cli.settings import chosen, only_option, parsed, set_option, several
 from kbnn.errors import KbnnError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @set_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the runs.  [default: runs/NAME]")
 @data_dir_option
+@trust_option
 @json_option
 def command(
     grid: str,

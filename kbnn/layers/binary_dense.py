@@ -1,7 +1,5 @@
 """The 1-bit fully connected layer."""
 
-from typing import Any
-
 import larq as lq
 import tensorflow as tf
 
@@ -24,14 +22,16 @@ class BinaryDense(Binarized, lq.layers.QuantDense):
         **kwargs: as for `BinaryConv2D`, except for the arguments that only a convolution has.
 
     Raises:
-        UsageError: an input that is not `(B, C)`, or as for `BinaryConv2D`.
+        UsageError: fewer than one unit, an input that is not `(B, C)`, or as for `BinaryConv2D`.
 
     Example:
         >>> kbnn.layers.BinaryDense(512, input_quantizer="ste", kernel_quantizer="ste")
     """
 
-    def __init__(self, units: int, use_bias: bool = False, **kwargs: Any) -> None:
+    def __init__(self, units: int, use_bias: bool = False, **kwargs: object) -> None:
         super().__init__(units, use_bias=use_bias, **kwargs)
+        if self.units < 1:
+            raise UsageError(f"{self.name}: units must be at least 1, received {units}")
 
     def build(self, input_shape: tf.TensorShape) -> None:
         shape = tf.TensorShape(input_shape)

@@ -44,7 +44,7 @@ def grid(name: str | os.PathLike[str]) -> Grid:
     if isinstance(content, Recipe):
         raise UsageError(f"'{name}' is a recipe, not a grid: train it, or name the settings to vary")
     if content is None:
-        raise unknown("grid", str(name), grids())
+        raise unknown("grid", name, grids())
     return content
 
 
@@ -62,7 +62,7 @@ def find(name: str | os.PathLike[str]) -> Recipe:
     of_grid, _, label = str(name).partition("/")
     if label and of_grid in grids():
         return grid(of_grid).variant(label)
-    raise unknown("recipe", str(name), names())
+    raise unknown("recipe", name, names())
 
 
 def notes(name: str) -> list[str]:

@@ -87,7 +87,7 @@ class Result(tables.Shown):
     def __str__(self) -> str:
         best = _accuracies(self.best_top1, self.best_top5) if self.best_top1 is not None else ""
         lines = [
-            f"{self.run}: {self.recipe}, {self.epochs} epochs",
+            f"{self.run}: {self.recipe}, {self.epochs} epoch{'' if self.epochs == 1 else 's'}",
             str(Evaluation(self.dataset, self.samples, self.top1, self.loss, self.top5))
             + (f"; epoch with the best validation accuracy: {best}" if best else ""),
         ]

@@ -54,6 +54,12 @@ def test_a_model_without_a_binary_layer_is_refused(tmp_path: Path):
     assert "has no binary layer" in done.output
 
 
+def test_a_missing_model_is_reported_as_missing():
+    done = analyze("runs/missing")
+    assert done.exit_code == 2
+    assert "no model at 'runs/missing': give the folder of a run" in done.output
+
+
 def test_several_models_are_compared_only_when_asked_to():
     done = analyze("runs/a", "runs/b")
     assert done.exit_code == 2

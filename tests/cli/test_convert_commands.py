@@ -62,7 +62,7 @@ def test_a_file_that_differs_is_status_1(tiny, converted, tmp_path):
     done = run("verify", tiny, path, "--dataset", "digits", "--images", "32")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "layer 'block1_conv1': 1 of 9216 kernel bits are not Keras's" in done.stderr
+    assert "layer 'block1_conv1': 1 of 9216 kernel bits differ from Keras's" in done.stderr
 
 
 @pytest.mark.slow
@@ -81,7 +81,7 @@ def test_a_model_without_a_binary_layer(tmp_path):
     [
         (None, 2, "no such file"),
         (b"", 1, "it is empty"),
-        (b"hello, world", 1, "does not begin like a TFLite file"),
+        (b"hello, world", 1, "it is not a TFLite file"),
         (b"\x89HDF\r\n\x1a\n", 1, "it is a Keras model; convert it with kbnn convert"),
         (b"\x08\x00\x00\x00TFL3" + b"\xff" * 40, 1, "truncated or damaged"),
     ],

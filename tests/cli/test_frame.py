@@ -55,5 +55,7 @@ def test_usage_errors_are_one_line_and_status_2(arguments: list[str], message: s
     assert message in done.stderr
 
 
-def test_no_arguments_shows_the_help():
-    assert "Commands:" in kbnn().stdout + kbnn().stderr
+def test_no_arguments_shows_the_help_on_stderr():
+    done = kbnn()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == kbnn("--help").stdout

@@ -281,8 +281,8 @@ def test_groups_are_charged_for_the_kernel_that_runs_them(size: int, kernel: str
     ("content", "message"),
     [
         (b"", "it is empty"),
-        (b"\x00\x01", "does not begin like a TFLite file"),
-        (b"hello, world", "does not begin like a TFLite file"),
+        (b"\x00\x01", "it is not a TFLite file"),
+        (b"hello, world", "it is not a TFLite file"),
         (b"\x08\x00\x00\x00TFL3" + b"\xff" * 40, "truncated or damaged"),
     ],
     ids=["empty", "two bytes", "text", "damaged"],

@@ -292,8 +292,8 @@ def test_sums_that_are_exactly_zero_are_named_where_they_move_the_outputs(tmp_pa
     x = lq.layers.QuantConv2D(32, 3, padding="same", use_bias=False, name="second", **quantizers)(x)
     x = layers.Dense(5)(layers.Flatten()(layers.BatchNormalization(scale=False)(x)))
     reason = (
-        r"the outputs depart from Keras's on the default kernel: .*LCE's optimised kernels round sums that are exactly "
-        r"0 in layers padded with zeros \('first', 'second'\): use pad_values=1\.0, or train the network"
+        r"the outputs of the default kernel differ from Keras's by .*LCE's optimised kernels round sums that are "
+        r"exactly 0 in layers padded with zeros \('first', 'second'\): use pad_values=1\.0, or train the network"
     )
     with pytest.raises(ConversionError, match=reason):
         convert(tf.keras.Model(image, x), tmp_path / "model.tflite", np.zeros((8, 8, 8, 32), np.float32))

@@ -64,7 +64,7 @@ def test_one_flipped_kernel_bit_is_caught_and_its_layer_named(bireal, bireal_fil
     parity = sample_networks.parity(bireal, flipped)
     assert not parity.kernel_bits_equal
     assert {kernel.name: kernel.differing for kernel in parity.kernels} == {"conv1": 0, "conv2": 1}
-    assert "layer 'conv2': 1 of 18432 kernel bits are not Keras's" in parity.failures
+    assert "layer 'conv2': 1 of 18432 kernel bits differ from Keras's" in parity.failures
     assert {layer.name for layer in parity.layers if not layer.passed} == {"conv2_bn"}
 
 
@@ -154,8 +154,22 @@ def test_another_networks_file(bireal, bireal_path):
 
 
 def test_images_of_another_shape(bireal, bireal_path):
-    with pytest.raises(UsageError, match=r"the images do not fit input 'image': received \(4, 3, 3, 3\)"):
+    with pytest.raises(UsageError, match=r"the images do not fit input 'image': received shape \(4, 3, 3, 3\)"):
         verify(bireal, bireal_path, np.zeros((4, 3, 3, 3), np.float32))
+    with pytest.raises(UsageError, match=r"received shape \(\), expected \(N, "):
+        verify(bireal, bireal_path, None)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_images_that_are_not_finite(value, bireal, bireal_path):
+    images = sample_networks.images(bireal)
+    images[0, 0, 0, 0] = value
+    with pytest.raises(UsageError, match="the images for input 'image' contain NaN or infinity"):
+        verify(bireal, bireal_path, images)
+
+
+def test_images_may_be_a_tensor(bireal, bireal_path):
+    assert verify(bireal, bireal_path, tf.constant(sample_networks.images(bireal))).passed
 
 
 def test_a_file_without_lce_operators(bireal, tmp_path):
@@ -192,7 +206,7 @@ def test_outputs_may_depart_as_far_as_rounding_moves_keras(margin, passed, birea
     assert parity.passed is passed
     assert 1e-9 < parity.sensitivity / parity.logit_range < 1e-2
     assert "when the images change by 1e-06 of their range" in str(parity)
-    assert all("depart from Keras's on the" in failure for failure in parity.failures)
+    assert all("differ from Keras's by" in failure for failure in parity.failures)
 
 
 @pytest.mark.slow
@@ -336,5 +350,7 @@ def test_the_summary_begins_with_the_trained_network(bireal, bireal_path):
     labels = bireal.predict(images, verbose=0).argmax(1)
     parity = verify(bireal, bireal_path, images, labels=labels)
     first, second, *_ = str(parity).splitlines()
-    assert "100.0% of the images (of 32 images) in the trained network's class; accuracy 100.0% (89.3% to" in first
+    assert (
+        "same class as the trained network for 100.0% of the images (of 32 images); accuracy 100.0% (89.3% to" in first
+    )
     assert second == "equal to Keras on 32 images"
