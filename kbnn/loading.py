@@ -8,6 +8,7 @@ checked against a list of allowed names before Keras sees it. Your own classes a
 `tf.keras.utils.register_keras_serializable`.
 """
 
+import collections
 import contextlib
 import contextvars
 import functools
@@ -31,6 +32,8 @@ _MAX_CONFIG_BYTES = 64_000_000
 # Allowance for variables that are not in the file, such as counters and state that is not saved.
 _SLACK_BYTES = 64_000_000
 _MAX_LAYERS = 20_000
+# How often Keras may try each call of a layer on average.
+_ATTEMPTS = 20
 _SAVED_MODEL = "saved_model.pb"
 _WEIGHTS = "model.weights.h5"
 _ZIP_MEMBERS = ("config.json", "metadata.json", _WEIGHTS)
@@ -157,6 +160,9 @@ def _check_zip(path: Path, trust: bool, max_bytes: int) -> int:
             if total > max_bytes:
                 raise _too_large(path, total, max_bytes)
             names = [member.filename for member in members]
+            for member in members:
+                if member.filename != _WEIGHTS and member.file_size > _MAX_CONFIG_BYTES:
+                    raise _too_large(path, member.file_size, _MAX_CONFIG_BYTES)
             if not trust and set(names) - set(_ZIP_MEMBERS):
                 other = sorted(set(names) - set(_ZIP_MEMBERS))[0]
                 raise _untrusted(path, f"it contains '{other}' in addition to configuration and weights")
@@ -165,6 +171,9 @@ def _check_zip(path: Path, trust: bool, max_bytes: int) -> int:
                     f"'{path}' is not a readable Keras model: it needs one config.json and one {_WEIGHTS}, received "
                     f"{', '.join(sorted(names)[:5]) or 'nothing'}"
                 )
+            if not trust and archive.getinfo(_WEIGHTS).compress_type != zipfile.ZIP_STORED:
+                # HDF5 jumps within a file, and each jump back would decompress everything before it again.
+                raise KbnnError(f"'{path}' has compressed weights, which Keras never writes: save the model again")
             if not trust:
                 check_config(path, _without_compile_config(parse_json(path, archive.read("config.json"))))
             with archive.open(_WEIGHTS) as weights, open_hdf5(weights, path, max_bytes=max_bytes) as file:
@@ -305,6 +314,16 @@ _REFUSED_CLASSES = {
 # Plain values that Keras stores as dictionaries with a class name.
 _VALUES = ("__tuple__", "__ellipsis__", "__bytes__", "__numpy__", "__tensor__", "TensorShape")
 _OP_LAYERS = ("TFOpLambda", "SlicingOpLambda")
+# The modules that Keras writes for its own functions.
+_FUNCTION_MODULES = (
+    "builtins",
+    "keras.activations",
+    "keras.losses",
+    "keras.metrics",
+    "keras.src.activations",
+    "keras.src.losses",
+    "keras.src.metrics.metrics",
+)
 # Namespaces of TensorFlow whose functions only compute.
 _OP_NAMESPACES = ("math.", "nn.", "linalg.", "bitwise.", "signal.", "quantization.", "__operators__.")
 _OPS = frozenset(
@@ -489,21 +508,28 @@ def _check_order(path: Path, config: dict[str, Json]) -> None:
     if len(layers) > _MAX_LAYERS:
         raise KbnnError(f"'{path}' has {len(layers):,} layers, the limit is {_MAX_LAYERS:,}: split the model")
     known = {str(each["name"]): each for each in layers if isinstance(each, dict) and isinstance(each.get("name"), str)}
+    # Keras tries all calls over and over. It writes layers almost in order, so that a few attempts suffice.
+    attempts = _ATTEMPTS * (1_000 + sum(len(_inbound_nodes(each)) for each in known.values()))
     # A model that is used as a layer has been called once before.
     calls = {name: int(_is_model(each.get("config"))) for name, each in known.items()}
     inputs = {name for name, each in known.items() if each.get("class_name") == "InputLayer"}
-    waiting = {name: _inbound_nodes(each) for name, each in known.items()}
+    waiting = {
+        name: collections.deque([*_references(node, known)] for node in _inbound_nodes(each))
+        for name, each in known.items()
+    }
     moved = True
     while moved:
         moved = False
+        waiting = {name: nodes for name, nodes in waiting.items() if nodes}
+        attempts -= len(waiting)
+        if attempts < 0:
+            raise KbnnError(f"'{path}' is damaged: its layers are not in order; save the model again")
         for name, nodes in waiting.items():
-            while nodes and all(
-                source in inputs or place < calls[source] for source, place in _references(nodes[0], known)
-            ):
-                nodes.pop(0)
+            while nodes and all(source in inputs or place < calls[source] for source, place in nodes[0]):
+                nodes.popleft()
                 calls[name] += 1
                 moved = True
-    stuck = [name for name, nodes in waiting.items() if nodes]
+    stuck = list(waiting)
     if stuck:
         raise KbnnError(f"'{path}' is damaged: layer '{stuck[0]}' depends on its own output; save the model again")
 
@@ -541,7 +567,8 @@ def _refusal(value: dict[str, Json]) -> str | None:
     if "class_name" not in value:
         return None
     name, module = value["class_name"], value.get("module")
-    registered = value.get("registered_name")
+    # As in Keras: without an entry, the class's name is the registered one.
+    registered = value.get("registered_name", name)
     if not isinstance(name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
         return "has a description that Keras would not write"
     if name in _REFUSED_CLASSES:
@@ -552,9 +579,8 @@ def _refusal(value: dict[str, Json]) -> str | None:
         kind = value.get("type_spec")
         return None if kind == "tf.TensorSpec" else f"has the type {kind!r}"
     if name == "function":
-        return (
-            None if _is_known_function(value.get("config"), module) else f"calls {_full(module, value.get('config'))}"
-        )
+        called = value.get("config")
+        return None if _is_known_function(called, module, registered) else f"calls {_full(module, called)}"
     if name in _OP_LAYERS and (module is None or _keras_module(module) == "keras.src.layers.core.tf_op_layer"):
         return _op_refusal(value.get("config"))
     return None if _is_known_class(name, module, registered) else f"is or has a {_full(module, name)}"
@@ -582,23 +608,30 @@ def _op_refusal(config: object) -> str | None:
 
 
 def _is_known_class(name: str, module: str | None, registered: str | None) -> bool:
-    if name in _registered():
-        return True
+    """Whether Keras finds an allowed class, in every format.
+
+    The newest format looks up the registered name, then the class's name in the module, which it imports, and then the
+    registered name in the module. Older formats look up the class's name only.
+    """
     if registered in _registered():
-        # Older formats read the class's name and ignore the registered one.
-        return getattr(_registered()[registered], "__name__", None) == name
+        return registered == name or getattr(_registered()[registered], "__name__", None) == name
+    if registered not in (None, name):
+        return False
     if module is None:
-        return name in {each for _, each in _keras_classes()}
+        return name in _registered() or name in {each for _, each in _keras_classes()}
     return (_keras_module(module), name) in _keras_classes()
 
 
-def _is_known_function(name: object, module: str | None) -> bool:
+def _is_known_function(name: object, module: str | None, registered: str | None) -> bool:
+    """Whether Keras finds an allowed function; it looks up the name first, then both names in the module."""
     if not isinstance(name, str):
+        return False
+    # Some versions of Keras write "function", the class's name in the configuration.
+    if registered not in (None, name, "function"):
         return False
     if name in _registered():
         return True
-    is_builtin = module is None or module == "builtins" or _keras_module(module).startswith("keras.")
-    return is_builtin and name in _keras_functions()
+    return (module is None or _keras_module(module) in _FUNCTION_MODULES) and name in _keras_functions()
 
 
 def _registered() -> dict[str, object]:

@@ -8,8 +8,11 @@ import contextlib
 import copy
 import json
 import marshal
+import os
 import random
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +115,13 @@ def called(what: Config, text: str) -> Config:
     return layer("Lambda", {"function": what, **CODE, "function_type": "function"}, constant(text))
 
 
+def imported(marker: Path) -> str:
+    """The name of a module that creates the marker when it is imported."""
+    name = f"imported_{zlib.crc32(os.fsencode(marker))}"
+    (marker.parent / f"{name}.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    return name
+
+
 # Each writes a file that creates the marker when Keras loads it.
 ATTACKS: dict[str, Callable[[Path, Path], None]] = {
     "lambda in HDF5": lambda path, marker: write_hdf5(path, functional(lambda_layer(marker, module=None))),
@@ -122,6 +132,13 @@ ATTACKS: dict[str, Callable[[Path, Path], None]] = {
     "os.system": lambda path, marker: write_zip(path, functional(called(function("os", "system"), f"touch {marker}"))),
     "exec": lambda path, marker: write_zip(
         path, functional(called(function("builtins", "exec"), f"open('{marker}', 'w').close()"))
+    ),
+    "a registered name, a module that is imported": lambda path, marker: write_zip(
+        path, functional(layer("SteSign", {}, [], module=imported(marker)))
+    ),
+    "a registered name, and a function in its place": lambda path, marker: write_zip(
+        path,
+        functional(layer("SteSign", {}, constant(f"touch {marker}"), module="subprocess", registered_name="getoutput")),
     ),
     "write_file": lambda path, marker: write_zip(
         path, functional(layer("TFOpLambda", {"function": "io.write_file"}, constant(str(marker), contents="x"), OPS))
@@ -136,7 +153,8 @@ ATTACKS: dict[str, Callable[[Path, Path], None]] = {
 
 
 @pytest.fixture
-def marker(tmp_path: Path) -> Path:
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "marker"
 
 
@@ -162,6 +180,16 @@ EVIL: dict[str, Config] = {
     "os.system": function("os", "system"),
     "builtins.eval": function("builtins", "eval"),
     "Keras's own loader": function("keras.src.saving.saving_api", "load_model"),
+    "Keras's own loader in the place of a function": {
+        **function("keras.models", "relu"),
+        "registered_name": "load_model",
+    },
+    "Keras's own loader in the place of a class": {
+        **layer("Functional", {}, []),
+        "module": "keras.models",
+        "registered_name": "load_model",
+    },
+    "a registered name in a module": layer("SteSign", {}, [], module="my_layers"),
     "subprocess.Popen": {"class_name": "Popen", "module": "subprocess", "config": {}, "registered_name": "Popen"},
     "lambda": {"class_name": "__lambda__", "config": {"value": ["", None, None]}},
     "Lambda": {"class_name": "Lambda", "config": {"function": "f"}},
@@ -373,6 +401,45 @@ def test_sizes_are_limited(tmp_path: Path):
     write_zip(path, functional())
     with pytest.raises(KbnnError, match=r"is too large: received .* the limit is 1,000"):
         load_model(path, max_bytes=1000)
+
+
+def test_a_compressed_archive_does_not_fill_the_memory(tmp_path: Path):
+    path = tmp_path / "bomb.keras"
+    write_zip(path, functional())
+    with zipfile.ZipFile(path) as archive:
+        weights = archive.read("model.weights.h5")
+    for name in ("config.json", "metadata.json"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for each, content in {"config.json": b"{}", name: b" " * 64_000_001}.items():
+                archive.writestr(each, content)
+            archive.writestr("model.weights.h5", weights, zipfile.ZIP_STORED)
+        tracemalloc.start()
+        with pytest.raises(KbnnError, match=r"is too large: received 64,000,001 bytes .* the limit is 64,000,000"):
+            load_model(path)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 10_000_000
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", json.dumps(functional()))
+        archive.writestr("model.weights.h5", weights)
+    with pytest.raises(KbnnError, match="has compressed weights"):
+        load_model(path)
+
+
+def chain(count: int) -> list[Config]:
+    """Layers, each of which reads the one before it."""
+    names = ["input", *(f"layer{k}" for k in range(count))]
+    layers = [layer("Activation", {"activation": "relu"}, [[[source, 0, 0, {}]]]) for source in names[:-1]]
+    for name, described in zip(names[1:], layers, strict=True):
+        described["name"] = described["config"]["name"] = name
+    return layers
+
+
+def test_layers_in_the_wrong_order_take_no_quadratic_time(tmp_path: Path):
+    check_config(tmp_path, functional(*chain(5_000)))
+    check_config(tmp_path, functional(*reversed(chain(100))))
+    with pytest.raises(KbnnError, match="its layers are not in order"):
+        check_config(tmp_path, functional(*reversed(chain(5_000))))
 
 
 def test_layers_that_depend_on_each_other(tmp_path: Path):
