@@ -33,9 +33,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary file is removed and `path` keeps its old content. Temporary files of killed processes are removed.
 
     Raises:
+        UsageError: `path` is a device, a pipe or a socket, which would be replaced by a file.
         KbnnError: the disk is full or read-only, or the file cannot be written for another reason.
     """
     target = Path(path)
+    _check_ordinary(target)
     prefix = f".{target.name}.{_MARK}"
     try:
         _make_folder(target.parent)
@@ -165,20 +167,38 @@ def append_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target) as file:
-            kept = file.read()
+            # Spreadsheets write a byte order mark.
+            kept = file.read().removeprefix("\ufeff")
             header = next(csv.reader(io.StringIO(kept)), [])
             if header and widen and set(columns) - set(header):
-                write_rows(target, [*csv.DictReader(io.StringIO(kept)), *rows])
+                write_rows(target, [*_read_rows(kept), *rows])
                 return
             if header and not (set(columns) <= set(header) if widen else columns == header):
                 raise UsageError(f"'{target}' has other columns than the new rows: choose another file")
-            # Ends an incomplete line of a killed process, so that the first row starts on a new line.
-            separator = "" if not kept or kept.endswith("\n") else "\n"
-            file.write(separator + _csv(header or columns, rows, not header))
+            file.write(_ending(kept) + _csv(header or columns, rows, not header))
             file.flush()
             os.fsync(file.fileno())
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"'{target}' is not a CSV file in UTF-8 ({error}): choose another file") from error
     except OSError as error:
         raise _cannot_write(target, error) from error
+
+
+def _read_rows(text: str) -> list[dict[str, str]]:
+    rows = csv.DictReader(io.StringIO(text))
+    found = []
+    for row in rows:
+        if None in row:
+            raise csv.Error(f"line {rows.line_num} has more cells than the header")
+        found.append(row)
+    return found
+
+
+def _ending(text: str) -> str:
+    """Ends an incomplete line of a killed process, so that the next row starts on a new line."""
+    if not text or (text.endswith("\n") and text.count('"') % 2 == 0):
+        return ""
+    return '"\n' if text.count('"') % 2 else "\n"
 
 
 def write_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
@@ -202,7 +222,7 @@ def check_clock() -> None:
 def _locked(path: Path) -> Iterator[IO[str]]:
     """Opens a file for reading and appending, and locks it against other processes that do the same."""
     while True:
-        with path.open("a+", newline="") as file:
+        with path.open("a+", newline="", encoding="utf-8") as file:
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             # Another process may have replaced the file while this one waited.
@@ -269,6 +289,12 @@ def _sweep(parent: Path, prefix: str, grace: float = _GRACE) -> None:
             is_ours = entry.is_dir(follow_symlinks=False) and status.st_uid == os.geteuid()
             if is_ours and abs(time.time() - status.st_mtime) > grace and not _is_locked(entry.path):
                 shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _check_ordinary(target: Path) -> None:
+    """Raises UsageError if `target` exists and is neither a file nor a folder, or is a name that the system uses."""
+    if os.path.realpath(target.parent) == "/dev" or (target.exists() and not target.is_file() and not target.is_dir()):
+        raise UsageError(f"cannot write '{target}': it is a device, a pipe or a socket; choose another place")
 
 
 def _make_folder(path: Path) -> None:

@@ -6,7 +6,7 @@ import re
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_IN_LINES = re.compile(_UNSAFE.pattern.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f"))
 # Spreadsheets interpret cells that start like this as formulas.
-_FORMULA = re.compile(r"[=+\-@\t\r]")
+_FORMULA = re.compile(r"[=+\-@\t\r\uff0b\uff0d\uff1d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -27,7 +27,14 @@ def printable(text: object, *, lines: bool = False, longest: int | None = None) 
 
 
 def cell(value: object) -> object:
-    """A CSV cell that is not interpreted as a formula: text that starts with = + - @ is prefixed with an apostrophe."""
+    """A CSV cell that is not interpreted as a formula.
+
+    Text that starts with = + - @ (or their full-width forms) is prefixed with an apostrophe.
+
+    Example:
+        >>> cell("=1+1")
+        "'=1+1"
+    """
     if not isinstance(value, str):
         return value
     text = printable(value)

@@ -230,6 +230,46 @@ def test_rows_start_on_a_new_line(tmp_path: Path):
     assert path.read_text() == "a,b\n1,2\n3,4\n"
 
 
+def test_rows_do_not_end_up_in_an_unfinished_cell(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text('a,b\n1,"2, 3')
+    files.append_rows(path, [{"a": 3, "b": 4}])
+    assert [list(row.values()) for row in read_rows(path)] == [["1", "2, 3"], ["3", "4"]]
+
+
+def test_rows_of_a_spreadsheet(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\xef\xbb\xbfa,b\r\n1,2\r\n")
+    files.append_rows(path, [{"a": 3, "b": 4}])
+    assert path.read_bytes() == b"\xef\xbb\xbfa,b\r\n1,2\r\n3,4\n"
+    files.append_rows(path, [{"c": 5}], widen=True)
+    assert [list(row.values()) for row in read_rows(path)] == [["1", "2", ""], ["3", "4", ""], ["", "", "5"]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["näme\n1\n".encode("latin-1"), b"a\n" + 200_000 * b"x" + b"\n", b"a\n1,2\n"],
+    ids=["encoding", "cell", "cells"],
+)
+def test_files_that_are_no_tables_are_kept(content: bytes, tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match="is not a CSV file in UTF-8"):
+        files.append_rows(path, [{"b": 1}], widen=True)
+    assert path.read_bytes() == content
+
+
+def test_pipes_and_devices_are_not_replaced(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "linked").symlink_to("/dev/null")
+    for path in (tmp_path / "pipe", tmp_path / "linked", Path("/dev/null"), Path("/dev/kbnn-new")):
+        with pytest.raises(UsageError, match="it is a device, a pipe or a socket"):
+            files.write(path, b"x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "linked").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["linked", "pipe"]
+
+
 def test_rows_with_other_columns(tmp_path: Path):
     path = tmp_path / "rows.csv"
     files.append_rows(path, [{"a": 1, "b": 2}])

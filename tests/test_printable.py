@@ -35,7 +35,7 @@ def test_a_cell_of_a_table_stays_in_its_row():
     assert r"one\ntwo\x1b[31m" in rendered
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)"])
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", "\uff1d1+1", "\uff20SUM(A1)"])
 def test_formulas_are_text_in_a_spreadsheet(text: str):
     assert cell(text) == f"'{text}"
 

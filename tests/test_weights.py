@@ -1,9 +1,12 @@
 """Weight files: round trips, and the errors for mismatched files."""
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -135,3 +138,78 @@ def test_other_files_are_refused(path: Path, tmp_path: Path, content: bytes):
 def test_missing_files_are_named(tmp_path: Path):
     with pytest.raises(KbnnError, match=r"no weight file at '.*gone.h5'"):
         weights.load(build("tiny"), tmp_path / "gone.h5")
+
+
+@pytest.fixture(scope="module")
+def packed(model: tf.keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return weights.pack(model, tmp_path_factory.mktemp("packed"))
+
+
+def test_damaged_packed_weights_are_one_error(model: tf.keras.Model, packed: Path, tmp_path: Path):
+    generator, path, data = np.random.default_rng(0), tmp_path / "damaged.npz", packed.read_bytes()
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(data)
+        for place in generator.integers(0, len(data), 3):
+            damaged[place] = generator.integers(256)
+        path.write_bytes(damaged)
+        try:
+            weights.start(model, path)
+        except KbnnError:
+            refused += 1
+    assert refused > 50
+
+
+def hostile_arrays(stored: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    kernel = next(name for name in stored if name.endswith(".int8"))
+    scale, plain = kernel.replace(".int8", ".scale"), next(name for name in stored if name.endswith("/bias"))
+    return {
+        # A product of 40 GB.
+        "scales": {kernel: np.zeros((10**5, 1), np.int8), scale: np.zeros((1, 10**5), np.float32)},
+        "text": {plain: np.full(stored[plain].shape, "a")},
+        "complex": {plain: np.full(stored[plain].shape, 1j)},
+        "objects": {plain: np.array([{}], object)},
+        "settings": {"kbnn": np.array("[]")},
+        "a setting": {"kbnn": np.array('{"stem": 3}')},
+    }
+
+
+@pytest.mark.parametrize("attack", ["scales", "text", "complex", "objects", "settings", "a setting"])
+def test_hostile_packed_weights_are_refused(attack: str, model: tf.keras.Model, packed: Path, tmp_path: Path):
+    with np.load(packed) as file:
+        stored = dict(file)
+    np.savez(tmp_path / "hostile.npz", **(stored | hostile_arrays(stored)[attack]))
+    with pytest.raises(KbnnError, match="is not a file of packed weights"):
+        weights.start(model, tmp_path / "hostile.npz")
+
+
+def test_packed_weights_that_claim_to_be_large(model: tf.keras.Model, tmp_path: Path):
+    header = io.BytesIO()
+    fields = {"descr": "<f4", "fortran_order": False, "shape": (10**13,)}
+    np.lib.format.write_array_header_1_0(header, fields)
+    with zipfile.ZipFile(tmp_path / "large.npz", "w") as archive:
+        archive.writestr("kbnn.npy", header.getvalue())
+    with pytest.raises(KbnnError, match="is not a file of packed weights"):
+        weights.start(model, tmp_path / "large.npz")
+    with zipfile.ZipFile(tmp_path / "large.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(2_000_000))
+    monster = bytearray((tmp_path / "large.npz").read_bytes())
+    directory = monster.rindex(b"PK\x01\x02")
+    monster[directory + 24 : directory + 28] = (2**32 - 2).to_bytes(4, "little")
+    (tmp_path / "large.npz").write_bytes(monster)
+    with pytest.raises(KbnnError, match="is too large: received 4,294,967,294 bytes"):
+        weights.start(model, tmp_path / "large.npz")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("layer_names", 3), ("kbnn", np.zeros(3)), ("kbnn", "[1]"), ("kbnn", '{"stem_conv": 3}')],
+)
+def test_damaged_records_of_weight_files(
+    attribute: str, value: object, model: tf.keras.Model, path: Path, tmp_path: Path
+):
+    (tmp_path / "damaged.h5").write_bytes(path.read_bytes())
+    with h5py.File(tmp_path / "damaged.h5", "a") as file:
+        file.attrs[attribute] = value
+    with pytest.raises(KbnnError, match="is not a weight file"):
+        weights.load(model, tmp_path / "damaged.h5")

@@ -18,7 +18,7 @@ from kbnn.converters.graph.graph import Graph, simulated
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, deploy
 from kbnn.converters.passes.hybrid import in_hybrid
-from kbnn.converters.tflite import flatbuffer, interpreter
+from kbnn.converters.tflite import flatbuffer, interpreter, metadata
 from kbnn.converters.tflite.building import reference_for
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.metadata import Description
@@ -374,12 +374,17 @@ def _not_rebuilt(options: Options | None, rebuilt: Rebuilt | None) -> str | None
 
 
 def _wrong_description(file: File, expected: Description | None) -> str | None:
-    """How the labels and the normalization of a file differ from those of the data set with the same name."""
-    found = description_of(file)
-    if expected is None or found is None or not found.dataset or found.dataset != expected.dataset:
+    """How the labels of a file differ from those of a data set, and its normalization, if the data set is the same."""
+    if expected is None:
         return None
-    wrong = [name for name in ("labels", "mean", "std") if getattr(found, name) != getattr(expected, name)]
-    return f"its {' and '.join(wrong)} are not those of data set '{expected.dataset}'" if wrong else None
+    found = description_of(file)
+    if found is not None and found.dataset and found.dataset == expected.dataset:
+        wrong = [name for name in ("labels", "mean", "std") if getattr(found, name) != getattr(expected, name)]
+        return f"its {' and '.join(wrong)} are not those of data set '{expected.dataset}'" if wrong else None
+    labels = metadata.labels(file) if found is None else list(found.labels)
+    if labels == list(expected.labels) or sorted(labels) != sorted(expected.labels):
+        return None
+    return f"its labels are those of data set '{expected.dataset}', in another order"
 
 
 def inputs_by_name(reference: Reference, images: Images) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -63,8 +63,50 @@ def recipe_name(path: Path) -> str:
     return Run.open(path).recipe.name if _is_run(path) else ""
 
 
+def artifact_name(path: Path) -> str:
+    """The name of a run's folder, or of a file without its suffix."""
+    return path.resolve().name if path.is_dir() else path.stem
+
+
+class OutputFile(click.Path):
+    """A file to write; an existing one is replaced only if it is empty or of the same kind.
+
+    Args:
+        kind: a key of `_STARTS`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(path_type=Path)
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(super().convert(value, param, ctx))
+        if path.is_file():
+            with path.open("rb") as file:
+                beginning = file.read(_BEGINNING)
+            if beginning and not _STARTS[self._kind](beginning):
+                self.fail(f"'{path}' exists and is not {self._kind}: choose another file to write", param, ctx)
+        return path
+
+
+_BEGINNING = 512
+_STARTS: dict[str, Callable[[bytes], bool]] = {
+    "a .tflite file": lambda beginning: beginning[4:8] == b"TFL3",
+    "an HTML page": lambda beginning: beginning.lstrip().lower().startswith((b"<!doctype html", b"<html")),
+    "an SVG file": lambda beginning: b"<svg" in beginning,
+}
+
+
 def _is_run(path: Path) -> bool:
     return path.is_dir() and not (path / "saved_model.pb").is_file()
+
+
+def check_classes(path: Path, data: "Dataset") -> None:
+    """Raises UsageError if the network is a run that was trained on other classes than those of a data set."""
+    from kbnn.training import Run
+
+    if _is_run(path):
+        Run.open(path).check_classes(data)
 
 
 def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Dataset":

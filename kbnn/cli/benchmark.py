@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, load_dataset, load_model, trust_option
+from kbnn.cli.artifacts import OutputFile, data_dir_option, load_dataset, load_model, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.converters.tflite.interpreter import UnsupportedKernelError
 from kbnn.errors import KbnnError, UsageError
@@ -72,7 +72,7 @@ _CALIBRATION_IMAGES = 256
 @click.option("--forms", is_flag=True, help="Convert a model to all forms, measure them, and recommend one.")
 @trust_option
 @click.option("--csv", type=click.Path(path_type=Path), help="Append the results to a CSV file.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw where the time goes to an SVG file.")
+@click.option("--picture", type=OutputFile("an SVG file"), help="Draw where the time goes to an SVG file.")
 @json_option
 def command(
     files: tuple[Path, ...],

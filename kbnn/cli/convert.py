@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument, recipe_name
+from kbnn.cli.artifacts import (
+    OutputFile,
+    check_classes,
+    data_dir_option,
+    dataset_option,
+    load_dataset,
+    load_model,
+    model_argument,
+    recipe_name,
+)
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError
 
@@ -21,7 +30,7 @@ _CALIBRATION_IMAGES = 256
 
 @click.command(cls=Command)
 @model_argument
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The .tflite file to write.")
+@click.option("--output", "-o", required=True, type=OutputFile("a .tflite file"), help="The .tflite file to write.")
 @click.option(
     "--kernel",
     type=click.Choice(["grouped", "portable"]),
@@ -86,6 +95,8 @@ def command(
 
     loaded = load_model(model)
     data = _data(model, dataset, data_dir, "calibration" if calibrate else "random")
+    if data is not None:
+        check_classes(model, data)
     images, labels = (None, None) if data is None else test_images(data, _IMAGES)
     try:
         artifact = converters.convert(

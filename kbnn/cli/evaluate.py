@@ -7,6 +7,9 @@ from typing import Any
 import click
 
 from kbnn.cli.artifacts import (
+    OutputFile,
+    artifact_name,
+    check_classes,
     data_dir_option,
     dataset_option,
     load_dataset,
@@ -22,7 +25,7 @@ from kbnn.cli.command import Command, import_tensorflow, json_option, show
 @model_argument
 @dataset_option
 @data_dir_option
-@click.option("--html", type=click.Path(path_type=Path), help="Write a page with the worst mistakes as pictures.")
+@click.option("--html", type=OutputFile("an HTML page"), help="Write a page with the worst mistakes as pictures.")
 @click.option("--forms", is_flag=True, help="Convert a run or a Keras model in every form, and compare them.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="With --forms: new folder to keep the files in.")
 @json_option
@@ -81,7 +84,8 @@ def _forms(path: Path, data: Any, output: Path | None) -> Any:
     from kbnn import files
     from kbnn.converters import Description, deployments
 
-    description = Description.of(data, recipe_name(path), path.stem)
+    check_classes(path, data)
+    description = Description.of(data, recipe_name(path), artifact_name(path))
     if output is not None:
         return deployments(load_model(path), data, output_folder(output, output), description)
     with files.scratch() as folder:

@@ -4,7 +4,16 @@ from pathlib import Path
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument, recipe_name
+from kbnn.cli.artifacts import (
+    artifact_name,
+    check_classes,
+    data_dir_option,
+    dataset_option,
+    load_dataset,
+    load_model,
+    model_argument,
+    recipe_name,
+)
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 
 
@@ -34,5 +43,5 @@ def command(model: Path, output: Path, dataset: str | None, data_dir: Path | Non
 
     loaded = load_model(model)
     data = load_dataset(model, dataset, data_dir)
-    name = model.resolve().name if model.is_dir() else model.stem
-    show(export_android(loaded, data, output, name, recipe_name(model)), as_json)
+    check_classes(model, data)
+    show(export_android(loaded, data, output, artifact_name(model), recipe_name(model)), as_json)

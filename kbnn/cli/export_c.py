@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, load_dataset, load_model, recipe_name, trust_option
+from kbnn.cli.artifacts import (
+    artifact_name,
+    check_classes,
+    data_dir_option,
+    load_dataset,
+    load_model,
+    recipe_name,
+    trust_option,
+)
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError
 
@@ -67,7 +75,7 @@ def command(
         description=description,
         max_ram=max_ram,
         tflm=tflm,
-        fallback_name=source.resolve().stem,
+        fallback_name=artifact_name(source),
     )
     checked = run_check(output, exported.name) if check else None
     show({"export": exported, "check": checked} if as_json and checked else exported, as_json)
@@ -91,5 +99,6 @@ def _load(
     if not calibrate and not source.is_dir():
         raise UsageError(f"the int8 network needs calibration: received '{source}' without data, give --calibrate DATA")
     data = load_dataset(source, calibrate, data_dir)
+    check_classes(source, data)
     images = data.inputs(data.train, _CALIBRATION_IMAGES)
     return model, images, Description.of(data, recipe_name(source), model.name)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from kbnn.cli.artifacts import OutputFile
 from kbnn.cli.command import Command, json_option, show
 from kbnn.errors import KbnnError
 
@@ -14,7 +15,7 @@ _MOST_SHOWN = 10
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--html",
-    type=click.Path(path_type=Path),
+    type=OutputFile("an HTML page"),
     help="Write a page with a drawing of the network and of where its time goes.",
 )
 @json_option

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import click
 
-from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, model_argument
+from kbnn.cli.artifacts import (
+    check_classes,
+    data_dir_option,
+    dataset_option,
+    load_dataset,
+    load_model,
+    model_argument,
+)
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.cli.convert import test_images
 from kbnn.errors import KbnnError
@@ -37,6 +44,7 @@ def command(model: Path, file: Path, dataset: str | None, data_dir: Path | None,
 
     loaded = load_model(model)
     data = load_dataset(model, dataset, data_dir)
+    check_classes(model, data)
     inputs, labels = test_images(data, images)
     described = converters.Description.of(data)
     parity = converters.verify(loaded, file, inputs, labels=labels, description=described)

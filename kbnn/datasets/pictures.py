@@ -20,6 +20,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO = 258, 262, 0
 _QUALITY = 95
+# Pixels of an image that is decoded alone, whatever the number of threads.
+_LARGE = 10_000_000
 
 
 class UnreadableImageError(KbnnError):
@@ -111,6 +113,7 @@ def pillow_without_limit() -> Iterator[None]:
 
 
 _LOCK = threading.RLock()
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.Image.Image, bool]:
@@ -128,8 +131,10 @@ def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.
             raise UnreadableImageError(
                 f"{image.width}x{image.height} pixels, the limit is {limits.pixels:,}", parameter="max_pixels"
             )
-        image.load()
-        shrunk = _shrunk(_rgb(_upright(image), image), shorter)
+        # Several large images at a time would fill the memory.
+        with _ONE_AT_A_TIME if image.width * image.height > _LARGE else contextlib.nullcontext():
+            image.load()
+            shrunk = _shrunk(_rgb(_upright(image), image), shorter)
         return shrunk, min(shrunk.size) < stored
 
 

@@ -42,7 +42,13 @@ class Grid(TomlTable):
 
         Example:
             >>> Grid.of(recipe, {"model.penalty": [1e-5, 1e-4], "seed": [0, 1, 2]})
+
+        Raises:
+            UsageError: a value is given twice.
         """
+        for key, values in over.items():
+            if len({str(value) for value in values}) < len(values):
+                raise UsageError(f"cannot vary '{key}' over equal values: received {values}, give each once")
         axes = [
             {"name": key.rpartition(".")[2], "values": {str(value): {key: value} for value in values}}
             for key, values in over.items()
@@ -96,9 +102,18 @@ class Grid(TomlTable):
         return {label: self.variant(label) for label in self.labels}
 
     def _settings(self) -> dict[str, Tables]:
-        """The settings of each variant."""
-        combinations = itertools.product(*(axis.values.items() for axis in self.axis))
-        return {"/".join(label for label, _ in chosen): _merged(chosen) for chosen in combinations}
+        """The settings of each variant.
+
+        Raises:
+            UsageError: two variants have the same label.
+        """
+        found: dict[str, Tables] = {}
+        for chosen in itertools.product(*(axis.values.items() for axis in self.axis)):
+            label = "/".join(label for label, _ in chosen)
+            if label in found:
+                raise UsageError(f"two variants have the label '{label}': give the values of the axes other labels")
+            found[label] = _merged(chosen)
+        return found
 
 
 def _merged(chosen: Sequence[tuple[str, Tables]]) -> Tables:

@@ -174,6 +174,23 @@ class Run(tables.Shown):
                 f"it, or start a new run"
             )
 
+    def check_classes(self, data: datasets.Dataset) -> None:
+        """Checks that a data set has the classes that the run was trained on; its images may be others.
+
+        Raises:
+            UsageError: it does not; the message names the difference.
+        """
+        known = self.fingerprint()
+        # Data that is passed in Python may have no names of classes, only numbers.
+        if known is None or (known.classes == tuple(map(str, range(len(data.classes))))):
+            return
+        difference = known.difference(dataclasses.replace(known, classes=data.classes))
+        if difference:
+            raise ChangedDataError(
+                f"data set '{data.name}' does not have the classes that run '{self.folder}' was trained on: "
+                f"{difference}; give data with the same classes"
+            )
+
     def history(self) -> History:
         """One row for each finished epoch; stages may have different columns.
 

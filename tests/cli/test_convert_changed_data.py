@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from kbnn import training
+from kbnn import examples, training
 from kbnn.cli import main
 from kbnn.training import Recipe
 
@@ -28,7 +28,16 @@ def test_a_class_that_was_renamed_is_refused_by_name(tmp_path: Path):
     }
     training.train(Recipe.parse(settings), tmp_path / "run", quiet=True)
     (tmp_path / "photos" / "dog").rename(tmp_path / "photos" / "wolf")
-    done = CliRunner().invoke(main, ["convert", str(tmp_path / "run"), "-o", str(tmp_path / "x.tflite")])
-    assert done.exit_code == 2
-    assert "class 'dog' is missing and class 'wolf' is new" in done.output
-    assert not (tmp_path / "x.tflite").exists()
+    run, photos, output = (str(tmp_path / name) for name in ("run", "photos", "x.tflite"))
+    for arguments in (
+        ["convert", run, "-o", output],
+        ["convert", run, "-o", output, "--dataset", photos],
+        ["export-android", run, "-o", output, "--dataset", photos],
+        ["export-c", run, "-o", output, "--calibrate", photos],
+        ["evaluate", run, "--forms", "--dataset", photos],
+        ["verify", run, str(examples.get(examples.names()[0]).path), "--dataset", photos],
+    ):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 2, done.output
+        assert "class 'dog' is missing and class 'wolf' is new" in done.output
+        assert not (tmp_path / "x.tflite").exists()

@@ -59,3 +59,20 @@ def test_no_arguments_shows_the_help_on_stderr():
     done = kbnn()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == kbnn("--help").stdout
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (["convert", "FILE", "-o", "FILE"], "a .tflite file"),
+        (["inspect", "FILE", "--html", "FILE"], "an HTML page"),
+        (["evaluate", "FILE", "--html", "FILE"], "an HTML page"),
+        (["benchmark", "FILE", "--picture", "FILE"], "an SVG file"),
+    ],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_a_file_of_another_kind_is_not_overwritten(arguments: list[str], kind: str, tmp_path: Path):
+    path = tmp_path / "thesis.txt"
+    path.write_text("years of work")
+    done = kbnn(*(each.replace("FILE", str(path)) for each in arguments))
+    assert done.returncode == 2
+    assert f"'{path}' exists and is not {kind}: choose another file to write" in done.stderr
+    assert path.read_text() == "years of work"

@@ -255,6 +255,21 @@ def test_labels_of_another_record_are_found_with_the_data_set(bireal, labelled, 
     assert verify(bireal, tmp_path / "swapped.tflite", images).passed
     parity = verify(bireal, tmp_path / "swapped.tflite", images, description=expected)
     assert parity.failures == ["its labels are not those of data set 'letters'"]
+    parity = verify(bireal, tmp_path / "swapped.tflite", images, description=replace(expected, dataset="alphabet"))
+    assert parity.failures == ["its labels are those of data set 'alphabet', in another order"]
+
+
+@pytest.mark.slow
+def test_swapped_labels_of_a_file_without_a_record_are_found(bireal, labelled):
+    model = flatbuffer.tree(labelled[1])
+    model.metadata = [entry for entry in model.metadata if entry.name == b"TFLITE_METADATA"]
+    archive = labelled[1][labelled[1].index(b"PK\x03\x04") :]
+    file = flatbuffer.parse(flatbuffer.pack(model) + archive)
+    expected = Description(dataset="letters", labels=tuple("abcdefghij"))
+    assert verification._wrong_description(file, expected) == (
+        "its labels are those of data set 'letters', in another order"
+    )
+    assert verification._wrong_description(file, replace(expected, labels=tuple("bacdefghij"))) is None
 
 
 def test_changed_normalization_is_found(bireal, labelled):

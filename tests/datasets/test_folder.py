@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from kbnn.datasets import Dataset, Fingerprint, Transform, load_folder
+from kbnn.datasets import Dataset, Fingerprint, Transform, load_folder, pictures
 from kbnn.datasets.dataset import Split
 from kbnn.datasets.pictures import decode
 from kbnn.errors import KbnnError, UsageError
@@ -378,6 +379,24 @@ def test_size_is_bounded_before_reading(make: Callable[[Path], None], message: s
     make(photos / "dark" / "evil.png")
     with pytest.raises(KbnnError, match=rf"dark/evil\.png \({message}"):
         load_folder(photos, transform=SMALL)
+
+
+def test_large_images_are_decoded_one_at_a_time(photos: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pictures, "_LARGE", 100)
+    running, most, rgb = 0, 0, pictures._rgb
+
+    def counted(image: PIL.Image.Image, source: PIL.Image.Image) -> PIL.Image.Image:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        found = rgb(image, source)
+        running -= 1
+        return found
+
+    monkeypatch.setattr(pictures, "_rgb", counted)
+    load_folder(photos, transform=PLAIN)
+    assert most == 1
 
 
 def test_limits_can_be_set(photos: Path):

@@ -214,6 +214,18 @@ def test_a_recipe_over_several_values():
     assert len(set(grid.variants())) == 4
 
 
+def test_no_variant_replaces_another_one():
+    recipe = catalog.find("siman-resnet20-cifar10")
+    with pytest.raises(UsageError, match=r"cannot vary 'seed' over equal values: received \[0, 0\]"):
+        Grid.of(recipe, {"seed": [0, 0]})
+    axes = [
+        {"name": "batch", "values": {"a/b": {"data.batch": 1}, "a": {"data.batch": 2}}},
+        {"name": "seed", "values": {"c": {"seed": 1}, "b/c": {"seed": 2}}},
+    ]
+    with pytest.raises(UsageError, match="two variants have the label 'a/b/c'"):
+        parse(Grid, grid_tables(axis=axes)).variants()
+
+
 def test_the_files_are_data_of_the_package():
     packaged = read_toml("pyproject.toml")["tool"]["setuptools"]
     assert packaged["package-dir"]["kbnn.models.recipes"] == "models/recipes"
