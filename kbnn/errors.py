@@ -3,9 +3,13 @@
 import difflib
 from collections.abc import Iterable
 
+from kbnn.printable import printable
+
 
 class KbnnError(Exception):
     """An operation or a check failed. The command line prints the message as one line and exits with status 1.
+
+    Messages quote names from files and folders, in which control characters are replaced with escapes.
 
     Attributes:
         parameter: name of the Python parameter that changes the outcome, or None. If the command has an option of that
@@ -16,7 +20,7 @@ class KbnnError(Exception):
     parameter: str | None = None
 
     def __init__(self, message: str = "", *, parameter: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message, lines=True))
         self.parameter = parameter or self.parameter
 
 

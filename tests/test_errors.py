@@ -29,3 +29,7 @@ def test_usage_errors_are_value_errors():
     with pytest.raises(ValueError, match="no"):
         raise UsageError("no")
     assert not issubclass(KbnnError, ValueError)
+
+
+def test_control_characters_in_messages_are_escaped():
+    assert str(UsageError("no file '\x1b[2J\udcff'\nsecond line")) == "no file '\\x1b[2J\\udcff'\nsecond line"

@@ -12,6 +12,7 @@ from kbnn.cli.artifacts import data_dir_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.cli.settings import chosen, only_option, rows_option
 from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import printable
 
 if TYPE_CHECKING:
     from kbnn.reproduction import AccuracyTable, Drawing, TrainedTable
@@ -82,7 +83,7 @@ def command(
         filled = _train(found, labels, folder, epochs, seeds, precision, data_dir)
         show(filled, as_json)
         for warning in filled.warnings if as_json else ():
-            click.echo(warning, err=True)
+            click.echo(printable(warning), err=True)
         if filled.failed:
             raise KbnnError(
                 f"{len(filled.failed)} of {len(labels)} rows were not trained; '{filled.failed[0].row}': "

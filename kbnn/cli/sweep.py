@@ -10,6 +10,7 @@ from kbnn.cli.artifacts import data_dir_option, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.cli.settings import chosen, only_option, parsed, set_option, several
 from kbnn.errors import KbnnError
+from kbnn.printable import printable
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -86,7 +87,7 @@ def command(
     swept = reproduction.Sweep(name, source, tuple(axis.name for axis in varied.axis), table.outcomes)
     show(swept, as_json)
     for warning in table.warnings if as_json else ():
-        click.echo(warning, err=True)
+        click.echo(printable(warning), err=True)
     if swept.failed:
         raise KbnnError(
             f"{len(swept.failed)} of {len(rows)} variants failed; '{swept.failed[0].row}': {swept.failed[0].note}"

@@ -20,6 +20,7 @@ from kbnn.datasets.registry import SEED, VALIDATION, check_share
 from kbnn.datasets.transform import Transform
 from kbnn.datasets.walk import LeftOut
 from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import printable
 
 Unreadable = Literal["refuse", "skip"]
 
@@ -178,7 +179,7 @@ class _FolderReader:
         self.left_out.add("damaged, too large or not images", len(bad))
         if empty:
             self.left_out.add("classes without images", len(empty))
-        logger.warning("left out: %s", found)
+        logger.warning("left out: %s", printable(found))
 
 
 def _too_few_classes(folder: Path, children: Sequence[Path], classes: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from kbnn import files
 from kbnn.errors import KbnnError
+from kbnn.printable import printable
 from kbnn.training.networks import random_states
 
 # Incremented whenever the content or the structure of checkpoints changes.
@@ -77,7 +78,7 @@ def latest(folder: Path) -> Checkpoint | None:
             damaged.append(f"'{path}' is damaged ({' '.join(str(error).split())[:200]})")
             continue
         for problem in damaged:
-            logger.warning("checkpoint %s: resuming from '%s' instead", problem, path.name)
+            logger.warning("checkpoint %s: resuming from '%s' instead", printable(problem), path.name)
         return found
     if damaged:
         raise KbnnError(f"cannot resume: checkpoint {damaged[0]}, and there is no intact one; start a new run")
@@ -98,6 +99,8 @@ def _read(path: Path) -> Checkpoint:
         return _read_layout_1(path)
     state = json.loads((path / _STATE).read_text())
     for name, digest in state["files"].items():
+        if Path(name).name != name or not (path / name).is_file():
+            raise ValueError(f"{name} is not a file in it")
         if _digest(path / name) != digest:
             raise ValueError(f"{name} has changed")
     prefix = str(path / _TENSORS) if state["files"] else None

@@ -14,6 +14,7 @@ import tensorflow as tf
 from kbnn import accounting, structure, tables
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError
+from kbnn.printable import printable
 from kbnn.training.networks import options_of
 from kbnn.training.recipe import Recipe
 
@@ -215,7 +216,7 @@ class _Terminal:
         self._bar.update(self._task, completed=completed, description=f"epoch {epoch + 1}/{self._epochs}")
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(printable(text, lines=True), markup=False)
 
     def stop(self) -> None:
         self._bar.stop()

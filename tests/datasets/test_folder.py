@@ -353,6 +353,16 @@ def test_damaged_images_can_be_left_out(damaged: Path, caplog: pytest.LogCapture
     assert data.left_out == "1 classes without images, 3 damaged, too large or not images"
 
 
+def test_control_characters_in_names_are_not_printed(photos: Path, caplog: pytest.LogCaptureFixture):
+    (photos / "dark" / "\x1b[2J\nevil.png").write_bytes(b"no image")
+    with pytest.raises(KbnnError) as caught:
+        load_folder(photos, transform=SMALL)
+    load_folder(photos, transform=SMALL, unreadable="skip")
+    for text in (str(caught.value), caplog.messages[0]):
+        assert r"\x1b[2J" in text
+        assert "\x1b" not in text
+
+
 def huge(path: Path) -> None:
     """An empty file with an apparent size of 6 GB."""
     with path.open("wb") as file:

@@ -1,5 +1,6 @@
 """Checkpoints: which one a run resumes from, and the errors for unusable ones."""
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +74,15 @@ def test_a_damaged_one_is_skipped_with_a_warning(
     with pytest.raises(
         KbnnError, match=r"cannot resume: checkpoint '.*step-10' is damaged .*, and there is no intact one"
     ):
+        latest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../step-5/state.json", "absent", "."])
+def test_a_record_that_names_other_files_is_damaged(name: str, tmp_path: Path):
+    (tmp_path / "step-5").mkdir()
+    record = {"layout": 2, "position": [0, 0, 5, 5], "files": {name: "0" * 64}}
+    (tmp_path / "step-5" / "state.json").write_text(json.dumps(record))
+    with pytest.raises(KbnnError, match="is not a file in it"):
         latest(tmp_path)
 
 
