@@ -59,6 +59,8 @@ def test_no_arguments_shows_the_help_on_stderr():
     done = kbnn()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == kbnn("--help").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind"),
     [
