@@ -1,5 +1,6 @@
 """Training of classifiers: cross-entropy, label smoothing, distillation, and an error when the loss is not finite."""
 
+import inspect
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,7 +39,8 @@ class Learner(tf.keras.Model):
     teacher's logits t, and targets q = (1 - ε)·[label] + ε/K over K classes. Without a teacher, share = 0.
 
     The learner shares its layers and weights with the network: save the network. A loss that is not finite raises
-    `DivergenceError` before it changes a weight. In the logs, `loss` is the loss without penalties, `penalty` their
+    `DivergenceError` before it changes a weight. Without shortcuts, signs hide NaN from the loss, so weights are also
+    checked at the end of each epoch. In the logs, `loss` is the loss without penalties, `penalty` their
     sum, `accuracy` the top-1 and, with more than five classes, `top5` the top-5 accuracy. Evaluation uses neither
     smoothing nor teacher.
 
@@ -109,12 +111,17 @@ class Learner(tf.keras.Model):
         """As Keras's `fit`.
 
         Raises:
-            DivergenceError: the loss of a step is not finite; the weights are those from before that step.
+            DivergenceError: the loss of a step is not finite, and the weights are those from before that step; or at
+                the end of an epoch, a weight is not finite.
         """
         before = int(self.optimizer.iterations.numpy())
         self._failed_images = None
+        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        callbacks = given.pop("callbacks", None)
+        # First, so that no other callback saves the weights.
+        checks = [_FiniteWeights(before), *([] if callbacks is None else tf.nest.flatten(callbacks))]
         try:
-            return super().fit(*args, **kwargs)
+            return super().fit(**given, callbacks=checks)
         except (tf.errors.OpError, _NotFiniteError) as error:
             if self._failed_images is None:
                 raise
@@ -183,6 +190,19 @@ class Learner(tf.keras.Model):
     def _keep_failed_images(self, images: tf.Tensor) -> bool:
         self._failed_images = images.numpy()
         raise _NotFiniteError
+
+
+class _FiniteWeights(tf.keras.callbacks.Callback):
+    """Ends a learner's `fit` when an epoch leaves a weight that is not finite; `before` counts earlier steps."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        self._before = before
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        found = _last_non_finite_weights(self.model)
+        if found is not None:
+            raise DivergenceError(int(self.model.optimizer.iterations.numpy()) - self._before, found)
 
 
 class _NotFiniteError(Exception):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kbnn import methods, regularizers
 from kbnn.errors import UsageError
+from kbnn.layers import BinaryDense
 from kbnn.training import DivergenceError, Learner, TerminateOnDivergence
 from kbnn.training.learner import cross_entropy, first_non_finite, is_among_first, soft_divergence
 
@@ -104,6 +105,25 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_step_and_layer(st
     assert caught.value.step == 3
     assert training.optimizer.iterations.numpy() == 2
     assert all(np.isfinite(weight).all() for weight in network.get_weights())
+
+
+@pytest.mark.parametrize("by_position", [False, True])
+def test_weights_that_are_not_finite_end_the_epoch_although_signs_hide_them(by_position: bool):
+    """The sign of NaN is -1, so that the loss stays finite, but the gradient of the first layer is NaN."""
+    inputs = tf.keras.Input((3,))
+    x = tf.keras.layers.BatchNormalization()(tf.keras.layers.Dense(4, name="first")(inputs))
+    x = BinaryDense(4, input_quantizer="tanh", kernel_quantizer="ste", name="second")(x)
+    network = tf.keras.Model(inputs, tf.keras.layers.Dense(4, name="logits")(x))
+    images = X.copy()
+    images[0, 0] = np.nan
+    seen: list[int] = []
+    callback = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch))
+    with pytest.raises(DivergenceError, match="in step 1: the weights of layer '.*' are not finite") as caught:
+        if by_position:
+            learner(network).fit(images, Y, 2, 3, 0, [callback])
+        else:
+            learner(network).fit(images, Y, batch_size=2, epochs=3, verbose=0, callbacks=callback)
+    assert (caught.value.step, seen) == (1, [])
 
 
 def test_other_errors_of_a_step_are_not_reported_as_divergence():
