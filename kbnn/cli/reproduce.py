@@ -1,5 +1,6 @@
 """`kbnn reproduce`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,6 +91,9 @@ def command(
                 f"{filled.failed[0].note}"
             )
         return
+    _check_unused(
+        {"--epochs": epochs, "--seeds": seeds > 1, "--only": only or rows, "--precision": precision}, found.name
+    )
     import_tensorflow()
     if isinstance(found, reproduction.Drawing):
         show(_draw(found, output or Path("runs") / found.name), as_json)
@@ -100,6 +104,13 @@ def command(
     show(comparison, as_json)
     if not comparison.agrees:
         raise KbnnError(f"table '{table}' has cells that deviate from the paper: see the marked rows")
+
+
+def _check_unused(options: Mapping[str, object], table: str) -> None:
+    """Raises UsageError if an option is given that only matters for training."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"table '{table}' is not trained: received {', '.join(given)}, which only matter for training")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kbnn import methods, quantizers, structure, weights
 from kbnn.datasets import Dataset
+from kbnn.errors import UsageError
 from kbnn.layers.binarized import Binarized
 from kbnn.methods import Method
 from kbnn.training.catalog import GROUP
@@ -52,10 +53,20 @@ def options_of(name: str) -> dict[str, object]:
 
 
 def check(recipe: Recipe) -> None:
-    """Raises UsageError for an unknown architecture or method; called before any data is loaded."""
+    """Checks architecture, methods and penalty before any data is loaded.
+
+    Raises:
+        UsageError: an unknown architecture or method, or a strength for a penalty that no stage has.
+    """
     _package().get(recipe.model.name)
     for stage in recipe.stage:
         method(recipe.model, stage)
+    used = [methods.get(stage.method or recipe.model.method) for stage in recipe.stage]
+    if recipe.model.penalty is not None and not any(each.kernel_regularizer or each.scale_regularizer for each in used):
+        raise UsageError(
+            f"method '{recipe.model.method}' has no penalty: received model.penalty={recipe.model.penalty}, remove it "
+            f"or add '+ml' to the method"
+        )
 
 
 def _package() -> ModuleType:

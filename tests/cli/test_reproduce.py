@@ -34,6 +34,8 @@ def test_a_computed_table_as_json():
         (("siman-corollary",), "did you mean siman-corollaries"),
         (("cifar10-resnet20", "--only", "xnor,irnte"), "did you mean irnet"),
         (("cifar10-resnet20", "--rows", "irnte"), "did you mean irnet"),
+        (("siman-corollaries", "--epochs", "2"), "table 'siman-corollaries' is not trained: received --epochs"),
+        (("bnnplus-figure4", "--only", "a", "--seeds", "2"), "received --seeds, --only"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(arguments: tuple[str, ...], message: str):

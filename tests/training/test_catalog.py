@@ -100,6 +100,13 @@ def test_printed_top5_figures():
     assert (recipes["aresb18-imagenet"].paper, recipes["aresb18-imagenet"].paper_top5) == (54.8, 78.2)
 
 
+def test_only_presbnet_has_1x1_shortcuts_in_the_comparison():
+    """PresB-Net, "Basic and expand blocks": an addition "compared with existing ReActNet and AresB-Net"."""
+    found = {name: catalog.find(name).model.options for name in catalog.names("aresb*")}
+    assert {name: options.get("block_shortcut") for name, options in found.items()} == dict.fromkeys(found, "none")
+    assert not any("block_shortcut" in catalog.find(name).model.options for name in catalog.names("presb*-cifar10"))
+
+
 def test_every_method_is_known():
     for recipe in map(catalog.find, NAMES):
         for stage in recipe.stage:

@@ -8,7 +8,7 @@ from kbnn import quantizers
 from kbnn.datasets import Arrays, Dataset, Normalization
 from kbnn.errors import UsageError
 from kbnn.training import ModelSettings, Recipe, Stage
-from kbnn.training.networks import method, network
+from kbnn.training.networks import check, method, network
 
 
 def settings(name: str = "bnnplus_r2", **changes: object) -> ModelSettings:
@@ -36,6 +36,16 @@ def test_parts_are_replaced():
 def test_the_strength_of_the_penalty():
     assert float(method(settings(penalty=1e-3), STAGE).scale_regularizer.strength) == pytest.approx(1e-3)
     assert float(method(settings("xnor+ml", penalty=1e-2), STAGE).kernel_regularizer.strength) == pytest.approx(1e-2)
+
+
+def test_a_strength_without_a_penalty_is_refused():
+    recipe = Recipe.of("tiny", "xnor", "digits").changed({"model.penalty": 1e-4})
+    with pytest.raises(UsageError, match=r"method 'xnor' has no penalty: received model.penalty=0.0001, remove it or"):
+        check(recipe)
+    check(recipe.changed({"model.method": "xnor+ml"}))
+    # A penalty in one of the stages is enough.
+    stage = recipe.tables()["stage"][0]
+    check(recipe.changed({"stage": [{**stage, "method": "float"}, {**stage, "method": "bnnplus_r1"}]}))
 
 
 def test_real_kernels():
