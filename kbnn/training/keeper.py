@@ -104,6 +104,7 @@ class Keeper(tf.keras.callbacks.Callback):
         if self.position.step == self.steps or self._interruption is None:
             return
         if self._interruption.received or time.monotonic() - self._saved_at > SECONDS:
+            self.model.check_weights()
             self._checkpoint()
         self._stop_if_asked()
 

@@ -85,6 +85,7 @@ class Learner(tf.keras.Model):
         self._penalty = tf.keras.metrics.Mean(name="penalty")
         self._measures = measures(network.output_shape[-1])
         self._failed_images: np.ndarray | None = None
+        self._steps_before = 0
 
     def compile(
         self,
@@ -114,19 +115,33 @@ class Learner(tf.keras.Model):
             DivergenceError: the loss of a step is not finite, and the weights are those from before that step; or at
                 the end of an epoch, a weight is not finite.
         """
-        before = int(self.optimizer.iterations.numpy())
+        self._steps_before = int(self.optimizer.iterations.numpy())
         self._failed_images = None
         given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
         callbacks = given.pop("callbacks", None)
         # First, so that no other callback saves the weights.
-        checks = [_FiniteWeights(before), *([] if callbacks is None else tf.nest.flatten(callbacks))]
+        check = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self.check_weights())
+        callbacks = [check, *([] if callbacks is None else tf.nest.flatten(callbacks))]
         try:
-            return super().fit(**given, callbacks=checks)
+            return super().fit(**given, callbacks=callbacks)
         except (tf.errors.OpError, _NotFiniteError) as error:
             if self._failed_images is None:
                 raise
-            step = int(self.optimizer.iterations.numpy()) - before + 1
-            raise DivergenceError(step, first_non_finite(self, self._failed_images)) from error
+            raise DivergenceError(self._steps() + 1, first_non_finite(self, self._failed_images)) from error
+
+    def _steps(self) -> int:
+        """Finished steps of the current `fit`."""
+        return int(self.optimizer.iterations.numpy()) - self._steps_before
+
+    def check_weights(self) -> None:
+        """Checks trained weights, before they are saved.
+
+        Raises:
+            DivergenceError: one of them is not finite.
+        """
+        found = _last_non_finite_weights(self)
+        if found is not None:
+            raise DivergenceError(self._steps(), found)
 
     def compute_loss(
         self,
@@ -190,19 +205,6 @@ class Learner(tf.keras.Model):
     def _keep_failed_images(self, images: tf.Tensor) -> bool:
         self._failed_images = images.numpy()
         raise _NotFiniteError
-
-
-class _FiniteWeights(tf.keras.callbacks.Callback):
-    """Ends a learner's `fit` when an epoch leaves a weight that is not finite; `before` counts earlier steps."""
-
-    def __init__(self, before: int) -> None:
-        super().__init__()
-        self._before = before
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        found = _last_non_finite_weights(self.model)
-        if found is not None:
-            raise DivergenceError(int(self.model.optimizer.iterations.numpy()) - self._before, found)
 
 
 class _NotFiniteError(Exception):
