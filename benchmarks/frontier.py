@@ -101,7 +101,7 @@ def drawn(rows: Sequence[Row]) -> Picture:
                     for row, place, height in zip(of_form, places, heights, strict=True):
                         axes.annotate(label(row), (place, height), (4, -11), textcoords="offset points", fontsize=7)
             axes.grid()
-            axes.set_xscale("log")
+            axes.set_xlim(left=0)
         by_size.set(xlabel="file (kB)", ylabel="top-1 (%)")
         by_work.set(xlabel="estimated instructions on a Pi 4 (millions)")
         handles, labels = by_size.get_legend_handles_labels()
