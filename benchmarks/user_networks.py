@@ -111,8 +111,8 @@ def bfloat16() -> tf.keras.Model:
 class Subclassed(tf.keras.Model):
     """Computes between its layers."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name=name)
         self.first = lq.layers.QuantConv2D(32, 3, name="first", **BINARY)
         self.pool = layers.GlobalAveragePooling2D()
 
@@ -125,6 +125,76 @@ def subclassed() -> tf.keras.Model:
     model = Subclassed()
     model(np.zeros((1, 8, 8, 32)))
     return model
+
+
+class Traced(Subclassed):
+    """Compiles its own `call`."""
+
+    @tf.function
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return super().call(inputs)
+
+
+class Branching(Subclassed):
+    """Calls its layers in one of two branches."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        sign = tf.reduce_mean(inputs) > 0
+        return tf.cond(sign, lambda: super(Branching, self).call(inputs), lambda: super(Branching, self).call(-inputs))
+
+
+class WithAnchors(Subclassed):
+    """Also returns a constant."""
+
+    def call(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return super().call(inputs), tf.constant([[1.0, 2.0]])
+
+
+def called(model: tf.keras.Model) -> tf.keras.Model:
+    model(np.zeros((2, 8, 8, 32), np.float32))
+    return model
+
+
+@kind("subclassed model with `@tf.function` on its `call`")
+def traced() -> tf.keras.Model:
+    return called(Traced())
+
+
+@kind("binary layers within `tf.cond`")
+def branching() -> tf.keras.Model:
+    return called(Branching(name="branching"))
+
+
+@kind("an output that does not depend on the image")
+def anchors() -> tf.keras.Model:
+    return called(WithAnchors(name="anchors"))
+
+
+@kind("class numbers and truth values as outputs")
+def decisions() -> tf.keras.Model:
+    inputs = image()
+    logits = layers.Dense(5, name="logits")(layers.GlobalAveragePooling2D()(binary(inputs, "first")))
+    return tf.keras.Model(inputs, [tf.argmax(logits, -1), logits > 0.0])
+
+
+@kind("`gelu` among binary layers")
+def gelu() -> tf.keras.Model:
+    inputs = image()
+    return classifier(inputs, binary(layers.Activation("gelu", name="gelu")(binary(inputs, "first")), "second"))
+
+
+@kind("`PReLU(shared_axes=[1, 2])` after `Conv3D`")
+def volume() -> tf.keras.Model:
+    inputs = layers.Input((4, 8, 8, 8), name="volume")
+    x = layers.PReLU(shared_axes=[1, 2], name="slopes")(layers.Conv3D(8, 3, padding="same")(inputs))
+    return classifier(inputs, binary(layers.Reshape((16, 16, 8))(x), "first"))
+
+
+@kind("`UpSampling2D(interpolation='bilinear')`, untrained")
+def upsampled() -> tf.keras.Model:
+    inputs = image()
+    x = layers.UpSampling2D(interpolation="bilinear")(binary(inputs, "first"))
+    return classifier(inputs, binary(x, "second"))
 
 
 @kind("Sequential model without an input shape, called once")

@@ -22,11 +22,19 @@ from kbnn.converters.tflite.building import build
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.metadata import Description
 from kbnn.converters.verify import verification
-from kbnn.converters.verify.diagnosis import diagnose, miscomputed, saved_quantized, unconvertible
+from kbnn.converters.verify.diagnosis import (
+    diagnose,
+    invalid_outputs,
+    miscomputed,
+    not_in_interpreter,
+    saved_quantized,
+    unconvertible,
+)
 from kbnn.converters.verify.kernel_bits import find_packed
 from kbnn.converters.verify.verification import Images, Parity, inputs_by_name
 from kbnn.errors import UsageError, unknown
 from kbnn.precision import in_float32
+from kbnn.structure import binary_layers, is_binary
 
 _IMAGES = 32
 
@@ -142,6 +150,9 @@ def _converted(
     else:
         options, file, graph, note = _faster(keras, options, kernel, calibration, told)
     _check_bitpacked(keras, file, graph, options)
+    foreign = not_in_interpreter(keras, file)
+    if foreign:
+        raise ConversionError("; ".join(foreign))
     parity = verification.compare(keras, file, given, os.fspath(path), graph, labels)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
@@ -213,7 +224,19 @@ def random_images(model: tf.keras.Model) -> dict[str, np.ndarray]:
 
 
 def _check_binary(reference: Reference, options: Options) -> None:
+    hidden = [layer.name for layer in reference.hidden if is_binary(layer)]
+    if hidden:
+        raise ConversionError(
+            f"layer '{hidden[0]}' is called within a tf.function, tf.cond or loop of the model, in which layers cannot "
+            f"be told apart: call it directly, without @tf.function"
+        )
     model, names = reference.model, [call.name for call in binary_calls(reference)]
+    unused = binary_layers(model) if not names else []
+    if unused:
+        raise ConversionError(
+            f"model '{model.name}' does not call its 1-bit layer '{unused[0].name}' one by one, as after loading the "
+            f"SavedModel of a subclassed model: build it with its own class and load the weights"
+        )
     if not names:
         raise ConversionError(
             f"model '{model.name}' has no 1-bit layer: none of its {len(model.layers)} layers has a binary input and "
@@ -226,7 +249,7 @@ def _check_binary(reference: Reference, options: Options) -> None:
 
 def _check_computable(reference: Reference, options: Options) -> None:
     """Refuses layers that LCE cannot convert, or that it would bitpack but compute wrongly."""
-    found = [*unconvertible(reference), *saved_quantized(reference.model)]
+    found = [*unconvertible(reference), *invalid_outputs(reference), *saved_quantized(reference.model)]
     if found:
         raise ConversionError("; ".join(found))
     reasons = {call.name: miscomputed(reference, call) for call in binary_calls(reference)}

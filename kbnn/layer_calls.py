@@ -73,6 +73,9 @@ def _unwatch(layer: Layer, thread: int) -> None:
 
 
 def _watched_call(layer: Layer, call: Callable[..., object], watchers: dict[int, Watcher]) -> Callable[..., object]:
+    # The layers that a `tf.function` calls would be in another graph; its Python function calls them in this one.
+    call = getattr(call, "python_function", call)
+
     # AutoGraph converts this function, and through it the layer's own `call`, as it would without a watcher.
     def watched_call(*args: object, **kwargs: object) -> object:
         args, kwargs = _enter(layer, watchers, args, kwargs)

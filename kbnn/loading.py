@@ -78,7 +78,7 @@ def load_model(
     file = Path(path)
     trust = _trusting.get() if trust is None else trust
     is_saved_model = (file / _SAVED_MODEL).is_file()
-    if not is_saved_model and not (file.is_file() and file.suffix in (".keras", ".h5", ".hdf5")):
+    if not is_saved_model and not (file.is_file() and (file.suffix in (".keras", ".h5", ".hdf5") or _is_hdf5(file))):
         raise UsageError(
             f"cannot load a model: received '{file}', give the folder of a run, a .keras or .h5 file, or a SavedModel"
         )

@@ -19,11 +19,6 @@ class Log:
         self._file.seek(0)
         return self._file.read().decode(errors="replace")
 
-    def lines(self, prefix: str) -> list[str]:
-        """The distinct lines that begin with `prefix`, with the prefix removed."""
-        found = [line.removeprefix(prefix).strip() for line in self.text().splitlines() if line.startswith(prefix)]
-        return list(dict.fromkeys(found))
-
 
 # The file descriptor belongs to the whole process, so only one thread at a time may replace it.
 _LOCK = threading.RLock()

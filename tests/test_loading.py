@@ -301,12 +301,12 @@ def arithmetic() -> tf.keras.Model:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".keras", ".h5", ""])
+@pytest.mark.parametrize("suffix", [".keras", ".h5", "", ".H5", ".weights"])
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_ordinary_models_load(suffix: str, tmp_path: Path):
     model = arithmetic()
     path = tmp_path / f"model{suffix}"
-    model.save(path, save_format=None if suffix else "tf")
+    model.save(path, save_format={"": "tf", ".H5": "h5", ".weights": "h5"}.get(suffix))
     images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
     np.testing.assert_allclose(load_model(path)(images), model(images), rtol=1e-6)
 

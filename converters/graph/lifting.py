@@ -68,7 +68,8 @@ class _Lifted:
             return
         if len(outputs) == 1 and self._is_sign(outputs[0], call.layer.name):
             return
-        rule = None if self._mixes_constants(call) else rule_for(call.layer)
+        is_plain = self._is_in_float32(call) and not self._mixes_constants(call)
+        rule = rule_for(call.layer) if is_plain else None
         steps = rule(call, self._context) if rule is not None else None
         if steps is not None:
             self._chain(call, steps)
@@ -79,6 +80,10 @@ class _Lifted:
                 self._value(output, call.layer.name)
         else:
             self._opaque(outputs, call.layer.name)
+
+    def _is_in_float32(self, call: Call) -> bool:
+        """Whether a layer maps floats to floats, as the rules expect; Keras may cast other inputs."""
+        return all(self._reference.tensor(name).dtype == tf.float32 for name in (*call.inputs, *call.outputs))
 
     def _mixes_constants(self, call: Call) -> bool:
         """Whether a layer was also called with constants, which the rules do not expect."""

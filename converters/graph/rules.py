@@ -45,9 +45,6 @@ class Context:
     def input_shape(self, call: Call) -> Shape:
         return self.reference.shape(call.inputs[0])
 
-    def input_dtype(self, call: Call) -> tf.DType:
-        return self.reference.tensor(call.inputs[0]).dtype
-
 
 Rule = Callable[[Call, Context], list[Step] | None]
 _RULES: dict[type, Rule] = {}

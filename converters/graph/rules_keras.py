@@ -33,8 +33,8 @@ def _nothing(call: Call, context: Context) -> list[Step]:
 @rule(layers.Rescaling)
 def _rescaling(call: Call, context: Context) -> list[Step] | None:
     """x·scale + offset."""
-    shape, dtype = context.input_shape(call), context.input_dtype(call)
-    if dtype != tf.float32 or np.size(call.layer.scale) > 1 or np.size(call.layer.offset) > 1:
+    shape = context.input_shape(call)
+    if np.size(call.layer.scale) > 1 or np.size(call.layer.offset) > 1:
         return None
     ones = np.ones(shape[-1])
     return [("scale", op.Affine(ones * call.layer.scale, ones * call.layer.offset), None)]
@@ -80,9 +80,10 @@ def _concatenate(call: Call, context: Context) -> list[Step] | None:
 
 @rule(layers.PReLU)
 def _prelu(call: Call, context: Context) -> list[Step] | None:
-    if call.layer.shared_axes != [1, 2]:
+    slopes = numbers(call.layer.alpha).ravel()
+    if call.layer.shared_axes != [1, 2] or len(slopes) != context.input_shape(call)[-1]:
         return None
-    return [("prelu", op.PReLU(numbers(call.layer.alpha).ravel()), None)]
+    return [("prelu", op.PReLU(slopes), None)]
 
 
 @rule(layers.Activation, HardTanh)

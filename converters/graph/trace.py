@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import copy
 import functools
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,8 +81,11 @@ class Reference:
     of the operation that computed it. Operations that no output depends on are left out. With
     `batch`, the graph works for that many samples only, and the shapes in loops are static.
 
+    `calls` are the calls of layers in this graph; `hidden` are the layers that are called only in other graphs, such as
+    those of a `tf.function` or `tf.cond` within the model.
+
     Raises:
-        ConversionError: the model has never been called, so its input is unknown.
+        ConversionError: the model has never been called, so its input is unknown, or its code branches on tensors.
     """
 
     def __init__(self, model: tf.keras.Model, batch: int | None = None) -> None:
@@ -95,7 +99,7 @@ class Reference:
             with watched(layers_of(model), recorder):
                 return call(model, inputs)
 
-        with TRACING, uncompiled():
+        with TRACING, uncompiled(), _without_control_flow(model):
             traced = tf.function(observed, autograph=False).get_concrete_function(self._specification(batch))
         outputs = {name: tensor.name for name, tensor in output_names(model, traced.outputs).items()}
         self.graph_def = _frozen(traced)
@@ -121,6 +125,8 @@ class Reference:
         self.outputs = {name: self.source(tensor) for name, tensor in outputs.items()}
         self.root = self._renumbered(recorder.root, [place for place, _ in found])
         self.calls = list(self.root.nested())
+        called = {id(call.layer) for call in self.calls}
+        self.hidden = [layer for layer in recorder.hidden if id(layer) not in called]
 
     def _specification(self, batch: int | None) -> dict[str, tf.TensorSpec]:
         return {name: tf.TensorSpec([batch, *spec.shape[1:]], spec.dtype) for name, spec in self.signature.items()}
@@ -164,6 +170,10 @@ class Reference:
     def is_per_sample(self, tensor: str) -> bool:
         """Whether the first axis of a named tensor is the batch."""
         return self._shapes[tensor][:1] == (self._samples,)
+
+    def grows_with_batch(self, tensor: str) -> bool:
+        """Whether the first axis of a named tensor is the batch, or a multiple of it."""
+        return any(size is None or size % self._samples == 0 for size in self._shapes[tensor][:1])
 
     def operations(self, within: Call, kinds: Sequence[str]) -> list[tf.Operation]:
         """The operations of certain types within a call."""
@@ -313,6 +323,7 @@ class _Recorder:
         self._graph: tf.Graph | None = None
         self._open: list[tuple[int, Arguments, list[Call]] | None] = []
         self._made: list[Call] = []
+        self.hidden: list[tf.keras.layers.Layer] = []
 
     @property
     def root(self) -> Call:
@@ -322,6 +333,7 @@ class _Recorder:
         self._graph = self._graph or _graph()
         # Calls in other graphs do not count: in the body of a loop, or to infer the shape of an output.
         if _graph() is not self._graph:
+            self.hidden.append(layer)
             self._open.append(None)
             return args, kwargs
         args, kwargs = _named((args, kwargs))
@@ -347,6 +359,19 @@ class _Recorder:
         around = self._open[-1] if self._open else None
         (self._made if around is None else around[2]).append(made)
         return outputs
+
+
+@contextlib.contextmanager
+def _without_control_flow(model: tf.keras.Model) -> Iterator[None]:
+    """Raises ConversionError instead of the error that Python's `if` or `for` on a tensor gives in a graph."""
+    try:
+        yield
+    except tf.errors.OperatorNotAllowedInGraphError as error:
+        layer = re.search(r"layer '([^']*)'", str(error))
+        raise ConversionError(
+            f"layer '{layer[1] if layer else model.name}' uses Python's if, for or while on a tensor, which cannot be "
+            f"converted: use Python numbers, or functions such as tf.where"
+        ) from error
 
 
 def _graph() -> tf.Graph:

@@ -5,6 +5,7 @@ import copy
 import json
 import logging
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 
@@ -25,6 +26,8 @@ from kbnn.native_output import held_stderr
 
 # The metadata entry that records how kbnn made a file, so that `verify` can repeat it.
 MADE_BY = "KBNN"
+_ERROR = re.compile(r"^(?:loc\((.*)\): )?error: (.*?)\s*$", re.MULTILINE)
+_SCOPE = re.compile(r'"n(\d+)/')
 
 
 def lower(graph: Graph, options: Mapping[str, object]) -> File:
@@ -38,10 +41,10 @@ def lower(graph: Graph, options: Mapping[str, object]) -> File:
     """
     trace = serving(graph)
     made_by = json.dumps(dict(options), sort_keys=True).encode()
-    return with_names(flatbuffer.parse(_convert(trace)), trace, graph, {MADE_BY: made_by})
+    return with_names(flatbuffer.parse(_convert(trace, graph)), trace, graph, {MADE_BY: made_by})
 
 
-def _convert(trace: Trace) -> bytes:
+def _convert(trace: Trace, graph: Graph) -> bytes:
     with files.scratch() as folder, held_stderr() as log, _only_warnings():
         try:
             # Imported here, because it loads a native library of 190 MB.
@@ -50,8 +53,17 @@ def _convert(trace: Trace) -> bytes:
             tf.saved_model.save(trace.module, str(folder), signatures=trace.module.serve)
             return convert_saved_model(str(folder))
         except Exception as error:
-            said = "; ".join(log.lines("error:")) or " ".join(str(error).split())
+            said = _errors(log.text(), graph) or " ".join(str(error).split())
             raise ConversionError(f"LCE cannot convert the model: {said[:400]}; replace the layer it names") from error
+
+
+def _errors(log: str, graph: Graph) -> str:
+    """The converter's error messages, each with the layer whose scope (see `Graph.run`) its location names."""
+    nodes, found = list(graph), {}
+    for location, text in _ERROR.findall(log):
+        places = [nodes[int(k)] for k in _SCOPE.findall(location) if int(k) < len(nodes)]
+        found[f"layer '{places[0].layer}': {text}" if places else text] = None
+    return "; ".join(found)
 
 
 @contextlib.contextmanager

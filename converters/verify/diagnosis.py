@@ -1,5 +1,7 @@
 """Explains why a layer that is meant to be 1-bit did not become a binary convolution, and what to do about it."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,11 +9,22 @@ from kbnn import structure
 from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls, levels
 from kbnn.converters.graph.slices import sign_source
 from kbnn.converters.graph.trace import LOOPS, Reference
+from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
 # The converter's limits: smaller magnitudes count as zero, and the magnitudes in a filter may differ by this fraction.
 _SMALLEST_SCALE = 1.2e-7
 _SCALE_SPREAD = 0.005
+_OUTPUT_TYPES = (tf.float32, tf.int32, tf.int64, tf.int8, tf.uint8, tf.bool)
+# About the rounding error of a sum, as a fraction of the largest value.
+_TIE = 1e-7
+# Operators that are not among TensorFlow Lite's built-in ones, but in its interpreter.
+_INTERPRETER_S_OWN = ("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess")
+_INSTEAD = {
+    "Erf": "use tanh, or tf.nn.gelu(x, approximate=True)",
+    "Erfc": "use tf.nn.gelu(x, approximate=True)",
+}
 
 
 def diagnose(reference: Reference, binary: BinaryCall) -> str:
@@ -55,6 +68,42 @@ def unconvertible(reference: Reference) -> list[str]:
     ]
 
 
+def invalid_outputs(reference: Reference) -> list[str]:
+    """The outputs that a file cannot return for each image, each with the fix."""
+    types = {name: reference.tensor(tensor).dtype for name, tensor in reference.outputs.items()}
+    return [
+        f"output '{name}' of model '{reference.model.name}' has the type {dtype.name}, which LCE's interpreter cannot "
+        f"return: cast it to float32"
+        for name, dtype in types.items()
+        if dtype not in _OUTPUT_TYPES
+    ] + [
+        f"output '{name}' of model '{reference.model.name}' is not computed for each image of a batch, its shape is "
+        f"{tuple(reference.tensor(tensor).shape)}: leave it out of the model that you convert"
+        for name, tensor in reference.outputs.items()
+        if not reference.grows_with_batch(tensor)
+    ]
+
+
+def not_in_interpreter(reference: Reference, file: File) -> list[str]:
+    """The layers with an operation that the file keeps as TensorFlow's, which no interpreter has, each with the fix."""
+    known = (*flatbuffer.builtin_names(), *_INTERPRETER_S_OWN)
+    kinds = dict.fromkeys(operator.name for operator in file.operators)
+    found = []
+    for kind in (kind for kind in kinds if kind not in known and not kind.startswith("Lce")):
+        made = reference.operations(reference.root, (kind.removeprefix("Flex"),))
+        names = dict.fromkeys(reference.layer_name(reference.order[operation.name]) for operation in made)
+        found.append(
+            f"{_layers(list(names))} computes {kind}, which TensorFlow Lite does not have for such inputs: "
+            f"{_INSTEAD.get(kind, 'use other functions')}"
+        )
+    return found
+
+
+def _layers(names: list[str]) -> str:
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"layer '{names[0]}'{more}" if names else "the network"
+
+
 def saved_quantized(model: tf.keras.Model) -> list[str]:
     """The layers whose latent weights are already quantized and would change again, each with the cause and the fix.
 
@@ -89,6 +138,13 @@ def _changed_again(latent: np.ndarray, binary: np.ndarray) -> str | None:
     moved = float(np.max(np.abs(binary - latent)[:, has_two] / distance[has_two]))
     of = f"its latent weights are two values per filter, and its quantizer moves them by {moved:.0%} of their distance"
     return of if moved > _SCALE_SPREAD else None
+
+
+def ties(reference: Reference, inputs: Mapping[str, np.ndarray]) -> list[str]:
+    """The 1-bit layers with inputs so close to 0 that rounding decides their signs, as before any training."""
+    calls = binary_calls(reference)
+    values = reference.values(inputs, [call.call.inputs[0] for call in calls])
+    return [call.name for call, x in zip(calls, values, strict=True) if np.any(np.abs(x) <= _TIE * np.abs(x).max())]
 
 
 def padded_with_zeros(reference: Reference) -> list[str]:

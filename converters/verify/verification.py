@@ -24,7 +24,7 @@ from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.metadata import Description
 from kbnn.converters.verify.agreement import AccuracyInterval, OutputAgreement, Outputs, accuracy, agreements, least
 from kbnn.converters.verify.alignment import Aligned, align, align_rounded
-from kbnn.converters.verify.diagnosis import padded_with_zeros
+from kbnn.converters.verify.diagnosis import padded_with_zeros, ties
 from kbnn.converters.verify.kernel_bits import KernelBits, compare_bits, find_packed
 from kbnn.converters.verify.layer_parity import LayerParity, compare_layers
 from kbnn.converters.verify.rebuilding import Rebuilt, description_of, options_of, rebuild
@@ -364,7 +364,8 @@ def _compare_outputs(
     graph = case.graph
     if graph is not None and can_explain and all(t.index in case.aligned for t in case.file.outputs.values()):
         wrong = [run for run in wrong if not _computes_graph(case.file, graph, case.inputs, run.kernel, span)]
-    return sensitivity, _departures(wrong, span, sensitivity, padded_with_zeros(case.reference))
+    tied = ties(case.reference, case.inputs) if wrong and can_explain else []
+    return sensitivity, _departures(wrong, span, sensitivity, padded_with_zeros(case.reference), tied)
 
 
 def _not_rebuilt(options: Options | None, rebuilt: Rebuilt | None) -> str | None:
@@ -425,7 +426,9 @@ def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.nd
 
 def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """All outputs in the order of their names: `(B, values)`."""
-    return np.concatenate([np.reshape(outputs[name], (len(outputs[name]), -1)) for name in sorted(outputs)], axis=1)
+    flat = [np.reshape(outputs[name], (len(outputs[name]), -1)) for name in sorted(outputs)]
+    # Differences of truth values and of unsigned integers are not numbers.
+    return np.concatenate([x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float64) for x in flat], axis=1)
 
 
 def _run(
@@ -471,7 +474,7 @@ def _disagreements(expected: Outputs, predicted: Outputs) -> list[Disagreement]:
         return []
     keras, file = logits.argmax(1), found.argmax(1)
     return [
-        Disagreement(int(k), int(keras[k]), int(file[k]), float(logits[k, keras[k]] - logits[k, file[k]]))
+        Disagreement(int(k), int(keras[k]), int(file[k]), float(logits[k, keras[k]]) - float(logits[k, file[k]]))
         for k in np.flatnonzero(keras != file)
     ]
 
@@ -494,18 +497,29 @@ def _failures(kernels: list[KernelBits], layers: list[LayerParity]) -> list[str]
     return found
 
 
-def _departures(wrong: list[KernelRun], span: float, sensitivity: float, padded: list[str]) -> list[str]:
-    found = [
-        f"the outputs of the {run.kernel} kernel differ from Keras's by {run.median_abs_difference / span:.1e} of "
-        f"their range for the median image; Keras's own change by {sensitivity / span:.1e} when the images change by "
+def _departures(
+    wrong: list[KernelRun], span: float, sensitivity: float, padded: list[str], tied: list[str]
+) -> list[str]:
+    if not wrong:
+        return []
+    names = " and ".join(run.kernel for run in wrong)
+    worst = max(run.median_abs_difference for run in wrong)
+    departure = (
+        f"the outputs of the {names} kernel{'s' * (len(wrong) > 1)} differ from Keras's by {worst / span:.1e} of their "
+        f"range for the median image; Keras's own change by {sensitivity / span:.1e} when the images change by "
         f"{PERTURBATION:.0e}"
-        for run in wrong
-    ]
-    if found and padded and all(run.kernel != "reference" for run in wrong):
+    )
+    found = [departure]
+    if padded and all(run.kernel != "reference" for run in wrong):
         names = ", ".join(f"'{name}'" for name in padded)
         found.append(
             f"LCE's optimised kernels round sums that are exactly 0 in layers padded with zeros ({names}): use "
             f"pad_values=1.0, or train the network, whose batch normalizations then shift the sums"
+        )
+    elif tied:
+        found.append(
+            f"every layer by itself is equal, but inputs of {', '.join(map(repr, tied))} are so close to 0 that "
+            f"rounding decides their signs: train the network, whose batch normalizations then shift these values"
         )
     return found
 
