@@ -16,7 +16,7 @@ from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
 from kbnn.converters.passes.forms import ESTIMATED_LIKE, kernel_for, with_forms
 from kbnn.converters.passes.int8 import calibrated
-from kbnn.converters.tflite import audit
+from kbnn.converters.tflite import audit, flatbuffer
 from kbnn.converters.tflite.audit import Audit
 from kbnn.converters.tflite.building import build
 from kbnn.converters.tflite.flatbuffer import File
@@ -149,6 +149,7 @@ def _converted(
         file, graph = build(keras, options, told)
     else:
         options, file, graph, note = _faster(keras, options, kernel, calibration, told)
+    _check_operators(file)
     _check_bitpacked(keras, file, graph, options)
     foreign = not_in_interpreter(keras, file)
     if foreign:
@@ -166,13 +167,16 @@ def _faster(
     in_float = _completed(replace(options, weights="int8"), keras, kernel, None)
     in_int8 = _completed(options, keras, kernel, calibration)
     made = [(chosen, *build(keras, chosen, told)) for chosen in (in_float, in_int8)]
-    counts = [audit.audit(file).instructions for _, file, _ in made]
-    float_counts, int8_counts = ([count[name] / 1e6 for name in ESTIMATED_LIKE[options.device]] for count in counts)
-    is_float = any(a <= b for a, b in zip(float_counts, int8_counts, strict=True))
+    audits = [audit.audit(file) for _, file, _ in made]
+    devices = ESTIMATED_LIKE[options.device]
+    float_counts, int8_counts = ([found.instructions[name] / 1e6 for name in devices] for found in audits)
+    unknown = sorted(set(audits[1].not_measured) - set(audits[0].not_measured))
+    is_float = bool(unknown) or any(a <= b for a, b in zip(float_counts, int8_counts, strict=True))
     note = (
         f"device '{options.device}': an estimated {_millions(float_counts)} instructions with float activations and "
-        f"int8 weights, {_millions(int8_counts)} with int8 activations; the file has "
-        f"{'float' if is_float else 'int8'} activations"
+        f"int8 weights, {_millions(int8_counts)} with int8 activations"
+        + (f" and an unknown number for {', '.join(unknown)}" if unknown else "")
+        + f"; the file has {'float' if is_float else 'int8'} activations"
     )
     return (*made[0 if is_float else 1], note)
 
@@ -256,6 +260,18 @@ def _check_computable(reference: Reference, options: Options) -> None:
     wrong = {name: why for name, why in reasons.items() if why is not None and name not in options.allow_float}
     if wrong:
         raise _refusal(wrong, len(reasons), "would be miscomputed")
+
+
+def _check_operators(file: File) -> None:
+    """Refuses operators that LCE's runtime does not have, such as TensorFlow's `Erfc` in exact GELUs."""
+    known = {*flatbuffer.builtin_names(), *audit.LCE_OPERATORS}
+    missing = {
+        operator.name: audit.layer_name(file, operator) for operator in file.operators if operator.name not in known
+    }
+    if missing:
+        named = "; ".join(f"layer '{layer}' needs the operator '{name}'" for name, layer in missing.items())
+        hint = "use tf.nn.gelu(x, approximate=True)" if "Erfc" in missing else "use another function"
+        raise ConversionError(f"{named}, which LCE's runtime does not have: {hint}")
 
 
 def _check_bitpacked(reference: Reference, file: File, graph: Graph, options: Options) -> None:

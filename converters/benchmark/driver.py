@@ -27,6 +27,7 @@ from kbnn.converters.benchmark.report import (
     OperatorTime,
     Target,
     Tool,
+    number,
     summarize,
 )
 from kbnn.converters.benchmark.tool import (
@@ -260,7 +261,7 @@ class _Bench:
             if self.images is not None:
                 check = functools.partial(check_numerics, self.place, self.command, settings, file.path, places[k])
                 self.measured[k].numerics = self._persist(functools.partial(check, self.images))
-                self.progress(f"{file.path}: outputs for {len(self.images)} images compared")
+                self.progress(f"{file.path}: outputs for {number(len(self.images), 'image')} compared")
 
     def _run(self, file: MeasuredFile, settings: BenchmarkOptions, graph: str, profile: bool = False) -> Output:
         """Runs one process of the tool.

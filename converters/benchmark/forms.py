@@ -26,6 +26,12 @@ _EQUAL = 0.03
 # What stands in place of a command for networks that are no form of the trained one.
 _NOT_BINARY = "(to compare)"
 _NAMES = {"float32": "float", "int8": "int8 weights"}
+# The device for which everything real-valued becomes int8.
+THROUGHOUT = "microcontroller"
+
+
+# Why a file with groups is not measured on the default kernel.
+_NO_GROUPS = "the default kernel does not support grouped binary convolutions"
 
 
 class ConvertArguments(TypedDict, total=False):
@@ -108,6 +114,8 @@ def possible_forms(is_grouped: bool, convert: Callable[..., object]) -> list[For
             words = [option, "" if weights == "float32" else f"--weights {weights}"]
             found.append(Form(f"{prefix}{name}", arguments, " ".join(filter(None, words))))
         found.append(Form(f"{prefix}int8", kernel, " ".join(filter(None, [option, "--int8"])), True))
+    # --int8 keeps float activations where an estimate says so, which a measurement may contradict.
+    found.append(Form("int8 throughout", {"device": THROUGHOUT}, f"--int8 --device {THROUGHOUT}", True))
     for device in _devices(convert):
         found.append(Form(f"for {device}", {"device": device}, f"--device {device}"))
         arguments = {"device": device, "weights": "int8"}
@@ -120,7 +128,7 @@ def _devices(convert: Callable[..., object]) -> Sequence[str]:
         return ()
     from kbnn.converters.passes import options
 
-    return [name for name in getattr(options, "DEVICES", ()) if name not in ("generic", "microcontroller")]
+    return [name for name in getattr(options, "DEVICES", ()) if name not in ("generic", THROUGHOUT)]
 
 
 def compare_forms(
@@ -168,20 +176,32 @@ def compare_forms(
             paths.append((form, path))
         if not paths:
             raise KbnnError(f"no form of '{model.name}' can be converted: {'; '.join(f.refusal for f in refused)}")
-        paths += _twins(model, calibration, folder)
+        twins, not_made = _twins(model, calibration, folder)
+        paths += twins
+        refused += not_made
         return _measured(paths, refused, images, expected, target, tool, settings, kernel, progress)
 
 
-def _twins(model: "tf.keras.Model", calibration: np.ndarray | None, folder: Path) -> list[tuple[Form, Path]]:
+def _twins(
+    model: "tf.keras.Model", calibration: np.ndarray | None, folder: Path
+) -> tuple[list[tuple[Form, Path]], list[MeasuredForm]]:
     """The network as one would deploy it without binarization, to compare with; its outputs mean nothing."""
     from kbnn.converters.baseline import export_float, export_int8
 
-    found = [(Form("float32, not binary", {}, _NOT_BINARY), folder / "twin-float32.tflite")]
-    export_float(model, found[0][1], ordinary=True)
-    if calibration is not None:
-        found.append((Form("int8, not binary", {}, _NOT_BINARY), folder / "twin-int8.tflite"))
-        export_int8(model, found[1][1], calibration, ordinary=True)
-    return found
+    found: list[tuple[Form, Path]] = []
+    refused: list[MeasuredForm] = []
+    for name in ("float32", "int8") if calibration is not None else ("float32",):
+        form, path = Form(f"{name}, not binary", {}, _NOT_BINARY), folder / f"twin-{name}.tflite"
+        try:
+            if name == "float32":
+                export_float(model, path, ordinary=True)
+            elif calibration is not None:
+                export_int8(model, path, calibration, ordinary=True)
+        except KbnnError as error:
+            refused.append(_refused(form, str(error)))
+            continue
+        found.append((form, path))
+    return found, refused
 
 
 def _measured(
@@ -195,11 +215,14 @@ def _measured(
     kernel: str | None,
     progress: Progress,
 ) -> FormComparison:
-    wanted = [
-        (form, path, each)
-        for form, path in paths
-        for each in ([kernel] if kernel else _kernels(path, default_kernel(tool)))
-    ]
+    kernels = {path: _kernels(path, default_kernel(tool)) for _, path in paths}
+    if kernel:
+        not_run = [form for form, path in paths if kernel == "default" and _has_groups(path)]
+        refused = [*refused, *(_refused(form, _NO_GROUPS) for form in not_run)]
+        kernels = {path: [] if form in not_run else [kernel] for form, path in paths}
+    wanted = [(form, path, each) for form, path in paths for each in kernels[path]]
+    if not any(form.command != _NOT_BINARY for form, _, _ in wanted):
+        raise KbnnError(f"no form runs on the {kernel} kernel: {_NO_GROUPS}")
     runs = [(path, dataclasses.replace(settings, kernel=each)) for _, path, each in wanted]
     # The files are temporary, so progress lines name the forms instead.
     names = {str(path): form.name for form, path in paths}
@@ -226,17 +249,21 @@ def _refused(form: Form, why: str) -> MeasuredForm:
 def _is_grouped(model: "tf.keras.Model") -> bool:
     from kbnn import structure
 
-    return any(getattr(layer, "groups", 1) > 1 for layer in structure.layers(model))
+    binary = filter(structure.has_binary_kernel, structure.layers(model))
+    return any(getattr(layer, "groups", 1) > 1 for layer in binary)
 
 
 def _kernels(path: Path, usual: str) -> list[str]:
     """The kernels that run a file; the default kernel does not support grouped convolutions."""
-    found = audit.inspect(path)
-    if not found.binary_convolutions:
+    if not audit.inspect(path).binary_convolutions:
         return [usual]
-    if usual == "indirect" or any(c.groups > 1 for c in found.binary_convolutions):
+    if usual == "indirect" or _has_groups(path):
         return ["indirect"]
     return ["default", "indirect"]
+
+
+def _has_groups(path: Path) -> bool:
+    return any(convolution.groups > 1 for convolution in audit.inspect(path).binary_convolutions)
 
 
 def _agreement(path: Path, images: np.ndarray, expected: np.ndarray) -> float:

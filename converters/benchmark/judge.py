@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kbnn.converters.benchmark.output import Output
-from kbnn.converters.benchmark.report import BenchmarkOptions, Measurement, State, Summary, Target
+from kbnn.converters.benchmark.report import BenchmarkOptions, Measurement, State, Summary, Target, number
 
 # If the slowest and the fastest process differ by a larger fraction, the figures are not reliable.
 SPREAD_LIMIT = 0.10
@@ -37,7 +37,8 @@ def _about_runs(
         asked = "1 process was" if settings.repeats == 1 else f"{settings.repeats} processes were"
         found.append(Finding(f"only {asked} asked for: at least {ENOUGH_REPEATS} are needed to see a spread", True))
     if len(runs) < settings.repeats:
-        found.append(Finding(f"the connection was lost: {len(runs)} of {settings.repeats} processes measured", True))
+        asked = number(settings.repeats, "process")
+        found.append(Finding(f"the connection was lost: {len(runs)} of {asked} measured", True))
     fewest = min((run.count for run in runs), default=settings.runs)
     if fewest < settings.runs:
         found.append(Finding(f"fewer inferences than asked for: {fewest} instead of {settings.runs}", True))

@@ -57,9 +57,10 @@ def _fitting(file: flatbuffer.File, path: str, images: np.ndarray) -> np.ndarray
 
 
 def _words(command: ToolCommand, settings: BenchmarkOptions, graph: str, shape: tuple[int, ...]) -> list[str]:
-    limits = [flag for flag in ("--min_secs=0", "--warmup_min_secs=0") if command.knows(flag)]
+    limits = {name: "0" for name in ("min_secs", "warmup_min_secs") if command.knows(name)}
     return [
-        *(*command.words, f"--graph={graph}", "--warmup_runs=0", "--num_runs=1", *limits),
+        *(*command.words, f"--graph={graph}", "--warmup_runs=0", "--num_runs=1"),
+        *(f"--{name}={value}" for name, value in {**settings.flags, **limits}.items()),
         *(f"--num_threads={settings.threads}", *KERNEL_FLAGS[settings.kernel]),
         *("--input_layer=image", f"--input_layer_shape={','.join(map(str, (1, *shape)))}"),
         *("--input_layer_value_files=image:image.bin", "--output_filepath=output.bin"),

@@ -186,12 +186,12 @@ class BenchmarkComparison(tables.Shown):
 def _settings(settings: BenchmarkOptions) -> str:
     flags = "".join(f", {name}={value}" for name, value in settings.flags.items())
     return (
-        f"{settings.kernel} kernel, {_number(settings.threads, 'thread')}, "
-        f"{_number(settings.repeats, 'process')} of {_number(settings.runs, 'inference')}{flags}"
+        f"{settings.kernel} kernel, {number(settings.threads, 'thread')}, "
+        f"{number(settings.repeats, 'process')} of {number(settings.runs, 'inference')}{flags}"
     )
 
 
-def _number(count: int, noun: str) -> str:
+def number(count: int, noun: str) -> str:
     """1 process, 2 processes."""
     plural = noun + ("es" if noun.endswith("s") else "s")
     return f"{count} {noun if count == 1 else plural}"
@@ -240,7 +240,7 @@ def _warnings(reports: Sequence[BenchmarkReport]) -> list[str]:
 
 def _numerics(numerics: Numerics) -> str:
     return (
-        f"the outputs for {numerics.images} images differ from those on this machine by at most "
+        f"the outputs for {number(numerics.images, 'image')} differ from those on this machine by at most "
         f"{numerics.max_abs_difference:.3g} (range {numerics.output_range:.3g}); "
         f"the same class for {numerics.top1_agreement:.1%}"
     )

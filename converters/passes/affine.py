@@ -1,11 +1,11 @@
-"""Passes that merge affine maps into the preceding operation, and remove those that do nothing."""
+"""Passes that merge affine maps into the preceding operation, or keep them out of the following one."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import Add, Affine
+from kbnn.converters.graph.operations import Add, Affine, BinaryConvolution, Dense, Kept, Opaque, Reshape
 
 
 def merge_affine(graph: Graph) -> Graph:
@@ -53,3 +53,45 @@ def _in_sum(graph: Graph, node: Node, affine: Affine) -> Graph:
         scaled = Affine(affine.scale, affine.offset if k == 0 else np.zeros_like(affine.offset))
         parts.append(Node(f"{name}/scaled", scaled, (name,), node.shape, total.layer))
     return graph.with_nodes(*parts, replace(node, operation=Add(), inputs=tuple(part.name for part in parts)))
+
+
+def keep_scales_before_dense(graph: Graph) -> Graph:
+    """Keeps a scale per channel out of the matrix product that reads it, for weights that are stored as integers.
+
+    LCE's converter would multiply the float weights with it, and the rounded products are not Keras's rounded weights.
+    A scale that a binary convolution can absorb moves there; others are followed by an operator that does nothing.
+    """
+    for name in list(graph.nodes):
+        node = graph[name]
+        for source in dict.fromkeys(node.inputs if _multiplies_matrices(node) else ()):
+            affine = graph[source]
+            if isinstance(affine.operation, Affine) and np.ptp(affine.operation.scale) > 0.0:
+                graph = _kept(graph, node.name, affine, affine.operation)
+    return graph
+
+
+def _multiplies_matrices(node: Node) -> bool:
+    operation = node.operation
+    if isinstance(operation, Opaque):
+        return any("MatMul" in inner.op for inner in operation.graph_def.node)
+    return isinstance(operation, Dense)
+
+
+def _kept(graph: Graph, reader: str, node: Node, affine: Affine) -> Graph:
+    flat = graph[node.inputs[0]]
+    if isinstance(flat.operation, Reshape) and graph.sole_consumer(flat.name) is not None:
+        wide = graph[flat.inputs[0]]
+        if _is_absorbed(graph, wide) and wide.channels == len(affine.scale):
+            before = Node(graph.unused(f"{node.name}/affine"), affine, flat.inputs, wide.shape, node.layer)
+            graph = graph.with_nodes(before, replace(node, operation=flat.operation, inputs=(before.name,)))
+            return merge_affine(graph)
+    kept = Node(graph.unused(f"{node.name}/kept"), Kept(), (node.name,), node.shape, node.layer)
+    inputs = tuple(kept.name if name == node.name else name for name in graph[reader].inputs)
+    return graph.with_nodes(kept, replace(graph[reader], inputs=inputs))
+
+
+def _is_absorbed(graph: Graph, node: Node) -> bool:
+    """Whether the converter folds an affine map of a value into a binary convolution."""
+    while isinstance(node.operation, Affine) and graph.sole_consumer(node.name) is not None:
+        node = graph[node.inputs[0]]
+    return isinstance(node.operation, BinaryConvolution) and graph.sole_consumer(node.name) is not None

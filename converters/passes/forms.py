@@ -1,10 +1,13 @@
 """Chooses the form of a network that a device runs with the fewest instructions; see docs/deployment.md."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import BinaryConvolution, Convolution
+from kbnn.converters.graph.operations import BinaryConvolution, Convolution, Dense, Pool, Sign
 from kbnn.converters.passes.options import PLAIN, Options
 from kbnn.converters.tflite.audit import FEW_CHANNELS
 from kbnn.converters.tflite.estimate import Load, instructions
@@ -17,6 +20,8 @@ _STEM_MACS = 10_000_000
 _MACS = 1_000_000
 # Another form has to save this share of the instructions.
 _GAIN = 0.02
+# Instructions that a layer may lose for smaller weights, which is less than what the estimates are off by.
+_LOSS = 50_000
 # Device -> the devices whose estimates apply. Phones have dot products of integers, like a Pi 5.
 ESTIMATED_LIKE = {
     "generic": ("pi4", "pi5"),
@@ -39,15 +44,24 @@ def with_forms(options: Options, graph: Graph) -> Options:
 
 
 def _with_precise_weights(options: Options, graph: Graph) -> Options:
-    """The options with more than 8 bits for the weights that signs depend on: 16, or 32 where 16 would be slower."""
-    kept = {*small_stem(graph), *(layer.name for layer in _large(graph) if layer.is_slower_in_16_bits(options.device))}
-    found = before_signs(graph)
-    in_16_bits = tuple(layer for layer in found if layer not in kept)
-    return replace(options, in_16_bits=in_16_bits, in_32_bits=tuple(layer for layer in found if layer in kept))
+    """The options with more than 8 bits for the weights that signs depend on: 16, or 32 where 16 would be slower.
+
+    A dense layer that would be slower in 16 bits stays at 8, because in 32 bits it would be most of the file.
+    """
+    slower = {layer.name: layer for layer in _real_valued(graph) if layer.is_slower_in_16_bits(options.device)}
+    stem, found = small_stem(graph), before_signs(graph)
+    in_32_bits = tuple(
+        name for name in found if name in stem or (name in slower and slower[name].operator == "CONV_2D")
+    )
+    in_16_bits = tuple(name for name in found if name not in in_32_bits and name not in slower)
+    return replace(options, in_16_bits=in_16_bits, in_32_bits=in_32_bits)
 
 
 def kernel_for(device: str, graph: Graph) -> str:
-    """The form of grouped convolutions: Android's stock library has no kernel for them, others only for small ones."""
+    """The form of grouped convolutions: Android's stock library has no kernel for them, others only for some of them.
+
+    The graph is one before any pass.
+    """
     if device in PLAIN:
         return "grouped"
     return "portable" if device == "android" or any(_falls_back(graph, node) for node in graph) else "grouped"
@@ -58,43 +72,81 @@ def _falls_back(graph: Graph, node: Node) -> bool:
     operation = node.operation
     if not isinstance(operation, BinaryConvolution) or operation.groups == 1:
         return False
-    return math.prod(graph[node.inputs[0]].shape) / operation.groups >= INDIRECT_LIMIT
+    is_large = math.prod(graph[node.inputs[0]].shape) / operation.groups >= INDIRECT_LIMIT
+    return is_large or _becomes_bits(graph, node)
+
+
+def _becomes_bits(graph: Graph, node: Node) -> bool:
+    """Whether only the sign of a value is needed, so that LCE's operator writes bits."""
+    reader = graph.sole_consumer(node.name)
+    while reader is not None and not isinstance(reader.operation, Sign):
+        is_pool = isinstance(reader.operation, Pool) and reader.operation.is_maximum
+        if not is_pool and reader.operation.threshold_before(np.zeros(reader.channels)) is None:
+            return False
+        reader = graph.sole_consumer(reader.name)
+    return reader is not None
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A real-valued convolution: its Keras layer, MACs and output values."""
+    """A real-valued convolution or dense layer: its Keras layer, operator, MACs, output values and weights."""
 
     name: str
+    operator: str
     is_stem: bool
     macs: int
     values: int
+    weights: int
 
     def gains(self, device: str, in_int8: bool) -> bool:
         """Whether a device runs it with fewer instructions as a hybrid convolution, or else with a gathered bias."""
-        usual = self._instructions(device, "float32", "")
-        other = self._instructions(device, "int8" if in_int8 else "float32", "" if in_int8 else "without XNNPACK")
-        return other < (1 - _GAIN) * usual
+        other = ("int8", "") if in_int8 else ("float32", "without XNNPACK")
+        return all(
+            self._instructions(name, *other) < (1 - _GAIN) * self._instructions(name, "float32", "")
+            for name in ESTIMATED_LIKE[device]
+        )
 
     def is_slower_in_16_bits(self, device: str) -> bool:
-        """Whether a device runs it slower with int16 weights, whose scales XNNPACK does not fold into the kernel."""
-        usual = self._instructions(device, "float32", "")
-        return self._instructions(device, "float32", "without XNNPACK") > usual
+        """Whether a device runs it slower with int16 weights.
+
+        A MUL applies their scales in each inference, and XNNPACK does not take a kernel that is computed.
+        """
+        scaling = Load("MUL", "float32", values=self.weights)
+        return any(
+            self._instructions(name, "float32", "without XNNPACK") + (instructions(scaling)[name] or 0.0)
+            > self._instructions(name, "float32", "") + _LOSS
+            for name in ESTIMATED_LIKE[device]
+        )
 
     def _instructions(self, device: str, weights: str, case: str) -> float:
+        """The estimate for a device of `estimate.DEVICES`."""
         cases = ", ".join(filter(None, ("few channels" if self.is_stem else "", case)))
-        load = Load("CONV_2D", "float32", weights, cases, macs=self.macs, values=self.values)
-        return sum(instructions(load)[name] or 0.0 for name in ESTIMATED_LIKE[device])
+        load = Load(self.operator, "float32", weights, cases, macs=self.macs, values=self.values)
+        return instructions(load)[device] or 0.0
 
 
 def _large(graph: Graph) -> list[_Layer]:
     """The real-valued convolutions, by layer, that are large enough for another form."""
-    found: dict[str, _Layer] = {}
+    large: dict[str, _Layer] = {}
+    for layer in _real_valued(graph):
+        is_convolution = layer.operator == "CONV_2D" and layer.macs >= (_STEM_MACS if layer.is_stem else _MACS)
+        if is_convolution:
+            large.setdefault(layer.name, layer)
+    return list(large.values())
+
+
+def _real_valued(graph: Graph) -> Iterator[_Layer]:
+    """The real-valued layers without groups, once for each call."""
     for node in graph:
-        convolution = node.operation
-        if isinstance(convolution, Convolution) and convolution.groups == 1:
-            is_stem = convolution.kernel.shape[2] <= FEW_CHANNELS
-            macs = math.prod(node.shape[:-1]) * convolution.kernel.size
-            if macs >= (_STEM_MACS if is_stem else _MACS):
-                found.setdefault(node.layer, _Layer(node.layer, is_stem, macs, math.prod(node.shape)))
-    return list(found.values())
+        operation = node.operation
+        is_dense = isinstance(operation, Dense)
+        if is_dense or (isinstance(operation, Convolution) and operation.groups == 1):
+            weights = operation.kernel.size
+            yield _Layer(
+                node.layer,
+                "FULLY_CONNECTED" if is_dense else "CONV_2D",
+                not is_dense and operation.kernel.shape[2] <= FEW_CHANNELS,
+                math.prod(node.shape[:-1]) * weights,
+                math.prod(node.shape),
+                weights,
+            )

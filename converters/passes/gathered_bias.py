@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kbnn.converters.tflite import audit
 from kbnn.converters.tflite.flatbuffer import File
+from kbnn.converters.tflite.int8_weights import kernel_layer
 from kbnn.converters.tflite.surgery import Surgery
 
 
@@ -18,7 +18,7 @@ def gathered_bias(file: File, layers: Sequence[str]) -> File:
     """The file, with a GATHER before the biases of the float convolutions in some layers."""
     surgery = Surgery(file)
     for operator in file.operators:
-        if operator.name != "CONV_2D" or audit.layer_name(file, operator) not in layers:
+        if operator.name != "CONV_2D" or kernel_layer(operator) not in layers:
             continue
         weights, bias = operator.inputs[1], operator.inputs[2]
         # XNNPACK also leaves convolutions alone whose kernel is computed.

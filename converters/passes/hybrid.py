@@ -22,6 +22,7 @@ from kbnn.converters.graph.operations import Affine, Convolution, Pool
 from kbnn.converters.graph.rounding import scales_per_channel
 from kbnn.converters.tflite import audit
 from kbnn.converters.tflite.flatbuffer import File
+from kbnn.converters.tflite.int8_weights import kernel_layer
 from kbnn.converters.tflite.surgery import Surgery
 
 # The first versions of CONV_2D with a hybrid kernel, and with one that has a scale per channel.
@@ -96,7 +97,7 @@ def stored_hybrid(file: File, layers: Sequence[str]) -> File:
     """The file, with int8 weights and without a DEQUANTIZE for the convolutions of some layers."""
     surgery = Surgery(file)
     for operator in file.operators:
-        if operator.name == "CONV_2D" and audit.layer_name(file, operator) in layers:
+        if operator.name == "CONV_2D" and kernel_layer(operator) in layers:
             weights = audit.weights(file, operator)
             values = weights.value()
             scales = scales_per_channel(values, 0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from kbnn.converters.graph.graph import Graph, Pass
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.passes.affine import affine_into_sums, merge_affine
+from kbnn.converters.passes.affine import affine_into_sums, keep_scales_before_dense, merge_affine
 from kbnn.converters.passes.average_pool import halve_by_resizing
 from kbnn.converters.passes.groups import split_groups, split_unpackable_groups
 from kbnn.converters.passes.hybrid import scales_after_pools
@@ -30,6 +30,7 @@ PASSES: dict[str, Pass] = {
         affine_before_max_pool,
         affine_into_sums,
         halve_by_resizing,
+        keep_scales_before_dense,
         merge_affine,
         prelu_as_maximum,
         prelu_of_any_slope,
@@ -119,6 +120,8 @@ def _names(options: Options, in_int8: bool) -> list[str]:
         *(["shuffles_in_pieces"] if options.kernel == "portable" and options.device in WITH_XNNPACK else []),
         # After `shuffles_in_pieces`, which knows pooling only. Only XNNPACK profits.
         *(["halve_by_resizing"] if options.device in WITH_XNNPACK else []),
+        # After all passes that move affine maps.
+        *(["keep_scales_before_dense"] if options.weights == "int8" else []),
         # Last, because `merge_affine` would undo it.
         *([SCALES] if options.hybrid else []),
     ]

@@ -33,7 +33,7 @@ _RECURRENT = (
 )
 # The operator does not tell what these run, or how often.
 _CONTROL = ("WHILE", "IF", "CALL")
-_LCE = ("LceQuantize", "LceDequantize", "LceBconv2d", "LceBMaxPool2d")
+LCE_OPERATORS = ("LceQuantize", "LceDequantize", "LceBconv2d", "LceBMaxPool2d")
 _BITS = {
     "float64": 64,
     "int64": 64,
@@ -139,8 +139,14 @@ class Audit(tables.Shown):
 
     @property
     def instructions_text(self) -> str:
-        """The estimated instructions of one inference on each device."""
-        return ", ".join(f"{name} {_millions(self.instructions[device])}" for device, name in DEVICES.items())
+        """The estimated instructions of one inference on each device, and the operators that they leave out."""
+        counts = ", ".join(f"{name} {_millions(self.instructions[device])}" for device, name in DEVICES.items())
+        return f"{counts}, without {', '.join(self.not_measured)}, not measured" if self.not_measured else counts
+
+    @property
+    def not_measured(self) -> list[str]:
+        """The types of operators whose instructions are not known, which `instructions` leaves out."""
+        return sorted({work.operator for work in self.work if None in work.instructions.values()})
 
     @property
     def share_text(self) -> str:
@@ -189,9 +195,8 @@ def _work(found: Audit) -> str:
         sums[0] += 1
         for k, device in enumerate(DEVICES, 1):
             sums[k] += work.instructions[device] or 0.0
-    unknown = {work.operator for work in found.work if None in work.instructions.values()}
     rows = [
-        (name, int(count), *("not measured" if name in unknown else _millions(cost) for cost in costs))
+        (name, int(count), *("not measured" if name in found.not_measured else _millions(cost) for cost in costs))
         for name, (count, *costs) in sorted(totals.items(), key=lambda item: -item[1][1])[:_MOST_ROWS]
     ]
     title = f"instructions of one inference, an estimate and not a latency: {found.instructions_text}"
@@ -302,7 +307,10 @@ def worked_values(operator: Operator) -> int:
     """How many values an operator works on: those that it writes, or those that it reduces to fewer."""
     if not operator.outputs:
         return 0
-    return math.prod(operator.operands[0].shape if operator.name in _REDUCTIONS else values(operator))
+    if operator.name in _REDUCTIONS:
+        return math.prod(operator.operands[0].shape)
+    # The first axis is the batch, or the filters where an operator computes weights.
+    return math.prod((*output(operator).shape[:1], *values(operator)))
 
 
 def convolution(file: File, operator: Operator) -> AuditedConvolution:
@@ -417,7 +425,7 @@ def _audit(file: File, path: str) -> Audit:
 
 def _is_countable(name: str) -> bool:
     """Whether the MACs of an operator are known: those of built-in ones that do not multiply matrices are zero."""
-    if name in _LCE:
+    if name in LCE_OPERATORS:
         return True
     return name in flatbuffer.builtin_names() and name not in _CONTROL and not name.startswith("STABLEHLO_")
 
@@ -460,10 +468,14 @@ def _load(file: File, operator: Operator, cost: AuditedConvolution | None) -> Lo
 
 
 def _binary_kernel(cost: AuditedConvolution) -> str:
-    """Which of LCE's kernels runs a binary convolution; only the indirect one runs groups."""
+    """Which of LCE's kernels runs a binary convolution; only the indirect one runs groups.
+
+    It is portable C++ for large inputs, and wherever it writes bits.
+    """
     if cost.groups == 1:
         return ""
-    return "portable C++" if math.prod(cost.input) / cost.groups >= INDIRECT_LIMIT else "indirect"
+    is_large = math.prod(cost.input) / cost.groups >= INDIRECT_LIMIT
+    return "portable C++" if is_large or cost.output == "bitpacked" else "indirect"
 
 
 def _is_computed(file: File, tensor: Tensor | None) -> bool:

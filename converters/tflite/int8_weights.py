@@ -8,7 +8,8 @@ A binary network amplifies differences: rounding the stem of a ResNet-20 to 8 bi
 as noise of half a grey level (results/int8_sources.csv), and no correction of biases, scales or statistics undoes that.
 The earlier the layer, the more signs it can flip: the stem in 16 bits changes the class of 3.2 % of the images, both
 shortcuts in 16 bits 0.5 %, the classifier in 8 bits 0.3 %. So a small stem stays in float32, other layers whose values
-reach a sign are stored in 16 bits (in 32 where XNNPACK would be lost, see `passes/forms.py`), and the rest in 8.
+reach a sign are stored in 16 bits, and the rest in 8. Where 16 bits would be slower, a convolution stays in 32 and a
+dense layer in 8 (`passes/forms.py`).
 """
 
 import math
@@ -21,7 +22,7 @@ from kbnn.converters.graph.graph import Graph
 from kbnn.converters.graph.operations import BinaryConvolution, Convolution, Dense, Opaque, Sign
 from kbnn.converters.graph.rounding import rounded_kernel, scales_per_channel
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.tflite.flatbuffer import File, Tensor
+from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
 from kbnn.converters.tflite.surgery import Surgery
 
 # A smaller kernel saves nothing, because its scales and the operators take as much memory.
@@ -108,6 +109,12 @@ def _as_int16(surgery: Surgery, weights: Tensor) -> None:
     surgery.add("DEQUANTIZE", 3, [stored], floats)
     factors = surgery.constant(f"{weights.name}/scales", scales)
     surgery.add("MUL", 1, [floats, factors], surgery.computed(weights, f"{weights.name}/float"), "MulOptions")
+
+
+def kernel_layer(operator: Operator) -> str:
+    """The Keras layer of the constant kernel that an operator reads."""
+    kernel = operator.inputs[1]
+    return "" if kernel is None else _layer(kernel)
 
 
 def _layer(weights: Tensor) -> str:

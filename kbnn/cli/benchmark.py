@@ -112,7 +112,7 @@ def command(
         if forms:
             if picture or csv:
                 raise UsageError("--forms prints a table or JSON: remove --picture and --csv")
-            show(_forms(files, dataset, data_dir, options), as_json)
+            show(_forms(files, dataset, data_dir, options, as_json), as_json)
             return
         comparison = _comparison(files, _images(dataset, data_dir, images), options, csv, as_json)
     except UnsupportedKernelError as error:
@@ -142,8 +142,13 @@ def _flags(xnnpack: str | None, flags: tuple[str, ...]) -> dict[str, str]:
     for name, equals, _ in pairs:
         if not equals or not name:
             raise UsageError(f"cannot pass on the flag '{name}': give NAME=VALUE, as in --flag use_caching=true")
-    chosen = {} if xnnpack is None else {"use_xnnpack": "true" if xnnpack == "on" else "false"}
-    return {**chosen, **{name: value for name, _, value in pairs}}
+    if xnnpack is not None:
+        pairs.append(("use_xnnpack", "=", "true" if xnnpack == "on" else "false"))
+    chosen: dict[str, str] = {}
+    for name, _, value in pairs:
+        if chosen.setdefault(name, value) != value:
+            raise UsageError(f"the flag '{name}' is given twice: received {chosen[name]} and {value}, leave one out")
+    return chosen
 
 
 def _comparison(
@@ -170,17 +175,25 @@ def _comparison(
         raise
 
 
-def _forms(paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, options: _Options) -> "FormComparison":
+def _forms(
+    paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, options: _Options, as_json: bool
+) -> "FormComparison":
     """Measures all forms of one model."""
     if len(paths) != 1 or paths[0].suffix == ".tflite":
         raise UsageError(f"--forms converts one run or model file: received {' '.join(map(str, paths))}")
     import_tensorflow()
+    from kbnn.converters.benchmark import IncompleteError
     from kbnn.converters.benchmark.driver import default_kernel
     from kbnn.converters.benchmark.forms import compare_forms
     from kbnn.converters.benchmark.report import BenchmarkOptions
     from kbnn.converters.conversion import random_images
 
     model = load_model(paths[0])
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UsageError(
+            f"--forms compares classes, so it needs a network with one input and one output: received "
+            f"{len(model.inputs)} and {len(model.outputs)}; convert it, and measure its files without --forms"
+        )
     data = _data(paths[0], dataset, data_dir)
     test = next(iter(random_images(model).values())) if data is None else data.inputs(data.test, _FORM_IMAGES)
     calibration = None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES)
@@ -193,7 +206,11 @@ def _forms(paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, 
         kernel or default_kernel(tool),
         options.flags,
     )
-    return compare_forms(model, test, calibration, options.target, tool, settings, kernel, _tell)
+    try:
+        return compare_forms(model, test, calibration, options.target, tool, settings, kernel, _tell)
+    except IncompleteError as error:
+        _deliver(error.comparison, None, as_json)
+        raise
 
 
 def _data(path: Path, dataset: str | None, data_dir: Path | None) -> "Dataset | None":

@@ -90,6 +90,8 @@ def command(
     """
     if calibrate and not int8:
         raise UsageError(f"--calibrate needs --int8: received --calibrate {calibrate} alone, add --int8")
+    if int8 and weights == "int8":
+        raise UsageError("--int8 makes weights int8, too: received --weights int8 with it, leave one of them out")
     import_tensorflow()
     from kbnn import converters
 

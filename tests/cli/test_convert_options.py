@@ -74,7 +74,7 @@ def test_a_file_is_verified_on_the_images_that_it_is_calibrated_on(model, tmp_pa
     [
         (("--calibrate", "digits"), "--calibrate needs --int8"),
         (("--int8",), "--int8 needs images for the calibration: received none, give --calibrate DATA"),
-        (("--int8", "--calibrate", "digits", "--weights", "int8"), "calibration makes weights int8 too"),
+        (("--int8", "--calibrate", "digits", "--weights", "int8"), "--int8 makes weights int8, too"),
     ],
 )
 def test_options_that_do_not_go_together(model, options, message, tmp_path):

@@ -18,6 +18,7 @@ from kbnn.converters.baseline import export_float, export_int8
 from kbnn.converters.tflite import estimate, flatbuffer
 from kbnn.converters.tflite.audit import audit
 from kbnn.converters.tflite.estimate import Load, instructions
+from kbnn.converters.tflite.int8_weights import stored_as_int8
 from kbnn.errors import KbnnError, UsageError
 
 
@@ -275,6 +276,37 @@ def test_groups_are_charged_for_the_kernel_that_runs_them(size: int, kernel: str
     macs = 2 * size * size * 9 * 32 * 64
     load = Load("LceBconv2d", "bits", "bits", kernel, macs, size * size * 64, size * size * 9)
     assert work.instructions == instructions(load)
+
+
+def test_groups_that_write_bits_are_charged_for_portable_code():
+    image = tf.keras.Input((8, 8, 64))
+    x = sample_networks.layers.BatchNormalization()(sample_networks.grouped(64, groups=2)(image))
+    x = sample_networks.convolution(x, 32, "next")
+    file = sample_networks.deployed(sample_networks.shaken(tf.keras.Model(image, x)))
+    work = next(work for work in audit(file).work if work.operator == "LceBconv2d")
+    load = Load("LceBconv2d", "bits", "bits", "portable C++", 2 * 8 * 8 * 9 * 32 * 64, 8 * 8 * 64, 8 * 8 * 9)
+    assert work.instructions == instructions(load)
+
+
+def test_scaling_weights_is_charged_for_each_weight():
+    image = tf.keras.Input((8, 8, 32))
+    x = sample_networks.convolution(image, 32, "first")
+    x = sample_networks.convolution(sample_networks.layers.Conv2D(64, 1, name="short")(x), 32, "next")
+    file = sample_networks.deployed(sample_networks.shaken(tf.keras.Model(image, x)), weights="int8")
+    file = stored_as_int8(file, in_16_bits=["short"])
+    (work,) = [work for work in audit(file).work if work.operator == "MUL"]
+    assert work.instructions == instructions(Load("MUL", "float32", values=32 * 64))
+
+
+def test_operators_without_a_count_are_named():
+    writer = attacks.Writer()
+    tensors = [writer.tensor([1, 4]), writer.tensor([1, 4])]
+    data = writer.file(tensors, [writer.operator([0], [1])], [writer.custom("FlexConv")], outputs=(1,))
+    found = audit(flatbuffer.parse(data))
+    assert found.not_measured == ["FlexConv"]
+    assert (
+        found.instructions_text == "Pi 4 (Cortex-A72) 0.00 M, Pi 5 (Cortex-A76) 0.00 M, without FlexConv, not measured"
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import sys
 
+import attacks
 import larq as lq
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ import sample_networks
 import tensorflow as tf
 
 import kbnn
-from kbnn.converters import ConversionError, convert
+from kbnn.converters import ConversionError, conversion, convert
+from kbnn.converters.graph.lifting import lift
+from kbnn.converters.graph.operations import Opaque
+from kbnn.converters.graph.trace import Reference
+from kbnn.converters.tflite import flatbuffer
 from kbnn.errors import KbnnError, UsageError
 
 layers = tf.keras.layers
@@ -34,6 +39,41 @@ def test_convolutions_without_shortcuts_write_bitpacked_output(tmp_path):
     model = sample_networks.plain()
     artifact = convert(model, tmp_path / "model.tflite")
     assert [c.output for c in artifact.audit.binary_convolutions] == ["bitpacked", "bitpacked", "float32"]
+
+
+def test_learned_slopes_after_dense_layers(tmp_path):
+    vector = layers.Input((32,), name="vector")
+    x = kbnn.layers.PReLU()(layers.Dense(32)(vector))
+    x = kbnn.layers.BinaryDense(32, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(x)
+    model = sample_networks.shaken(tf.keras.Model(vector, kbnn.layers.RPReLU()(x)))
+    artifact = convert(model, tmp_path / "model.tflite")
+    assert artifact.parity.passed
+    assert artifact.audit.operators["PRELU"] == 2
+
+
+def test_operators_that_the_runtime_lacks_are_refused_by_name():
+    """TensorFlow 2.21 exports exact GELUs as `Erfc`."""
+    writer = attacks.Writer()
+    tensors = [writer.tensor([1, 4]), writer.tensor([1, 4])]
+    data = writer.file(tensors, [writer.operator([0], [1])], [writer.custom("Erfc")], outputs=(1,))
+    with pytest.raises(ConversionError, match=r"needs the operator 'Erfc'.*approximate=True"):
+        conversion._check_operators(flatbuffer.parse(data))
+
+
+def test_parts_of_keras_run_on_any_number_of_images_without_warnings(caplog):
+    """TensorFlow warns, with the whole graph, when one function is traced for several shapes."""
+    model = sample_networks.single(
+        lambda x: sample_networks.convolution(layers.Cropping2D(1)(x), 32, "conv"), (6, 6, 32)
+    )
+    graph = lift(Reference(model))
+    assert any(isinstance(node.operation, Opaque) for node in graph)
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        for size in range(1, 10):
+            graph.run({"image": tf.ones((size, 6, 6, 32))})
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    assert caplog.text == ""
 
 
 def test_inputs_and_outputs_have_the_names_of_keras(bireal_file):

@@ -81,7 +81,8 @@ class PReLU(Operation):
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         if self.is_leaky:
             return tf.nn.leaky_relu(x, float(self.slope[0]))
-        slope = tf.constant(self.slope.reshape(1, 1, -1), tf.float32)
+        is_image = len(x.shape) > 2
+        slope = tf.constant(self.slope.reshape(1, 1, -1) if is_image else self.slope, tf.float32)
         return tf.nn.relu(x) + -slope * tf.nn.relu(-x)
 
     def permuted(self, order: np.ndarray) -> "PReLU":

@@ -149,7 +149,7 @@ class Opaque(Operation):
         return float(max(steps, default=0.0) / np.sqrt(12))
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
-        outputs = self._eager(*inputs) if tf.executing_eagerly() else self._imported(*inputs)
+        outputs = self._traced(inputs)(*inputs) if tf.executing_eagerly() else self._imported(*inputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _imported(self, *inputs: tf.Tensor) -> list[tf.Tensor]:
@@ -158,6 +158,14 @@ class Opaque(Operation):
             self.graph_def, input_map=given, return_elements=list(self.results), name=IMPORT
         )
 
+    def _traced(self, inputs: Sequence[tf.Tensor]) -> Callable[..., list[tf.Tensor]]:
+        """A function for inputs of these shapes. A `tf.function` would warn when it is traced for several shapes."""
+        shapes = tuple(tuple(value.shape) for value in inputs)
+        if shapes not in self._functions:
+            specs = [tf.TensorSpec(value.shape, value.dtype) for value in inputs]
+            self._functions[shapes] = tf.function(self._imported, autograph=False).get_concrete_function(*specs)
+        return self._functions[shapes]
+
     @functools.cached_property
-    def _eager(self) -> Callable[..., list[tf.Tensor]]:
-        return tf.function(self._imported, autograph=False, reduce_retracing=True)
+    def _functions(self) -> dict[tuple[Shape, ...], Callable[..., list[tf.Tensor]]]:
+        return {}

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from kbnn.cli.benchmark import command
 
 KBNN = Path(sys.executable).with_name("kbnn")
 FEW = ("--warmup", "1", "--runs", "3", "--repeats", "2")
@@ -53,6 +56,12 @@ def test_several_files_are_a_table_and_a_list_of_reports(files: dict[str, Path])
     assert all(str(path) in done.stdout for path in files.values())
     reports = json.loads(benchmark(*files.values(), *FEW, "--json").stdout)["reports"]
     assert [report["file"]["path"] for report in reports] == [str(path) for path in files.values()]
+
+
+def test_a_flag_with_two_values_is_refused(files: dict[str, Path]):
+    done = CliRunner().invoke(command, [str(files["float32"]), "--xnnpack", "on", "--flag", "use_xnnpack=false"])
+    assert "the flag 'use_xnnpack' is given twice: received false and true" in done.output
+    assert done.exit_code != 0
 
 
 def test_a_missing_tool_names_the_option(files: dict[str, Path]):

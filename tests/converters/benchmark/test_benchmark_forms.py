@@ -12,6 +12,7 @@ from benchmark_tools import replay
 
 import kbnn
 from kbnn.cli.command import to_json
+from kbnn.converters import baseline
 from kbnn.converters.benchmark import benchmark, forms
 from kbnn.converters.benchmark.forms import MeasuredForm, compare_forms, possible_forms
 from kbnn.converters.benchmark.report import BenchmarkOptions
@@ -41,7 +42,7 @@ def test_forms_of_a_network_with_and_without_groups():
     assert plain[:3] == ["float", "int8 weights", "int8"]
     assert with_groups[:3] == ["grouped float", "grouped int8 weights", "grouped int8"]
     assert with_groups[3:6] == ["portable float", "portable int8 weights", "portable int8"]
-    assert plain[3:5] == ["for pi4", "for pi4, int8 weights"]
+    assert plain[3:6] == ["int8 throughout", "for pi4", "for pi4, int8 weights"]
 
 
 @pytest.mark.slow
@@ -60,6 +61,36 @@ def test_all_forms_are_measured_and_one_is_recommended(grouped: tf.keras.Model, 
     }
     assert "recommended: " in str(found) or "no form: " in str(found)
     assert json.loads(json.dumps(to_json(found)))["forms"][0]["command"] == ""
+
+
+@pytest.mark.slow
+def test_forms_that_a_kernel_does_not_run_are_rows_that_say_so(
+    grouped: tf.keras.Model, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    """So are twins that TensorFlow Lite cannot convert."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise KbnnError("no such twin")
+
+    both = [form for form in possible_forms(True, convert) if form.name in ("grouped float", "portable float")]
+    monkeypatch.setattr(forms, "possible_forms", lambda *_: both)
+    monkeypatch.setattr(baseline, "export_float", refuse)
+    found = compare_forms(grouped, images, None, "local", "python", FEW, kernel="default")
+    measured = [(form.name, form.kernel) for form in found.forms if form.report]
+    refused = {form.name: form.refusal for form in found.forms if not form.report}
+    assert measured == [("portable float", "default")]
+    assert list(refused) == ["float32, not binary", "grouped float"]
+    assert "does not support grouped" in refused["grouped float"]
+    monkeypatch.setattr(forms, "possible_forms", lambda *_: both[:1])
+    with pytest.raises(KbnnError, match="no form runs on the default kernel"):
+        compare_forms(grouped, images, None, "local", "python", FEW, kernel="default")
+
+
+def test_real_valued_groups_have_one_form():
+    inputs = tf.keras.layers.Input((8, 8, 32))
+    x = tf.keras.layers.Conv2D(32, 3, groups=2)(inputs)
+    x = kbnn.layers.BinaryConv2D(32, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(x)
+    assert not forms._is_grouped(tf.keras.Model(inputs, x))
 
 
 @pytest.mark.slow

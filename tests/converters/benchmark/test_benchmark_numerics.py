@@ -74,3 +74,15 @@ def test_images_and_outputs_reach_an_emulated_device_and_come_back(
     numerics = once(files["binary"], target="qemu", tool=emulated(tmp_path), images=images).numerics
     assert (numerics.images, numerics.max_abs_difference) == (3, 0)
     assert numerics.output_range > 0
+
+
+def test_outputs_are_computed_with_the_flags_of_the_measurement(
+    files: dict[str, Path], images: np.ndarray, tmp_path: Path
+):
+    words = shlex.join([sys.executable, python_tool.__file__, f"--runtime={lce.runtime_path()}"])
+    tool, seen = tmp_path / "tool", tmp_path / "seen"
+    tool.write_text(f'#!/bin/sh\necho "$@" >>{seen}\nexec {words} "$@"\n')
+    once(files["float32"], tool=tool, images=images[:1], flags={"use_xnnpack": "false"})
+    runs = [line for line in seen.read_text().splitlines() if "--graph" in line]
+    assert len(runs) == 2
+    assert all("--use_xnnpack=false" in run for run in runs)

@@ -226,6 +226,32 @@ def test_groups_are_split_where_no_fast_kernel_runs_them(device, size, kernel):
     assert forms.kernel_for(device, lifted) == kernel
 
 
+def test_groups_are_split_where_bits_would_be_written():
+    """LCE's indirect kernel is portable C++ where it writes bits, whatever the size."""
+    image = tf.keras.Input((8, 8, 64), name="image")
+    x = keras.BatchNormalization(name="bn")(sample_networks.grouped(64, groups=2)(image))
+    ends = {"bits": sample_networks.convolution(x, 32, "next"), "values": keras.Add()([x, image])}
+    found = {
+        name: [forms.kernel_for(device, lift(Reference(tf.keras.Model(image, end)))) for device in ("pi4", "generic")]
+        for name, end in ends.items()
+    }
+    assert found == {"bits": ["portable", "grouped"], "values": ["grouped", "grouped"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_layers_with_very_long_names_take_their_form(weights, tmp_path):
+    image = tf.keras.Input((112, 112, 3), name="image")
+    x = keras.Conv2D(64, 7, strides=2, padding="same", name="s" * 250)(image)
+    x = keras.BatchNormalization(name="bn")(keras.MaxPooling2D(2, name="pool")(x))
+    model = sample_networks.randomized(tf.keras.Model(image, sample_networks.convolution(x, 32, "conv")))
+    images = sample_networks.images(model, 2)
+    artifact = convert(model, tmp_path / "model.tflite", images, device="pi5", weights=weights)
+    stem = next(operator for operator in flatbuffer.read(artifact.path).operators if operator.name == "CONV_2D")
+    assert stem.inputs[1].dtype == weights
+    assert ("GATHER" in names(artifact.path)) == (weights == "float32")
+
+
 def test_an_unknown_device_is_one_error(bireal, tmp_path):
     with pytest.raises(UsageError, match="device"):
         convert(bireal, tmp_path / "model.tflite", device="pi3")
