@@ -51,12 +51,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary = folder / target.name
             yield temporary
             _flush(temporary)
-            temporary.replace(target)
+            _rename(temporary, target)
             _flush_entry(target.parent)
         except OSError as error:
             raise _cannot_write(target, error) from error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Renames a file or a folder; an existing folder is moved out of the way first, as only empty ones are replaced."""
+    if not (source.is_dir() and target.is_dir() and not target.is_symlink()):
+        source.replace(target)
+        return
+    old = source.with_name(f"{source.name}.old")
+    target.rename(old)
+    try:
+        source.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
 
 
 def write(path: str | os.PathLike[str], data: bytes | str) -> None:

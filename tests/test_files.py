@@ -1,6 +1,7 @@
 """Files are written completely or not at all, foreign files are kept, and no temporary files are left."""
 
 import csv
+import errno
 import os
 import shutil
 import subprocess
@@ -138,6 +139,31 @@ with files.replacing(sys.argv[1]) as one, files.scratch() as two:
     (two / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def test_a_folder_with_content_is_replaced(tmp_path: Path):
+    for content in ("old", "new"):
+        with files.replacing(tmp_path / "folder") as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    files.write(tmp_path / "folder" / "old", "old")
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name == "folder" and target == tmp_path / "folder":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(KbnnError, match="Input/output error"), files.replacing(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "folder" / "old").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

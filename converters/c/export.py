@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import kbnn
-from kbnn import tables
+from kbnn import files, tables
 from kbnn.converters.c import integer
 from kbnn.converters.c.plan import Plan, check_fits, plan
 from kbnn.converters.c.source import Program, program, wrapped
@@ -213,8 +212,8 @@ def check(folder: str | os.PathLike[str], name: str) -> Check:
     compiler = next((found for found in map(shutil.which, ("cc", "gcc", "clang")) if found), None)
     if compiler is None:
         raise KbnnError("cannot check the C code: no C compiler (cc, gcc, clang) was found; install one")
-    with tempfile.TemporaryDirectory(prefix="kbnn-") as build:
-        program = Path(build) / "test"
+    with files.scratch() as build:
+        program = build / "test"
         sources = [os.fspath(Path(folder) / file) for file in (f"{name}.c", "kbnn_nn.c", f"{name}_test.c")]
         command = [compiler, "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-o", os.fspath(program), *sources]
         compiled = subprocess.run(command, capture_output=True, text=True)
@@ -261,8 +260,8 @@ def _file(source: Any, calibration: Any, description: "metadata.Description | No
     from kbnn.converters.conversion import convert
 
     model = _model(source) if isinstance(source, str | os.PathLike) else source
-    with tempfile.TemporaryDirectory(prefix="kbnn-") as work:
-        path = Path(work) / "model.tflite"
+    with files.scratch() as work:
+        path = work / "model.tflite"
         convert(model, path, device="microcontroller", calibration=calibration, description=description)
         return flatbuffer.read(path)
 
@@ -316,28 +315,12 @@ def _names(name: str) -> list[str]:
 
 
 def _write_folder(folder: Path, texts: Mapping[str, str]) -> None:
-    """Writes all files or none: they are written to a temporary folder first, which is then renamed."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-            made, old = Path(work) / "new", Path(work) / "old"
-            for name, text in texts.items():
-                path = made / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
-            made.chmod(0o755)
-            if folder.exists():
-                folder.rename(old)
-            try:
-                made.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
-    except OSError as error:
-        raise KbnnError(
-            f"cannot write '{folder}': {error.strerror or error}; nothing was changed there, choose another place"
-        ) from error
+    """Writes all files or none."""
+    with files.replacing(folder) as made:
+        for name, text in texts.items():
+            path = made / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
 
 
 def _texts(

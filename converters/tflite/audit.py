@@ -284,9 +284,15 @@ def stored(file: File, tensor: Tensor) -> Tensor:
     """The constant behind a tensor that the file dequantizes, and scales if it is int16; any other tensor itself."""
     producer = file.producers.get(tensor.index)
     if producer is not None and producer.name == "MUL" and len(producer.operands) == 1:
-        dequantized = stored(file, producer.operands[0])
+        dequantized = _dequantized(file, producer.operands[0])
         return dequantized if dequantized.data is not None else tensor
-    source = producer.inputs[0] if producer is not None and producer.name == "DEQUANTIZE" else None
+    return _dequantized(file, tensor)
+
+
+def _dequantized(file: File, tensor: Tensor) -> Tensor:
+    """The tensor that a file dequantizes to another one; any other tensor itself."""
+    producer = file.producers.get(tensor.index)
+    source = producer.inputs[0] if producer is not None and producer.name == "DEQUANTIZE" and producer.inputs else None
     return source or tensor
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,13 +317,13 @@ def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
     if is_chief(strategy):
         yield run
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with files.scratch() as folder:
         for name in ("history.csv", "checkpoints"):
             if (run.folder / name).is_dir():
-                shutil.copytree(run.folder / name, Path(scratch) / name)
+                shutil.copytree(run.folder / name, folder / name)
             elif (run.folder / name).exists():
-                shutil.copy(run.folder / name, scratch)
-        yield Run(Path(scratch), run.recipe)
+                shutil.copy(run.folder / name, folder)
+        yield Run(folder, run.recipe)
 
 
 def _run(recipe: Recipe, output: Path, resume: bool) -> Run:

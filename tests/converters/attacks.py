@@ -99,6 +99,16 @@ def feeds_itself(count=20_000):
     return writer.file(tensors, operators, [writer.builtin("PAD"), writer.builtin("CONV_2D")], [kernel], inputs=())
 
 
+def kernel_feeds_itself(count=20_000):
+    """A MUL that reads its own output, as the kernel of many convolutions."""
+    writer = Writer()
+    factor = writer.table({0: writer.numbers(np.ones(1, np.float32).view(np.uint8), np.uint8)})
+    shapes = ([1, 4, 4, 4], [4, 3, 3, 4], [1, 4, 4, 4])
+    tensors = [*map(writer.tensor, shapes), writer.tensor([1], buffer=1)]
+    operators = [writer.operator([1, 3], [1], code=0), *_convolutions(writer, count)]
+    return writer.file(tensors, operators, [writer.builtin("MUL"), writer.builtin("CONV_2D")], [factor])
+
+
 def long_shape(count=200_000):
     """One tensor with `count` dimensions."""
     writer = Writer()
@@ -197,6 +207,7 @@ ATTACKS = {
     attack.__name__: attack
     for attack in (
         feeds_itself,
+        kernel_feeds_itself,
         long_shape,
         shared_name,
         shared_scale,

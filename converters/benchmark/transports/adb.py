@@ -2,9 +2,9 @@
 
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 
+from kbnn import files
 from kbnn.converters.benchmark.transports.process import MOST_OUTPUT
 from kbnn.converters.benchmark.transports.shell import ShellTransport
 from kbnn.converters.benchmark.transports.transport import ConnectionLostError
@@ -62,8 +62,8 @@ class AdbTransport(ShellTransport):
         self._transfer([*self._adb, "push", str(path.resolve()), place], f"send '{path}' to {self.name}")
 
     def _copy_here(self, place: str) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / "file"
+        with files.scratch() as folder:
+            copy = folder / "file"
             command = [*self._adb, "pull", place, str(copy)]
             self._transfer(command, f"fetch '{place}' from {self.name}", largest_file=MOST_OUTPUT)
             return copy.read_bytes()
