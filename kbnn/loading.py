@@ -14,6 +14,7 @@ import contextvars
 import functools
 import inspect
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Container, Iterator
@@ -24,6 +25,7 @@ from kbnn.errors import KbnnError, UsageError
 
 if TYPE_CHECKING:
     import h5py
+    import numpy as np
     import tensorflow as tf
 
 # Default limit of the decoded size of a file; `max_bytes` changes it.
@@ -201,6 +203,53 @@ def parse_json(path: Path, text: bytes | str) -> Json:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise KbnnError(f"'{path}' is not a readable Keras model: its configuration is damaged ({error})") from error
+
+
+# --- NumPy archives -------------------------------------------------------------------------------------------------
+
+# NumPy's kinds of types that arrays of numbers have.
+NUMBERS = "biuf"
+
+
+def read_arrays(path: Path, *, text: Container[str] = (), max_bytes: int = MAX_BYTES) -> dict[str, "np.ndarray"]:
+    """Reads the arrays of an .npz file; their sizes and types are checked before they are read.
+
+    Args:
+        path: the file.
+        text: names of arrays that hold text; all others hold numbers.
+        max_bytes: limit of the arrays' size in memory.
+
+    Raises:
+        KbnnError: the arrays are larger than `max_bytes`.
+        ValueError: the file is damaged, or holds other values.
+        OSError: the file cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+            if total > max_bytes:
+                raise _too_large(path, total, max_bytes)
+            names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
+            return {name: _array(archive, f"{name}.npy", "U" if name in text else NUMBERS) for name in names}
+    except (KbnnError, OSError):
+        raise
+    except Exception as error:
+        # NumPy and zipfile raise various exceptions for damaged files.
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _array(archive: zipfile.ZipFile, name: str, kinds: str) -> "np.ndarray":
+    from numpy.lib import format as npy
+
+    size = archive.getinfo(name).file_size
+    with archive.open(name) as file:
+        # NumPy allocates what the header asks for before it reads the values.
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[npy.read_magic(file)]
+        shape, _, dtype = read(file)
+        if dtype.kind not in kinds or math.prod(shape) * dtype.itemsize > size:
+            raise ValueError(f"'{name}' is an array {shape} of {dtype} in {size} bytes")
+    with archive.open(name) as file:
+        return npy.read_array(file, allow_pickle=False)
 
 
 # --- HDF5 -----------------------------------------------------------------------------------------------------------

@@ -10,14 +10,11 @@
 import hashlib
 import io
 import json
-import math
 import os
 import re
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import h5py
 import larq as lq
@@ -27,7 +24,7 @@ import tensorflow as tf
 from kbnn import files, pretrained, structure
 from kbnn.errors import KbnnError, UsageError
 from kbnn.layers.binarized import Binarized
-from kbnn.loading import MAX_BYTES, load_model, open_hdf5
+from kbnn.loading import NUMBERS, load_model, open_hdf5, read_arrays
 
 # The settings of a layer that depend on the method.
 _SETTINGS = ("input_quantizer", "kernel_quantizer", "scale")
@@ -37,8 +34,6 @@ _PACKED = {"int8": 127, "int16": 32767}
 # How often weights whose binary value has changed are moved by one level.
 _ROUNDS = 16
 _HDF5, _NUMPY = ".h5", ".npz"
-# NumPy's kinds of types that weights may have.
-_NUMBERS = "biuf"
 
 
 @dataclass(frozen=True)
@@ -280,7 +275,7 @@ def _read(path: Path) -> Source:
 def _unpacked(path: Path) -> Source:
     """Reads a file that `pack` wrote."""
     try:
-        stored = _stored(path)
+        stored = read_arrays(path, text=(_ATTRIBUTE,))
         settings = _parsed(str(stored.pop(_ATTRIBUTE)))
         arrays = {}
         for name, array in stored.items():
@@ -289,43 +284,9 @@ def _unpacked(path: Path) -> Source:
                 arrays[kernel] = array.astype(np.float32) * _scales(array, stored[f"{kernel}.scale"])
             elif kind != "scale":
                 arrays[name] = array
-    except KbnnError:
-        raise
-    except Exception as error:
-        # NumPy and zipfile raise various exceptions for damaged files.
-        reason = str(error) or type(error).__name__
-        raise KbnnError(f"'{path}' is not a file of packed weights ({reason}): pack it again") from error
+    except (OSError, KeyError, ValueError) as error:
+        raise KbnnError(f"'{path}' is not a file of packed weights ({error}): pack it again") from error
     return Source(f"file '{path}'", arrays, settings)
-
-
-def _stored(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an archive; their sizes are checked before they are read.
-
-    Raises:
-        KbnnError: they are too large.
-        ValueError: a member is not an array of numbers, or the settings are not text.
-    """
-    found = {}
-    with zipfile.ZipFile(path) as archive:
-        total = sum(member.file_size for member in archive.infolist())
-        if total > MAX_BYTES:
-            raise KbnnError(f"'{path}' is too large: received {total:,} bytes of content, the limit is {MAX_BYTES:,}")
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                # NumPy allocates what the header of an array asks for before it reads the values.
-                shape, dtype = _header(file)
-                kinds = "U" if member.filename == f"{_ATTRIBUTE}.npy" else _NUMBERS
-                if dtype.kind not in kinds or math.prod(shape) * dtype.itemsize > member.file_size:
-                    raise ValueError(f"'{member.filename}' is an array {shape} of {dtype} in {member.file_size} bytes")
-            with archive.open(member) as file:
-                found[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
-    return found
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, _, dtype = read[np.lib.format.read_magic(file)](file)
-    return shape, dtype
 
 
 def _scales(kernel: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -352,7 +313,7 @@ def _content(what: str, file: h5py.File) -> Source:
         variables = [_text(variable) for variable in file[layer].attrs["weight_names"]]
         for name, variable in zip(_names(layer, variables), variables, strict=True):
             arrays[name] = np.asarray(file[layer][variable])
-            if arrays[name].dtype.kind not in _NUMBERS:
+            if arrays[name].dtype.kind not in NUMBERS:
                 raise ValueError(f"'{name}' has values of type {arrays[name].dtype}")
     return Source(f"file '{what}'", arrays, _parsed(_text(file.attrs.get(_ATTRIBUTE, "{}"))))
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from kbnn import files, structure
 from kbnn.errors import KbnnError
+from kbnn.loading import read_arrays
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -111,15 +111,18 @@ class WeightHistory:
             KbnnError: the file is missing or damaged.
         """
         try:
-            with Path(path).open("rb") as file:
-                arrays = dict(np.load(file))
+            arrays = read_arrays(Path(path), text=("layers",))
+            shape = (len(arrays["epochs"]), len(arrays["layers"]))
+            for name in ("positive", "flips", "magnitudes", "histograms"):
+                if arrays[name].shape[:2] != shape:
+                    raise ValueError(f"'{name}' has the shape {arrays[name].shape}, not {shape}")
             return WeightHistory(
                 tuple(arrays["layers"].tolist()),
                 **{name: arrays[name] for name in ("epochs", "positive", "flips", "magnitudes", "histograms")},
                 scales=_with_prefix(arrays, _SCALE),
                 signs={int(epoch): bits for epoch, bits in _with_prefix(arrays, _SIGNS).items()},
             )
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise KbnnError(
                 f"cannot read the weight history '{path}' ({error}): train with `Diagnostics`, or remove a damaged file"
             ) from error

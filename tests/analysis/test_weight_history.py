@@ -70,6 +70,23 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, content: bytes | None
         WeightHistory.read(tmp_path / "weights.npz")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"positive": np.zeros((2, 3))},
+        {"flips": np.array([[{}]], object)},
+        {"epochs": np.zeros((), int)},
+        {"layers": np.zeros(4)},
+    ],
+    ids=["shape", "object", "scalar", "numbers"],
+)
+def test_hostile_arrays_are_one_clear_error(changes: dict[str, np.ndarray], tmp_path: Path):
+    arrays = {name: np.zeros((1, 1)) for name in ("positive", "flips", "magnitudes", "histograms")}
+    np.savez(tmp_path / "weights.npz", **({"layers": np.array(["a"]), "epochs": np.array([0]), **arrays} | changes))
+    with pytest.raises(KbnnError, match="cannot read the weight history"):
+        WeightHistory.read(tmp_path / "weights.npz")
+
+
 def events(folder: Path) -> set[str]:
     """The tags that TensorBoard finds in a folder of event files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
