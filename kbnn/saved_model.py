@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Parsed = TypeVar("Parsed", bound="Message")
 
 _METADATA = "keras_metadata.pb"
+# Weights are in other files.
+_MAX_METADATA_BYTES = 64_000_000
+_MAX_GRAPH_BYTES = 500_000_000
 
 # Operations that compute, move values, or use the model's own variables. Others may access the machine.
 OPERATIONS = frozenset(
@@ -300,7 +303,7 @@ def _keras_nodes(folder: Path) -> Iterator[Json]:
     """The configuration of each of Keras's objects."""
     from tf_keras.protobuf import saved_metadata_pb2
 
-    message = _parse(saved_metadata_pb2.SavedMetadata(), folder / _METADATA)
+    message = _parse(saved_metadata_pb2.SavedMetadata(), folder / _METADATA, _MAX_METADATA_BYTES)
     for node in message.nodes:
         config = parse_json(folder, node.metadata)
         for described in [config, config.get("model_config")] if isinstance(config, dict) else []:
@@ -313,7 +316,7 @@ def _keras_nodes(folder: Path) -> Iterator[Json]:
 def _check_operations(folder: Path) -> None:
     from tensorflow.core.protobuf import saved_model_pb2
 
-    message = _parse(saved_model_pb2.SavedModel(), folder / "saved_model.pb")
+    message = _parse(saved_model_pb2.SavedModel(), folder / "saved_model.pb", _MAX_GRAPH_BYTES)
     # TensorFlow runs the main graph of a SavedModel with several graphs, or without objects.
     for graph in message.meta_graphs:
         if len(message.meta_graphs) > 1 or not graph.HasField("object_graph_def"):
@@ -348,9 +351,12 @@ def _reachable(functions: "dict[str, FunctionDef]", names: set[str]) -> set[str]
     return found
 
 
-def _parse(message: Parsed, path: Path) -> Parsed:
+def _parse(message: Parsed, path: Path, limit: int) -> Parsed:
     from google.protobuf.message import DecodeError
 
+    size = path.stat().st_size
+    if size > limit:
+        raise KbnnError(f"'{path}' is too large: received {size:,} bytes, the limit is {limit:,}")
     try:
         message.ParseFromString(path.read_bytes())
     except (DecodeError, struct.error, OSError) as error:

@@ -426,6 +426,15 @@ def test_a_compressed_archive_does_not_fill_the_memory(tmp_path: Path):
         load_model(path)
 
 
+@pytest.mark.parametrize("name", ["keras_metadata.pb", "saved_model.pb"])
+def test_sizes_of_saved_models_are_limited(name: str, tmp_path: Path):
+    for each in ("keras_metadata.pb", "saved_model.pb"):
+        (tmp_path / each).touch()
+    os.truncate(tmp_path / name, 600_000_000)
+    with pytest.raises(KbnnError, match=f"{name}' is too large: received 600,000,000 bytes"):
+        load_model(tmp_path)
+
+
 def chain(count: int) -> list[Config]:
     """Layers, each of which reads the one before it."""
     names = ["input", *(f"layer{k}" for k in range(count))]
