@@ -25,6 +25,10 @@ from kbnn.training import Run
 Picture: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | PIL.Image.Image
 
 # Images per batch.
+_FLOATS = ("float16", "float32", "float64")
+_INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
+# The largest input of a network, in values; a hostile file may claim more than the memory holds.
+_MOST_VALUES = 100_000_000
 _BATCH = 256
 
 
@@ -86,6 +90,11 @@ class Classifier:
             raise UsageError(
                 f"'{self.path}' does not say how its input is normalized: give the data set that it was trained on"
             )
+        if len(description.std) != len(description.mean) or not _is_divisible(description):
+            raise UsageError(
+                f"the normalization of '{self.path}' is damaged: received mean {description.mean} and standard "
+                f"deviation {description.std}, convert the model again"
+            )
         self.normalization = Normalization(description.mean, description.std)
 
     def __call__(self, picture: Picture, top: int | None = None) -> list[Prediction]:
@@ -138,6 +147,11 @@ class Classifier:
         return [Prediction(self.labels[k], float(shares[k])) for k in order]
 
 
+def _is_divisible(description: Description) -> bool:
+    """Whether a normalization maps pixels to finite numbers."""
+    return bool(np.isfinite([*description.mean, *description.std]).all() and min(description.std) > 0)
+
+
 def probabilities(outputs: np.ndarray) -> np.ndarray:
     """Softmax of logits `(N, classes)`; outputs that are probabilities already stay as they are."""
     values = outputs.astype(np.float64)
@@ -179,18 +193,33 @@ class _File(_Network):
                 f"'{path}' has {len(file.inputs)} inputs and {len(file.outputs)} outputs, expected one each"
             )
         (self._input,), (self._output,) = file.inputs.values(), file.outputs.values()
+        for tensor in (self._input, self._output):
+            _check_type(path, tensor)
         self._data = file.data
         self.description = describe(file)
         self.input_shape = _image_shape(f"'{path}'", self._input.shape)
         self.outputs = _classes(f"'{path}'", self._output.shape)
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
-        (outputs,) = interpreter.run(self._data, [_quantized(inputs, self._input)])
+        # A file may list its output several times.
+        outputs = interpreter.run(self._data, [_quantized(inputs, self._input)])[0]
         return _dequantized(outputs, self._output)
 
 
+def _check_type(path: Path, tensor: Tensor) -> None:
+    """Raises UsageError if a tensor does not hold numbers, or quantized ones without a scale or zero point."""
+    if tensor.dtype in _FLOATS:
+        return
+    is_quantized = len(tensor.scales) == len(tensor.zero_points) == 1 and 0 < tensor.scales[0] < np.inf
+    if tensor.dtype not in _INTEGERS or (tensor.scales and not is_quantized):
+        raise UsageError(
+            f"'{path}' has an input or output '{tensor.name}' of type {tensor.dtype} with scales {tensor.scales[:3]} "
+            f"and zero points {tensor.zero_points[:3]}: only numbers with at most one scale are supported"
+        )
+
+
 def _quantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
-    if tensor.dtype == "float32" or not tensor.scales:
+    if tensor.dtype in _FLOATS or not tensor.scales:
         return values.astype(tensor.dtype)
     limits = np.iinfo(tensor.dtype)
     levels = np.rint(values / tensor.scales[0]) + tensor.zero_points[0]
@@ -198,7 +227,7 @@ def _quantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
 
 
 def _dequantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
-    if values.dtype == np.float32 or not tensor.scales:
+    if tensor.dtype in _FLOATS or not tensor.scales:
         return values
     return (values.astype(np.float32) - tensor.zero_points[0]) * np.float32(tensor.scales[0])
 
@@ -209,6 +238,8 @@ def _image_shape(what: str, shape: Sequence[int | None]) -> tuple[int, int, int]
             f"{what} does not take images of one size: received input shape {shape}, expected (N, H, W, C)"
         )
     height, width, channels = (int(size) for size in shape[1:] if size is not None)
+    if not 1 <= height * width * channels <= _MOST_VALUES:
+        raise UsageError(f"{what} takes images of {height}x{width}x{channels}, the limit is {_MOST_VALUES:,} values")
     return height, width, channels
 
 

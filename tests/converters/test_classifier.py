@@ -16,7 +16,7 @@ from kbnn import converters, datasets, examples
 from kbnn.analysis import judgement
 from kbnn.cli import main
 from kbnn.converters.classifier import probabilities
-from kbnn.converters.tflite import flatbuffer, metadata
+from kbnn.converters.tflite import flatbuffer, lce, metadata
 from kbnn.errors import KbnnError, UsageError
 
 DIGITS = examples.get("tiny-bireal-digits").path
@@ -274,6 +274,58 @@ def test_damaged_metadata_is_one_error(seed: int):
 def test_labels_that_do_not_fit_are_refused(labels: tuple[str, ...], message: str):
     with pytest.raises(UsageError, match=message):
         metadata.with_metadata(flatbuffer.read(DIGITS), metadata.Description(labels=labels))
+
+
+def changed(path: Path, what: str, **fields: object) -> Path:
+    """A copy of the digits' file in which the input's or output's tensor has other fields."""
+    data = DIGITS.read_bytes()
+    model = flatbuffer.tree(data)
+    graph = model.subgraphs[0]
+    tensor = graph.tensors[getattr(graph, what)[0]]
+    scale, zero_point = fields.pop("quantization", (None, None))
+    if scale is not None:
+        tensor.quantization = lce.schema().QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = scale, zero_point
+    vars(tensor).update(fields)
+    path.write_bytes(flatbuffer.pack(model) + data[data.index(b"PK\x03\x04") :])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "fields", "message"),
+    [
+        ("inputs", {"type": 9, "quantization": ([0.1], None)}, "of type int8 with scales"),
+        ("inputs", {"type": 9, "quantization": ([0.0], [0])}, "of type int8 with scales"),
+        ("inputs", {"type": 9, "quantization": ([0.1, 0.2], [0, 0])}, "of type int8 with scales"),
+        ("outputs", {"type": 9, "quantization": ([0.1], None)}, "of type int8 with scales"),
+        ("inputs", {"type": 5}, "of type string"),
+        ("inputs", {"shape": [1, 0, 0, 3]}, "takes images of 0x0x3"),
+        ("inputs", {"shape": [1, 40_000, 40_000, 1]}, "takes images of 40000x40000x1, the limit is 100,000,000"),
+    ],
+)
+def test_inputs_and_outputs_that_do_not_fit(what: str, fields: dict[str, object], message: str, tmp_path: Path):
+    with pytest.raises(UsageError, match=message):
+        kbnn.Classifier(changed(tmp_path / "changed.tflite", what, **fields))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"std": (-1.0,)}, {"std": ()}, {"std": (1.0, 1.0)}, {"mean": (float("nan"),)}, {"std": (float("inf"),)}]
+)
+def test_a_normalization_that_is_not_one(changes: dict[str, tuple[float, ...]], tmp_path: Path):
+    file = flatbuffer.read(DIGITS)
+    described = dataclasses.replace(metadata.describe(file), **changes)
+    (tmp_path / "changed.tflite").write_bytes(metadata.with_metadata(file, described))
+    with pytest.raises(UsageError, match=r"the normalization of '.*' is damaged"):
+        kbnn.Classifier(tmp_path / "changed.tflite")
+
+
+def test_an_output_that_is_listed_twice(tmp_path: Path):
+    data = DIGITS.read_bytes()
+    model = flatbuffer.tree(data)
+    model.subgraphs[0].outputs = [*model.subgraphs[0].outputs, *model.subgraphs[0].outputs]
+    (tmp_path / "twice.tflite").write_bytes(flatbuffer.pack(model) + data[data.index(b"PK\x03\x04") :])
+    picture = np.zeros((8, 8), np.uint8)
+    assert kbnn.Classifier(tmp_path / "twice.tflite")(picture) == kbnn.Classifier(DIGITS)(picture)
 
 
 def test_tab_completion_shows_public_names():
