@@ -1,6 +1,8 @@
 """Methods by name: the parts of each, composition, and errors."""
 
+import numpy as np
 import pytest
+import reference
 import tensorflow as tf
 
 from kbnn import layers, methods, quantizers, regularizers
@@ -170,3 +172,41 @@ def test_describes_modifiers_and_refuses_unknown_names():
     assert all(methods.describe(f"+{name}") for name in methods.modifiers())
     with pytest.raises(UsageError, match="unknown method"):
         methods.describe("+nothing")
+
+
+def test_a_step_of_mlbma_s_algorithm_1():
+    """A' = Act(Z·α + A), Z = sign(BMA(A))·sign((W - μ)/σ), the median loss, and XNOR-Net's gradient."""
+    rng = np.random.default_rng(5)
+    x, dy = rng.normal(size=(2, 16, 6)).astype(np.float32)
+    w, strength = rng.normal(0, 0.7, (6, 6)).astype(np.float32), 0.3
+    median, act = layers.BatchMedian(), layers.PReLU()
+    binary = layers.BinaryDense(
+        6,
+        input_quantizer="ste",
+        kernel_quantizer="standardized_xnor",
+        scale="mean_abs",
+        kernel_regularizer=regularizers.MedianLoss(strength),
+    )
+    binary.build((None, 6))
+    binary.kernel.assign(w)
+    inputs = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = act(binary(median(inputs, training=True)) + inputs)
+        loss = tf.reduce_sum(outputs * dy) + tf.add_n(binary.losses)
+    dx, dw = tape.gradient(loss, [inputs, binary.kernel])
+
+    x, dy, w = (value.astype(np.float64) for value in (x, dy, w))
+    centred = reference.batch_median(x, 1.0, 0.0)[0]
+    alpha, signs = np.abs(w).mean(0), reference.sign(w - w.mean(0))
+    added = reference.sign(centred) @ (alpha * signs) + x
+    np.testing.assert_allclose(outputs, np.where(added > 0, added, 0.25 * added), 1e-5, 1e-5)
+    dz = dy * np.where(added > 0, 1, 0.25)
+    rule = 1 / 6 + alpha * reference.ste(w)
+    positive, negative = w > 0, w < 0
+    imbalance = w.mean() - (w[positive].mean() + w[negative].mean()) / 2
+    share = 1 / w.size - positive / (2 * positive.sum()) - negative / (2 * negative.sum())
+    expected = reference.sign(centred).T @ dz * rule + strength * np.sign(imbalance) * share
+    np.testing.assert_allclose(dw, expected, 1e-4, 1e-5)
+    through = reference.batch_median(x, 1.0, 0.0, dz @ (alpha * signs).T * reference.ste(centred))[1]
+    np.testing.assert_allclose(dx, through + dz, 1e-4, 1e-5)

@@ -53,19 +53,24 @@ def options_of(name: str) -> dict[str, object]:
 
 
 def check(recipe: Recipe) -> None:
-    """Checks architecture, methods and penalty before any data is loaded.
+    """Checks architecture and methods before any data is loaded.
 
     Raises:
-        UsageError: an unknown architecture or method, or a strength for a penalty that no stage has.
+        UsageError: an unknown architecture or method, or settings of a penalty or a scale that no stage has.
     """
     _package().get(recipe.model.name)
-    for stage in recipe.stage:
-        method(recipe.model, stage)
-    used = [methods.get(stage.method or recipe.model.method) for stage in recipe.stage]
-    if recipe.model.penalty is not None and not any(each.kernel_regularizer or each.scale_regularizer for each in used):
+    built = [method(recipe.model, stage) for stage in recipe.stage]
+    named = [methods.get(stage.method or recipe.model.method) for stage in recipe.stage]
+    settings = recipe.model
+    if settings.penalty is not None and not any(each.kernel_regularizer or each.scale_regularizer for each in named):
         raise UsageError(
-            f"method '{recipe.model.method}' has no penalty: received model.penalty={recipe.model.penalty}, remove it "
-            f"or add '+ml' to the method"
+            f"method '{settings.method}' has no penalty: received model.penalty={settings.penalty}, remove it or add "
+            f"'+ml' to the method"
+        )
+    if settings.scale_scope is not None and not any(each.scale for each in built):
+        raise UsageError(
+            f"method '{settings.method}' has no scale of the output: received model.scale_scope="
+            f"'{settings.scale_scope}', remove it or give model.scale"
         )
 
 

@@ -48,6 +48,14 @@ def test_a_strength_without_a_penalty_is_refused():
     check(recipe.changed({"stage": [{**stage, "method": "float"}, {**stage, "method": "bnnplus_r1"}]}))
 
 
+def test_a_scope_without_a_scale_is_refused():
+    recipe = Recipe.of("tiny", "bireal", "digits").changed({"model.scale_scope": "layer"})
+    with pytest.raises(UsageError, match=r"'bireal' has no scale of the output: received model.scale_scope='layer'"):
+        check(recipe)
+    check(recipe.changed({"model.scale": "learned"}))
+    check(recipe.changed({"model.method": "bnnplus_r1"}))
+
+
 def test_real_kernels():
     found = method(settings("react"), Stage(epochs=1, kernels="real"))
     assert isinstance(found.layer_arguments()["input_quantizer"], quantizers.ApproxSign)
