@@ -19,6 +19,7 @@ _HERE = Path(__file__).parent / "cores"
 KERNELS = Path(export.__file__).parent
 # What the README of an export tells users to compile with.
 OPTIMIZE = "-Os"
+_WARNINGS = ("-Wall", "-Wextra", "-Werror")
 _SECTIONS = ("-ffunction-sections", "-fdata-sections")
 # Instructions of the loop in measure.c that calibrates the clock: two per iteration, and a few around it.
 _CALIBRATION_INSTRUCTIONS = 2_000_000
@@ -178,7 +179,7 @@ def compile_all(
             continue
         objects.append(work / f"{path.stem}.o")
         options = [*core.flags, *specs, *_SECTIONS, *flags, *(["-DHOSTED"] if hosted else [])]
-        _call([core.compiler, *options, "-std=c99", optimize, "-Wall", "-Wextra", "-c", path, "-o", objects[-1]])
+        _call([core.compiler, *options, "-std=c99", optimize, *_WARNINGS, "-c", path, "-o", objects[-1]])
     return objects
 
 

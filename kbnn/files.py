@@ -68,7 +68,7 @@ def _rename(source: Path, target: Path) -> None:
     target.rename(old)
     try:
         source.rename(target)
-    except OSError:
+    except BaseException:
         old.rename(target)
         raise
 

@@ -28,6 +28,7 @@ KERNELS = ("kbnn_nn.h", "kbnn_nn.c")
 TFLM = ("kbnn_tflm.h", "kbnn_tflm.cc")
 _HERE = Path(__file__).parent
 _TEST_IMAGES = 4
+_CHECK_SECONDS = 600
 _MADE_BY = "KBNN"
 # Files for build systems and readers, and their templates.
 _PACKAGING = {
@@ -38,79 +39,26 @@ _PACKAGING = {
     "library.properties": "library.properties.j2",
     "zephyr/module.yml": "module.yml.j2",
 }
-# Reserved words of C and C++: build systems name a library after the network.
-_RESERVED = frozenset(
-    [
-        "alignas",
-        "alignof",
-        "and",
-        "asm",
-        "auto",
-        "bool",
-        "break",
-        "case",
-        "catch",
-        "char",
-        "class",
-        "const",
-        "continue",
-        "default",
-        "delete",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "explicit",
-        "export",
-        "extern",
-        "false",
-        "float",
-        "for",
-        "friend",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "kbnn",
-        "kbnn_nn",
-        "long",
-        "main",
-        "namespace",
-        "new",
-        "not",
-        "nullptr",
-        "operator",
-        "or",
-        "private",
-        "protected",
-        "public",
-        "register",
-        "restrict",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "template",
-        "this",
-        "throw",
-        "true",
-        "try",
-        "typedef",
-        "typename",
-        "union",
-        "unsigned",
-        "using",
-        "virtual",
-        "void",
-        "volatile",
-        "wchar_t",
-        "while",
-        "xor",
-    ]
-)
+# Names that would collide, in capital letters too, because some file systems do not tell them apart.
+_KEYWORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char class compl const const_cast
+    constexpr continue decltype default delete do double dynamic_cast else enum explicit export extern false float
+    for friend goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private
+    protected public register reinterpret_cast restrict return short signed sizeof static static_assert static_cast
+    struct switch template this thread_local throw true try typedef typeid typename union unsigned using virtual
+    void volatile wchar_t while xor xor_eq
+"""
+# A file of the same name would hide them.
+_HEADERS = """
+    arduino assert complex ctype errno fenv inttypes iso646 limits locale math setjmp signal stdalign stdarg stdatomic
+    stdbool stddef stdint stdio stdlib stdnoreturn string tgmath threads time uchar unistd wchar wctype
+"""
+# Of CMake, ESP-IDF and Zephyr, and our own.
+_TARGETS = """
+    all all_build app clean edit_cache help install kbnn kbnn_nn kbnn_tflm main package package_source preinstall
+    run_tests test zephyr zero_check
+"""
+_RESERVED = frozenset(" ".join([_KEYWORDS, _HEADERS, _TARGETS]).split())
 
 
 @dataclass(frozen=True)
@@ -196,7 +144,7 @@ def export_c(
     _check_scores(network)
     planned = plan(network.steps)
     check_fits(planned, max_ram, chosen)
-    texts, exported = _texts(file, network, planned, chosen, calibration)
+    texts, exported = _texts(file, network, planned, chosen, calibration, tflm)
     if tflm:
         texts |= {name: (_HERE / "tflm" / name).read_text(encoding="utf-8") for name in TFLM}
     _write_folder(target, texts)
@@ -214,12 +162,17 @@ def check(folder: str | os.PathLike[str], name: str) -> Check:
         raise KbnnError("cannot check the C code: no C compiler (cc, gcc, clang) was found; install one")
     with files.scratch() as build:
         program = build / "test"
-        sources = [os.fspath(Path(folder) / file) for file in (f"{name}.c", "kbnn_nn.c", f"{name}_test.c")]
+        sources = [os.fspath(Path(folder).resolve() / file) for file in (f"{name}.c", "kbnn_nn.c", f"{name}_test.c")]
         command = [compiler, "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-o", os.fspath(program), *sources]
         compiled = subprocess.run(command, capture_output=True, text=True)
         if compiled.returncode:
             raise KbnnError(f"{compiler} refuses the C code: {' '.join(compiled.stderr.split())[:400]}")
-        ran = subprocess.run([os.fspath(program)], capture_output=True, text=True, timeout=600)
+        try:
+            ran = subprocess.run([os.fspath(program)], capture_output=True, text=True, timeout=_CHECK_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise KbnnError(
+                f"the self-test in '{folder}' did not finish within {_CHECK_SECONDS} s: run {name}_test.c yourself"
+            ) from error
     lines = ran.stdout.split("\n")
     return Check(Path(compiler).name, lines[0], ran.returncode == 0 and "PASS" in lines)
 
@@ -228,14 +181,15 @@ def default_name(file: File, fallback: str) -> str:
     """The model's name, or else the fallback, as a C identifier."""
     candidate = str(described(file).get("model") or fallback or "network")
     word = re.sub(r"\W+", "_", candidate, flags=re.ASCII).strip("_").lower()
-    return word if re.fullmatch(r"[a-z]\w*", word, re.ASCII) and word not in _RESERVED else f"net_{word}".rstrip("_")
+    is_free = re.fullmatch(r"[a-z]\w*", word, re.ASCII) and word not in _RESERVED
+    return word if is_free else f"net_{word}".rstrip("_")
 
 
 def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _RESERVED:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name.lower() in _RESERVED:
         raise UsageError(
             f"the name must be a C identifier: received '{name}'; use a letter followed by letters, digits and _, but "
-            f"no keyword of C or C++"
+            f"no keyword of C or C++, header of the C library or target of CMake"
         )
     return name
 
@@ -315,16 +269,40 @@ def _names(name: str) -> list[str]:
 
 
 def _write_folder(folder: Path, texts: Mapping[str, str]) -> None:
-    """Writes all files or none."""
-    with files.replacing(folder) as made:
+    """Writes all files or none.
+
+    The working directory and mount points cannot be replaced, or should not be: they get the files one by one.
+    """
+    target = folder.resolve()
+    if target == Path.cwd() or target.is_mount():
+        _write_files(target, texts)
+        return
+    with files.replacing(target) as made:
         for name, text in texts.items():
             path = made / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
 
 
+def _write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Writes files into a folder; if that fails, the earlier ones are restored."""
+    earlier = {name: (folder / name).read_bytes() for name in texts if (folder / name).exists()}
+    try:
+        for name, text in texts.items():
+            files.write(folder / name, text)
+    except BaseException:
+        for name in texts:
+            if name in earlier:
+                files.write(folder / name, earlier[name])
+            else:
+                (folder / name).unlink(missing_ok=True)
+        raise
+    for name in set(TFLM) - set(texts):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _texts(
-    file: File, network: Network, planned: Plan, name: str, calibration: Any
+    file: File, network: Network, planned: Plan, name: str, calibration: Any, tflm: bool
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """The content of each file, and the figures that describe the export."""
     import jinja2
@@ -341,7 +319,7 @@ def _texts(
         "input_shape": (network.input.height, network.input.width, network.input.channels),
         "test_images": len(images),
     }
-    values = {**figures, **_values(file, network, made, name), "kind": kind}
+    values = {**figures, **_values(file, network, made, name), "kind": kind, "tflm": tflm}
     values["images"] = [wrapped([str(v) for v in image.ravel().tolist()]) for image in images]
     values["expected"] = [wrapped([str(v) for v in row.ravel().tolist()]) for row in scores]
     loader = jinja2.FileSystemLoader(_HERE / "templates")

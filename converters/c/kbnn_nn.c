@@ -26,6 +26,18 @@
 #define KBNN_THUMB2 0
 #endif
 
+/* Whether four int8 values in memory are a word with the first value in its lowest byte. Where the compiler does not say,
+ * bytes are read one by one. */
+#if defined(__BYTE_ORDER__) && defined(__ORDER_LITTLE_ENDIAN__)
+#define KBNN_LITTLE_ENDIAN (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+#else
+#define KBNN_LITTLE_ENDIAN 0
+#endif
+
+/* Does not compile where an int has 16 bits, or where negative numbers are not shifted as signed ones: results would be
+ * wrong there. */
+typedef char kbnn_needs_int_of_32_bits[sizeof(int) >= 4 && (-1 >> 1) == -1 ? 1 : -1];
+
 /* A population count in one instruction. On other cores carry-save adders are faster than the compiler's function. */
 #if defined(__GNUC__) && (defined(__riscv_zbb) || defined(__POPCNT__) || defined(__aarch64__))
 #define KBNN_POPCOUNT 1
@@ -67,12 +79,12 @@ static int32_t high_word(int32_t a, int32_t b) {
     return (int32_t)(((int64_t)a * b) >> 32);
 }
 
+#if !KBNN_DSP
 /* The lower and the upper half of a word as int16. */
 static int32_t low_half(uint32_t pair) {
     return (int16_t)(uint16_t)(pair & 0xFFFFu);
 }
 
-#if !KBNN_DSP
 static int32_t high_half(uint32_t pair) {
     return (int32_t)pair >> 16;
 }
@@ -115,16 +127,12 @@ static uint32_t word_of_bytes(const int8_t *values) {
            ((uint32_t)(uint8_t)values[3] << 24);
 }
 
+#if !KBNN_DSP
 /* sum + the products of the halves. */
 static int32_t multiply_pairs(uint32_t a, uint32_t b, int32_t sum) {
-#if KBNN_DSP
-    int32_t result;
-    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-#else
     return sum + low_half(a) * low_half(b) + high_half(a) * high_half(b);
-#endif
 }
+#endif
 
 /* a - b in each half; no half may overflow. */
 static uint32_t subtract_pairs(uint32_t a, uint32_t b) {
@@ -608,7 +616,7 @@ KBNN_INLINE int32_t scaled_by(uint32_t sum, uint32_t channel, int32_t centre, in
 }
 #endif
 
-void kbnn_write_short(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+void kbnn_write_short(const void *params, uint32_t *sums, int32_t filters, void *pixel) {
     const kbnn_short *scaled = (const kbnn_short *)params;
     const uint32_t *channel = scaled->channels;
     const int32_t centre = scaled->centre;
@@ -641,17 +649,17 @@ void kbnn_write_short(const void *params, const uint32_t *sums, int32_t filters,
     }
 }
 
-void kbnn_write_int8(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+void kbnn_write_int8(const void *params, uint32_t *sums, int32_t filters, void *pixel) {
     const kbnn_scaled *scaled = (const kbnn_scaled *)params;
     const kbnn_channel *channel = scaled->channels;
     const int32_t shift = scaled->shift;
     int8_t *out = (int8_t *)pixel;
-    for (const uint32_t *end = sums + filters; sums != end; ++sums, ++channel) {
+    for (const uint32_t *const end = sums + filters; sums != end; ++sums, ++channel) {
         *out++ = (int8_t)saturated(((int32_t)*sums * channel->multiplier + channel->offset) >> shift);
     }
 }
 
-void kbnn_write_wide(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+void kbnn_write_wide(const void *params, uint32_t *sums, int32_t filters, void *pixel) {
     const kbnn_wide *wide = (const kbnn_wide *)params;
     const kbnn_exception *exception = wide->exceptions;
     int8_t *out = (int8_t *)pixel;
@@ -666,7 +674,7 @@ void kbnn_write_wide(const void *params, const uint32_t *sums, int32_t filters, 
     }
 }
 
-void kbnn_write_bits(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+void kbnn_write_bits(const void *params, uint32_t *sums, int32_t filters, void *pixel) {
     const uint16_t *limits = (const uint16_t *)params;
     uint32_t *out = (uint32_t *)pixel;
     for (; filters > 0; filters -= 32) {
@@ -677,6 +685,16 @@ void kbnn_write_bits(const void *params, const uint32_t *sums, int32_t filters, 
         }
         *out++ = word;
     }
+}
+
+void kbnn_write_limited(const void *params, uint32_t *sums, int32_t filters, void *pixel) {
+    const kbnn_limited *limited = (const kbnn_limited *)params;
+    const uint32_t low = limited->low;
+    const uint32_t high = limited->high;
+    for (int32_t f = 0; f < filters; ++f) {
+        sums[f] = sums[f] < low ? low : sums[f] > high ? high : sums[f];
+    }
+    limited->write(limited->output, sums, filters, pixel);
 }
 
 /* ---- Binary convolution ----------------------------------------------------------------------------------------- */
@@ -1022,7 +1040,7 @@ KBNN_INLINE void expand_rows(const kbnn_step *step, int32_t y, const kbnn_memory
         if (row < 0 || row >= (int32_t)p->height) {
             clear_words(words, row_words);
         } else {
-            const int in_words = memory->rows[step->in0].memory == KBNN_ARENA;
+            const int in_words = KBNN_LITTLE_ENDIAN && memory->rows[step->in0].memory == KBNN_ARENA;
             const int8_t *values = (const int8_t *)row_of(step->in0, row, memory);
             if (doubled) {
                 expand_row_doubled(p, values, words, in_words);
@@ -1692,14 +1710,14 @@ UNCONTRACTED static float scaled_sum(const kbnn_float_scaled *scaled, uint32_t s
     return product + scaled->offset[filter];
 }
 
-UNCONTRACTED void kbnn_write_float(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+UNCONTRACTED void kbnn_write_float(const void *params, uint32_t *sums, int32_t filters, void *pixel) {
     float *out = (float *)pixel;
     for (int32_t f = 0; f < filters; ++f) {
         out[f] = scaled_sum((const kbnn_float_scaled *)params, sums[f], f);
     }
 }
 
-UNCONTRACTED void kbnn_write_rounded(const void *params, const uint32_t *sums, int32_t filters, void *pixel) {
+UNCONTRACTED void kbnn_write_rounded(const void *params, uint32_t *sums, int32_t filters, void *pixel) {
     int8_t *out = (int8_t *)pixel;
     for (int32_t f = 0; f < filters; ++f) {
         out[f] = (int8_t)saturated(nearest(scaled_sum((const kbnn_float_scaled *)params, sums[f], f)));

@@ -89,7 +89,7 @@ kbnn_count kbnn_count_plain; /* not in triples; any number of words */
 kbnn_count kbnn_count_any; /* any multiple of 3 words */
 
 /* Writes one pixel of output from its sums. */
-typedef void kbnn_write(const void *params, const uint32_t *sums, int32_t filters, void *pixel);
+typedef void kbnn_write(const void *params, uint32_t *sums, int32_t filters, void *pixel);
 
 typedef struct {
     const kbnn_channel *channels;
@@ -137,6 +137,16 @@ typedef struct {
 
 kbnn_write kbnn_write_float;   /* kbnn_float_scaled, float */
 kbnn_write kbnn_write_rounded; /* kbnn_float_scaled, int8: to nearest, halves away from zero */
+
+/* An activation fused into the convolution: sums are limited first, then written in one of the forms above. */
+typedef struct {
+    kbnn_write *write;
+    const void *output; /* what `write` takes */
+    uint16_t low;
+    uint16_t high;
+} kbnn_limited;
+
+kbnn_write kbnn_write_limited;
 
 /* The signs of one pixel's values, as words. */
 void kbnn_signs_of_int8(const int8_t *values, int32_t count, int32_t zero, uint32_t *words);

@@ -181,8 +181,10 @@ def plan(steps: Sequence[Step]) -> Plan:
         key: Place(blocks[key].offset if key in blocks else 0, t.row_bytes, rows.get(key, t.height), t.memory)
         for key, t in tensors.items()
     }
-    largest = max(blocks.items(), key=lambda item: item[1].size, default=None)
-    named = ("nothing", 0) if largest is None else (tensors[largest[0]].name, largest[1].size)
+    working = {id(step): f"working memory of {step.output.name}" for step in steps}
+    names = {key: tensor.name for key, tensor in tensors.items()} | working
+    largest = max([*blocks.items(), *scratch.items()], key=lambda item: item[1].size, default=None)
+    named = ("nothing", 0) if largest is None else (names[largest[0]], largest[1].size)
     return Plan(passes, places, {key: block.offset for key, block in scratch.items()}, arena, named)
 
 

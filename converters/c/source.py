@@ -1,8 +1,10 @@
 """C text of a planned network: its constants, its steps, and the functions around them."""
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -18,9 +20,44 @@ _MOST_PLACES = 256
 _SIZES = {"uint32_t": 4, "int32_t": 4, "uint16_t": 2, "int16_t": 2, "int8_t": 1, "uint8_t": 1}
 
 
+# C compilers need to tell names apart by 63 characters only; a number may follow.
+_LONGEST_NAME = 50
+
+
 def identifier(name: str) -> str:
-    """A name as part of a C identifier."""
-    return re.sub(r"\W+", "_", name).strip("_") or "value"
+    """The C identifier of a constant. It begins with v_, for a layer may have the name of a function or a keyword."""
+    return "v_" + re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:_LONGEST_NAME]
+
+
+@functools.cache
+def _field_limits() -> dict[str, dict[str, tuple[int, int]]]:
+    """The smallest and the largest integer of each field of the structs in kbnn_nn.h, in order."""
+    text = (Path(__file__).parent / "kbnn_nn.h").read_text(encoding="utf-8")
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    structs = re.findall(r"typedef struct(?: \w+)? \{([^}]*)\} (\w+);", text)
+    limits: dict[str, dict[str, tuple[int, int]]] = {}
+    for body, name in structs:
+        limits[name] = {}
+        for kind, key in re.findall(r"^ *(?:const )?(\w+) (\w+)(?:\[\d+\])?;", body, flags=re.MULTILINE):
+            held = {f"{key}.{inner}": pair for inner, pair in limits.get(kind, {}).items()}
+            limits[name] |= held or ({key: _limits(kind)} if kind.endswith("_t") else {})
+    return limits
+
+
+def _limits(ctype: str) -> tuple[int, int]:
+    held = np.iinfo(ctype.removesuffix("_t"))
+    return int(held.min), int(held.max)
+
+
+def _check(name: str, key: str, values: np.ndarray, limits: tuple[int, int]) -> None:
+    """Refuses integers that a field of the kernels does not hold."""
+    low, high = limits
+    if values.size and (values.min() < low or values.max() > high):
+        largest = values.max() if values.max() > high else values.min()
+        raise ConversionError(
+            f"'{name}' has no form in C: its {key} of {largest} is outside {low} to {high}, take a smaller image or "
+            f"fewer channels"
+        )
 
 
 @dataclass
@@ -35,6 +72,11 @@ class Definitions:
     def array(self, array: Array) -> str:
         """The name of an array, defined if it is new."""
         values = np.asarray(array.values)
+        if values.ndim == 2:
+            for column, (key, limits) in zip(values.T, _field_limits()[array.ctype].items(), strict=True):
+                _check(array.name, key, column, limits)
+        elif array.ctype != "float":
+            _check(array.name, "values", values, _limits(array.ctype))
         if array.ctype == "float":
             items = [float_literal(value) for value in values]
         elif values.ndim == 1:
@@ -46,6 +88,10 @@ class Definitions:
 
     def struct(self, struct: Struct) -> str:
         """The name of a struct, defined if it is new, with what it refers to before it."""
+        for key, limits in _field_limits()[struct.ctype].items():
+            value = struct.fields[key]
+            if not isinstance(value, str | Struct):
+                _check(struct.name, key, np.asarray(value.values if isinstance(value, Array) else value), limits)
         fields = [(key, self.value(value)) for key, value in struct.fields.items()]
         body = "".join(f"    .{key} = {value},\n" for key, value in fields)
         return self._define(struct.ctype, "", "\n" + body, struct.name, 4 * len(fields) // 2)
@@ -68,8 +114,7 @@ class Definitions:
         return self.names[key]
 
     def _unused(self, name: str) -> str:
-        base = f"v_{name}" if name[0].isdigit() else name
-        candidates = (base if k == 1 else f"{base}_{k}" for k in range(1, len(self.taken) + 2))
+        candidates = (name if k == 1 else f"{name}_{k}" for k in range(1, len(self.taken) + 2))
         chosen = next(candidate for candidate in candidates if candidate not in self.taken)
         self.taken.add(chosen)
         return chosen

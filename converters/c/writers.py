@@ -39,6 +39,8 @@ _ACTIVATIONS: dict[int, tuple[float, float]] = {
     2: (-1.0, 1.0),
     3: (0.0, 6.0),
 }
+# The same as operators of their own.
+_RECTIFIERS = {"RELU": _ACTIVATIONS[1], "RELU_N1_TO_1": _ACTIVATIONS[2], "RELU6": _ACTIVATIONS[3]}
 
 
 # Multiplier and shift of both terms of a sum, and of the sum.
@@ -193,7 +195,6 @@ _REMEDIES = {
     "SOFTMAX": _SCORES,
     "LOG_SOFTMAX": _SCORES,
     "ARG_MAX": _SCORES,
-    "RELU": _OTHER_FORM,
     "MINIMUM": _OTHER_FORM,
 }
 
@@ -333,10 +334,19 @@ def _quantization(operator: Operator, item: flatbuffer.Tensor) -> tuple[float, i
 
 def _clipping(operator: Operator, output: Tensor) -> tuple[int, int]:
     """The int8 range of an operator with its fused activation."""
-    number = operator.options.get("fusedActivationFunction") or 0
+    return _levels_between(output, *_fused_activation(operator))
+
+
+def _fused_activation(operator: Operator, option: str = "fusedActivationFunction") -> tuple[float, float]:
+    """The range that an operator's fused activation clips to."""
+    number = operator.options.get(option) or 0
     if number not in _ACTIVATIONS:
         raise refused(operator, f"it has the fused activation {number}")
-    low, high = _ACTIVATIONS[number]
+    return _ACTIVATIONS[number]
+
+
+def _levels_between(output: Tensor, low: float, high: float) -> tuple[int, int]:
+    """The int8 levels of a range."""
     scale = np.float32(output.scale)
     levels = [
         limit if math.isinf(limit) else float(integer.rounded(np.array([limit], np.float32) / scale)[0])
@@ -557,22 +567,23 @@ def _float_function(
         "ADD": np.add,
         "SUB": np.subtract,
         "MAXIMUM": np.maximum,
-        "RELU": lambda x: np.maximum(x, np.float32(0)),
-        "RELU6": lambda x: np.clip(x, np.float32(0), np.float32(6)),
-        "RELU_N1_TO_1": lambda x: np.clip(x, np.float32(-1), np.float32(1)),
+        **{name: lambda x, limits=limits: np.clip(x, *np.float32(limits)) for name, limits in _RECTIFIERS.items()},
     }
     if not all(_is_per_channel(item, value.table.shape[1]) for item in constants):
         raise refused(operator, "its constant is not one per channel")
-    low, high = _ACTIVATIONS.get(operator.options.get("fusedActivationFunction") or 0, (math.nan, math.nan))
-    if math.isnan(low):
-        raise refused(operator, "it has an unknown fused activation")
+    low, high = _fused_activation(operator)
     table = np.clip(apply[operator.name](*order).astype(np.float32), np.float32(low), np.float32(high))
     lowering.values[operator.outputs[0].index] = Function(value.source, value.levels, table)
 
 
 def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, constants: list[flatbuffer.Tensor]) -> None:
-    """A constant added to, or multiplied with, an int8 tensor by channel."""
+    """A constant added to, or multiplied with, an int8 tensor by channel, or its values in a range."""
     output = lowering.output(operator)
+    if operator.name in _RECTIFIERS:
+        results = integer.rescaled(_LEVELS - value.zero_point, *_float_multiplier((value.scale,), output.scale))
+        table = integer.saturated(results + output.zero_point, *_levels_between(output, *_RECTIFIERS[operator.name]))
+        lowering.derive(operator, value, np.repeat(table[:, None], value.channels, axis=1), output)
+        return
     if operator.name not in ("ADD", "MUL") or len(constants) != 1 or constants[0].dtype != "int8":
         raise refused(operator, "it is known for two computed values, or for one and a constant per channel")
     if not _is_per_channel(constants[0], value.channels):
@@ -791,8 +802,6 @@ def _binary_convolution(lowering: Lowering, operator: Operator) -> None:
     groups = max(1, words_of(channels) // kernel.shape[3])
     largest = math.prod(kernel.shape[1:3]) * channels // groups
     accumulator = Accumulator(operator, bits, largest)
-    if operator.options.get("fused_activation_function"):
-        raise refused(operator, "it has a fused activation")
     if operator.outputs[0].dtype == "int32":
         output = dataclasses.replace(lowering.output(operator, kind="bits"), channels=kernel.shape[0])
         lowering.values[operator.outputs[0].index] = output
@@ -815,7 +824,10 @@ def _float_sums(operator: Operator, levels: np.ndarray, largest: int) -> np.ndar
     multiplier, bias = (_float64(operator, k) for k in (2, 3))
     slope = (-multiplier / scale).astype(np.float32)
     offset = ((bias + largest * multiplier) / scale + zero_point).astype(np.float32)
-    return (2 * levels[:, None]).astype(np.float32) * slope + offset
+    # The activation applies to the sum of signs, largest - 2·level.
+    low, high = _fused_activation(operator, "fused_activation_function")
+    doubled = np.clip(2 * levels[:, None], largest - min(high, largest), largest - max(low, -largest))
+    return doubled.astype(np.float32) * slope + offset
 
 
 def _float64(operator: Operator, number: int) -> np.ndarray:
@@ -828,6 +840,24 @@ def _float64(operator: Operator, number: int) -> np.ndarray:
 def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray, output: Tensor) -> None:
     """Adds a binary convolution that writes int8. `table` holds the result per count of differing bits and filter."""
     levels = np.arange(accumulator.largest + 1)
+    is_limited = bool(accumulator.operator.options.get("fused_activation_function"))
+    if is_limited:
+        levels = _varying(table)
+    write, params = _scaling(accumulator.operator, levels, table[levels], output)
+    if is_limited:
+        fields = {"write": write, "output": params, "low": int(levels[0]), "high": int(levels[-1])}
+        write, params = "kbnn_write_limited", Struct("kbnn_limited", fields, f"{output.name}/limited")
+    _bconv_step(lowering, accumulator, output, write, params)
+
+
+def _varying(table: np.ndarray) -> np.ndarray:
+    """The rows of a table without those that repeat the first or the last one."""
+    changes = np.flatnonzero(np.any(table[1:] != table[:-1], axis=1))
+    return np.arange(changes[0], changes[-1] + 2) if len(changes) else np.arange(1)
+
+
+def _scaling(operator: Operator, levels: np.ndarray, table: np.ndarray, output: Tensor) -> tuple[str, Struct]:
+    """The function that writes results, one row of the table per level, and its parameters."""
     short = integer.fit_short(levels, table)
     line = integer.fit(levels, table) if short is None else None
     name = f"{output.name}/channels"
@@ -835,6 +865,7 @@ def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray,
     if short is not None:
         halves = np.stack([short.multiplier, short.offset], axis=1)
         places = short.exceptions.astype(np.uint32)
+        places[:, 0] += np.uint32(levels[0])
         exceptions = (
             places[:, 1] << np.uint32(17) | places[:, 0] << np.uint32(1) | np.uint32(short.exceptions[:, 2] > 0)
         )
@@ -845,27 +876,22 @@ def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray,
             "fraction": short.fraction,
             "exceptions": len(exceptions),
         }
-        params = Struct("kbnn_short", fields, f"{output.name}/output")
-        _bconv_step(lowering, accumulator, output, "kbnn_write_short", params)
-    elif line is not None:
+        return "kbnn_write_short", Struct("kbnn_short", fields, f"{output.name}/output")
+    if line is not None:
         fields = {"channels": _channels(name, line.multiplier, line.offset), "shift": line.shift}
-        params = Struct("kbnn_scaled", fields, f"{output.name}/output")
-        _bconv_step(lowering, accumulator, output, "kbnn_write_int8", params)
-    else:
-        _write_wide(lowering, accumulator, levels, table, output)
+        return "kbnn_write_int8", Struct("kbnn_scaled", fields, f"{output.name}/output")
+    return "kbnn_write_wide", _wide(operator, levels, table, output)
 
 
-def _write_wide(
-    lowering: Lowering, accumulator: Accumulator, levels: np.ndarray, table: np.ndarray, output: Tensor
-) -> None:
-    """Adds a binary convolution whose results need 64-bit arithmetic, or deviate from a line in a few places."""
+def _wide(operator: Operator, levels: np.ndarray, table: np.ndarray, output: Tensor) -> Struct:
+    """The parameters of results that need 64-bit arithmetic, or deviate from a line in a few places."""
     found = integer.fit_wide(levels, table)
     if found is None or len(found[1]) > _MOST_EXCEPTIONS * table.shape[1]:
-        raise refused(accumulator.operator, "its results are on no line that 64-bit arithmetic can follow")
+        raise refused(operator, "its results are on no line that 64-bit arithmetic can follow")
     line, wrong = found
     wrong = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))]
     # The list ends with a filter number that does not exist.
-    rows = [(c, x, table[x, c]) for x, c in wrong.tolist()] + [(_LARGEST_SIZE, 0, 0)]
+    rows = [(c, levels[x], table[x, c]) for x, c in wrong.tolist()] + [(_LARGEST_SIZE, 0, 0)]
     fields: dict[str, Any] = {
         "channels": _channels(f"{output.name}/channels", line.multiplier, line.offset),
         "exceptions": Array("kbnn_exception", np.array(rows), f"{output.name}/exceptions"),
@@ -874,8 +900,7 @@ def _write_wide(
         "low": line.low,
         "high": line.high,
     }
-    params = Struct("kbnn_wide", fields, f"{output.name}/output")
-    _bconv_step(lowering, accumulator, output, "kbnn_write_wide", params)
+    return Struct("kbnn_wide", fields, f"{output.name}/output")
 
 
 def _write_thresholds(lowering: Lowering, accumulator: Accumulator, output: Tensor) -> None:
@@ -1324,6 +1349,8 @@ def _kept_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, in
 def _concatenation(lowering: Lowering, operator: Operator) -> None:
     values = [lowering.tensor(operator, k) for k in range(len(operator.inputs))]
     output = lowering.output(operator)
+    if len(values) < 2:
+        raise refused(operator, "it joins a single value")
     if operator.options.get("axis") not in (-1, 3) or len(operator.outputs[0].shape) != 4:
         raise refused(operator, "it is known for channels")
     if any((t.scale, t.zero_point) != (output.scale, output.zero_point) for t in values):

@@ -4,6 +4,8 @@
  */
 #include "kbnn_tflm.h"
 
+#include <initializer_list>
+
 /* The locale's functions would need a library. */
 #ifndef FLATBUFFERS_LOCALE_INDEPENDENT
 #define FLATBUFFERS_LOCALE_INDEPENDENT 0
@@ -131,6 +133,16 @@ int Padding(int size, int kernel, int stride, int dilation, int out, bool same) 
     return same && missing > 0 ? missing / 2 : 0;
 }
 
+/* Whether sizes fit the fields of the kernels' parameters. */
+bool Fit(std::initializer_list<int> sizes, int largest) {
+    for (const int size : sizes) {
+        if (size < 0 || size > largest) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- LceQuantize and LceDequantize ------------------------------------------------------------------------------------ */
 
 struct SignData {
@@ -150,7 +162,8 @@ TfLiteStatus PrepareSigns(TfLiteContext* context, TfLiteNode* node, bool of_valu
     const TfLiteTensor* values = of_values ? input.get() : output.get();
     const TfLiteTensor* words = of_values ? output.get() : input.get();
     TF_LITE_ENSURE(context, data != nullptr);
-    TF_LITE_ENSURE(context, values->type == kTfLiteFloat32 || values->type == kTfLiteInt8);
+    TF_LITE_ENSURE(
+        context, values->type == kTfLiteFloat32 || values->type == kTfLiteInt8 || values->type == kTfLiteBool);
     TF_LITE_ENSURE_EQ(context, words->type, kTfLiteInt32);
     data->pixels = Pixels(values);
     data->channels = Channels(values);
@@ -160,6 +173,12 @@ TfLiteStatus PrepareSigns(TfLiteContext* context, TfLiteNode* node, bool of_valu
         const int step = static_cast<int>(1.0f / values->params.scale + 0.5f);
         data->positive = static_cast<int8_t>(data->zero + step > 127 ? 127 : data->zero + step);
         data->negative = static_cast<int8_t>(data->zero - step < -128 ? -128 : data->zero - step);
+    }
+    if (values->type == kTfLiteBool) {
+        /* True is +1. */
+        data->zero = 1;
+        data->positive = 1;
+        data->negative = 0;
     }
     TF_LITE_ENSURE_EQ(context, Channels(words), Words(data->channels));
     return kTfLiteOk;
@@ -237,11 +256,15 @@ void* InitConvolution(TfLiteContext* context, const char* buffer, size_t length)
     *options = ConvolutionOptions();
     const auto map = flexbuffers::GetRoot(reinterpret_cast<const uint8_t*>(buffer), length).AsMap();
     kbnn_bconv_shape& p = options->data.shape;
-    options->channels_in = map["channels_in"].AsInt32();
-    p.stride_y = static_cast<uint8_t>(map["stride_height"].AsInt32());
-    p.stride_x = static_cast<uint8_t>(map["stride_width"].AsInt32());
-    p.dilation_y = static_cast<uint8_t>(map["dilation_height_factor"].AsInt32());
-    p.dilation_x = static_cast<uint8_t>(map["dilation_width_factor"].AsInt32());
+    const int strides[2] = {map["stride_height"].AsInt32(), map["stride_width"].AsInt32()};
+    const int dilations[2] = {map["dilation_height_factor"].AsInt32(), map["dilation_width_factor"].AsInt32()};
+    const bool fit = Fit({strides[0], strides[1], dilations[0], dilations[1]}, UINT8_MAX);
+    /* Errors are for PrepareConvolution to report: it refuses 0 channels. */
+    options->channels_in = fit ? map["channels_in"].AsInt32() : 0;
+    p.stride_y = static_cast<uint8_t>(strides[0]);
+    p.stride_x = static_cast<uint8_t>(strides[1]);
+    p.dilation_y = static_cast<uint8_t>(dilations[0]);
+    p.dilation_x = static_cast<uint8_t>(dilations[1]);
     options->data.same = map["padding"].AsInt32() == 0;
     options->data.pads_with_zeros = options->data.same && map["pad_values"].AsInt32() == 0;
     options->data.activation = map["fused_activation_function"].AsInt32();
@@ -314,6 +337,15 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     const int groups = words / k[3];
     const int largest = k[1] * k[2] * (options->channels_in / groups);
     TF_LITE_ENSURE(context, largest < 65535 && k[0] % groups == 0);
+    const int pad_top = Padding(in[1], k[1], p.stride_y, p.dilation_y, out[1], data->same);
+    const int pad_left = Padding(in[2], k[2], p.stride_x, p.dilation_x, out[2], data->same);
+    const int reach = (out[2] - 1) * p.stride_x + (k[2] - 1) * p.dilation_x + 1;
+    const int ring_width = reach > pad_left + in[2] ? reach : pad_left + in[2];
+    TF_LITE_ENSURE(context, Fit({k[1], k[2], pad_top, pad_left}, UINT8_MAX));
+    TF_LITE_ENSURE(context, Fit({in[1], in[2], options->channels_in, out[1], out[2], ring_width}, UINT16_MAX));
+    TF_LITE_ENSURE(context, Fit({k[1] * k[2] * k[3], k[0], output.get()->type == kTfLiteFloat32 ? 4 * k[0] : 0}, UINT16_MAX));
+    /* As LCE refuses them. */
+    TF_LITE_ENSURE(context, !data->pads_with_zeros || data->activation == kNone);
     data->params.shape = &data->shape;
     data->params.weights = kernel.get()->data.i32;
     p.gather = kbnn_gather_any;
@@ -330,10 +362,9 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     p.kernel_width = static_cast<uint8_t>(k[2]);
     p.patch_words = static_cast<uint16_t>(k[1] * k[2] * k[3]);
     p.out_width = static_cast<uint16_t>(out[2]);
-    p.pad_top = static_cast<uint8_t>(Padding(in[1], k[1], p.stride_y, p.dilation_y, out[1], data->same));
-    p.pad_left = static_cast<uint8_t>(Padding(in[2], k[2], p.stride_x, p.dilation_x, out[2], data->same));
-    const int reach = (out[2] - 1) * p.stride_x + (k[2] - 1) * p.dilation_x + 1;
-    p.ring_width = static_cast<uint16_t>(reach > p.pad_left + in[2] ? reach : p.pad_left + in[2]);
+    p.pad_top = static_cast<uint8_t>(pad_top);
+    p.pad_left = static_cast<uint8_t>(pad_left);
+    p.ring_width = static_cast<uint16_t>(ring_width);
     data->batches = in[0];
     data->out_height = out[1];
     data->input_bytes = 4 * in[1] * in[2] * words;
@@ -436,10 +467,14 @@ void* InitPool(TfLiteContext* context, const char* buffer, size_t length) {
     }
     *data = PoolData();
     const auto map = flexbuffers::GetRoot(reinterpret_cast<const uint8_t*>(buffer), length).AsMap();
-    data->params.size_y = static_cast<uint8_t>(map["filter_height"].AsInt32());
-    data->params.size_x = static_cast<uint8_t>(map["filter_width"].AsInt32());
-    data->params.stride_y = static_cast<uint8_t>(map["stride_height"].AsInt32());
-    data->params.stride_x = static_cast<uint8_t>(map["stride_width"].AsInt32());
+    const int sizes[2] = {map["filter_height"].AsInt32(), map["filter_width"].AsInt32()};
+    const int strides[2] = {map["stride_height"].AsInt32(), map["stride_width"].AsInt32()};
+    /* Errors are for PreparePool to report: it refuses a window of height 0. */
+    const bool fit = Fit({sizes[0], sizes[1], strides[0], strides[1]}, UINT8_MAX);
+    data->params.size_y = static_cast<uint8_t>(fit ? sizes[0] : 0);
+    data->params.size_x = static_cast<uint8_t>(sizes[1]);
+    data->params.stride_y = static_cast<uint8_t>(strides[0]);
+    data->params.stride_x = static_cast<uint8_t>(strides[1]);
     data->same = map["padding"].AsInt32() == 0;
     return data;
 }
@@ -452,6 +487,7 @@ TfLiteStatus PreparePool(TfLiteContext* context, TfLiteNode* node) {
     const int* in = input.get()->dims->data;
     const int* out = output.get()->dims->data;
     kbnn_pool_params& p = data->params;
+    TF_LITE_ENSURE(context, p.size_y > 0 && Fit({in[1], in[2], in[3], out[1], out[2]}, UINT16_MAX));
     p.height = static_cast<uint16_t>(in[1]);
     p.width = static_cast<uint16_t>(in[2]);
     p.channels = static_cast<uint16_t>(in[3]);

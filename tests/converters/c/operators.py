@@ -45,7 +45,9 @@ class Builder:
         self.channels = c
         return self.add("LceQuantize", [self.last], (1, h, w, -(-c // 32)), "int32")
 
-    def binary(self, filters, size=3, stride=1, dilation=1, groups=1, valid=False, bits=False, out="int8"):
+    def binary(
+        self, filters, size=3, stride=1, dilation=1, groups=1, valid=False, bits=False, out="int8", activation=0
+    ):
         """A binary convolution of the signs at hand."""
         source, channels = self.last, self.channels
         own = -(-channels // 32) // groups
@@ -63,6 +65,7 @@ class Builder:
             "stride_width": stride,
             "dilation_height_factor": dilation,
             "dilation_width_factor": dilation,
+            "fused_activation_function": activation,
         }
         self.channels = filters
         if bits:
@@ -193,11 +196,14 @@ def _scale(tensor):
     return np.float64(f32(tensor.scales[0]))
 
 
-def _clip(operator, values):
+# What TensorFlow Lite's fused activations clip to, and its operators of the same names.
+_RANGES = {0: (-np.inf, np.inf), 1: (0, np.inf), 2: (-1, 1), 3: (0, 6)}
+_RECTIFIERS = {"RELU": 1, "RELU_N1_TO_1": 2, "RELU6": 3}
+
+
+def _clip(operator, values, activation=0):
     output = operator.outputs[0]
-    low, high = {0: (-np.inf, np.inf), 1: (0, np.inf), 2: (-1, 1), 3: (0, 6)}[
-        operator.options.get("fusedActivationFunction") or 0
-    ]
+    low, high = _RANGES[activation or operator.options.get("fusedActivationFunction") or 0]
     zero = output.zero_points[0]
     low, high = (v if np.isinf(v) else zero + nearest(f32(v) / f32(output.scales[0])) for v in (low, high))
     return np.clip(values + zero, max(low, -128), min(high, 127)).astype(np.int8)
@@ -212,6 +218,11 @@ def _convolution(operator, x, kernel, bias):
         for c in range(len(kernel))
     ]
     return _clip(operator, np.stack(scaled, -1))
+
+
+def _signs(operator, x):
+    negative = x < operator.inputs[0].zero_points[0] if x.dtype == np.int8 else ~x
+    return pack(negative.astype(np.int64))
 
 
 def _binary(operator, x, kernel, slope, bias, limits):
@@ -232,7 +243,8 @@ def _binary(operator, x, kernel, slope, bias, limits):
     scale, zero = (_scale(output), output.zero_points[0]) if output.dtype == "int8" else (1.0, 0)
     factor = (-slope.astype(np.float64) / scale).astype(f32)
     offset = ((bias.astype(np.float64) + largest * slope.astype(np.float64)) / scale + zero).astype(f32)
-    y = (2 * count).astype(f32) * factor + offset
+    sums = np.clip(largest - 2 * count, *_RANGES[operator.options.get("fused_activation_function") or 0])
+    y = (largest - sums).astype(f32) * factor + offset
     return np.clip(nearest(y), -128, 127).astype(np.int8) if output.dtype == "int8" else y
 
 
@@ -318,6 +330,15 @@ def _prelu(operator, x, slope):
     return _clip(operator, np.where(moved >= 0, positive, negative))
 
 
+def _rectified(operator, x):
+    source, output = operator.inputs[0], operator.outputs[0]
+    activation = _RECTIFIERS[operator.name]
+    if output.dtype == "float32":
+        return np.clip(x, *f32(_RANGES[activation]))
+    moved = x.astype(np.int64) - source.zero_points[0]
+    return _clip(operator, rescale(moved, _single(source.scales, output)), activation)
+
+
 def _leaky(operator, x):
     source, output = operator.inputs[0], operator.outputs[0]
     moved = x.astype(np.int64) - source.zero_points[0]
@@ -374,7 +395,7 @@ def _mean(operator, x, axes):
     spare = min(count.bit_length() - 1, 32, 31 + exponent)
     sums = x.astype(np.int64).sum((1, 2)) - count * source.zero_points[0]
     high = _high(sums, (quantized << spare) // count, exponent - spare)
-    right = spare - exponent
+    right = max(spare - exponent, 0)
     result = np.sign(high) * ((np.abs(high) + ((1 << right) >> 1)) >> right)
     return _clip(operator, result).reshape(-1, *output.shape[1:])
 
@@ -418,7 +439,8 @@ _COMPUTE = {
     "QUANTIZE": _quantize,
     "DEQUANTIZE": _dequantize,
     "CONV_2D": _convolution,
-    "LceQuantize": lambda operator, x: pack((x < operator.inputs[0].zero_points[0]).astype(np.int64)),
+    "LceQuantize": _signs,
+    "LceDequantize": lambda operator, x: unpack(x, operator.outputs[0].shape[-1]) == 0,
     "LceBconv2d": _binary,
     "LceBMaxPool2d": _maximum_sign,
     "ADD": _add,
@@ -427,7 +449,7 @@ _COMPUTE = {
     "LEAKY_RELU": _leaky,
     "MAXIMUM": lambda operator, x, y: np.maximum(x, y),
     "MUL": _multiply,
-    "RELU_N1_TO_1": lambda operator, x: np.clip(x, f32(-1), f32(1)),
+    **dict.fromkeys(_RECTIFIERS, _rectified),
     "PRELU": _prelu,
     "AVERAGE_POOL_2D": _average,
     "MAX_POOL_2D": _maximum,

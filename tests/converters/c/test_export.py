@@ -78,7 +78,7 @@ def test_a_wrong_score_fails_the_self_test(exported, tmp_path):
     folder = shutil.copytree(exported.folder, tmp_path / "copy")
     text = (folder / "net.c").read_text()
     # The last layer's first bias.
-    bias = re.search(r"kbnn_filter logits_\w*filters\[10\] = \{\n    \{(-?\d+),", text)
+    bias = re.search(r"kbnn_filter v_logits_\w*filters\[10\] = \{\n    \{(-?\d+),", text)
     (folder / "net.c").write_text(text[: bias.start(1)] + "123456" + text[bias.end(1) :])
     checked = export.check(folder, "net")
     assert not checked.passed
@@ -208,11 +208,70 @@ def test_an_earlier_export_is_replaced_and_anything_else_is_kept(int8, tmp_path)
     assert written(tmp_path / "out") == {*FILES, "mine.txt"}
 
 
-@pytest.mark.parametrize("name", ["9net", "a-b", "int", "", "kbnn_nn", "naïve", "_net", "class"])
+@pytest.mark.parametrize(
+    "name", ["9net", "a-b", "int", "", "kbnn_nn", "naïve", "_net", "class", "test", "String", "KBNN_NN"]
+)
 def test_a_name_that_is_no_identifier_is_refused(name, int8, tmp_path):
     with pytest.raises(UsageError, match="must be a C identifier"):
         export_c(int8, tmp_path / "out", name=name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_has_to_stay_gets_the_files_one_by_one(int8, tmp_path, monkeypatch):
+    """The working directory, a link to a folder, and a failure that puts an earlier export back."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):
+        export_c(int8, ".", name="net")
+        assert written(export.Path()) == FILES
+    (tmp_path / "link").symlink_to(tmp_path / "linked", target_is_directory=True)
+    for _ in range(2):
+        export_c(int8, tmp_path / "link", name="net")
+        assert (tmp_path / "link").is_symlink()
+        assert written(tmp_path / "linked") == FILES
+    export.Path("net.h").write_text("earlier")
+    write, failures = export.files.write, [KeyboardInterrupt]
+
+    def fails(path, data):
+        if path.name == "net_test.c" and failures:
+            raise failures.pop()
+        write(path, data)
+
+    monkeypatch.setattr(export.files, "write", fails)
+    with pytest.raises(KeyboardInterrupt):
+        export_c(int8, ".", name="net")
+    assert written(export.Path()) == FILES
+    assert export.Path("net.h").read_text() == "earlier"
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_networks_of_one_zephyr_application_share_the_kernels(int8, tmp_path):
+    """Zephyr links whole libraries: kernels that two of them hold are defined twice."""
+    for name in ("one", "two"):
+        export_c(int8, tmp_path / name, name=name)
+    (tmp_path / "CMakeLists.txt").write_text(
+        """
+        cmake_minimum_required(VERSION 3.13)
+        project(zephyr_like C)
+        function(zephyr_include_directories)
+        endfunction()
+        macro(zephyr_library_named name)
+          set(current ${name})
+          add_library(${name} STATIC "")
+        endmacro()
+        function(zephyr_library_sources)
+          foreach(source ${ARGN})
+            message("SOURCE ${current} ${source}")
+          endforeach()
+        endfunction()
+        add_subdirectory(one)
+        add_subdirectory(two)
+        """
+    )
+    command = ["cmake", "-S", tmp_path, "-B", tmp_path / "build"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = [(library, export.Path(path).name) for library, path in re.findall(r"SOURCE (\w+) (.+)", done.stderr)]
+    assert found == [("kbnn_nn", "kbnn_nn.c"), ("one", "one.c"), ("two", "two.c")], done.stderr
 
 
 def test_too_little_memory_is_refused_with_what_takes_it(int8, tmp_path):

@@ -20,7 +20,7 @@ _OPTIONS = {
     "MUL": "MulOptions",
 }
 # The versions of operators that know int8.
-_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "PRELU": 1, "QUANTIZE": 1}
+_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "PRELU": 1, "QUANTIZE": 1, "RELU_N1_TO_1": 1}
 
 
 def packed(file):
@@ -102,6 +102,12 @@ def leaky():
     return made
 
 
+def rectified(name):
+    made = Builder(4, 5, 21, scale=0.07, zero_point=-11)
+    made.add(name, [made.image], (1, 4, 5, 21), scale=0.0423, zero_point=-20)
+    return made
+
+
 def dense():
     made = Builder(1, 1, 33)
     kernel = made.constant(made.random.integers(-127, 128, size=(10, 33)).astype(np.int8), (0.005,), (0,))
@@ -125,6 +131,9 @@ OPERATORS = {
     "MUL of one value": lambda: constant("MUL", (1,)),
     "PRELU": lambda: constant("PRELU", (1, 1, 21)),
     "LEAKY_RELU": leaky,
+    "RELU": lambda: rectified("RELU"),
+    "RELU6": lambda: rectified("RELU6"),
+    "RELU_N1_TO_1": lambda: rectified("RELU_N1_TO_1"),
     "MEAN": lambda: mean(7, 21, keep=False),
     "MEAN that keeps its axes": lambda: mean(7, 21, keep=True),
     "MEAN of ties": lambda: mean(4, 37, keep=True, scale=0.0137),

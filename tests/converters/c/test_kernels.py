@@ -7,7 +7,7 @@ import pytest
 from compiled import binary, check
 from operators import SUMS, Builder, added_constant, differing, f32
 
-from kbnn.converters.c import writers
+from kbnn.converters.c import plan, source, writers
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite.flatbuffer import Operator
 from kbnn.errors import KbnnError
@@ -164,6 +164,41 @@ def test_prelu_as_a_maximum_and_leaky_relu(compiler):
     builder.add("MAXIMUM", [builder.image, scaled], (1, 8, 8, 6), **same)
     builder.add("LEAKY_RELU", [builder.last], (1, 8, 8, 6), scale=0.017, zero_point=-60, alpha=0.1)
     assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
+
+
+@pytest.mark.parametrize("name", ["RELU", "RELU6", "RELU_N1_TO_1"])
+def test_rectifiers_in_int8(name, compiler):
+    builder = Builder(8, 8, 6, scale=0.07, zero_point=-11)
+    builder.add(name, [builder.image], (1, 8, 8, 6), scale=0.0423, zero_point=-20)
+    assert check(compiler, builder) <= {"kbnn_affine", "kbnn_table"}
+
+
+@pytest.mark.parametrize("activation", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(5, 6, 32), (5, 6, 7), (1, 1, 1024)], ids=str)
+def test_an_activation_fused_into_a_binary_convolution(shape, activation, compiler):
+    """Like QuickNet's: the sum of signs is rectified, and then batch normalization is applied."""
+    builder = binary(shape, {"filters": 12, "size": 3 if shape[0] > 1 else 1, "activation": activation})
+    assert check(compiler, builder, batch=20) == {"kbnn_bconv_of_int8"}
+
+
+def test_layers_may_have_the_names_of_anything_in_c(compiler):
+    builder = Builder(4, 4, 8)
+    for name in ("return", "steps", "scores", "image", "int8_t", "kbnn_conv", "größe", "EOF", "y1", 70 * "a" + "1"):
+        builder.convolution(8, size=1)
+        operator = builder.operators[-1]
+        builder.last = replace(builder.last, name=name)
+        builder.tensors[builder.last.index] = builder.last
+        builder.operators[-1] = replace(operator, outputs=(builder.last,))
+    check(compiler, builder)
+
+
+def test_what_no_field_of_a_kernel_holds_is_refused():
+    builder = Builder(1, 1100, 60, scale=0.02)
+    other = builder.convolution(60, size=1, scale=0.03)
+    builder.add("ADD", [builder.image, other], (1, 1, 1100, 60))
+    network = writers.write(builder.file())
+    with pytest.raises(ConversionError, match=r"'t4' has no form in C: its values of 66000 is outside 0 to 65535"):
+        source.program(network, plan.plan(network.steps))
 
 
 def test_constants_per_channel_in_int8_and_in_float(compiler):

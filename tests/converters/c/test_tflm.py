@@ -145,6 +145,7 @@ LATER = Path(__file__).with_name("later_tflm")
 def graph_header(file):
     """A file's tensors and operators as C++."""
     kinds = {
+        "bool": ("bool", "kTfLiteBool"),
         "int8": ("int8_t", "kTfLiteInt8"),
         "int32": ("int32_t", "kTfLiteInt32"),
         "float32": ("float", "kTfLiteFloat32"),
@@ -179,6 +180,8 @@ def graph_header(file):
 def test_the_later_api(registration, crate, tmp_path):
     """Against declarations of the API of 2021 and of 2023, whose sources no package has."""
     builder = Builder(8, 9, 40)
+    builder.signs()
+    builder.add("LceDequantize", [builder.last], (1, 8, 9, 40), "bool")
     builder.signs()
     builder.binary(64, stride=2, bits=True)
     pooled = {"filter_height": 2, "filter_width": 2, "stride_height": 2, "stride_width": 2, "padding": 1}
