@@ -567,7 +567,7 @@ def _float_function(
         "ADD": np.add,
         "SUB": np.subtract,
         "MAXIMUM": np.maximum,
-        **{name: lambda x, limits=limits: np.clip(x, *np.float32(limits)) for name, limits in _RECTIFIERS.items()},
+        **{name: lambda x, name=name: np.clip(x, *np.array(_RECTIFIERS[name], np.float32)) for name in _RECTIFIERS},
     }
     if not all(_is_per_channel(item, value.table.shape[1]) for item in constants):
         raise refused(operator, "its constant is not one per channel")
@@ -845,7 +845,7 @@ def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray,
         levels = _varying(table)
     write, params = _scaling(accumulator.operator, levels, table[levels], output)
     if is_limited:
-        fields = {"write": write, "output": params, "low": int(levels[0]), "high": int(levels[-1])}
+        fields: dict[str, Any] = {"write": write, "output": params, "low": int(levels[0]), "high": int(levels[-1])}
         write, params = "kbnn_write_limited", Struct("kbnn_limited", fields, f"{output.name}/limited")
     _bconv_step(lowering, accumulator, output, write, params)
 
