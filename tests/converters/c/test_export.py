@@ -283,7 +283,7 @@ def test_too_little_memory_is_refused_with_what_takes_it(int8, tmp_path):
 
 
 def test_a_float_file_and_a_damaged_one_are_refused(bireal_path, int8, tmp_path):
-    with pytest.raises(ConversionError, match=r"convert it to int8 for the device .microcontroller."):
+    with pytest.raises(ConversionError, match=r"convert the model to int8 for the device .microcontroller."):
         export_c(bireal_path, tmp_path / "out")
     data = int8.read_bytes()
     (tmp_path / "cut.tflite").write_bytes(data[: len(data) // 2])
