@@ -84,15 +84,19 @@ def write(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 
 @contextlib.contextmanager
-def scratch() -> Iterator[Path]:
+def scratch(parent: Path | None = None) -> Iterator[Path]:
     """Yields an empty temporary folder and removes it at the end, together with those of killed processes.
+
+    Args:
+        parent: where to make it; by default the system's folder for temporary files.
 
     Raises:
         KbnnError: there is no space for temporary files.
     """
     try:
-        _sweep(Path(tempfile.gettempdir()), re.escape(_SCRATCH))
-        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH))
+        place = Path(tempfile.gettempdir()) if parent is None else parent
+        _sweep(place, re.escape(_SCRATCH))
+        folder = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=place))
     except OSError as error:
         raise _no_scratch(error) from error
     with _marked_as_used(folder):

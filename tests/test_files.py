@@ -191,6 +191,17 @@ def test_temporary_files_in_use_stay(tmp_path: Path):
     assert (tmp_path / "a.txt").read_text() == "one"
 
 
+def test_leftovers_in_another_folder_are_removed(tmp_path: Path):
+    with files.scratch(tmp_path) as folder:
+        assert folder.parent == tmp_path
+        left = folder.with_name(f"{folder.name[:-8]}00000000")
+        left.mkdir()
+        os.utime(left, (0, 0))
+        with files.scratch(tmp_path) as other:
+            assert {path.name for path in tmp_path.iterdir()} == {folder.name, other.name}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_space_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path / "absent"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))

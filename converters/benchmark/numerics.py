@@ -1,10 +1,10 @@
 """Compares the outputs on a device with those of the interpreter on this machine."""
 
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from kbnn import files
 from kbnn.converters.benchmark.report import BenchmarkOptions, Numerics
 from kbnn.converters.benchmark.tool import KERNEL_FLAGS, ToolCommand, explain
 from kbnn.converters.benchmark.transports import Transport
@@ -68,10 +68,10 @@ def _words(command: ToolCommand, settings: BenchmarkOptions, graph: str, shape: 
 
 
 def _outputs(place: Transport, words: list[str], image: np.ndarray, path: str) -> bytes:
-    with tempfile.NamedTemporaryFile(suffix=".bin") as content:
-        content.write(np.ascontiguousarray(image).tobytes())
-        content.flush()
-        place.send(Path(content.name), "image.bin")
+    with files.scratch() as folder:
+        content = folder / "image.bin"
+        content.write_bytes(np.ascontiguousarray(image).tobytes())
+        place.send(content, content.name)
     done = place.run(words, _SECONDS)
     if done.status:
         raise KbnnError(f"cannot run '{path}' on an image on {place.name}: {explain(done)}")

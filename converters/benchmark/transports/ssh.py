@@ -6,7 +6,6 @@ import queue
 import re
 import shlex
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -181,8 +180,8 @@ def _control_folder() -> Iterator[Path]:
         if len(str(folder)) <= _LONGEST_FOLDER:
             yield folder
             return
-    with tempfile.TemporaryDirectory(prefix="kbnn-ssh-", dir="/tmp") as short:
-        yield Path(short)
+    with files.scratch(Path("/tmp")) as folder:  # noqa: S108, the system's own folder may have a longer path
+        yield folder
 
 
 def _arguments(address: str) -> list[str]:
