@@ -1,7 +1,5 @@
 """Compares the outputs on a device with those of the interpreter on this machine."""
 
-from pathlib import Path
-
 import numpy as np
 
 from kbnn import files
