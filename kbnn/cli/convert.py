@@ -1,5 +1,6 @@
 """`kbnn convert`."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,9 +144,13 @@ def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: st
 
 
 def _calibration(model: Path, name: str | None, data: "Dataset | None", data_dir: Path | None) -> "np.ndarray":
-    """Training images of the named data set, or else of the one on whose test images the file is verified."""
+    """Training images of the named data set, or else of the one on whose test images the file is verified.
+
+    They are normalized like the test images, as in training; the named data set's own normalization may differ.
+    """
     if name:
-        data = load_dataset(model, name, data_dir)
+        given = load_dataset(model, name, data_dir)
+        data = given if data is None else dataclasses.replace(given, normalization=data.normalization)
     if data is None:
         raise UsageError("--int8 needs images for the calibration: received none, give --calibrate DATA")
     return data.inputs(data.train, _CALIBRATION_IMAGES)

@@ -1,5 +1,6 @@
-"""A run whose classes changed after training is not converted with the wrong labels."""
+"""A run is not converted with other labels or another normalization than those of its training."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from kbnn import examples, training
-from kbnn.cli import main
+from kbnn import datasets, examples, training
+from kbnn.cli import convert, export_c, main
+from kbnn.converters.tflite import flatbuffer, metadata
+from kbnn.datasets import Normalization
 from kbnn.training import Recipe
 
 
@@ -41,3 +44,15 @@ def test_a_class_that_was_renamed_is_refused_by_name(tmp_path: Path):
         assert done.exit_code == 2, done.output
         assert "class 'dog' is missing and class 'wolf' is new" in done.output
         assert not (tmp_path / "x.tflite").exists()
+
+
+def test_calibration_images_are_normalized_as_in_training(tmp_path: Path):
+    digits, own = datasets.load("digits"), Normalization((3.0,), (7.0,))
+    pixels = digits.train.images[:256].astype(np.float32)
+    images = convert._calibration(tmp_path, "digits", dataclasses.replace(digits, normalization=own), None)
+    np.testing.assert_allclose(images, (pixels - 3) / 7, rtol=1e-6)
+    file = flatbuffer.read(examples.get("tiny-bireal-digits").path)
+    changed = dataclasses.replace(metadata.describe(file), mean=own.mean, std=own.std)
+    (tmp_path / "digits.tflite").write_bytes(metadata.with_metadata(file, changed))
+    _, images, _ = export_c._load(tmp_path / "digits.tflite", "digits", None)
+    np.testing.assert_allclose(images, (pixels - 3) / 7, rtol=1e-6)
