@@ -1,5 +1,6 @@
 """The MODEL argument and the data options of the commands, and how they are loaded."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -80,7 +81,7 @@ class OutputFile(click.Path):
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(super().convert(value, param, ctx))
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if path.is_file():
             with path.open("rb") as file:
                 beginning = file.read(_BEGINNING)
