@@ -17,7 +17,7 @@ from kbnn import files, tables
 from kbnn.converters.c import integer
 from kbnn.converters.c.plan import Plan, check_fits, plan
 from kbnn.converters.c.source import Program, program, wrapped
-from kbnn.converters.c.writers import Network, write
+from kbnn.converters.c.writers import SCORES, Network, write
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import audit, flatbuffer, interpreter, metadata
 from kbnn.converters.tflite.flatbuffer import File
@@ -214,10 +214,22 @@ def _file(source: Any, calibration: Any, description: "metadata.Description | No
     from kbnn.converters.conversion import convert
 
     model = _model(source) if isinstance(source, str | os.PathLike) else source
+    _check_end(model)
     with files.scratch() as work:
         path = work / "model.tflite"
         convert(model, path, device="microcontroller", calibration=calibration, description=description)
         return flatbuffer.read(path)
+
+
+def _check_end(model: Any) -> None:
+    """Refuses a model that ends with softmax by that name; converted to int8, it would depart from Keras."""
+    last = model
+    while getattr(last, "layers", None):
+        last = last.layers[-1]
+    if "softmax" in (type(last).__name__.lower(), getattr(getattr(last, "activation", None), "__name__", "")):
+        raise ConversionError(
+            f"'{last.name}' (SOFTMAX) has no form in C: there is no kernel for this operator; {SCORES}"
+        )
 
 
 def _model(source: str | os.PathLike[str]) -> Any:

@@ -189,12 +189,13 @@ class Lowering:
 
 
 # What to do about operators that users often end a network with.
-_SCORES = "end the network with the logits, whose largest is the predicted class"
+SCORES = "end the network with the logits, whose largest is the predicted class"
 _OTHER_FORM = "convert to int8 for the device 'microcontroller', which keeps PReLUs"
 _REMEDIES = {
-    "SOFTMAX": _SCORES,
-    "LOG_SOFTMAX": _SCORES,
-    "ARG_MAX": _SCORES,
+    "SOFTMAX": SCORES,
+    "LOG_SOFTMAX": SCORES,
+    "ARG_MAX": SCORES,
+    "LOGISTIC": f"{SCORES}, and use no sigmoids between layers",
     "MINIMUM": _OTHER_FORM,
 }
 

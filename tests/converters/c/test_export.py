@@ -194,6 +194,34 @@ def test_a_feature_map_is_refused(bireal, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_softmax_at_the_end_is_refused_by_name(bireal, tmp_path):
+    keras = sample_networks.tf.keras
+    images = sample_networks.images(bireal, 16, seed=2)
+    for end in (keras.layers.Softmax(name="end"), keras.layers.Dense(3, "softmax", name="end")):
+        model = keras.Model(bireal.inputs, end(bireal.output))
+        with pytest.raises(
+            ConversionError, match=r"'end' \(SOFTMAX\) has no form in C: .*; end the network with the logits"
+        ):
+            export_c(model, tmp_path / "out", calibration=images)
+
+
+@pytest.mark.slow
+def test_a_relu_fused_into_a_binary_convolution_is_the_interpreters(compiler, tmp_path):
+    """A block as in QuickNet: x + BatchNorm(ReLU(conv(x)))."""
+    layers, larq = sample_networks.layers, sample_networks.lq
+    image = sample_networks.tf.keras.Input((8, 8, 3), name="image")
+    x = layers.BatchNormalization()(layers.Conv2D(32, 3, padding="same")(image))
+    quantizers = {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign", "use_bias": False}
+    y = larq.layers.QuantConv2D(32, 3, padding="same", pad_values=1.0, activation="relu", **quantizers)(x)
+    x = layers.Add()([x, layers.BatchNormalization()(y)])
+    logits = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
+    model = sample_networks.randomized(sample_networks.tf.keras.Model(image, logits, name="quick"))
+    file = flatbuffer.read(int8_path(model, tmp_path))
+    network, _ = equal_to_the_interpreter(file, compiler, sample_networks.images(model, 40, seed=5))
+    shapes = [step.params.fields["shape"].fields["write"] for step in network.steps if "bconv" in step.kernel]
+    assert shapes == ["kbnn_write_limited"]
+
+
 def test_an_earlier_export_is_replaced_and_anything_else_is_kept(int8, tmp_path):
     export_c(int8, tmp_path / "out", name="net")
     before = (tmp_path / "out" / "net.c").read_text()
