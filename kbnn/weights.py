@@ -114,20 +114,19 @@ def _signs(kernel: np.ndarray, quantizer: structure.Quantizer) -> np.ndarray:
     return structure.signs(structure.quantize(quantizer, tf.constant(kernel)).numpy(), quantizer)
 
 
-def start(model: tf.keras.Model, source: str | os.PathLike[str]) -> None:
+def start(model: tf.keras.Model, source: str | os.PathLike[str] | tf.keras.Model) -> None:
     """Initializes a network from trained weights; a classifier for other classes keeps its own initialization.
 
     Args:
         model: the network to initialize. Its method may differ from that of the weights.
         source: the data set or the name of weights that ship for this network (`kbnn models --pretrained`), or the
-            folder of a run, a `.keras` or SavedModel file, or a weight file.
+            folder of a run, a model in a `.keras` or `.h5` file or a SavedModel, or a weight file; or a model.
 
     Raises:
         UsageError: no such weights, or weights of another network.
         KbnnError: the file is damaged.
     """
-    entry = pretrained.find(model.name, os.fspath(source))
-    known = replace(_read(entry.path), what=f"weights '{entry.name}'") if entry else _known(source, model.name)
+    known = _of_model(source) if isinstance(source, tf.keras.Model) else _known(source, model.name)
     last = model.layers[-1].name
     names = [name for name in _weights(model) if name.rpartition("/")[0] == last]
     weights = _weights(model)
@@ -136,6 +135,9 @@ def start(model: tf.keras.Model, source: str | os.PathLike[str]) -> None:
 
 
 def _known(source: str | os.PathLike[str], network: str) -> Source:
+    entry = pretrained.find(network, os.fspath(source))
+    if entry:
+        return replace(_read(entry.path), what=f"weights '{entry.name}'")
     path = Path(source)
     if not path.exists():
         raise pretrained.no_such(network, os.fspath(source))
@@ -144,9 +146,10 @@ def _known(source: str | os.PathLike[str], network: str) -> Source:
 
 
 def load_source(source: str | os.PathLike[str]) -> tf.keras.Model | Path:
-    """The model in a run's folder, a `.keras` file or a SavedModel; any other path is returned unchanged.
+    """The model in a run's folder, a `.keras` or `.h5` file or a SavedModel; any other path is returned unchanged.
 
     Raises:
+        UsageError: a `.tflite` file, which holds no latent weights.
         KbnnError: the run has no model yet, or the file is damaged.
     """
     path = Path(source)
@@ -154,7 +157,17 @@ def load_source(source: str | os.PathLike[str]) -> tf.keras.Model | Path:
         from kbnn.training.run import Run
 
         return Run.open(path).model()
-    return load_model(path) if path.is_dir() or path.suffix == ".keras" else path
+    if path.suffix == ".tflite":
+        raise UsageError(f"'{path}' holds signs instead of weights to train: give the run or model it was made from")
+    return load_model(path) if path.is_dir() or path.suffix == ".keras" or _holds_model(path) else path
+
+
+def _holds_model(path: Path) -> bool:
+    """Whether an HDF5 file holds a whole model, and not weights alone."""
+    if not h5py.is_hdf5(path):
+        return False
+    with open_hdf5(path) as file:
+        return "model_config" in file.attrs
 
 
 def load(model: tf.keras.Model, path: str | os.PathLike[str]) -> None:

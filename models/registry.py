@@ -4,8 +4,8 @@ import fnmatch
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from kbnn._keras import forget_scratch_gradients
 from kbnn.errors import UsageError, unknown
 from kbnn.methods import Method
 from kbnn.registry import Registry
-from kbnn.weights import start
+from kbnn.weights import load_source, start
 
 Builder = Callable[..., tf.Tensor]
 Shape = tuple[pydantic.PositiveInt | None, pydantic.PositiveInt | None, pydantic.PositiveInt]
@@ -46,6 +46,11 @@ class Architecture:
     def methods(self) -> list[str]:
         """The base methods that the architecture accepts."""
         return [name for name in methods.names() if name not in self.refuses]
+
+    def check(self, method: str | Method | None, options: Mapping[str, object]) -> None:
+        """Raises UsageError for a method that does not fit, an unknown option, or an invalid value of one."""
+        _chosen_method(self, method)
+        _checked_options(self, options)
 
 
 def _adopt(name: str, found: object) -> None:
@@ -142,9 +147,9 @@ def build(
         input_shape: `(H, W, C)`.
         classes: number of classes.
         weights: trained weights to start from: the data set or the name of included weights (see
-            `kbnn.pretrained.names()`), the folder of a run, a `.keras` file or a weight file. Included weights also set
-            the method, options, input shape and classes, unless others are given. If the number of classes differs, the
-            classifier is initialized at random.
+            `kbnn.pretrained.names()`), the folder of a run, a `.keras` or `.h5` file or a weight file. Included weights
+            and runs also set the method, options, input shape and classes, unless others are given; models in a file
+            set the input shape and classes. If the number of classes differs, the classifier is initialized at random.
         include_top: whether to include the classifier; without it, the model returns its input: features `(B, C)`.
         **options: options of the architecture, see `kbnn models NAME`.
 
@@ -158,13 +163,11 @@ def build(
         >>> kbnn.models.build("resnet20", weights="cifar10", classes=5)
     """
     architecture = get(name)
-    shipped = None if weights is None else pretrained.find(name, os.fspath(weights), _method_name(method))
-    if shipped is not None:
-        method = method or shipped.method
-        input_shape, classes = input_shape or shipped.input_shape, classes or len(shipped.classes)
-        options = {**shipped.options, **options}
-    elif weights is not None and not Path(weights).exists():
-        raise pretrained.no_such(name, os.fspath(weights))
+    source = None if weights is None else _source(name, weights, method)
+    if source is not None:
+        method = method or source.method
+        input_shape, classes = input_shape or source.input_shape, source.classes if classes is None else classes
+        options = {**source.options, **options}
     chosen = _chosen_method(architecture, method)
     asked_shape = architecture.input_shape if input_shape is None else input_shape
     shape = _checked(f"{name}: input_shape (height, width, channels)", Shape, asked_shape)
@@ -177,12 +180,47 @@ def build(
     except UsageError as error:
         raise UsageError(f"{name}: {error}") from error
     model = tf.keras.Model(inputs, logits, name=name)
-    if weights is not None:
-        start(model, weights if shipped is None else shipped.name)
+    if source is not None:
+        start(model, source.weights)
     if not include_top:
         model = tf.keras.Model(inputs, model.layers[-1].input, name=name)
     forget_scratch_gradients()
     return model
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Weights to start from, as `kbnn.weights.start` takes them, and what is known about their network."""
+
+    weights: str | os.PathLike[str] | tf.keras.Model
+    method: str | Method | None = None
+    input_shape: tuple[int | None, int | None, int] | None = None
+    classes: int | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+def _source(name: str, weights: str | os.PathLike[str], method: str | Method | None) -> _Source:
+    shipped = pretrained.find(name, os.fspath(weights), _method_name(method))
+    if shipped is not None:
+        return _Source(shipped.name, shipped.method, shipped.input_shape, len(shipped.classes), shipped.options)
+    if not Path(weights).exists():
+        raise pretrained.no_such(name, os.fspath(weights))
+    found = load_source(weights)
+    if not isinstance(found, tf.keras.Model):
+        return _Source(weights)
+    from kbnn.training import Run
+    from kbnn.training.networks import method as method_of
+
+    shape = found.input_shape[1:] if isinstance(found.input_shape, tuple) and len(found.input_shape) == 4 else None
+    known = _Source(found, input_shape=shape, classes=found.output_shape[-1])
+    if not Run.exists(weights):
+        return known
+    recipe = Run.open(weights).recipe
+    if recipe.model.name != name:
+        raise UsageError(f"run '{weights}' trained {recipe.model.name}: received model '{name}', give that name")
+    stage = recipe.stage[-1]
+    options = {**recipe.model.options, **stage.options}
+    return replace(known, method=method_of(recipe.model, stage), options=options)
 
 
 def _chosen_method(architecture: Architecture, method: str | Method | None) -> Method:
@@ -196,7 +234,7 @@ def _method_name(method: str | Method | None) -> str | None:
     return method.name if isinstance(method, Method) else method
 
 
-def _checked_options(architecture: Architecture, options: dict[str, object]) -> dict[str, object]:
+def _checked_options(architecture: Architecture, options: Mapping[str, object]) -> dict[str, object]:
     known = architecture.options()
     hints = typing.get_type_hints(architecture.builder, include_extras=True)
     for option in options:

@@ -157,6 +157,39 @@ def test_a_recipe_takes_the_network_of_its_weights(trained: tf.keras.Model, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
+def test_a_model_starts_from_a_run_or_a_file(tmp_path: Path):
+    source = build("tiny", "siman", (16, 16, 3), 4, width=0.5)
+    (tmp_path / "run").mkdir()
+    source.save(tmp_path / "run" / "model.keras")
+    source.save(tmp_path / "model.h5")
+    Recipe.of("tiny", "siman", "digits", width=0.5).write(tmp_path / "run" / "config.toml")
+
+    started = build("tiny", weights=tmp_path / "run")
+    assert (started.input_shape, started.output_shape) == (source.input_shape, source.output_shape)
+    for mine, theirs in zip(started.get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    quantizers = [type(structure.binary_layers(model)[0].kernel_quantizer) for model in (started, source)]
+    assert quantizers[0] is quantizers[1]
+    few = build("tiny", weights=tmp_path / "run", classes=3)
+    assert few.output_shape == (None, 3)
+    np.testing.assert_array_equal(few.get_layer("stem_conv").kernel, source.get_layer("stem_conv").kernel)
+
+    again = build("tiny", "siman", weights=tmp_path / "model.h5", width=0.5)
+    assert again.output_shape == (None, 4)
+    np.testing.assert_array_equal(again.layers[-1].get_weights()[0], source.layers[-1].get_weights()[0])
+
+    with pytest.raises(UsageError, match="trained tiny: received model 'resnet20'"):
+        build("resnet20", weights=tmp_path / "run")
+    (tmp_path / "model.tflite").write_bytes(b"")
+    with pytest.raises(UsageError, match="holds signs instead of weights to train"):
+        build("tiny", weights=tmp_path / "model.tflite")
+    # The run was trained on a data set by name, whose size the recipe does not record.
+    for weights_of in ("run", "model.h5"):
+        assert Recipe.of("tiny", "siman", weights=tmp_path / weights_of, folder=tmp_path).data.size == 16
+
+
+@pytest.mark.slow
 def test_training_starts_from_the_weights(trained: tf.keras.Model):
     class Data:
         input_shape, classes = (32, 32, 3), ("a", "b", "c")

@@ -197,7 +197,10 @@ def command(
     budget = _CostLimits(max_kb, None if max_macs is None else _count(max_macs))
     if cost and _is_pattern(name):
         raise UsageError("--cost counts one network: give its NAME, see 'kbnn models'")
-    if not cost and not budget.is_given and (shape or classes is not None or method or settings):
+    is_about_builds = bool(shape or classes is not None or method or settings)
+    if pretrained and (cost or budget.is_given or is_about_builds):
+        raise UsageError("--pretrained lists trained weights as they are: give it without options that build networks")
+    if not cost and not budget.is_given and is_about_builds:
         raise UsageError("--input, --classes, --method and --option need --cost, --max-kb or --max-macs")
     if pretrained:
         show(_trained(name), as_json)

@@ -117,7 +117,9 @@ def _recipe(
     if name is None:
         if weights is not None and not model:
             origin, _ = source_of(None, weights, method)
-            model = origin.name if origin else None
+            if origin is None:
+                raise UsageError(f"'{weights}' does not record the name of its network: give --model, too")
+            model = origin.name
         if not model or not (dataset or data):
             raise UsageError(
                 "nothing to train: give RECIPE, --model or --weights with --dataset or --data, or --output RUN --resume"

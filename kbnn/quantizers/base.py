@@ -225,7 +225,7 @@ def surrogate_of(quantizer: Estimator) -> tuple[Gradient, Parameters]:
     The function is the same object for all estimators of a class, so that it is compiled once.
     """
     declared = inspect.getattr_static(type(quantizer), "surrogate")
-    if isinstance(declared, staticmethod):
+    if isinstance(declared, staticmethod | classmethod):
         return quantizer.surrogate, quantizer.parameters()
     return _of_method(declared), (quantizer, *quantizer.parameters())
 

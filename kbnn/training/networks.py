@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import tensorflow as tf
@@ -14,7 +15,7 @@ from kbnn.errors import UsageError
 from kbnn.layers.binarized import Binarized
 from kbnn.methods import Method
 from kbnn.training.catalog import GROUP
-from kbnn.training.recipe import ModelSettings, Recipe, Stage
+from kbnn.training.recipe import ModelSettings, Recipe, Stage, source_of
 
 
 def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Model | None = None) -> tf.keras.Model:
@@ -53,15 +54,22 @@ def options_of(name: str) -> dict[str, object]:
 
 
 def check(recipe: Recipe) -> None:
-    """Checks architecture and methods before any data is loaded.
+    """Checks everything about the network that does not depend on the data, before these are loaded.
 
     Raises:
-        UsageError: an unknown architecture or method, or settings of a penalty or a scale that no stage has.
+        UsageError: an unknown architecture, method, quantizer or option, weights or a teacher that do not exist, or
+            settings of a penalty or a scale that no stage has.
     """
-    _package().get(recipe.model.name)
-    built = [method(recipe.model, stage) for stage in recipe.stage]
-    named = [methods.get(stage.method or recipe.model.method) for stage in recipe.stage]
     settings = recipe.model
+    architecture = _package().get(settings.name)
+    built = [method(settings, stage) for stage in recipe.stage]
+    for stage, chosen in zip(recipe.stage, built, strict=True):
+        architecture.check(chosen, {**settings.options, **stage.options})
+        if stage.distillation is not None and not Path(stage.distillation.teacher).exists():
+            raise UsageError(f"no teacher at '{stage.distillation.teacher}': give a run or a .keras file")
+    if settings.weights is not None:
+        source_of(settings.name, settings.weights)
+    named = [methods.get(stage.method or settings.method) for stage in recipe.stage]
     if settings.penalty is not None and not any(each.kernel_regularizer or each.scale_regularizer for each in named):
         raise UsageError(
             f"method '{settings.method}' has no penalty: received model.penalty={settings.penalty}, remove it or add "

@@ -386,10 +386,16 @@ class Recipe(TomlTable):
         folder: str | os.PathLike[str] | None = None,
         size: int | None = None,
     ) -> "Recipe":
-        """The recipe for other images, or for its own images at another size, augmented as in `of`."""
+        """The recipe for other images, or for its own images at another size, augmented as in `of`.
+
+        For a folder, the batch size is chosen again: the recipe's may be larger than the whole folder.
+        """
+        feeding = self.data.feeding()
+        if folder is not None:
+            feeding["batch"] = None
         if dataset is None and folder is None:
             dataset, folder = self.data.name, self.data.folder
-        data = {**self.data.feeding(), **_source(dataset, folder), **_augmentation(dataset, folder, size)}
+        data = {**feeding, **_source(dataset, folder), **_augmentation(dataset, folder, size)}
         return Recipe.parse({**self.tables(), "data": data})
 
     def shortened(self, epochs: int | None) -> "Recipe":
@@ -498,12 +504,18 @@ def source_of(
 
 
 def _size_of(model: str, weights: str | os.PathLike[str], method: str) -> int | None:
-    """The height and width of the images that weights were trained on; None if a file or run does not record it."""
+    """The height and width of the images that weights were trained on; None for weights without their model."""
     shipped = pretrained.find(model, os.fspath(weights), method)
     if shipped is not None:
         return shipped.input_shape[0]
     config = Path(weights) / "config.toml"
-    return Recipe.read(config).data.size if config.is_file() else None
+    size = Recipe.read(config).data.size if config.is_file() else None
+    if size is not None:
+        return size
+    from kbnn.weights import load_source
+
+    shape = getattr(load_source(weights), "input_shape", None)
+    return shape[1] if isinstance(shape, tuple) and len(shape) == 4 and shape[1] == shape[2] else None
 
 
 def _augmentation(dataset: str | None, folder: str | os.PathLike[str] | None, size: int | None) -> Tables:

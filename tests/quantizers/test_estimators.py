@@ -1,5 +1,7 @@
 """Surrogate gradients against NumPy float64, on grids with every edge case."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import reference
@@ -147,3 +149,18 @@ def test_schedule_changes_a_compiled_step():
 def test_invalid_arguments_are_explained(make, message):
     with pytest.raises(UsageError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [staticmethod, classmethod, lambda surrogate: surrogate, tf.function])
+def test_a_surrogate_may_be_any_kind_of_method(kind: Callable[..., object]):
+    def surrogate(*arguments: tf.Tensor) -> tf.Tensor:
+        *_, x, dy = arguments
+        return dy * x
+
+    sign = type("Sign", (quantizers.Estimator,), {"surrogate": kind(surrogate)})
+    x = tf.constant([[2.0, -3.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        outputs = sign()(x)
+    np.testing.assert_array_equal(outputs, [[1.0, -1.0]])
+    np.testing.assert_array_equal(tape.gradient(outputs, x), x)

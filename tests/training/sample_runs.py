@@ -18,13 +18,16 @@ def recipe(**changes: object) -> Recipe:
 
 
 def network(
-    _: str, method: Method, *, input_shape: tuple[int, int, int], classes: int, dropout: float = 0.2, **__: object
+    _: str, method: Method, *, input_shape: tuple[int, int, int], classes: int, width: float = 1.0, **__: object
 ) -> tf.keras.Model:
-    """Of any method, with one binary layer, batch normalization and dropout."""
+    """Of any method, with one binary layer, batch normalization and dropout.
+
+    `width`, an option of the network that it replaces, scales the rate of the dropout.
+    """
     inputs = tf.keras.Input(input_shape, name="image")
     x = method.convolution(inputs, 8, 3, strides=2, name="conv")
     x = tf.keras.layers.BatchNormalization(momentum=0.9, name="bn")(x)
-    x = tf.keras.layers.Dropout(dropout, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
+    x = tf.keras.layers.Dropout(0.2 * width, name="dropout")(tf.keras.layers.Flatten(name="flatten")(x))
     return tf.keras.Model(inputs, tf.keras.layers.Dense(classes, name="logits")(x))
 
 

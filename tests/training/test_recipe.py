@@ -57,7 +57,9 @@ def test_a_recipe_on_other_images(tmp_path: Path):
     assert (digits.name, digits.batch, digits.validation, digits.pad, digits.flip) == ("digits", 64, 0.02, 1, False)
     photos = recipe.on(folder=tmp_path, size=64).data
     assert (photos.name, photos.folder, photos.pad, photos.resize, photos.size) == (None, str(tmp_path), 0, 73, 64)
+    assert (photos.batch, photos.batch_for(72), photos.validation) == (None, 8, 0.02)
     larger = recipe.on(size=224)
+    assert larger.data.batch == 64
     assert (larger.data.name, larger.data.size, larger.data.pad) == ("cifar10", 224, 0)
     assert larger.stage == recipe.stage
 
