@@ -80,7 +80,7 @@ def export_android(
     lists an incomplete file.
 
     Raises:
-        UsageError: the network's input does not have the shape of the data set's images.
+        UsageError: the network's input does not have the shape of the data set's images, or these are float images.
         ConversionError: a 1-bit layer cannot be bitpacked.
         KbnnError: a file cannot be written.
 
@@ -91,6 +91,10 @@ def export_android(
         raise UsageError(
             f"model '{model.name}' and data set '{data.name}' do not fit: received input {model.input_shape[1:]} and "
             f"images {data.input_shape}, give the data set that it was trained on"
+        )
+    if not data.takes_pixels:
+        raise UsageError(
+            f"the app feeds pixels of a camera: received data set '{data.name}' of float images, train on uint8 images"
         )
     root = Path(folder)
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)

@@ -22,14 +22,17 @@ from kbnn.errors import UsageError
 from kbnn.precision import in_float32
 from kbnn.training import Run
 
-Picture: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | PIL.Image.Image
+Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | PIL.Image.Image
 
-# Images per batch.
 _FLOATS = ("float16", "float32", "float64")
 _INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 # The largest input of a network, in values; a hostile file may claim more than the memory holds.
 _MOST_VALUES = 100_000_000
+# Images per batch.
 _BATCH = 256
+# Random inputs that tell whether a network returns probabilities. The logits of a single picture may look like some.
+_PROBES = 4
+_SUM_TOLERANCE = 1e-2
 
 
 class Prediction(NamedTuple):
@@ -44,7 +47,7 @@ class Classifier:
 
     A `.tflite` file made by kbnn contains its labels, size and normalization; a run takes them from its data set. The
     picture is turned upright, its shorter side is resized to the network's, and the middle is cut out, as in the
-    Android app; a run resizes and crops pictures like its test images.
+    Android app; a run resizes and crops pictures like its test images, which need not be at hand.
 
     Args:
         path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.
@@ -77,15 +80,21 @@ class Classifier:
         elif Run.exists(self.path):
             run = Run.open(self.path)
             self._network = _Model(run.model())
-            known = run.fingerprint()
-            data = data or run.dataset()
-            trained_on = Description(labels=known.classes if known else ())
-            description, self._transform = self._known(trained_on, Description.of(data)), data.transform
+            if data is None and run.preparation() is None and run.has_source:
+                data = run.dataset()
+            recorded, self._transform = of_run(run)
+            if data is not None:
+                self._transform = data.transform
+            description = self._known(recorded, description if data is None else Description.of(data))
         else:
             self._network = _Model(loading.load_model(self.path, trust=trust))
         self.input_shape = self._network.input_shape
         self.labels = description.labels or tuple(str(k) for k in range(self._network.outputs))
         class_names.check(self.labels, self._network.outputs)
+        self._takes_pixels = bool(description.mean)
+        if not self._takes_pixels and data is not None and not data.takes_pixels:
+            self.normalization = data.normalization
+            return
         if not description.mean or len(description.mean) not in (1, self.input_shape[2]):
             raise UsageError(
                 f"'{self.path}' does not say how its input is normalized: give the data set that it was trained on"
@@ -114,11 +123,16 @@ class Classifier:
 
     def classify(self, images: Iterable[Picture], top: int | None = None) -> list[list[Prediction]]:
         """Classifies several pictures; see `__call__`."""
-        inputs = np.stack([self.input_of(picture) for picture in images])
-        return [self._ranked(row, top) for row in probabilities(self.outputs(inputs))]
+        inputs = [self.input_of(picture) for picture in images]
+        return [self._ranked(row, top) for row in self.probabilities(np.stack(inputs))] if inputs else []
 
     def input_of(self, picture: Picture) -> np.ndarray:
         """The network's input for a picture, float32 `(H, W, C)`."""
+        if not self._takes_pixels:
+            raise UsageError(
+                f"'{self.path}' was trained on float images, and how to make them from pixels is not known: train on "
+                f"uint8 images, or pass your own inputs to Classifier.probabilities"
+            )
         pixels = _pixels(picture)
         if self._transform is not None and self._transform.size is not None and self.input_shape[2] == 3:
             return self.normalization(central_part(tf.constant(pixels), self._transform)).numpy()
@@ -130,6 +144,12 @@ class Classifier:
         """The network's outputs `(N, classes)` for inputs `(N, H, W, C)`, float32."""
         batches = [self._network.run(inputs[k : k + _BATCH]) for k in range(0, len(inputs), _BATCH)]
         return np.concatenate(batches).astype(np.float32)
+
+    def probabilities(self, inputs: np.ndarray) -> np.ndarray:
+        """The probabilities `(N, classes)` for inputs `(N, H, W, C)`: the softmax, unless the network ends with it."""
+        probes = np.random.default_rng(0).standard_normal((_PROBES, *self.input_shape), np.float32)
+        outputs = self.outputs(np.concatenate([inputs, probes]))
+        return probabilities(outputs, _SUM_TOLERANCE + self._network.step * self._network.outputs / 2)[: len(inputs)]
 
     def _known(self, file: Description, data: Description) -> Description:
         """The description in the file, completed with that of the data set."""
@@ -152,20 +172,34 @@ def _is_divisible(description: Description) -> bool:
     return bool(np.isfinite([*description.mean, *description.std]).all() and min(description.std) > 0)
 
 
-def probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Softmax of logits `(N, classes)`; outputs that are probabilities already stay as they are."""
+def of_run(run: Run) -> tuple[Description, Transform | None]:
+    """What a run records about its network's labels and input, without reading its images."""
+    known, preparation = run.fingerprint(), run.preparation()
+    labels = known.classes if known else ()
+    if preparation is None:
+        return Description(labels=labels), None
+    normalization, transform = preparation
+    return Description(labels=labels, mean=normalization.mean, std=normalization.std), transform
+
+
+def probabilities(outputs: np.ndarray, tolerance: float = _SUM_TOLERANCE) -> np.ndarray:
+    """Softmax of logits `(N, classes)`; outputs that are probabilities already stay as they are.
+
+    `tolerance` is how far the sum of an image's probabilities may be from 1.
+    """
     values = outputs.astype(np.float64)
-    if len(values) and values.min() >= 0 and np.allclose(values.sum(-1), 1, atol=1e-2):
+    if len(values) and values.min() >= 0 and np.abs(values.sum(-1) - 1).max() <= tolerance:
         return values
     powers = np.exp(values - values.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 class _Network:
-    """A function from inputs `(N, H, W, C)` to outputs `(N, classes)`."""
+    """A function from inputs `(N, H, W, C)` to outputs `(N, classes)`, which are multiples of `step`."""
 
     input_shape: tuple[int, int, int]
     outputs: int
+    step: float = 0.0
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -199,6 +233,7 @@ class _File(_Network):
         self.description = describe(file)
         self.input_shape = _image_shape(f"'{path}'", self._input.shape)
         self.outputs = _classes(f"'{path}'", self._output.shape)
+        self.step = float(self._output.scales[0]) if self._output.scales else 0.0
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         # A file may list its output several times.
@@ -258,13 +293,21 @@ def _pixels(picture: Picture) -> np.ndarray:
                 f"pixels are uint8 (H, W) or (H, W, 3): received {picture.dtype} {picture.shape}, give levels 0 to 255"
             )
         return np.broadcast_to(picture.reshape(*picture.shape[:2], channels), (*picture.shape[:2], 3))
-    if isinstance(picture, str | os.PathLike):
-        picture = pictures.read(Path(picture))
     if isinstance(picture, PIL.Image.Image):
         return pictures.pixels_of(picture)
-    if not isinstance(picture, bytes):
+    if isinstance(picture, str | os.PathLike):
+        picture = _content(Path(picture))
+    if not isinstance(picture, bytes | bytearray | memoryview):
         raise UsageError(
-            f"a picture is a path, the bytes of a file, an array or a Pillow image: received {type(picture).__name__}"
+            f"not a picture: received {type(picture).__name__}, give a path, the bytes of an image file, pixels as a "
+            f"NumPy array, or a Pillow image"
         )
     with pictures.pillow_without_limit():
-        return pictures.decode(picture)
+        return pictures.decode(bytes(picture))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return pictures.read(path)
+    except pictures.UnreadableImageError as error:
+        raise pictures.UnreadableImageError(f"cannot read picture '{path}': {error}") from error

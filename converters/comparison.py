@@ -109,8 +109,10 @@ def deployments(
 
     Raises:
         ConversionError: the network cannot be bitpacked at all. A form that is refused is a row that says why.
+        UsageError: the data set has images of another shape, or another number of classes.
         KbnnError: a file cannot be written or run.
     """
+    data.check_fits(model.input_shape[1:], model.output_shape[-1])
     model, place = in_float32(model), Path(folder)
     inputs = data.inputs(data.test, limit)
     labels = np.asarray(data.test.labels)[: len(inputs)]

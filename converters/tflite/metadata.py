@@ -61,11 +61,9 @@ class Description:
 
     @staticmethod
     def of(data: "Dataset", recipe: str = "", model: str = "") -> "Description":
-        """The description of a network that was trained on a data set."""
-        normalization = data.normalization
-        return Description(
-            model, recipe, data.name, tuple(data.classes), tuple(normalization.mean), tuple(normalization.std)
-        )
+        """The description of a network that was trained on a data set; without `mean` and `std` for float images."""
+        known = (data.normalization.mean, data.normalization.std) if data.takes_pixels else ((), ())
+        return Description(model, recipe, data.name, tuple(data.classes), *map(tuple, known))
 
     def of_model(self, name: str) -> "Description":
         """This description with the name of a model, unless it has one already."""

@@ -56,12 +56,16 @@ def command(
     from kbnn.analysis.study import study
 
     first = models[0]
-    images = images_of(load_dataset(first, dataset, data_dir), samples)
+    data = load_dataset(first, dataset, data_dir)
+    images = images_of(data, samples)
     if compare:
         folder = output or files.fresh_folder(first.parent / "comparison")
     else:
         folder = output or (first / "analysis" if first.is_dir() else Path(f"{first.stem}-analysis"))
-    show(study(_subjects(models), images, folder), as_json)
+    subjects = _subjects(models)
+    for subject in subjects:
+        data.check_fits(subject.model.input_shape[1:], subject.model.output_shape[-1])
+    show(study(subjects, images, folder), as_json)
 
 
 def _subjects(paths: tuple[Path, ...]) -> "list[Subject]":

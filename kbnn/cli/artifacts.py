@@ -12,6 +12,7 @@ from kbnn.errors import UsageError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from kbnn.converters import Description
     from kbnn.datasets import Dataset
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., object])
@@ -98,6 +99,15 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
 }
 
 
+def recorded(path: Path) -> "Description":
+    """What a run records about its labels and its input; empty for other models."""
+    from kbnn.converters import Description
+    from kbnn.converters.classifier import of_run
+    from kbnn.training import Run
+
+    return of_run(Run.open(path))[0] if _is_run(path) else Description()
+
+
 def _is_run(path: Path) -> bool:
     return path.is_dir() and not (path / "saved_model.pb").is_file()
 
@@ -132,25 +142,38 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Datase
     if name:
         return datasets.load(name, data_dir=data_dir)
     if _is_run(path):
-        return Run.open(path).dataset(data_dir)
+        run = Run.open(path)
+        if not run.has_source:
+            raise UsageError(f"run '{path}' was trained on data that was passed in Python: give --data")
+        return run.dataset(data_dir)
     raise UsageError(f"'{path}' does not record the data that it was trained on: give it with --data")
 
 
 def _input_side(path: Path) -> int:
-    """The height of a network's input."""
+    """The height of a network's input.
+
+    Raises:
+        UsageError: the network does not take images of one known, square size.
+    """
+    shape: object
     if path.suffix == ".tflite":
         from kbnn.converters.tflite import flatbuffer
 
-        (tensor, *_) = flatbuffer.read(path).inputs.values()
-        return tensor.shape[1]
-    if _is_run(path):
-        from kbnn.training import Run
+        shapes = [tensor.shape for tensor in flatbuffer.read(path).inputs.values()]
+        shape = shapes[0] if len(shapes) == 1 else shapes
+    else:
+        if _is_run(path):
+            from kbnn.training import Run
 
-        size = Run.open(path).recipe.data.size
-        if size is not None:
-            return size
-    shape = load_model(path).input_shape
-    return int(shape[1])
+            size = Run.open(path).recipe.data.size
+            if size is not None:
+                return size
+        shape = load_model(path).input_shape
+    if isinstance(shape, tuple) and len(shape) == 4 and isinstance(shape[1], int) and shape[1] == shape[2]:
+        return shape[1]
+    raise UsageError(
+        f"a folder of images fits networks with one square input: received '{path}' with input shape {shape}"
+    )
 
 
 def output_folder(given: Path | None, default: Path) -> Path:

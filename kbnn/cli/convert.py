@@ -15,6 +15,7 @@ from kbnn.cli.artifacts import (
     load_model,
     model_argument,
     recipe_name,
+    recorded,
 )
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import KbnnError, UsageError
@@ -139,7 +140,7 @@ def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: st
     except KbnnError as error:
         if dataset:
             raise
-        click.echo(f"verifying on {otherwise} images; the file will not contain labels ({error})", err=True)
+        click.echo(f"verifying on {otherwise} images ({error})", err=True)
         return None
 
 
@@ -160,4 +161,9 @@ def _description(model: Path, name: str, data: "Dataset | None") -> "Description
     from kbnn.converters import Description
 
     recipe = recipe_name(model)
-    return Description(model=name, recipe=recipe) if data is None else Description.of(data, recipe, name)
+    if data is not None:
+        return Description.of(data, recipe, name)
+    found = recorded(model)
+    if not found.labels:
+        click.echo("the file will not contain labels: give --data", err=True)
+    return dataclasses.replace(found, model=name, recipe=recipe)

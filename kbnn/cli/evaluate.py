@@ -53,7 +53,7 @@ def command(
     """
     import_tensorflow()
     from kbnn.analysis.judgement import judge, page
-    from kbnn.converters.classifier import Classifier, probabilities
+    from kbnn.converters.classifier import Classifier
     from kbnn.errors import UsageError
 
     if output is not None and not forms:
@@ -65,14 +65,11 @@ def command(
         show(_forms(model, data, output), as_json)
         return
     classifier = Classifier(model, data=data)
-    if classifier.input_shape != data.input_shape or len(classifier.labels) != len(data.classes):
-        raise UsageError(
-            f"the model does not fit data set '{data.name}': received input {classifier.input_shape} and "
-            f"{len(classifier.labels)} classes, the data has {data.input_shape} and {len(data.classes)}"
-        )
-    # Normalizes images as in the training of the file, which may differ from the data set's own normalization.
-    data = dataclasses.replace(data, normalization=classifier.normalization)
-    shares = probabilities(classifier.outputs(data.inputs(data.test)))
+    data.check_fits(classifier.input_shape, len(classifier.labels))
+    if data.takes_pixels:
+        # Normalizes images as in the training of the network, which may differ from the data set's own normalization.
+        data = dataclasses.replace(data, normalization=classifier.normalization)
+    shares = classifier.probabilities(data.inputs(data.test))
     judgement = judge(str(model), shares, data.test.labels, data.classes, data.name)
     show(judgement, as_json)
     if html is not None:

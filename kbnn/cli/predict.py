@@ -73,12 +73,13 @@ def command(
     given = list(_images(images))
     import_tensorflow()
     from kbnn.converters.classifier import Classifier
+    from kbnn.datasets import pictures
 
     classifier = Classifier(model, data=load_dataset(model, dataset, data_dir) if dataset else None)
     found, failed = [], []
     for name, content in given:
         try:
-            ranked = classifier(sys.stdin.buffer.read() if content is None else content, top)
+            ranked = classifier(sys.stdin.buffer.read() if content is None else pictures.read(content), top)
         except UsageError:
             raise
         except KbnnError as error:

@@ -111,11 +111,24 @@ class Dataset:
         return f"{text}; left out: {self.left_out}" if self.left_out else text
 
     @property
+    def takes_pixels(self) -> bool:
+        """Whether the normalization is of pixel values 0..255: not for float images, whose scale is not known."""
+        return not isinstance(self.train, Arrays) or self.train.images.dtype == np.uint8
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the network's input."""
         if isinstance(self.train, Arrays):
             return self.transform.shape(self.train.shape)
         return self.transform.shape((0, 0, 3))
+
+    def check_fits(self, input_shape: object, outputs: object) -> None:
+        """Raises UsageError unless a network with this input shape `(H, W, C)` and number of outputs fits the data."""
+        if input_shape != self.input_shape or outputs != len(self.classes):
+            raise UsageError(
+                f"the model does not fit data set '{self.name}': received input {input_shape} and {outputs} classes, "
+                f"the data has {self.input_shape} and {len(self.classes)}"
+            )
 
     def fingerprint(self) -> Fingerprint:
         """Identifies the training images: class names, number of images per class, and a digest."""

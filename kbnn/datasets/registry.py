@@ -99,8 +99,6 @@ def _given(
     # Imported here to avoid a cycle.
     from kbnn.datasets.given import Given, of
 
-    if isinstance(found, tuple | list) and len(found) == 2 and all(isinstance(part, tuple | list) for part in found):
-        found = dict(zip(("train", "test"), found, strict=True))
     try:
         return of(cast(Given, found), name=name, classes=classes, validation=validation, transform=transform)
     except UsageError as error:

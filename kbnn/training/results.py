@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kbnn import files, tables
 from kbnn.datasets import Dataset
-from kbnn.errors import KbnnError, UsageError
+from kbnn.errors import KbnnError
 from kbnn.precision import in_float32
 from kbnn.training import catalog
 from kbnn.training.keeper import best_epoch
@@ -47,11 +47,7 @@ def evaluate(model: tf.keras.Model, data: Dataset, batch: int = 500) -> Evaluati
         UsageError: the model's input shape or number of classes is not the data set's.
         KbnnError: a subclassed model computes in another type and cannot be rebuilt.
     """
-    if model.input_shape[1:] != data.input_shape or model.output_shape[-1] != len(data.classes):
-        raise UsageError(
-            f"the model does not fit data set '{data.name}': received input {model.input_shape[1:]} and "
-            f"{model.output_shape[-1]} classes, the data has {data.input_shape} and {len(data.classes)}"
-        )
+    data.check_fits(model.input_shape[1:], model.output_shape[-1])
     learner = Learner(in_float32(model))
     # Tracing a graph takes as long as evaluating a small data set; on a large one, eager calls cost little.
     learner.compile(run_eagerly=True)

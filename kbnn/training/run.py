@@ -1,18 +1,21 @@
 """The folder of a training run.
 
-It holds `config.toml` (the recipe), `dataset.json` (a fingerprint of the images), `history.csv`, `checkpoints/`,
+It holds `config.toml` (the recipe), `dataset.json` (a fingerprint of the images, and how pictures
+are prepared), `history.csv`, `checkpoints/`,
 `model.keras` (last epoch), `best.keras` (best validation accuracy), `logs/` (for TensorBoard) and, once the run has
 finished, `result.json`.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -28,6 +31,9 @@ _CONFIG = "config.toml"
 _DATASET = "dataset.json"
 _HISTORY = "history.csv"
 _COUNTS = ("stage", "epoch")
+# The key of `_DATASET` for the normalization and the fields of the transform that apply to test images.
+_INPUT = "input"
+_TESTING = ("resize", "square", "size")
 
 
 class ChangedDataError(UsageError):
@@ -104,7 +110,8 @@ class Run(tables.Shown):
         if not Run.exists(self.folder):
             self.recipe.write(self.folder / _CONFIG)
         if self.fingerprint() is None:
-            files.write(self.folder / _DATASET, json.dumps(dataclasses.asdict(data.fingerprint()), indent=2) + "\n")
+            known = {**dataclasses.asdict(data.fingerprint()), _INPUT: _input(data)}
+            files.write(self.folder / _DATASET, json.dumps(known, indent=2) + "\n")
 
     def has(self, which: str) -> bool:
         """Whether the file of `model` or `best` exists."""
@@ -145,19 +152,42 @@ class Run(tables.Shown):
         self.check_data(data)
         return data
 
+    @property
+    def has_source(self) -> bool:
+        """Whether the recipe names the data; if not, it was passed in Python."""
+        return self.recipe.data.name is not None or self.recipe.data.folder is not None
+
     def fingerprint(self) -> Fingerprint | None:
         """The fingerprint of the run's images; None before the run starts, and for runs of version 0.1.
 
         Raises:
             KbnnError: the file is damaged.
         """
-        path = self.folder / _DATASET
-        if not path.is_file():
-            return None
-        try:
-            values = json.loads(path.read_text())
+        with self._recorded() as values:
+            if not values:
+                return None
             return Fingerprint(values["name"], tuple(values["classes"]), tuple(values["counts"]), values["digest"])
-        except (ValueError, TypeError, KeyError) as error:
+
+    def preparation(self) -> tuple[datasets.Normalization, datasets.Transform] | None:
+        """How the run's network takes pictures; None if it was trained on float images, or the run does not record it.
+
+        Raises:
+            KbnnError: the file is damaged.
+        """
+        with self._recorded() as values:
+            found = values.get(_INPUT)
+            if not found:
+                return None
+            normalization = datasets.Normalization(tuple(found["mean"]), tuple(found["std"]))
+            return normalization, datasets.Transform(**{name: found[name] for name in _TESTING})
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[dict[str, Any]]:
+        """The content of `dataset.json`, empty if there is none; errors in reading it become KbnnError."""
+        path = self.folder / _DATASET
+        try:
+            yield json.loads(path.read_text()) if path.is_file() else {}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise KbnnError(f"'{path}' is damaged ({error}): restore it, or start a new run") from error
 
     def check_data(self, data: datasets.Dataset) -> None:
@@ -227,6 +257,14 @@ def _figures(row: dict[str, str]) -> dict[str, float]:
     """A row's numbers; every row has a stage and an epoch."""
     counts: dict[str, float] = {key: int(row[key]) for key in _COUNTS}
     return {**counts, **{key: float(value) for key, value in row.items() if value and key not in _COUNTS}}
+
+
+def _input(data: datasets.Dataset) -> dict[str, object] | None:
+    """How the network takes pictures; None for float images, which are not pictures."""
+    if not data.takes_pixels:
+        return None
+    transform = {name: getattr(data.transform, name) for name in _TESTING}
+    return {"mean": data.normalization.mean, "std": data.normalization.std, **transform}
 
 
 def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = None) -> datasets.Dataset:

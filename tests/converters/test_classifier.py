@@ -12,7 +12,7 @@ import tensorflow as tf
 from click.testing import CliRunner, Result
 
 import kbnn
-from kbnn import converters, datasets, examples
+from kbnn import converters, datasets, examples, training
 from kbnn.analysis import judgement
 from kbnn.cli import main
 from kbnn.converters.classifier import probabilities
@@ -67,6 +67,36 @@ def test_pictures_come_in_any_form(digits: datasets.Dataset, photos: Path):
     forms = [path, str(path), path.read_bytes(), np.asarray(image), np.asarray(image.convert("RGB")), image]
     first, *others = classifier.classify(forms)
     assert all(other == first for other in others)
+    content = path.read_bytes()
+    assert classifier.classify([bytearray(content), memoryview(content)]) == [first, first]
+    assert classifier.classify([]) == []
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (None, "not a picture: received NoneType"),
+        (PIL.Image.new("F", (8, 8)), "32-bit levels"),
+        ("absent.jpg", "cannot read picture 'absent.jpg': No such file"),
+        (np.zeros((0, 8, 3), np.uint8), r"received uint8 \(0, 8, 3\)"),
+    ],
+)
+def test_what_is_not_a_picture(picture: object, message: str):
+    with pytest.raises(KbnnError, match=message):
+        kbnn.Classifier(DIGITS)(picture)  # type: ignore[arg-type]
+
+
+def test_a_network_of_float_images(tmp_path: Path, digits: datasets.Dataset):
+    images = digits.train.images[:200] / 255
+    data = datasets.of((images, digits.train.labels[:200]))
+    assert metadata.Description.of(data) == metadata.Description(dataset="data", labels=digits.classes)
+    network = tf.keras.Sequential([tf.keras.Input((8, 8, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(10)])
+    network.save(tmp_path / "float.keras")
+    classifier = kbnn.Classifier(tmp_path / "float.keras", data=data)
+    expected = network(images[:5].astype(np.float32)).numpy()
+    np.testing.assert_allclose(classifier.outputs(images[:5].astype(np.float32)), expected, atol=1e-5)
+    with pytest.raises(UsageError, match="was trained on float images"):
+        classifier(digits.test.images[0, ..., 0])
 
 
 def two_colours(mode: str) -> PIL.Image.Image:
@@ -121,6 +151,37 @@ def model(digits: datasets.Dataset, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.slow
+def test_a_run_whose_data_is_not_at_hand(tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+    data = datasets.of((images, np.arange(40) % 2), classes=["cat", "dög"])
+    folder = training.train(training.Recipe.of("tiny", epochs=1), tmp_path / "a run", data=data, quiet=True).folder
+    PIL.Image.fromarray(images[0]).save(tmp_path / "one.png")
+    classifier = kbnn.Classifier(folder)
+    assert classifier.labels == ("cat", "dög")
+    np.testing.assert_allclose(classifier.input_of(tmp_path / "one.png"), data.normalization(images[0]), atol=1e-5)
+    assert run("predict", folder, tmp_path / "one.png").exit_code == 0
+    assert "was trained on data that was passed in Python: give --data" in run("evaluate", folder).stderr
+    for arguments in (("evaluate", folder, "--forms"), ("analyze", folder)):
+        done = run(*arguments, "--data", "digits")
+        assert (done.exit_code, "the model does not fit data set 'digits'" in done.stderr) == (2, True)
+    done = run("convert", folder, "-o", tmp_path / "a file.tflite")
+    assert done.exit_code == 0, done.output
+    file = kbnn.Classifier(tmp_path / "a file.tflite")
+    assert file.labels == classifier.labels
+    np.testing.assert_allclose(file.normalization.mean, data.normalization.mean, rtol=1e-6)
+    assert "will not contain labels" not in done.stderr
+
+
+@pytest.mark.parametrize("shape", [(None, None, 3), (8, 16, 3), (12,)])
+def test_a_folder_of_images_needs_a_square_input(shape: tuple[int | None, ...], tmp_path: Path):
+    inputs = tf.keras.Input(shape)
+    tf.keras.Model(inputs, tf.keras.layers.Dense(2)(inputs)).save(tmp_path / "model.keras")
+    done = run("evaluate", tmp_path / "model.keras", "--data", tmp_path)
+    assert done.exit_code == 2
+    assert "a folder of images fits networks with one square input" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_keras_model_needs_its_data_set(model: Path, digits: datasets.Dataset, photos: Path):
     with pytest.raises(UsageError, match="does not say how its input is normalized: give the data set"):
         kbnn.Classifier(model)
@@ -152,6 +213,31 @@ def test_outputs_that_are_probabilities_are_unchanged():
     shares = np.array([[0.25, 0.75], [1.0, 0.0]])
     np.testing.assert_array_equal(probabilities(shares), shares)
     np.testing.assert_allclose(probabilities(np.log(shares[:1]) + 3), shares[:1])
+
+
+def test_logits_that_look_like_probabilities_are_logits(tmp_path: Path):
+    # A black pixel gives logits of 0.3 and 0.7, whose sum is 1.
+    network = tf.keras.Sequential([tf.keras.Input((1, 1, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(2)])
+    network.set_weights([np.array([[1.0, 2.0]]), np.array([0.3, 0.7])])
+    images = np.array([[0, 0], [1, 0], [2, 1], [3, 1]] * 5).reshape(-1, 2, 1, 1)[:, :1].astype(np.uint8)
+    data = dataclasses.replace(
+        datasets.of((images, np.arange(20) % 2)), normalization=datasets.Normalization((0.0,), (1.0,))
+    )
+    network.save(tmp_path / "logits.keras")
+    found = kbnn.Classifier(tmp_path / "logits.keras", data=data)(np.zeros((1, 1), np.uint8))
+    assert found[0].label == "1"
+    assert found[0].probability == pytest.approx(1 / (1 + np.exp(-0.4)), abs=1e-5)
+    shares = tf.keras.Model(network.inputs, tf.keras.layers.Softmax()(network.outputs[0]))
+    shares.save(tmp_path / "shares.keras")
+    again = kbnn.Classifier(tmp_path / "shares.keras", data=data)(np.zeros((1, 1), np.uint8))
+    assert again[0].probability == pytest.approx(found[0].probability, abs=1e-5)
+
+
+def test_outputs_rounded_to_a_step_are_probabilities():
+    # Three shares of a third, as multiples of 1/256: their sum is 255/256. Ten of a tenth: 250/256 or 260/256.
+    tenths = np.full((1, 10), 26 / 256)
+    np.testing.assert_array_equal(probabilities(tenths, 0.01 + 10 / 256 / 2), tenths)
+    np.testing.assert_allclose(probabilities(tenths), np.full((1, 10), 0.1))
 
 
 def test_predict_prints_a_table(photos: Path):
@@ -219,6 +305,9 @@ def test_figures_by_hand():
     found = judgement.judge("m", shares, np.array([0, 1, 1, 2]), ("a", "b", "c"), "d")
     assert (found.samples, found.top1, found.top5) == (4, 0.5, None)
     assert "top-5" not in str(found)
+    six = judgement.judge("m", np.tile(np.arange(6.0), (4, 1)) / 15, np.array([0, 1, 5, 5]), tuple("abcdef"), "d")
+    assert six.top5 == 0.75
+    assert "top-1 50.00% (15.0% to 85.0%), top-5 75.00% of 4 images" in str(six)
     assert found.confusion == ((1, 0, 0), (1, 1, 0), (1, 0, 0))
     assert [(each.recall, each.precision) for each in found.classes] == [(1.0, 1 / 3), (0.5, 1.0), (0.0, None)]
     assert [(each.image, each.actual, each.predicted) for each in found.mistakes] == [(1, "b", "a"), (3, "c", "a")]
@@ -345,4 +434,5 @@ def test_bytes_of_a_picture_are_decoded_upright():
     image.save(buffer, "PNG", exif=image.getexif())
     classifier = kbnn.Classifier(DIGITS)
     turned = np.asarray(image)[::-1, ::-1]
-    np.testing.assert_array_equal(classifier.input_of(buffer.getvalue()), classifier.input_of(turned))
+    for picture in (buffer.getvalue(), PIL.Image.open(buffer)):
+        np.testing.assert_array_equal(classifier.input_of(picture), classifier.input_of(turned))

@@ -53,6 +53,44 @@ def test_a_tf_data_set_is_the_same_as_its_arrays(digits: Dataset, batch: int | N
     assert data.fingerprint() == datasets.of((images, labels)).fingerprint()
 
 
+def test_images_of_different_sizes_in_a_tf_data_set():
+    stream = tf.data.Dataset.from_generator(
+        lambda: ((np.zeros((4 + k % 2, 4, 3), np.uint8), k % 2) for k in range(8)),
+        output_signature=(tf.TensorSpec((None, 4, 3), tf.uint8), tf.TensorSpec((), tf.int64)),
+    )
+    with pytest.raises(UsageError, match="images of 'train' differ in size"):
+        datasets.of(stream)
+
+
+def test_training_and_test_data_as_keras_returns_them(digits: Dataset):
+    images, labels = pair(digits)
+    train, test = (images[:300], labels[:300, np.newaxis]), (images[300:], labels[300:, np.newaxis])
+    expected = datasets.of({"train": train, "test": test})
+    assert expected.test.size == 100
+    streams = [tf.data.Dataset.from_tensor_slices(part) for part in (train, test)]
+    for data in ((train, test), [list(train), list(test)], streams, tuple(streams)):
+        found = datasets.of(data)
+        assert found.fingerprint() == expected.fingerprint()
+        np.testing.assert_array_equal(found.test.images, images[300:])
+
+
+def test_two_images_are_not_training_and_test_data():
+    images = [np.zeros((8, 8), np.uint8), np.ones((8, 8), np.uint8)]
+    data = datasets.of({"train": (images, [0, 1]), "test": (images, [0, 1])}, validation=0.0)
+    assert (data.train.size, data.test.size) == (2, 2)
+    with pytest.raises(UsageError, match="only one image"):
+        datasets.of((images, [0, 1]))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint16])
+def test_integers_are_pixels(digits: Dataset, dtype: type):
+    images, labels = pair(digits)
+    data = datasets.of((images.astype(dtype), labels))
+    assert data.takes_pixels
+    assert data.fingerprint() == datasets.of((images, labels)).fingerprint()
+    assert data.normalization.mean != (0.0,)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -66,6 +104,13 @@ def test_a_tf_data_set_is_the_same_as_its_arrays(digits: Dataset, batch: int | N
             "data needs the split 'train', and may have 'validation' and 'test'",
         ),
         (tf.data.Dataset.range(3).repeat(), "endless"),
+        (tf.data.Dataset.from_tensor_slices((np.zeros((4, 8, 8, 1)), np.zeros(4, int))).take(0), "is an empty tf.data"),
+        (([np.zeros((8, 8)), np.zeros((8, 9))] * 2, np.zeros(4, int)), "images of 'train' differ in size: resize them"),
+        ((np.full((4, 8, 8, 1), 256), np.zeros(4, int)), "images of 'train' are int64 from 256 to 256"),
+        (
+            (np.full((4, 8, 8, 1), -1), np.zeros(4, int)),
+            "are int64 from -1 to -1: give pixel values 0 to 255, or floats",
+        ),
     ],
 )
 def test_invalid_data(data: object, message: str):
