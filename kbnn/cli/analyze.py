@@ -64,7 +64,13 @@ def command(
         folder = output or (first / "analysis" if first.is_dir() else Path(f"{first.stem}-analysis"))
     subjects = _subjects(models)
     for subject in subjects:
-        data.check_fits(subject.model.input_shape[1:], subject.model.output_shape[-1])
+        shape = getattr(subject.model, "input_shape", None)
+        # Some networks take images of any size; their sides are None. Others do not record a shape.
+        if isinstance(shape, tuple) and shape[1:] != data.input_shape and None not in shape[1:]:
+            raise UsageError(
+                f"the model does not fit data set '{data.name}': received input {shape[1:]}, the data has "
+                f"{data.input_shape}"
+            )
     show(study(subjects, images, folder), as_json)
 
 

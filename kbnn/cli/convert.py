@@ -140,7 +140,8 @@ def _data(model: Path, dataset: str | None, data_dir: Path | None, otherwise: st
     except KbnnError as error:
         if dataset:
             raise
-        click.echo(f"verifying on {otherwise} images ({error})", err=True)
+        lost = "" if recorded(model).labels else "; the file will not contain labels"
+        click.echo(f"verifying on {otherwise} images{lost} ({error})", err=True)
         return None
 
 
@@ -163,7 +164,4 @@ def _description(model: Path, name: str, data: "Dataset | None") -> "Description
     recipe = recipe_name(model)
     if data is not None:
         return Description.of(data, recipe, name)
-    found = recorded(model)
-    if not found.labels:
-        click.echo("the file will not contain labels: give --data", err=True)
-    return dataclasses.replace(found, model=name, recipe=recipe)
+    return dataclasses.replace(recorded(model), model=name, recipe=recipe)

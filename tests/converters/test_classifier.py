@@ -161,9 +161,10 @@ def test_a_run_whose_data_is_not_at_hand(tmp_path: Path):
     np.testing.assert_allclose(classifier.input_of(tmp_path / "one.png"), data.normalization(images[0]), atol=1e-5)
     assert run("predict", folder, tmp_path / "one.png").exit_code == 0
     assert "was trained on data that was passed in Python: give --data" in run("evaluate", folder).stderr
-    for arguments in (("evaluate", folder, "--forms"), ("analyze", folder)):
-        done = run(*arguments, "--data", "digits")
-        assert (done.exit_code, "the model does not fit data set 'digits'" in done.stderr) == (2, True)
+    done = run("evaluate", folder, "--forms", "--data", "digits")
+    assert (done.exit_code, "data set 'digits' does not have the classes" in done.stderr) == (2, True)
+    done = run("analyze", folder, "--data", "digits")
+    assert (done.exit_code, "the model does not fit data set 'digits': received input" in done.stderr) == (2, True)
     done = run("convert", folder, "-o", tmp_path / "a file.tflite")
     assert done.exit_code == 0, done.output
     file = kbnn.Classifier(tmp_path / "a file.tflite")
