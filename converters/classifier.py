@@ -1,5 +1,6 @@
 """Classifying pictures with a trained network, from a run, a Keras model or a `.tflite` file."""
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -147,7 +148,8 @@ class Classifier:
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """The probabilities `(N, classes)` for inputs `(N, H, W, C)`: the softmax, unless the network ends with it."""
-        probes = np.random.default_rng(0).standard_normal((_PROBES, *self.input_shape), np.float32)
+        count = max(1, min(_PROBES, _MOST_VALUES // 10 // math.prod(self.input_shape)))
+        probes = np.random.default_rng(0).standard_normal((count, *self.input_shape), np.float32)
         outputs = self.outputs(np.concatenate([inputs, probes]))
         return probabilities(outputs, _SUM_TOLERANCE + self._network.step * self._network.outputs / 2)[: len(inputs)]
 
