@@ -154,8 +154,16 @@ def frames(x):
     return tf.reshape(keras.BatchNormalization(name="bn1")(x), (-1, 4, 16, 64))
 
 
+def enlarged(image):
+    """Bilinear interpolation makes the largest values smaller, but has the same levels before and after it."""
+    x = keras.Conv2D(32, 3, padding="same", name="scaled")(image)
+    x = keras.Multiply(name="gated")([x, keras.Activation("sigmoid", name="gate")(x)])
+    x = keras.UpSampling2D(2, interpolation="bilinear", name="enlarged")(x)
+    return sample_networks.convolution(x, 32, "conv")
+
+
 @pytest.mark.core("shuffled")
-@pytest.mark.parametrize("network", [rectified, pooled, shuffled, frames])
+@pytest.mark.parametrize("network", [rectified, pooled, shuffled, frames, enlarged])
 def test_the_building_blocks_of_networks(network, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")
     x = network(keras.BatchNormalization(name="stem_bn")(keras.Conv2D(64, 3, padding="same", name="stem")(image)))

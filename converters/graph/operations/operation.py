@@ -24,6 +24,8 @@ _COMPARES = frozenset(
     ("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "NotEqual")
 )
 
+_INTEGERS = frozenset((tf.int32.as_datatype_enum, tf.int64.as_datatype_enum))
+
 
 class Operation:
     """A function f of tensors `(B, ..., C)`, and the exact rewritings that it allows.
@@ -132,8 +134,9 @@ class Opaque(Operation):
 
     @property
     def moves_values(self) -> bool:
-        """Whether it computes only conditions."""
-        nodes = [node for node in self.graph_def.node if node.op not in (*_COMPARES, "Const")]
+        """Whether it computes nothing but conditions and sizes, such as the size of an image that is enlarged."""
+        nodes = [node for node in self.graph_def.node if node.op not in (*_COMPARES, "Const", "Shape")]
+        nodes = [node for node in nodes if "T" not in node.attr or node.attr["T"].type not in _INTEGERS]
         types = {node.attr[key].type for node in nodes for key in ("T", "Tparams") if key in node.attr}
         return (
             len(self.results) == 1 and types == {tf.float32.as_datatype_enum} and {node.op for node in nodes} <= _MOVES
