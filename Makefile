@@ -41,7 +41,7 @@ types: build/types
 docs: build/types
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# mypy uses one core for a minute, so it runs beside the tests.
+# mypy uses one core for a minute, so it runs in parallel with the tests.
 test:
 	$(MAKE) --jobs=2 lint types pytest
 

@@ -1,4 +1,4 @@
-"""Instructions of operators and networks on aarch64: what `kbnn inspect` estimates and `--device` choose by.
+"""Counts instructions of operators and networks on aarch64, on which `kbnn inspect`'s estimates and `--device` rely.
 
     python benchmarks/arm_costs.py count FOLDER [OPERATOR...]     operators, into results/arm_costs.csv; then as `table`
     python benchmarks/arm_costs.py table             converters/tflite/arm_costs.csv from results/arm_costs.csv
@@ -9,12 +9,12 @@
 FOLDER is a root for qemu-user: Debian's arm64 packages of python3.11-minimal, libpython3.11-minimal,
 libpython3.11-stdlib, libc6, libgcc-s1, libstdc++6, zlib1g, libexpat1 and libffi8, and the aarch64 wheels of numpy 1.26
 and tflite-runtime 2.14, all unpacked into it. One process for each processor runs every file twice; the second run
-is counted by a plugin (instructions.c), which needs a C compiler. The count is deterministic up to some hundred
-instructions, and no latency. XNNPACK chooses its kernels by the processor's name, so the root gets a /proc/cpuinfo.
+is counted by a plugin (instructions.c), which needs a C compiler. Counts vary by a few hundred instructions; they are
+not a latency. XNNPACK chooses its kernels by the processor's name, so the root gets a /proc/cpuinfo.
 
-LCE's operators are not in tflite-runtime. What they cost, and some whole networks, was counted with LCE's own tool
-elsewhere and is `reported` here. A whole network is therefore the count of its file without LCE's operators, plus the
-estimate of these.
+LCE's operators are not in tflite-runtime. Their costs, and those of some whole networks, were counted elsewhere with
+LCE's own tool, and are marked as `reported`. The figure of a whole network is therefore the count of its file without
+LCE's operators, plus their estimate.
 """
 
 import argparse
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TABLE = record.ROOT / "converters" / "tflite" / "arm_costs.csv"
 PROCESSORS = ("cortex-a72", "cortex-a76")
-# Operators that are counted without XNNPACK, too: those that the forms of networks differ in.
+# Operators that are counted without XNNPACK, too: those in which the forms of networks differ.
 _WITHOUT_XNNPACK = ("stem", "quicknet", "shortcut", "shuffle", "half")
 _DEVICES = dict(zip(PROCESSORS, ("pi4", "pi5"), strict=True))
 _RUNS = 2
@@ -623,7 +623,7 @@ def _network_row(
 
 
 def _difference(file: "File", processor: str) -> float:
-    """By how many million instructions a file's stem counts more in tflite-runtime than in LCE's tool.
+    """How many million more instructions a file's stem takes in tflite-runtime than in LCE's tool.
 
     Both run the same kernel, ruy's, in different builds.
     """

@@ -218,9 +218,9 @@ def _portable_int8(device: str) -> dict[str, Any]:
     return {"kernel": "portable", "device": device, "weights": "int8"}
 
 
-# Passes that files which were counted elsewhere had not been through.
+# Passes that were not applied to the files counted elsewhere.
 _LATER = ("halve_by_resizing", "scales_after_pools")
-# Form -> options of the conversion; `changed` replaces some of those that the device calls for.
+# Form -> options of the conversion; `changed` replaces some of those that the device implies.
 _FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "bireal18": {
         "plain": {"device": "generic"},

@@ -17,7 +17,7 @@ from kbnn.converters.tflite.flatbuffer import File
 
 _HERE = Path(__file__).parent / "cores"
 KERNELS = Path(export.__file__).parent
-# What the README of an export tells users to compile with.
+# The flags that the README of an export recommends.
 OPTIMIZE = "-Os"
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
 _SECTIONS = ("-ffunction-sections", "-fdata-sections")

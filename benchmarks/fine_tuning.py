@@ -2,10 +2,10 @@
 
     python benchmarks/fine_tuning.py --output runs/fine-tuning
 
-CIFAR-10 stands for somebody's photos, without leakage: ResNet-20 is trained on five of its classes (25,000 images),
+CIFAR-10 stands in for a user's photos, without leakage: ResNet-20 is trained on five of its classes (25,000 images),
 then on a folder of 300 photos of each of the five others, once from these weights and once from random ones, with the
 same recipe and seeds. Both are evaluated on all 5,000 test images of those classes. The weights that ship were trained
-on all ten classes and cannot be measured so.
+on all ten classes and cannot be measured in this way.
 """
 
 import argparse

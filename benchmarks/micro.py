@@ -1,7 +1,7 @@
 """Flash, RAM, stack and instructions of C code on emulated microcontrollers, and its equality with LCE's interpreter.
 
 `costs` measures networks on every core, `layers` single layers on Cortex-M4 and M55, both with the flags that an
-export's README tells users. `equality` compares the C program's scores on this machine with LCE's interpreter
+export's README recommends. `equality` compares the C program's scores on this machine with LCE's interpreter
 (reference kernel) on test images of CIFAR-10. Networks have random weights and the batch statistics of real images,
 unless a trained run is given: cost does not depend on the weights. Instructions are counted by the emulator and are not
 a latency. Every command adds rows to results/ and rewrites docs/microcontrollers.md.

@@ -41,6 +41,7 @@ _keras.quiet_in_notebooks()
 _keras.register_with_keras("kbnn.activations", "kbnn.layers", "kbnn.quantizers", "kbnn.regularizers")
 
 
+# Any, because the packages, which are imported late for TensorFlow's sake, have no common type.
 def __getattr__(name: str) -> Any:
     if name in _PACKAGES:
         return importlib.import_module(f"kbnn.{name}")

@@ -220,7 +220,7 @@ def _ending(text: str) -> str:
 
 
 def write_rows(path: str | os.PathLike[str], rows: Sequence[Mapping[str, object]]) -> None:
-    """Writes a CSV file atomically; where a row lacks a column, its cell is empty.
+    """Writes a CSV file atomically; where a row has no value for a column, its cell is empty.
 
     Raises:
         KbnnError: as for `replacing`.

@@ -224,6 +224,7 @@ class Method:
             return y
         return ActivationScale(kernel_size, strides, padding, name=f"{name}_magnitude")([y, x])
 
+    # Any, because Keras's layers, which take further keyword arguments, are untyped.
     def layer_arguments(self) -> dict[str, Any]:
         """The keyword arguments of a `BinaryConv2D` or `BinaryDense`, for hand-written models.
 

@@ -14,7 +14,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import larq as lq
 import numpy as np
@@ -202,8 +201,8 @@ def check_twin(model: tf.keras.Model, twin: tf.keras.Model) -> None:
     _require(accounting.count(twin).binary_macs == 0, "the real-valued twin has binary MACs")
 
 
-def check_converts(model: tf.keras.Model, images: np.ndarray) -> Any:
-    """Checks that a network converts to a file that is equal to Keras and has no fallbacks; returns the artifact."""
+def check_converts(model: tf.keras.Model, images: np.ndarray) -> None:
+    """Checks that a network converts to a file that is equal to Keras and has no fallbacks."""
     # Imported here, because the converters depend on kbnn and not the other way round.
     converters = importlib.import_module("kbnn.converters")
     with tempfile.TemporaryDirectory() as folder:
@@ -211,7 +210,6 @@ def check_converts(model: tf.keras.Model, images: np.ndarray) -> Any:
     _require(artifact.parity.passed, f"the file differs from Keras: {artifact.parity}")
     _require(artifact.parity.kernel_bits_equal, "kernel bits differ")
     _require(artifact.audit.silent_fallbacks == [], f"float fallbacks: {artifact.audit.silent_fallbacks}")
-    return artifact
 
 
 def settle(model: tf.keras.Model) -> None:

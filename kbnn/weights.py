@@ -63,10 +63,11 @@ def save(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
 def pack(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
     """Writes `folder/NAME-<sha256>.npz`, with the latent kernels of 1-bit layers in 8 bits, and returns its path.
 
-    A latent kernel w is only compared, with zero or with its filter's mean, and for some methods averaged. It is
-    stored as integers q in int8 and a float32 scale s per filter: w ≈ s·q, where s keeps the mean of |w|. Weights that
-    rounding takes to the other side are moved back by a level, so that every binary value stays. The weights can be
-    trained further. A kernel that int8 cannot hold so is stored in int16, else in float32, like all other weights.
+    Binarization only compares a latent kernel w with zero or with its filter's mean, and some methods average it. It
+    is stored as integers q in int8 and a float32 scale s per filter: w ≈ s·q, where s keeps the mean of |w|. Weights
+    whose binary value changes by rounding are moved back by one level, so all binary values are preserved. The weights
+    can be trained further. A kernel that needs more precision is stored in int16 or else in float32, as are all other
+    weights.
 
     Raises:
         KbnnError: the folder cannot be written.

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pydantic
 import tensorflow as tf
@@ -20,7 +20,11 @@ from kbnn.registry import Registry
 from kbnn.weights import load_source, start
 
 Builder = Callable[..., tf.Tensor]
-Shape = tuple[pydantic.PositiveInt | None, pydantic.PositiveInt | None, pydantic.PositiveInt]
+Value = TypeVar("Value")
+_SHAPE: pydantic.TypeAdapter[tuple[int | None, int | None, int]] = pydantic.TypeAdapter(
+    tuple[pydantic.PositiveInt | None, pydantic.PositiveInt | None, pydantic.PositiveInt]
+)
+_COUNT: pydantic.TypeAdapter[int] = pydantic.TypeAdapter(pydantic.PositiveInt)
 
 
 @dataclass(frozen=True)
@@ -170,8 +174,8 @@ def build(
         options = {**source.options, **options}
     chosen = _chosen_method(architecture, method)
     asked_shape = architecture.input_shape if input_shape is None else input_shape
-    shape = _checked(f"{name}: input_shape (height, width, channels)", Shape, asked_shape)
-    count = _checked(f"{name}: classes", pydantic.PositiveInt, architecture.classes if classes is None else classes)
+    shape = _checked(f"{name}: input_shape (height, width, channels)", _SHAPE, asked_shape)
+    count = _checked(f"{name}: classes", _COUNT, architecture.classes if classes is None else classes)
     settings = {**architecture.preset, **_checked_options(architecture, options)}
 
     inputs = tf.keras.Input(shape, name="image")
@@ -241,14 +245,15 @@ def _checked_options(architecture: Architecture, options: Mapping[str, object]) 
         if option not in known:
             raise unknown(f"option of {architecture.name}", option, known)
     return {
-        option: _checked(f"{architecture.name}: {option}", hints[option], value) for option, value in options.items()
+        option: _checked(f"{architecture.name}: {option}", pydantic.TypeAdapter(hints[option]), value)
+        for option, value in options.items()
     }
 
 
-def _checked(what: str, kind: Any, value: object) -> Any:
+def _checked(what: str, kind: pydantic.TypeAdapter[Value], value: object) -> Value:
     """The value in its declared type (a tuple for a list, a float for an int), or a UsageError."""
     try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
+        return kind.validate_python(value)
     except pydantic.ValidationError as error:
         reasons = sorted({_reason(detail["msg"]) for detail in error.errors()})
         received = "" if any("received" in reason for reason in reasons) else f", received {value!r}"

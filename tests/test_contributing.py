@@ -1,5 +1,6 @@
 """The lists of files in CONTRIBUTING.md are correct: the files exist and contain what the lists say."""
 
+import ast
 import inspect
 import re
 from pathlib import Path
@@ -37,3 +38,17 @@ def test_every_pass_has_a_test_and_a_row(name: str):
     tests = "".join(path.read_text() for path in (ROOT / "tests" / "converters" / "passes").glob("test_*.py"))
     assert name in tests
     assert f"`{name}`" in (ROOT / "docs" / "deployment.md").read_text()
+
+
+def test_any_is_used_only_where_tensorflow_leaves_no_type():
+    allowed = {
+        *("kbnn/__init__.py", "kbnn/layers/binary_dense.py", "kbnn/methods.py"),
+        *("converters/graph/trace.py", "converters/tflite/flatbuffer.py", "converters/tflite/lce.py"),
+    }
+    files = [path for package in ("kbnn", "models", "converters") for path in (ROOT / package).rglob("*.py")]
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for path in files
+        if any(isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(ast.parse(path.read_text())))
+    }
+    assert found == allowed

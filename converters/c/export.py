@@ -6,9 +6,9 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,11 @@ from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import audit, flatbuffer, interpreter, metadata
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.errors import KbnnError, UsageError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from kbnn.converters.verify.verification import Images
 
 KERNELS = ("kbnn_nn.h", "kbnn_nn.c")
 # LCE's operators for TensorFlow Lite Micro, built on the same kernels.
@@ -100,10 +105,10 @@ class Check(tables.Shown):
 
 
 def export_c(
-    model_or_path: Any,
+    model_or_path: "tf.keras.Model | str | os.PathLike[str]",
     folder: str | os.PathLike[str],
     name: str | None = None,
-    calibration: Any = None,
+    calibration: "Images | None" = None,
     *,
     description: "metadata.Description | None" = None,
     max_ram: int | None = None,
@@ -120,14 +125,14 @@ def export_c(
         name: the prefix of all names, a C identifier; by default the model's name.
         calibration: network input like the images that the network will see. A model needs it to become int8; the
             first images are those of the self-test. A `.tflite` file without it is tested on random images.
-        description: labels and normalization; a file has its own.
+        description: labels and normalization; a `.tflite` file contains its own.
         max_ram: refuse a network whose arena is larger, in bytes.
         tflm: write LCE's operators for TensorFlow Lite Micro as well, `kbnn_tflm.h` and `kbnn_tflm.cc`: with them its
             MicroInterpreter runs any LCE file.
-        fallback_name: what a network without a name of its own is called, as far as it is an identifier.
+        fallback_name: the name of a network that has none, converted to an identifier.
 
     Raises:
-        UsageError: a name that is no C identifier, a folder that holds something else, or a model without calibration.
+        UsageError: a name that is not a C identifier, a folder with other files, or a model without calibration.
         ConversionError: something in the network has no integer form, or the arena is larger than `max_ram`.
         KbnnError: the file is damaged, or the folder cannot be written.
 
@@ -144,18 +149,18 @@ def export_c(
     _check_scores(network)
     planned = plan(network.steps)
     check_fits(planned, max_ram, chosen)
-    texts, exported = _texts(file, network, planned, chosen, calibration, tflm)
+    exported, texts = _texts(file, network, planned, chosen, calibration, target, tflm)
     if tflm:
         texts |= {name: (_HERE / "tflm" / name).read_text(encoding="utf-8") for name in TFLM}
     _write_folder(target, texts)
-    return CExport(folder=os.fspath(folder), **exported)
+    return exported
 
 
 def check(folder: str | os.PathLike[str], name: str) -> Check:
     """Compiles an export with this machine's compiler and runs its self-test.
 
     Raises:
-        KbnnError: there is no compiler, or it refuses the code.
+        KbnnError: there is no compiler, or it cannot compile the code.
     """
     compiler = next((found for found in map(shutil.which, ("cc", "gcc", "clang")) if found), None)
     if compiler is None:
@@ -166,7 +171,7 @@ def check(folder: str | os.PathLike[str], name: str) -> Check:
         command = [compiler, "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-o", os.fspath(program), *sources]
         compiled = subprocess.run(command, capture_output=True, text=True)
         if compiled.returncode:
-            raise KbnnError(f"{compiler} refuses the C code: {' '.join(compiled.stderr.split())[:400]}")
+            raise KbnnError(f"{compiler} cannot compile the C code: {' '.join(compiled.stderr.split())[:400]}")
         try:
             ran = subprocess.run([os.fspath(program)], capture_output=True, text=True, timeout=_CHECK_SECONDS)
         except subprocess.TimeoutExpired as error:
@@ -194,7 +199,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def described(file: File) -> dict[str, Any]:
+def described(file: File) -> dict[str, object]:
     """What kbnn stored in a file: labels, normalization and more; empty for a file that kbnn did not make."""
     try:
         found = json.loads(file.metadata.get(_MADE_BY, b"{}"))
@@ -203,14 +208,18 @@ def described(file: File) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _file(source: Any, calibration: Any, description: "metadata.Description | None") -> File:
+def _file(
+    source: "tf.keras.Model | str | os.PathLike[str]",
+    calibration: "Images | None",
+    description: "metadata.Description | None",
+) -> File:
     """The given int8 file, or one that is converted from a model."""
     if isinstance(source, str | os.PathLike) and Path(source).suffix == ".tflite":
         file = flatbuffer.read(source)
         _check_sound(file, os.fspath(source))
         return file
     if calibration is None:
-        raise UsageError("C code is int8 throughout: received no images to find its ranges, give calibration=images")
+        raise UsageError("C code needs an int8 network: received no images to calibrate it, give calibration=images")
     from kbnn.converters.conversion import convert
 
     model = _model(source) if isinstance(source, str | os.PathLike) else source
@@ -221,8 +230,8 @@ def _file(source: Any, calibration: Any, description: "metadata.Description | No
         return flatbuffer.read(path)
 
 
-def _check_end(model: Any) -> None:
-    """Refuses a model that ends with softmax by that name; converted to int8, it would depart from Keras."""
+def _check_end(model: "tf.keras.Model") -> None:
+    """Refuses a model that ends with softmax by that name; converted to int8, it would differ from Keras."""
     last = model
     while getattr(last, "layers", None):
         last = last.layers[-1]
@@ -232,7 +241,7 @@ def _check_end(model: Any) -> None:
         )
 
 
-def _model(source: str | os.PathLike[str]) -> Any:
+def _model(source: str | os.PathLike[str]) -> "tf.keras.Model":
     from kbnn.training.run import Run, load_model
 
     return Run.open(Path(source)).model() if Path(source).is_dir() else load_model(source)
@@ -243,11 +252,11 @@ def _check_sound(file: File, path: str) -> None:
     found = audit.audit(file, path)
     if found.silent_fallbacks:
         raise ConversionError(
-            f"'{path}' has {len(found.silent_fallbacks)} layers that look 1-bit and are float: "
+            f"'{path}' has {len(found.silent_fallbacks)} layers that look 1-bit but are float: "
             f"{'; '.join(found.silent_fallbacks)}; convert the model again"
         )
     if not found.binary_convolutions:
-        raise ConversionError(f"'{path}' holds no binary convolution: export an int8 file that kbnn convert made")
+        raise ConversionError(f"'{path}' contains no binary convolution: export an int8 file made by kbnn convert")
 
 
 def _check_scores(network: Network) -> None:
@@ -265,15 +274,13 @@ def _check_folder(folder: Path, name: str) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"the output must be a folder: received the file '{folder}', name another")
+        raise UsageError(f"the output must be a folder: received the file '{folder}', choose another path")
     ours = {*_names(name), "zephyr"}
     others = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if str(path.relative_to(folder)) not in ours
     )
     if others:
-        raise UsageError(
-            f"'{folder}' holds something else: received a folder with '{others[0]}' in it, name a new or empty folder"
-        )
+        raise UsageError(f"'{folder}' contains other files, such as '{others[0]}': choose a new or empty folder")
 
 
 def _names(name: str) -> list[str]:
@@ -314,24 +321,25 @@ def _write_files(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 def _texts(
-    file: File, network: Network, planned: Plan, name: str, calibration: Any, tflm: bool
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """The content of each file, and the figures that describe the export."""
+    file: File, network: Network, planned: Plan, name: str, calibration: "Images | None", folder: Path, tflm: bool
+) -> tuple[CExport, dict[str, str]]:
+    """The figures that describe the export, and the content of each file."""
     import jinja2
 
     made = program(network, planned)
     images, scores, kind = _vectors(file, network, calibration)
-    figures: dict[str, Any] = {
-        "name": name,
-        "constant_bytes": made.size,
-        "arena_bytes": planned.arena_bytes,
-        "binary_macs": sum(step.binary_macs for step in network.steps),
-        "real_macs": sum(step.real_macs for step in network.steps),
-        "classes": network.output.channels,
-        "input_shape": (network.input.height, network.input.width, network.input.channels),
-        "test_images": len(images),
-    }
-    values = {**figures, **_values(file, network, made, name), "kind": kind, "tflm": tflm}
+    exported = CExport(
+        folder=os.fspath(folder),
+        name=name,
+        constant_bytes=made.size,
+        arena_bytes=planned.arena_bytes,
+        binary_macs=sum(step.binary_macs for step in network.steps),
+        real_macs=sum(step.real_macs for step in network.steps),
+        classes=network.output.channels,
+        input_shape=(network.input.height, network.input.width, network.input.channels),
+        test_images=len(images),
+    )
+    values = {**asdict(exported), **_values(file, network, made, name), "kind": kind, "tflm": tflm}
     values["images"] = [wrapped([str(v) for v in image.ravel().tolist()]) for image in images]
     values["expected"] = [wrapped([str(v) for v in row.ravel().tolist()]) for row in scores]
     loader = jinja2.FileSystemLoader(_HERE / "templates")
@@ -349,16 +357,18 @@ def _texts(
         **_PACKAGING,
     }
     texts = {path: environment.get_template(template).render(values) for path, template in templates.items()}
-    return {**texts, **{kernel: (_HERE / kernel).read_text(encoding="utf-8") for kernel in KERNELS}}, figures
+    return exported, {**texts, **{kernel: (_HERE / kernel).read_text(encoding="utf-8") for kernel in KERNELS}}
 
 
-def _values(file: File, network: Network, made: Program, name: str) -> dict[str, Any]:
+def _values(file: File, network: Network, made: Program, name: str) -> dict[str, object]:
     """The values of the templates other than the figures."""
     about = described(file)
     image, output = network.input, network.output
     mean, std = (_numbers(about.get(key), image.channels) for key in ("mean", "std"))
-    known = mean is not None and std is not None and bool(np.all(std > 0))
-    labels = [str(label) for label in about.get("labels") or metadata.labels(file)]
+    if std is None or not np.all(std > 0):
+        mean = std = None
+    given = about.get("labels")
+    labels = [str(label) for label in (given if isinstance(given, list) and given else metadata.labels(file))]
     if len(labels) != output.channels:
         labels = [f"class {k}" for k in range(output.channels)]
     recipe, data = about.get("recipe"), about.get("dataset")
@@ -377,8 +387,8 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
         "input_zero_point": image.zero_point,
         "output_scale": _float(output.scale),
         "output_zero_point": output.zero_point,
-        "normalization": _normalization(mean, std) if known else "pixel / 255, for the file does not say how",
-        "pixel_tables": _pixel_tables(network, mean if known else None, std if known else None),
+        "normalization": _normalization(mean, std),
+        "pixel_tables": _pixel_tables(network, mean, std),
         "labels": [_string(label) for label in labels],
         "constants": made.constants,
         "rows": made.rows,
@@ -389,7 +399,7 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
     }
 
 
-def _numbers(values: Any, count: int) -> np.ndarray | None:
+def _numbers(values: object, count: int) -> np.ndarray | None:
     try:
         found = np.asarray(values, np.float32)
     except (TypeError, ValueError):
@@ -397,10 +407,12 @@ def _numbers(values: Any, count: int) -> np.ndarray | None:
     return found if found.shape == (count,) and np.all(np.isfinite(found)) else None
 
 
-def _normalization(mean: Any, std: Any) -> str:
-    def listed(values: Any) -> str:
+def _normalization(mean: np.ndarray | None, std: np.ndarray | None) -> str:
+    def listed(values: np.ndarray) -> str:
         return ", ".join(f"{float(value):g}" for value in values)
 
+    if mean is None or std is None:
+        return "pixel / 255, because the file does not record its normalization"
     return f"(pixel - mean) / std with mean {listed(mean)} and std {listed(std)} by channel"
 
 
@@ -432,7 +444,7 @@ def _string(text: str) -> str:
     return '"' + "".join(chr(o) if 32 <= o < 127 and chr(o) not in '"\\?' else f"\\{o:03o}" for o in octets) + '"'
 
 
-def _vectors(file: File, network: Network, calibration: Any) -> tuple[np.ndarray, np.ndarray, str]:
+def _vectors(file: File, network: Network, calibration: "Images | None") -> tuple[np.ndarray, np.ndarray, str]:
     """Images for the self-test in int8, the file's scores for them, and a description of the images."""
     (given,) = file.inputs.values()
     shape = tuple(given.shape[1:])
@@ -447,11 +459,11 @@ def _vectors(file: File, network: Network, calibration: Any) -> tuple[np.ndarray
     return levels, scores, kind
 
 
-def _images(calibration: Any, shape: Sequence[int]) -> np.ndarray:
+def _images(calibration: "Images", shape: Sequence[int]) -> np.ndarray:
     if isinstance(calibration, Mapping):
-        calibration = next(iter(calibration.values()), None)
-    elif not isinstance(calibration, np.ndarray) and isinstance(calibration, Sequence):
-        calibration = calibration[0] if len(calibration) == 1 else np.asarray(calibration)
+        calibration = list(calibration.values())[:1]
+    if not isinstance(calibration, np.ndarray) and isinstance(calibration, Sequence) and len(calibration) == 1:
+        calibration = calibration[0]
     images = np.asarray(calibration, np.float32)
     if images.ndim != 4 or images.shape[1:] != tuple(shape) or not len(images):
         raise UsageError(f"the network takes images {tuple(shape)}: received calibration {images.shape}")

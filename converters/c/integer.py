@@ -2,7 +2,7 @@
 
 An operator maps an integer x (a sum of products, a count of bits, an int8 value) to an int8 value by a line and a
 rounding, in TensorFlow Lite with two roundings or in float. A microcontroller computes (x·M + B) >> S instead. `fit`
-searches M and B for every channel such that the result is the same for all x that can occur, or says that there are
+searches for M and B per channel that give the same result for every x that can occur, and returns None if there are
 none.
 """
 
@@ -58,7 +58,7 @@ def term_in_vector(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
 
 
 def term_of_broadcast(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
-    """The same where one of the terms is a single value: what the shift drops is not rounded."""
+    """The same if one term is a single value: the bits that are shifted out are truncated."""
     return _moved(_doubling_high_word(np.asarray(x, np.int64) << 20, multiplier), shift)
 
 
@@ -142,21 +142,21 @@ class Short:
         return saturated(((product >> self.shift) + self.offset) >> self.fraction)
 
 
-# A search for constants of 16 bits ends with those next to the best line; farther ones leave no fewer exceptions.
+# How far from the best line 16-bit constants are searched; farther ones do not reduce the exceptions.
 _NEARBY = 1
 _MOST_SHORT_EXCEPTIONS = 255
 
 
 def fit_short(x: np.ndarray, y: np.ndarray) -> Short | None:
-    """The same with constants of 16 bits, which suffice for most lines but for single values of x.
+    """The same with 16-bit constants, which are exact for most lines except at a few values of x.
 
-    The exceptions are at most three for every four channels, or there is no such form: 32-bit constants take less.
+    Returns None if there are more than three exceptions per four channels: 32-bit constants then take less memory.
     """
     slope, offset = _real_lines(x, y)
     steepest = np.abs(slope).max()
     if steepest < 2.0**-20 or y.shape[1] >= 2**15:
         return None
-    # Where the lines are closest to zero, their offsets have the fewest digits before the point.
+    # Offsets are smallest around the x where the lines are closest to zero, which leaves more bits for fractions.
     centre = int(x[np.argmin([np.abs(slope * place + offset).max() for place in x])])
     largest = np.abs(slope * centre + offset).max()
     fraction = min(10, math.floor(15 - math.log2(max(largest, 1.0)) - 0.01))
@@ -175,7 +175,7 @@ def fit_short(x: np.ndarray, y: np.ndarray) -> Short | None:
 
 
 def _nearby(line: Short, x: np.ndarray, y: np.ndarray) -> Short:
-    """The constants next to a line's that leave each channel the fewest exceptions."""
+    """The constants near those of a line that give each channel the fewest exceptions."""
     wrong = (line(x[:, None]) != y).sum(0)
     (channels,) = np.nonzero(wrong)
     multiplier, offset = line.multiplier.copy(), line.offset.copy()
@@ -193,9 +193,9 @@ def _nearby(line: Short, x: np.ndarray, y: np.ndarray) -> Short:
 
 
 def fit_wide(x: np.ndarray, y: np.ndarray) -> tuple[Line, np.ndarray] | None:
-    """The same with a product of 64 bits and results from the smallest to the largest of y, for x >= 0.
+    """The same with a 64-bit product, for x >= 0, clipped to the range of y.
 
-    Float results of large sums may lie on no line: the exceptions are returned with it, as indices into y, `(n, 2)`.
+    Float results of large sums may deviate from a line: the exceptions are returned too, as indices into y, `(n, 2)`.
     """
     slope, offset = _real_lines(x, y)
     left = 30 - int(x.max()).bit_length()
@@ -277,7 +277,7 @@ class Sum:
 
 
 def fit_sum(table: np.ndarray, a_slope: float, b_slope: float) -> Sum | None:
-    """A sum that is `table`, int8 `(256, 256)`, for all a (rows) and b (columns), near the real slopes."""
+    """A sum that equals `table`, int8 `(256, 256)`, for all a (rows) and b (columns), near the real slopes."""
     largest = HIGH * (a_slope + b_slope) + 2.0 * HIGH
     for total, wide in (
         (29 - math.ceil(math.log2(largest)), False),
@@ -293,7 +293,7 @@ def fit_sum(table: np.ndarray, a_slope: float, b_slope: float) -> Sum | None:
 
 
 def _offsets(table: np.ndarray, a_multiplier: int, b_multiplier: int, shift: int) -> tuple[int, int]:
-    """The smallest and the largest offset with which a sum is `table`."""
+    """The smallest and the largest offset for which a sum equals `table`."""
     levels = np.arange(LOW, HIGH + 1, dtype=np.int64)
     product = levels[:, None] * a_multiplier + levels * b_multiplier
     values = table.astype(np.int64)
@@ -303,7 +303,7 @@ def _offsets(table: np.ndarray, a_multiplier: int, b_multiplier: int, shift: int
 
 
 def with_shift(line: Line, shift: int) -> Line:
-    """A line with fewer fractional bits, rounded; whether it still gives the same results is for the caller to see."""
+    """A line with fewer fractional bits, rounded; the caller checks whether it still gives the same results."""
     fewer = line.shift - shift
     half = (1 << fewer) >> 1
     return dataclasses.replace(

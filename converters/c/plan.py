@@ -1,13 +1,15 @@
-"""Steps on rows, gathered into passes, and where in the arena each tensor lives.
+"""Groups steps on rows into passes, and assigns each tensor a place in the arena.
 
-A pass executes its steps row by row, so that a tensor which is only read in the pass that makes it, row for row, needs
-the memory of one row. The others are whole; one that is last read in a pass may be overwritten by what the pass makes,
-if no row is written before the rows under it have been read.
+A pass executes its steps row by row, so a tensor that is read only in the pass that computes it, row by row, needs
+memory for one row. Other tensors are stored whole. A tensor that is read for the last time in a pass may be overwritten
+by the pass's output, if each of its rows is read before it is overwritten.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
+
+import numpy as np
 
 from kbnn.converters.errors import ConversionError
 
@@ -40,10 +42,10 @@ def words_of(channels: int) -> int:
 
 @dataclass(frozen=True)
 class Window:
-    """Output row y reads the input's rows y·stride - padding and the `extent - 1` after it.
+    """Output row y reads `extent` rows of the input, beginning with row y·stride - padding.
 
-    `buffered` rows are read once, ahead, into the step's own memory. `in_place` says that each value of a row is read
-    before it is written, where input and output are of one size.
+    `buffered` rows are read once, ahead of time, into the step's own memory. `in_place` means that each value of a row
+    is read before it is overwritten, if input and output have the same size.
     """
 
     stride: int = 1
@@ -54,16 +56,38 @@ class Window:
 
     @property
     def is_row(self) -> bool:
-        """Whether output row y is made of input row y alone."""
+        """Whether output row y depends on input row y only."""
         return self.stride == 1 and self.extent == 1 and self.padding == 0
 
 
 @dataclass(frozen=True, eq=False)
+class Array:
+    """A constant array of the generated file; rows of two dimensions are structs."""
+
+    ctype: str
+    values: np.ndarray
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Struct:
+    """A constant struct of the generated file: numbers, names of functions, arrays and structs by field."""
+
+    ctype: str
+    fields: Mapping[str, "Field"]
+    name: str
+
+
+# A field of a `Struct`.
+Field: TypeAlias = "int | str | Array | Struct"
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
-    """One call of a kernel per row. `inputs` and `windows` go together; `scratch` is in bytes."""
+    """One call of a kernel per row. Each input has its window; `scratch` is in bytes."""
 
     kernel: str
-    params: Any
+    params: Struct
     inputs: tuple[Tensor, ...]
     windows: tuple[Window, ...]
     output: Tensor
@@ -86,7 +110,7 @@ class Pass:
         return any(step.output is tensor for step in self.steps)
 
     def takes(self, step: Step) -> bool:
-        """Whether a step can join: as many rows, and of what is made here it reads only the row at hand."""
+        """Whether a step can join: it has as many rows, and of the pass's outputs it reads only the current row."""
         if self.steps and step.output.height != self.rows:
             return False
         return all(w.is_row for t, w in zip(step.inputs, step.windows, strict=True) if self.makes(t))
@@ -104,7 +128,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Plan:
-    """Passes in order, the place of every tensor by identity, of every step's scratch, and the arena's bytes."""
+    """Passes in order, the places of tensors and of scratch memory by identity, and the arena's size in bytes."""
 
     passes: Sequence[Pass]
     places: dict[int, Place]
@@ -141,8 +165,8 @@ class _Block:
     def last(self) -> int:
         return self.parts[-1][2]
 
-    def meets(self, other: "_Block", offset: int) -> bool:
-        """Whether the two share memory at a time, this one at an offset."""
+    def overlaps(self, other: "_Block", offset: int) -> bool:
+        """Whether both would use the same memory at the same time, with this one at an offset."""
         return any(
             a_first <= b_last and b_first <= a_last and offset < other.offset + b and other.offset < offset + a
             for a, a_first, a_last in self.parts
@@ -193,7 +217,7 @@ def _aligned(size: int) -> int:
 
 
 def _is_local(each: Pass, tensor: Tensor, ends_here: bool) -> bool:
-    """Whether only the pass that makes a tensor reads it, row for row."""
+    """Whether a tensor is read only in the pass that computes it, row by row."""
     windows = [w for step in each.steps for t, w in zip(step.inputs, step.windows, strict=True) if t is tensor]
     return ends_here and bool(windows) and all(w.is_row for w in windows)
 
@@ -201,7 +225,7 @@ def _is_local(each: Pass, tensor: Tensor, ends_here: bool) -> bool:
 def _row_under(
     each: Pass, writer: int, number: int, last_use: dict[int, int], blocks: dict[int, _Block], rows: dict[int, int]
 ) -> _Block | None:
-    """The block of an input of which one row is stored, whose last reader this step is, value by value."""
+    """The block of an input that is stored as one row, and that this step is the last to read, value by value."""
     step = each.steps[writer]
     later = {id(t) for other in each.steps[writer + 1 :] for t in other.inputs}
     for tensor, window in zip(step.inputs, step.windows, strict=True):
@@ -216,7 +240,7 @@ def _row_under(
 def _overwritable(
     each: Pass, writer: int, number: int, last_use: dict[int, int], blocks: dict[int, _Block], rows: dict[int, int]
 ) -> _Block | None:
-    """The block of an input that ends in this pass and whose rows are read before the writer's output reaches them."""
+    """The block of an input that is last read in this pass, each row before the output overwrites it."""
     output = each.steps[writer].output
     inputs = {id(t): t for step in each.steps for t in step.inputs if id(t) in blocks and not each.makes(t)}
     for key, tensor in sorted(inputs.items(), key=lambda item: -blocks[item[0]].size):
@@ -249,11 +273,11 @@ def _next_row(window: Window, y: int, reader: int, writer: int, same_size: bool)
 
 
 def _assign(blocks: list[_Block]) -> int:
-    """Gives offsets, the largest block first, each the lowest where it meets none of its time; returns the size."""
+    """Assigns offsets, largest block first, each the lowest that overlaps no block in use then; returns the size."""
     placed: list[_Block] = []
     for block in sorted(blocks, key=lambda block: (-block.size, block.parts[0][1])):
         ends = sorted({other.offset + size for other in placed for size, _, _ in other.parts})
-        block.offset = next(at for at in [0, *ends] if not any(block.meets(other, at) for other in placed))
+        block.offset = next(at for at in [0, *ends] if not any(block.overlaps(other, at) for other in placed))
         placed.append(block)
     return max((block.offset + block.size for block in placed), default=_ALIGNMENT)
 
@@ -262,11 +286,11 @@ def check_fits(made: Plan, limit: int | None, name: str) -> None:
     """Refuses an arena above a limit.
 
     Raises:
-        ConversionError: it is larger; the message names the tensor that takes most.
+        ConversionError: it is larger; the message names the largest tensor.
     """
     if limit is not None and made.arena_bytes > limit:
         tensor, size = made.largest
         raise ConversionError(
-            f"'{name}' needs an arena of {made.arena_bytes} bytes: received a limit of {limit}; most of it is "
-            f"'{tensor}' with {size} bytes, take a smaller image or fewer channels"
+            f"'{name}' needs an arena of {made.arena_bytes} bytes: received a limit of {limit}; the largest "
+            f"tensor is '{tensor}' with {size} bytes: use a smaller image or fewer channels"
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kbnn.converters.c.plan import Place, Plan, Step, Tensor
-from kbnn.converters.c.writers import Array, Network, Struct, float_literal
+from kbnn.converters.c.plan import Array, Place, Plan, Step, Struct, Tensor
+from kbnn.converters.c.writers import Network, float_literal
 from kbnn.converters.errors import ConversionError
 
 _MEMORIES = {"arena": "KBNN_ARENA", "image": "KBNN_IMAGE", "scores": "KBNN_SCORES"}

@@ -1,23 +1,22 @@
-"""Operators of a bitpacked int8 .tflite file -> steps of the C kernels: one writer per operator.
+"""Translates the operators of a bitpacked int8 .tflite file into steps of the C kernels: one writer per operator.
 
-The int8 file is the integer graph. kbnn's own graph holds real values between limits: which scale, zero point,
-multiplier and threshold each value gets in int8 is decided by LCE's converter, when `lower` has it write the file. C
-code that is equal bit for bit has to start from those integers, and a file is a source of its own as well. So a run, a
-model and a file all take this one way, and nothing else takes a network apart. An operator without an integer form is
+C code that is equal to the file bit for bit must start from the file's integers: LCE's converter chooses the scale,
+zero point, multiplier and threshold of each value when `lower` writes the file, whereas kbnn's own graph has real
+values and their ranges. Runs and models are therefore converted to a file first. An operator without an integer form is
 refused by name.
 """
 
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar, overload
 
 import numpy as np
 
 from kbnn.converters.c import integer
-from kbnn.converters.c.plan import Step, Tensor, Window, words_of
+from kbnn.converters.c.plan import Array, Field, Step, Struct, Tensor, Window, words_of
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File, Operator
@@ -30,7 +29,7 @@ _LARGEST_SIZE = 2**16 - 1
 _MOST_EXPANDED_WORDS = 1280
 # A larger stride could place the second of two pixels beyond the ring, where the patch is stored.
 _LONGEST_PAIR_STRIDE = 8
-# Exceptions per filter; with more, the results follow no line.
+# The most exceptions per filter; with more, the results do not follow a line.
 _MOST_EXCEPTIONS = 16
 # The ranges that TensorFlow Lite's fused activations clip to, by number.
 _ACTIVATIONS: dict[int, tuple[float, float]] = {
@@ -45,24 +44,6 @@ _RECTIFIERS = {"RELU": _ACTIVATIONS[1], "RELU_N1_TO_1": _ACTIVATIONS[2], "RELU6"
 
 # Multiplier and shift of both terms of a sum, and of the sum.
 _Multipliers = Sequence[tuple[int, int]]
-
-
-@dataclass(frozen=True, eq=False)
-class Array:
-    """A constant array of the generated file; rows of two dimensions are structs."""
-
-    ctype: str
-    values: np.ndarray
-    name: str
-
-
-@dataclass(frozen=True, eq=False)
-class Struct:
-    """A constant struct of the generated file: numbers, names of functions, arrays and structs by field."""
-
-    ctype: str
-    fields: Mapping[str, "int | str | Array | Struct"]
-    name: str
 
 
 @dataclass(frozen=True)
@@ -129,6 +110,9 @@ class Reordered:
 
 
 Value = Tensor | Signs | Function | Derived | Normalizing | Reordered
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
 @dataclass
@@ -143,7 +127,13 @@ class Lowering:
         """An operand that is an int8 tensor in memory."""
         return self.of(operator, number, Tensor)
 
-    def of(self, operator: Operator, number: int, *kinds: type) -> Any:
+    @overload
+    def of(self, operator: Operator, number: int, one: type[A], /) -> A: ...
+    @overload
+    def of(self, operator: Operator, number: int, one: type[A], other: type[B], /) -> A | B: ...
+    @overload
+    def of(self, operator: Operator, number: int, one: type[A], other: type[B], third: type[C], /) -> A | B | C: ...
+    def of(self, operator: Operator, number: int, *kinds: type) -> object:
         """An operand that is of one of the given kinds.
 
         Raises:
@@ -188,7 +178,7 @@ class Lowering:
         self.steps.append(step)
 
 
-# What to do about operators that users often end a network with.
+# Advice for operators at the end of a network.
 SCORES = "end the network with the logits, whose largest is the predicted class"
 _OTHER_FORM = "convert to int8 for the device 'microcontroller', which keeps PReLUs"
 _REMEDIES = {
@@ -279,7 +269,7 @@ def write(file: File) -> Network:
 
 @contextlib.contextmanager
 def _damage(kind: str, name: str) -> Iterator[None]:
-    """Turns what a tampered file causes, such as a missing operand or a constant of the wrong size, into one error."""
+    """Turns the exceptions that a tampered file causes, such as by a missing operand, into one error."""
     try:
         yield
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -404,7 +394,7 @@ class _Geometry:
         return max(self.padding[1] + width, reach)
 
 
-def _option(options: Mapping[str, Any], *names: str) -> int:
+def _option(options: flatbuffer.Attributes, *names: str) -> int:
     return next((int(options[name]) for name in names if options.get(name)), 1)
 
 
@@ -428,7 +418,7 @@ def _quantize(lowering: Lowering, operator: Operator) -> None:
         _normalize(lowering, operator, value)
         return
     if isinstance(value, Tensor):
-        raise refused(operator, "it changes the levels of an int8 tensor")
+        raise refused(operator, "it requantizes an int8 tensor")
     output = lowering.output(operator)
     _write_function(lowering, operator, value, integer.to_int8(value.table, output.scale, output.zero_point), output)
 
@@ -450,7 +440,7 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
     elif operator.name == "MAXIMUM":
         _maximum(lowering, operator)
     else:
-        raise refused(operator, "it combines two values that are computed")
+        raise refused(operator, "it combines two computed values")
 
 
 # The stage that two intermediate values of a layer normalization lead to; `x` is the tensor itself in float.
@@ -467,16 +457,16 @@ _STAGES = {
 }
 
 
-def _stage(operator: Operator, value: Any) -> Normalizing:
+def _stage(operator: Operator, value: Value | None) -> Normalizing:
     """A value as a stage of a layer normalization; the tensor itself is stage `x`."""
     if isinstance(value, Normalizing):
         return value
     if isinstance(value, Function) and isinstance(value.source, Tensor) and value.is_dequantized:
         return Normalizing("x", value.source)
-    raise refused(operator, "it is known as a part of a layer normalization, and of constants per channel")
+    raise refused(operator, "it is supported only in a layer normalization, or with a constant per channel")
 
 
-def _next_stage(operator: Operator, held: Sequence[Any], constants: list[flatbuffer.Tensor]) -> Normalizing:
+def _next_stage(operator: Operator, held: Sequence[Value | None], constants: list[flatbuffer.Tensor]) -> Normalizing:
     values = [_stage(operator, value) for value in held]
     first, channels = values[0], values[0].tensor.channels
     given = [np.asarray(item.value(), np.float32).reshape(-1) for item in constants]
@@ -493,7 +483,7 @@ def _next_stage(operator: Operator, held: Sequence[Any], constants: list[flatbuf
     elif len(given) == 1 and operator.name == "SUB" and first.stage == "shift" and operator.inputs[0] is constants[0]:
         found = dataclasses.replace(first, stage="offset", offset=np.broadcast_to(given[0], (channels,)))
     if found is None or operator.options.get("fusedActivationFunction"):
-        raise refused(operator, "it is known as a part of a layer normalization over all channels")
+        raise refused(operator, "it is supported only in a layer normalization over all channels")
     return found
 
 
@@ -501,7 +491,7 @@ def _next_stage(operator: Operator, held: Sequence[Any], constants: list[flatbuf
 def _reciprocal_root(lowering: Lowering, operator: Operator) -> None:
     value = lowering.of(operator, 0, Normalizing)
     if value.stage != "variance_and_epsilon":
-        raise refused(operator, "it is known as a part of a layer normalization")
+        raise refused(operator, "it is supported only in a layer normalization")
     lowering.values[operator.outputs[0].index] = dataclasses.replace(value, stage="factor")
 
 
@@ -518,21 +508,21 @@ def _float_mean(lowering: Lowering, operator: Operator) -> None:
     }
     stage = stages.get((value.stage, tuple(over)))
     if stage is None or not operator.options.get("keepDims"):
-        raise refused(operator, "it is known as a part of a layer normalization over all channels")
+        raise refused(operator, "it is supported only in a layer normalization over all channels")
     lowering.values[operator.outputs[0].index] = dataclasses.replace(value, stage=stage)
 
 
 def _normalize(lowering: Lowering, operator: Operator, value: Normalizing) -> None:
     if value.stage != "normalized":
-        raise refused(operator, "it ends a layer normalization that is not whole")
+        raise refused(operator, "it ends an incomplete layer normalization")
     source, output = value.tensor, lowering.output(operator)
     if source.height * source.width * source.channels % 16:
         raise refused(
-            operator, "a layer normalization of a number of values that is no multiple of 16 is rounded otherwise"
+            operator, "a layer normalization is rounded differently if its number of values is not a multiple of 16"
         )
     moments = Tensor(f"{output.name}/moments", 1, 2, source.channels, "float")
     step = np.float32(source.scale)
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "scale": 0 if value.scale is None else Array("float", value.scale, f"{output.name}/scale"),
         "offset": 0 if value.offset is None else Array("float", value.offset, f"{output.name}/offset"),
         "step": float_literal(step),
@@ -551,7 +541,7 @@ def _normalize(lowering: Lowering, operator: Operator, value: Normalizing) -> No
     lowering.add(Step("kbnn_normalize", params, (source, moments), (_ELEMENTWISE, every), output))
 
 
-def float_literal(value: Any) -> str:
+def float_literal(value: float | np.float32) -> str:
     """A float constant of C, exactly."""
     text = f"{np.float32(value):.9g}"
     return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
@@ -586,7 +576,7 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
         lowering.derive(operator, value, np.repeat(table[:, None], value.channels, axis=1), output)
         return
     if operator.name not in ("ADD", "MUL") or len(constants) != 1 or constants[0].dtype != "int8":
-        raise refused(operator, "it is known for two computed values, or for one and a constant per channel")
+        raise refused(operator, "it is supported for two computed values, or for one and a constant per channel")
     if not _is_per_channel(constants[0], value.channels):
         raise refused(operator, "its constant is not one per channel")
     constant = constants[0].value().reshape(-1).astype(np.int64)
@@ -611,7 +601,7 @@ def _is_per_channel(item: flatbuffer.Tensor, channels: int) -> bool:
 def _added_constant(
     operator: Operator, value: Tensor, x: np.ndarray, constant: np.ndarray, multipliers: _Multipliers
 ) -> np.ndarray:
-    """The sum for each level and channel; TensorFlow Lite's code for values that fill no vector rounds otherwise."""
+    """The sum for each level and channel; TensorFlow Lite rounds values that do not fill a vector differently."""
     alone = _added(x, constant, multipliers, integer.term_alone)
     if len(constant) > 1:
         # Each pixel's channels go into vectors of 16.
@@ -621,7 +611,9 @@ def _added_constant(
     vectors = _added(x, constant, multipliers, integer.term_of_broadcast)
     count = value.height * value.row_bytes
     if count % 8 and np.any(vectors != alone):
-        raise refused(operator, f"the last of its {count} values, which are no multiple of 8, are rounded otherwise")
+        raise refused(
+            operator, f"its {count} values are not a multiple of 8, and the last ones are rounded differently"
+        )
     return vectors
 
 
@@ -671,7 +663,7 @@ def _function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
 def _affine_step(
     source: Tensor, output: Tensor, below: integer.Line, above: integer.Line, split: int, above_channels: int
 ) -> Step:
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "below": _channels(f"{output.name}/below", below.multiplier, below.offset),
         "above": _channels(f"{output.name}/above", above.multiplier, above.offset),
         "width": source.width,
@@ -695,7 +687,7 @@ def _channels(name: str, multiplier: np.ndarray, offset: np.ndarray) -> Array:
 def _table_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
     """A table per channel, or one for all channels if they agree."""
     tables = table[:, :1] if np.all(table == table[:, :1]) else table
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "table": Array("int8_t", tables.T.ravel(), f"{output.name}/table"),
         "width": source.width,
         "channels": source.channels,
@@ -729,7 +721,7 @@ def _prelu_step(
     # Values are at most 255, slopes 127, and zero points are shifted by the right shifts.
     if np.any(slope != slope.astype(np.int8)) or not (-22 <= positive <= 20 and -22 <= negative <= -1):
         return None
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "slopes": Array("int8_t", slope, f"{output.name}/slopes"),
         "multiplier": Array("", np.array([multiplier for multiplier, _ in multipliers]), ""),
         "width": source.width,
@@ -754,7 +746,7 @@ def _leaky_relu(lowering: Lowering, operator: Operator) -> None:
 
 
 def _two_lines(source: Tensor, table: np.ndarray, output: Tensor) -> Step | None:
-    """A line below zero per channel, and one above for all."""
+    """One line per channel below zero, and one for all channels above."""
     split = source.zero_point - integer.LOW
     if np.any(table[split:] != table[split:, :1]):
         return None
@@ -846,7 +838,7 @@ def _write_sums(lowering: Lowering, accumulator: Accumulator, table: np.ndarray,
         levels = _varying(table)
     write, params = _scaling(accumulator.operator, levels, table[levels], output)
     if is_limited:
-        fields: dict[str, Any] = {"write": write, "output": params, "low": int(levels[0]), "high": int(levels[-1])}
+        fields: dict[str, Field] = {"write": write, "output": params, "low": int(levels[0]), "high": int(levels[-1])}
         write, params = "kbnn_write_limited", Struct("kbnn_limited", fields, f"{output.name}/limited")
     _bconv_step(lowering, accumulator, output, write, params)
 
@@ -862,7 +854,7 @@ def _scaling(operator: Operator, levels: np.ndarray, table: np.ndarray, output: 
     short = integer.fit_short(levels, table)
     line = integer.fit(levels, table) if short is None else None
     name = f"{output.name}/channels"
-    fields: dict[str, Any]
+    fields: dict[str, Field]
     if short is not None:
         halves = np.stack([short.multiplier, short.offset], axis=1)
         places = short.exceptions.astype(np.uint32)
@@ -888,12 +880,12 @@ def _wide(operator: Operator, levels: np.ndarray, table: np.ndarray, output: Ten
     """The parameters of results that need 64-bit arithmetic, or deviate from a line in a few places."""
     found = integer.fit_wide(levels, table)
     if found is None or len(found[1]) > _MOST_EXCEPTIONS * table.shape[1]:
-        raise refused(operator, "its results are on no line that 64-bit arithmetic can follow")
+        raise refused(operator, "its results do not follow a line in 64-bit arithmetic")
     line, wrong = found
     wrong = wrong[np.lexsort((wrong[:, 0], wrong[:, 1]))]
     # The list ends with a filter number that does not exist.
     rows = [(c, levels[x], table[x, c]) for x, c in wrong.tolist()] + [(_LARGEST_SIZE, 0, 0)]
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "channels": _channels(f"{output.name}/channels", line.multiplier, line.offset),
         "exceptions": Array("kbnn_exception", np.array(rows), f"{output.name}/exceptions"),
         "shift": line.shift,
@@ -925,7 +917,7 @@ def _bconv_step(
         raise refused(operator, f"its sums reach {accumulator.largest}")
     geometry = _Geometry.of(operator, source, (height, width), (1, output.height, output.width, filters))
     if geometry.is_padded and operator.options.get("pad_values", 0) != 1:
-        raise refused(operator, "it pads with zeros, which are no signs: pad with ones (pad_values=1.0)")
+        raise refused(operator, "it pads with zeros, which are not signs: pad with ones (pad_values=1.0)")
     in_pairs = channels <= 16 and (height, width) == (3, 3) and geometry.strides[1] <= _LONGEST_PAIR_STRIDE
     weights = _half_filters(kernel) if in_pairs else _packed_filters(kernel, channels)
     patch_words = 9 if in_pairs else weights.shape[1]
@@ -933,7 +925,7 @@ def _bconv_step(
     shape = _bconv_shape(write, source, output, geometry, kernel, channels, patch_words, in_pairs)
     mask = bits.mask if isinstance(bits, Signs) else None
     masked = mask is not None and not mask.all()
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "shape": shape,
         "weights": Array(str(weights.dtype) + "_t", weights.ravel(), f"{output.name}/weights"),
         "output": params,
@@ -975,7 +967,7 @@ def _bconv_shape(
     filters, height, width, own = kernel.shape
     words = words_of(channels)
     in_rows = channels > 16 and words == own and geometry.dilations == (1, 1)
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "gather": f"kbnn_gather_{'pair' if in_pairs else 'rows' if in_rows else 'any'}",
         "count": f"kbnn_count_{'pairs' if in_pairs else patch_words if patch_words in (3, 6, 9, 18) else 'any'}",
         "write": write,
@@ -1043,7 +1035,7 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
     count, height, width, own = kernel.shape
     geometry = _Geometry.of(operator, source, (height, width), operator.outputs[0].shape)
     if own != source.channels or geometry.dilations != (1, 1):
-        raise refused(operator, "grouped and dilated convolutions in int8 have no kernel")
+        raise refused(operator, "there is no kernel for grouped or dilated int8 convolutions")
     ring_values = geometry.padded_width(source.width, output.width) * own
     row_values = width * own
     # A patch takes whole words from each of its rows.
@@ -1064,7 +1056,7 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         filters = filters * [2, 1, -1]
     expanded = count * (patch_words + 4)
     small = fast and expanded <= _MOST_EXPANDED_WORDS and np.abs(filters[:, 0]).max() < 2**26
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "weights": Array("uint32_t", _framed(words.reshape(count, -1), filters, small), f"{output.name}/weights"),
         "height": source.height,
         "width": source.width,
@@ -1108,7 +1100,7 @@ def _weights(operator: Operator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     kernel = operator.inputs[1]
     bias = operator.inputs[2] if len(operator.inputs) > 2 else None
     if kernel is None or kernel.data is None or kernel.dtype != "int8" or any(kernel.zero_points):
-        raise refused(operator, "its kernel is not int8 with levels around zero")
+        raise refused(operator, "its kernel is not symmetric int8")
     filters = kernel.shape[0]
     values = np.zeros(filters, np.int64) if bias is None else bias.value().astype(np.int64)
     if bias is not None and bias.dtype != "int32":
@@ -1158,7 +1150,7 @@ def _dense(lowering: Lowering, operator: Operator) -> None:
     low, high = _clipping(operator, output)
     folded = bias - source.zero_point * kernel.sum(1)
     filters = _filters(operator, source, output, kernel, bias, scales)
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "weights": Array("int8_t", kernel.ravel(), f"{output.name}/weights"),
         "filters": Array("kbnn_filter", np.concatenate([folded[:, None], filters[:, 1:]], 1), f"{output.name}/filters"),
         "inputs": source.channels,
@@ -1199,7 +1191,7 @@ def _sum_multipliers(operator: Operator, *scales: float) -> _Multipliers:
     """The multipliers for the scales of a, b and the output."""
     a, b, out = (np.float64(np.float32(scale)) for scale in scales)
     if max(a, b) > 64 * out:
-        raise refused(operator, "its values reach 64 times as far as its output, where 16 bits overflow")
+        raise refused(operator, "its inputs have 64 times the range of its output, which overflows 16 bits")
     twice = 2.0 * max(a, b)
     return [integer.quantized_multiplier(float(real)) for real in (a / twice, b / twice, twice / (2.0**20 * out))]
 
@@ -1215,13 +1207,13 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
         integer.saturated(_added(*levels, multipliers, term) + output.zero_point, *clipping)
         for term in (integer.term_in_vector, integer.term_alone)
     )
-    # TensorFlow Lite adds vectors of 16 values, and rounds the values that are left otherwise.
+    # TensorFlow Lite adds vectors of 16 values, and rounds the remaining values differently.
     has_rest = output.height * output.row_bytes % 16 != 0 and np.any(vectors != alone)
     found = None if has_rest else integer.fit_sum(vectors, a.scale / output.scale, b.scale / output.scale)
     if found is None:
         lowering.add(_exact_sum(a, b, output, multipliers, clipping))
         return
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "a_multiplier": found.a_multiplier,
         "b_multiplier": found.b_multiplier,
         "offset": found.offset,
@@ -1234,7 +1226,7 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
 
 
 def _exact_sum(a: Tensor, b: Tensor, output: Tensor, multipliers: _Multipliers, clipping: tuple[int, int]) -> Step:
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "multiplier": Array("", np.array([multiplier for multiplier, _ in multipliers]), ""),
         "in_vectors": output.height * output.row_bytes // 16 * 16,
         "shift": Array("", np.array([shift for _, shift in multipliers]), ""),
@@ -1256,14 +1248,15 @@ def _pool(lowering: Lowering, operator: Operator) -> None:
     if (pooled.scale, pooled.zero_point) != (output.scale, output.zero_point):
         raise refused(operator, "its input and output have different scales")
     clipping = _clipping(operator, output)
-    prelu = value.step if isinstance(value, Derived) and kernel == "kbnn_average_pool" else None
     geometry = _Geometry.of(operator, pooled, size, (1, output.height, output.width, 0))
-    if prelu is None or size != geometry.strides or geometry.is_padded or clipping != (integer.LOW, integer.HIGH):
+    is_plain = size == geometry.strides and not geometry.is_padded and clipping == (integer.LOW, integer.HIGH)
+    is_fused = isinstance(value, Derived) and value.step is not None and kernel == "kbnn_average_pool" and is_plain
+    if not isinstance(value, Derived) or value.step is None or not is_fused:
         lowering.add(_pool_step(kernel, operator, lowering.tensor(operator), output, size, clipping))
         return
     # The PReLU's result, which has more rows, is never stored.
-    fields: dict[str, Any] = {
-        "prelu": prelu.params,
+    fields: dict[str, Field] = {
+        "prelu": value.step.params,
         "out_width": output.width,
         "size_y": size[0],
         "size_x": size[1],
@@ -1281,7 +1274,7 @@ def _pool_step(
     clipping: tuple[int, int],
 ) -> Step:
     geometry = _Geometry.of(operator, source, size, (1, output.height, output.width, 0))
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "height": source.height,
         "width": source.width,
         "channels": source.channels if source.kind == "int8" else words_of(source.channels),
@@ -1303,7 +1296,7 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
     source = lowering.tensor(operator)
     axes = operator.inputs[1]
     if axes is None or sorted(np.atleast_1d(axes.value()).tolist()) != [1, 2]:
-        raise refused(operator, "it is known for the mean over height and width")
+        raise refused(operator, "only means over height and width are supported")
     output = lowering.output(operator)
     count = source.height * source.width
     # TensorFlow Lite has an optimized kernel for means that keep their axes.
@@ -1311,7 +1304,7 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
     multiplier, shift, offset, out_zero = scaling(source, output, count)
     if 255 * count << max(shift, 0) >= 2**31:
         raise refused(operator, f"the sum of {count} values does not fit 32 bits")
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "multiplier": multiplier,
         "offset": offset,
         "out_zero": out_zero,
@@ -1353,7 +1346,7 @@ def _concatenation(lowering: Lowering, operator: Operator) -> None:
     if len(values) < 2:
         raise refused(operator, "it joins a single value")
     if operator.options.get("axis") not in (-1, 3) or len(operator.outputs[0].shape) != 4:
-        raise refused(operator, "it is known for channels")
+        raise refused(operator, "it is supported along channels only")
     if any((t.scale, t.zero_point) != (output.scale, output.zero_point) for t in values):
         raise refused(operator, "its inputs have different scales")
     whole = values[0]
@@ -1366,7 +1359,7 @@ def _concatenation(lowering: Lowering, operator: Operator) -> None:
 
 
 def _channels_step(inputs: tuple[Tensor, ...], source: np.ndarray, output: Tensor) -> Step:
-    fields: dict[str, Any] = {
+    fields: dict[str, Field] = {
         "source": Array("int16_t", source, f"{output.name}/source"),
         "width": output.width,
         "channels0": inputs[0].channels,
@@ -1387,7 +1380,7 @@ def _pad(lowering: Lowering, operator: Operator) -> None:
         or np.any(sides.value()[:3])
         or (source.scale, source.zero_point) != (output.scale, output.zero_point)
     ):
-        raise refused(operator, "it is known for channels")
+        raise refused(operator, "it is supported along channels only")
     before, after = (int(side) for side in sides.value()[3])
     order = np.concatenate([np.full(before, -1), np.arange(source.channels), np.full(after, -1)])
     lowering.add(_channels_step((source,), order, output))
@@ -1398,7 +1391,7 @@ def _split(lowering: Lowering, operator: Operator) -> None:
     source = lowering.tensor(operator, 1)
     axis = operator.inputs[0]
     if axis is None or int(np.atleast_1d(axis.value())[0]) not in (-1, 3):
-        raise refused(operator, "it is known for channels")
+        raise refused(operator, "it is supported along channels only")
     for k in range(len(operator.outputs)):
         output = lowering.output(operator, k)
         lowering.add(_channels_step((source,), np.arange(output.channels) + k * output.channels, output))
@@ -1421,7 +1414,7 @@ def _reorder(lowering: Lowering, operator: Operator) -> None:
     axes = operator.inputs[1] if len(operator.inputs) > 1 else None
     if operator.name == "TRANSPOSE":
         if axes is None:
-            raise refused(operator, "its order of axes is no constant")
+            raise refused(operator, "its order of axes is not a constant")
         places = places.transpose(axes.value())
     else:
         places = places.reshape(item.shape)
@@ -1450,7 +1443,7 @@ def _settle(lowering: Lowering, operator: Operator, tensor: Tensor, places: np.n
 def _flatten(lowering: Lowering, operator: Operator, tensor: Tensor) -> None:
     """Copies all values into the channels of one pixel; the bytes stay the same."""
     output = lowering.output(operator)
-    fields: dict[str, Any] = {"rows": tensor.height, "bytes": tensor.row_bytes}
+    fields: dict[str, Field] = {"rows": tensor.height, "bytes": tensor.row_bytes}
     params = Struct("kbnn_flatten_params", fields, output.name)
     window = Window(tensor.height, tensor.height, 0)
     lowering.add(Step("kbnn_flatten", params, (tensor,), (window,), output))

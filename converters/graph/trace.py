@@ -448,7 +448,7 @@ def _inlined(graph_def: GraphDef, kept: Sequence[str]) -> GraphDef:
 
 
 def _forget_gradients(graph: tf.Graph) -> None:
-    """Unregisters the custom gradients of a traced graph, which nobody differentiates.
+    """Unregisters the custom gradients of a traced graph, which is never differentiated.
 
     TensorFlow keeps them for the life of the process, and with them the graph.
     """

@@ -14,8 +14,8 @@ from kbnn.converters.tflite.estimate import Load, instructions
 from kbnn.converters.tflite.int8_weights import before_signs, small_stem
 from kbnn.converters.tflite.lce import INDIRECT_LIMIT
 
-# Smaller stems and convolutions keep their form: what they could gain is less than what the estimates are off by, and
-# integers round the image.
+# Smaller stems and convolutions keep their form: the gain would be within the error of the estimates, and integers
+# round the image.
 _STEM_MACS = 10_000_000
 _MACS = 1_000_000
 # Another form has to save this share of the instructions.

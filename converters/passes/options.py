@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from kbnn.converters.graph.graph import Limits
 from kbnn.errors import unknown
@@ -57,32 +56,46 @@ class Options:
         if self.device not in DEVICES:
             raise unknown("device", self.device, DEVICES)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> "Options":
+    def from_json(found: Mapping[str, object]) -> "Options":
         """The options from a file's metadata; those that this version of kbnn does not know are ignored.
 
         Raises:
             TypeError, ValueError: the metadata is damaged.
         """
-        given = {key: found[key] for key in _KNOWN if key in found}
-        # JSON has no tuples.
-        given["allow_float"] = tuple(map(str, given.get("allow_float", ())))
-        given["passes"] = tuple(map(str, given.get("passes", ())))
-        for key in ("in_16_bits", "in_32_bits", "gathered", "hybrid"):
-            given[key] = tuple(map(str, given.get(key, ())))
-        if len(given["passes"]) > _MOST_PASSES:
-            raise ValueError(f"{len(given['passes'])} passes")
-        given["limits"] = {
-            str(name): (float(low), float(high)) for name, (low, high) in dict(given.get("limits", {})).items()
-        }
-        if not all(-math.inf < low <= 0 <= high < math.inf and low < high for low, high in given["limits"].values()):
+        passes, limits = _words(found, "passes"), found.get("limits", {})
+        if len(passes) > _MOST_PASSES:
+            raise ValueError(f"{len(passes)} passes")
+        if not isinstance(limits, Mapping):
+            raise ValueError("limits without names")
+        ranges = {str(name): (float(low), float(high)) for name, (low, high) in limits.items()}
+        if not all(-math.inf < low <= 0 <= high < math.inf and low < high for low, high in ranges.values()):
             raise ValueError("limits that do not include zero")
-        return Options(**given)
+        default = Options()
+        return Options(
+            kernel=str(found.get("kernel", default.kernel)),
+            allow_float=_words(found, "allow_float"),
+            weights=str(found.get("weights", default.weights)),
+            limits=ranges,
+            passes=passes,
+            in_16_bits=_words(found, "in_16_bits"),
+            in_32_bits=_words(found, "in_32_bits"),
+            device=str(found.get("device", default.device)),
+            gathered=_words(found, "gathered"),
+            hybrid=_words(found, "hybrid"),
+        )
 
 
 # No pipeline of kbnn has more; a longer list from a damaged file could take forever.
 _MOST_PASSES = 100
-_KNOWN = tuple(asdict(Options()))
+
+
+def _words(found: Mapping[str, object], key: str) -> tuple[str, ...]:
+    """The texts of a list in JSON; none if the key is missing."""
+    value = found.get(key, ())
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{key}: not a list")
+    return tuple(map(str, value))

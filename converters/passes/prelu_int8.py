@@ -15,7 +15,7 @@ from kbnn.converters.graph.operations import Add, Affine, Clip, Maximum, PReLU, 
 
 
 def signs_before_prelu(graph: Graph) -> Graph:
-    """Takes the sign of what a PReLU reads instead of its result.
+    """Takes the sign of a PReLU's input instead of its output.
 
     A small slope brings negative values so close to zero that int8 rounds them to zero, whose sign is +1. Channels
     whose slope is not positive have the sign +1 for every value; a PReLU of slope 0 gives them that, and slope 1 leaves

@@ -1,14 +1,14 @@
-"""Pass: shuffles between convolutions that each read one group become SPLIT and CONCATENATION where order allows.
+"""A pass that replaces shuffles between per-group convolutions by SPLIT and CONCATENATION, where the order allows it.
 
-PresB-Net's shuffles interleave two halves of the channels: TRANSPOSE moves each value by itself, 4.3 M instructions at
-56x56x128 on a Cortex-A72. Once a convolution per group reads the channels, only the group of a channel matters to it,
-and the channels of a group can be held in any order. A shuffle then moves eighths, into a CONCATENATION per group: 1.9
-M, of which the split into groups would cost 0.5 anyway.
+PresB-Net's shuffles interleave the two halves of the channels. TRANSPOSE moves each value separately, in 4.3 M
+instructions at 56x56x128 on a Cortex-A72. If a convolution per group reads the channels, only the group of a channel
+matters, and the channels of a group may be stored in any order. A shuffle then moves eighths of the channels into one
+CONCATENATION per group, in 1.9 M instructions, of which the split into groups would take 0.5 M anyway.
 
-Eighths bring the right channels into each group, in another order than Keras's. Each further shuffle would need pieces
-of half the size, and a block's shortcut adds values in the order that the block began with: no cheap move restores
-it, since two shuffles turn a channel's number by two bits, the lowest ones too. So the next shuffle restores the order
-with its TRANSPOSE, 5.1 M instead of 4.3 and SPLIT (results/arm_costs.csv). Without XNNPACK that counts 23 M.
+Eighths bring the right channels to each group, but in another order than Keras's. Each further shuffle would need
+pieces of half the size, and a block's shortcut adds values in the order with which the block began, which no cheap
+operation restores. The next shuffle therefore restores the order with its TRANSPOSE, in 5.1 M instructions instead of
+4.3 M and a SPLIT (results/arm_costs.csv). Without XNNPACK, it takes 23 M.
 """
 
 from collections.abc import Iterator
@@ -32,11 +32,11 @@ _GROUPS = 2
 
 
 class _FixedOrderError(Exception):
-    """A value has to keep its order."""
+    """The order of a value cannot change."""
 
 
 def shuffles_in_pieces(graph: Graph) -> Graph:
-    """Rewrites each shuffle of two groups whose values may be held in another order."""
+    """Rewrites each shuffle of two groups whose values may be stored in another order."""
     for name in list(graph.nodes):
         node = graph.nodes.get(name)
         if node is not None and isinstance(node.operation, Shuffle) and _divides(node.operation, node.channels):
@@ -55,7 +55,7 @@ def _in_pieces(graph: Graph, node: Node, shuffle: Shuffle) -> Graph:
     """The graph with one shuffle as a split and a concatenation.
 
     Raises:
-        _FixedOrderError: a value behind it has to keep its order.
+        _FixedOrderError: the order of a later value cannot change.
     """
     # The half that a channel comes from, its quarter there and its eighth: the quarter is the group that reads it, the
     # eighth is the group that the convolution's output, which is added to it, comes from.
@@ -74,7 +74,7 @@ def _in_pieces(graph: Graph, node: Node, shuffle: Shuffle) -> Graph:
 
 
 def _held(node: Node, order: np.ndarray) -> Node:
-    """A node whose value is held in another order."""
+    """A node whose value is stored in another order."""
     origin = node.origin and replace(node.origin, order=node.origin.order[order], shift=node.origin.shift[order])
     return replace(node, origin=origin)
 
@@ -100,10 +100,10 @@ def _without_splits(graph: Graph, name: str) -> Graph:
 
 
 class _Orders:
-    """The order that each value is held in when one value gets another one, and the operations that this takes.
+    """The order in which each value is stored if one value is reordered, and the operations that this changes.
 
-    A value is held as `value[..., order]`. Operations on each channel by itself pass an order on to what they read and
-    to what reads them; convolutions absorb it.
+    A value is stored as `value[..., order]`. Operations that work on each channel separately pass the order on to their
+    inputs and readers; convolutions absorb it.
     """
 
     def __init__(self, graph: Graph, start: Node, order: np.ndarray) -> None:
@@ -132,7 +132,7 @@ class _Orders:
         return self._operations.get(node.name, node.operation)
 
     def _hold(self, name: str, order: np.ndarray) -> None:
-        """Gives a value an order, once."""
+        """Sets the order of a value, once."""
         if name in self._orders:
             if not np.array_equal(self._orders[name], order):
                 raise _FixedOrderError
@@ -151,7 +151,7 @@ class _Orders:
             self._read(reader, name, order)
 
     def _write(self, node: Node, order: np.ndarray) -> None:
-        """Makes an operation compute its value in another order, or its inputs be held in one."""
+        """Makes an operation compute its value in another order, or read inputs that are stored in it."""
         operation = self._operation(node)
         if isinstance(operation, Concatenate):
             sizes = [self._graph[name].channels for name in node.inputs]
@@ -161,7 +161,7 @@ class _Orders:
             inner = node.channels - operation.before - operation.after
             self._hold(node.inputs[0], _blocks(order, [operation.before, inner, operation.after])[1])
         elif isinstance(operation, Split | Part):
-            # They hold what the value that is split does, which must have got its order before.
+            # Parts have channels of the value that is split, whose order must be set first.
             if node.inputs[0] not in self._orders:
                 raise _FixedOrderError
         else:
@@ -171,7 +171,7 @@ class _Orders:
                 self._hold(source, order)
 
     def _read(self, reader: Node, name: str, order: np.ndarray) -> None:
-        """Makes an operation read a value that is held in another order."""
+        """Makes an operation read a value that is stored in another order."""
         operation = self._operation(reader)
         if isinstance(operation, Concatenate | PadChannels):
             if reader.name not in self._orders:
@@ -191,7 +191,7 @@ class _Orders:
             self._operations[reader.name] = _possible(operation.reading(order))
 
     def _hold_joined(self, node: Node) -> None:
-        """Gives a concatenation or a padded value the orders of its parts; parts without one keep Keras's."""
+        """Sets the order of a concatenation or a padded value from those of its parts; others keep Keras's order."""
         if node.name in self._orders:
             return
         orders, start = [], 0

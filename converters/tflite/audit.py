@@ -227,7 +227,9 @@ def audit(file: File, path: str = "the file") -> Audit:
     try:
         return _audit(file, path)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise KbnnError(f"cannot audit '{path}': its operators do not fit together ({error}); convert again") from error
+        raise KbnnError(
+            f"cannot audit '{path}': its operators do not match ({error}); convert the model again"
+        ) from error
 
 
 def is_convolution(operator: Operator) -> bool:

@@ -116,7 +116,9 @@ def page(file: File, name: str, found: Audit | None = None) -> str:
     try:
         content = _content(file, found or audit(file, name), name)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise KbnnError(f"cannot draw '{name}': its operators do not fit together ({error}); convert again") from error
+        raise KbnnError(
+            f"cannot draw '{name}': its operators do not match ({error}); convert the model again"
+        ) from error
     template = importlib.resources.files("kbnn.converters.tflite").joinpath("audit_page.html.j2").read_text()
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=lambda value: _shown(value)

@@ -349,23 +349,23 @@ def _layers(case: _Case, count: int, kernels: Sequence[str]) -> list[LayerParity
 def _compare_outputs(
     case: _Case, ran: list[KernelRun], exact: Outputs, span: float, can_explain: bool
 ) -> tuple[float | None, list[str]]:
-    """The network's sensitivity, if that is needed, and how the outputs depart.
+    """The network's sensitivity, if that is needed, and how the outputs differ.
 
     `can_explain` tells that bits and layers are equal, so that outputs are right if they are those of the graph.
     """
     logits = _side_by_side(exact)
     if case.rounded is not None:
         return None, [*_rewriting_errors(case, logits), *_losses(ran)]
-    departed = [run for run in ran if not run.median_abs_difference < LOGIT_TOLERANCE * span]
-    if not departed:
+    differing = [run for run in ran if not run.median_abs_difference < LOGIT_TOLERANCE * span]
+    if not differing:
         return None, []
     sensitivity = _sensitivity(case, logits)
-    wrong = [run for run in departed if not run.median_abs_difference <= SENSITIVITY_MARGIN * sensitivity]
+    wrong = [run for run in differing if not run.median_abs_difference <= SENSITIVITY_MARGIN * sensitivity]
     graph = case.graph
     if graph is not None and can_explain and all(t.index in case.aligned for t in case.file.outputs.values()):
         wrong = [run for run in wrong if not _computes_graph(case.file, graph, case.inputs, run.kernel, span)]
     tied = ties(case.reference, case.inputs) if wrong and can_explain else []
-    return sensitivity, _departures(wrong, span, sensitivity, padded_with_zeros(case.reference), tied)
+    return sensitivity, _output_failures(wrong, span, sensitivity, padded_with_zeros(case.reference), tied)
 
 
 def _not_rebuilt(options: Options | None, rebuilt: Rebuilt | None) -> str | None:
@@ -497,19 +497,19 @@ def _failures(kernels: list[KernelBits], layers: list[LayerParity]) -> list[str]
     return found
 
 
-def _departures(
+def _output_failures(
     wrong: list[KernelRun], span: float, sensitivity: float, padded: list[str], tied: list[str]
 ) -> list[str]:
     if not wrong:
         return []
     names = " and ".join(run.kernel for run in wrong)
     worst = max(run.median_abs_difference for run in wrong)
-    departure = (
+    difference = (
         f"the outputs of the {names} kernel{'s' * (len(wrong) > 1)} differ from Keras's by {worst / span:.1e} of their "
         f"range for the median image; Keras's own change by {sensitivity / span:.1e} when the images change by "
         f"{PERTURBATION:.0e}"
     )
-    found = [departure]
+    found = [difference]
     if padded and all(run.kernel != "reference" for run in wrong):
         names = ", ".join(f"'{name}'" for name in padded)
         found.append(

@@ -6,7 +6,7 @@ import html
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,17 +32,17 @@ class Picture:
     @functools.cached_property
     def light(self) -> bytes:
         """SVG for a light page."""
-        return _render(self, "light", format="svg", transparent=True, metadata={"Date": None})
+        return _render(self, "light", "svg", "none", "Date")
 
     @functools.cached_property
     def dark(self) -> bytes:
         """SVG for a dark page."""
-        return _render(self, "dark", format="svg", transparent=True, metadata={"Date": None})
+        return _render(self, "dark", "svg", "none", "Date")
 
     @functools.cached_property
     def png(self) -> bytes:
         """PNG on white, for documents and slides."""
-        return _render(self, "light", format="png", facecolor="white", dpi=150, metadata={"Software": None})
+        return _render(self, "light", "png", "white", "Software", dpi=150)
 
     def _repr_html_(self) -> str:
         image = base64.b64encode(self.png).decode()
@@ -74,7 +74,10 @@ def picture(draw: Draw, caption: str, size: tuple[float, float] = (6.0, 3.4)) ->
     return Picture(caption, draw, size)
 
 
-def _render(drawing: Picture, theme: str, **output: Any) -> bytes:
+def _render(
+    drawing: Picture, theme: str, kind: str, facecolor: str, undated: str, dpi: float | str = "figure"
+) -> bytes:
+    """The drawing as a file of a kind; `undated` is the metadata entry that would change with each run."""
     import cycler
     import matplotlib
     from matplotlib.figure import Figure
@@ -103,7 +106,9 @@ def _render(drawing: Picture, theme: str, **output: Any) -> bytes:
         figure = Figure(figsize=drawing.size, layout="constrained")
         drawing.draw(figure)
         out = io.BytesIO()
-        figure.savefig(out, **output)
+        is_transparent = facecolor == "none"
+        metadata = {undated: None}
+        figure.savefig(out, format=kind, transparent=is_transparent, facecolor=facecolor, dpi=dpi, metadata=metadata)
     return out.getvalue()
 
 

@@ -2,7 +2,8 @@
 
 import importlib
 import sys
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -54,9 +55,19 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: object,
+    ) -> NoReturn:
         try:
-            status = super().main(*args, **{**kwargs, "standalone_mode": False})
+            status = super().main(
+                args, prog_name, complete_var, False, windows_expand_args=windows_expand_args, **extra
+            )
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "kbnn"
             fail(f"{error.format_message().rstrip('.')}; see '{path} --help'", 2)

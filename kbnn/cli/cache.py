@@ -12,16 +12,17 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 import kbnn
 from kbnn import files
 from kbnn.errors import KbnnError
 
 TABLES = "tables.json"
+Result = TypeVar("Result")
 
 
-def cached(name: str, packages: Iterable[str], groups: Iterable[str], compute: Callable[[], object]) -> Any:
+def cached(name: str, packages: Iterable[str], groups: Iterable[str], compute: Callable[[], Result]) -> Result:
     """The result of `compute` as JSON values, from the cache unless something that it depends on has changed.
 
     Args:
@@ -31,17 +32,24 @@ def cached(name: str, packages: Iterable[str], groups: Iterable[str], compute: C
         compute: called if the result is not in the cache.
     """
     groups, packages = list(groups), list(packages)
-    shipped = _shipped(name, packages, groups)
-    if shipped is not None:
-        return shipped
-    path = _folder() / f"{name}-{_key(packages, groups)}.json"
+    found = _shipped(name, packages, groups)
+    if found is None:
+        path = _folder() / f"{name}-{_key(packages, groups)}.json"
+        found = _kept(path)
+        if found is None:
+            text = json.dumps(compute())
+            # If the cache cannot be written, the result is computed every time.
+            with contextlib.suppress(KbnnError):
+                files.write(path, text)
+            found = json.loads(text)
+    return cast(Result, found)
+
+
+def _kept(path: Path) -> object:
+    """The result in the cache; None if there is none, or if it is damaged."""
     with contextlib.suppress(OSError, ValueError):
         return json.loads(path.read_text())
-    found = compute()
-    # If the cache cannot be written, the result is computed every time.
-    with contextlib.suppress(KbnnError):
-        files.write(path, json.dumps(found))
-    return json.loads(json.dumps(found))
+    return None
 
 
 def described(packages: Iterable[str], value: object) -> dict[str, object]:
@@ -49,7 +57,7 @@ def described(packages: Iterable[str], value: object) -> dict[str, object]:
     return {"sources": _names(packages), "value": value}
 
 
-def _shipped(name: str, packages: list[str], groups: list[str]) -> Any:
+def _shipped(name: str, packages: list[str], groups: list[str]) -> object:
     """The shipped result; None if it was computed from other sources, or if another package registers something."""
     entries = [entry for group in groups for entry in importlib.metadata.entry_points(group=group)]
     if any((entry.value.partition(":")[0]).partition(".")[0] != "kbnn" for entry in entries):

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-from typing import Any
 
 import click
 
@@ -12,17 +11,18 @@ from kbnn.errors import KbnnError
 from kbnn.native_output import held_stderr
 from kbnn.printable import printable
 
+_debug_option = click.Option(
+    ["--debug"], is_flag=True, help="Show the traceback and the native libraries' log on failure."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 
 
 class Command(click.Command):
     """A command that reports expected failures as one line and an exit status; `--debug` shows the traceback."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params.append(
-            click.Option(["--debug"], is_flag=True, help="Show the traceback and the native libraries' log on failure.")
-        )
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *options, help_option = super().get_params(ctx)
+        return [*options, _debug_option, help_option]
 
     def invoke(self, ctx: click.Context) -> object:
         if ctx.params.pop("debug"):

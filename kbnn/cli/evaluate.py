@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,6 +19,10 @@ from kbnn.cli.artifacts import (
     recipe_name,
 )
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
+
+if TYPE_CHECKING:
+    from kbnn.converters import Deployments
+    from kbnn.datasets import Dataset
 
 
 @click.command(cls=Command)
@@ -76,7 +80,7 @@ def command(
         page(judgement, data).write(html)
 
 
-def _forms(path: Path, data: Any, output: Path | None) -> Any:
+def _forms(path: Path, data: "Dataset", output: Path | None) -> "Deployments":
     """The network in every form, whose files stay in `output` if that is given."""
     from kbnn import files
     from kbnn.converters import Description, deployments

@@ -5,7 +5,7 @@ import fnmatch
 import inspect
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True)
 class ModelRow:
     """A network in the list; `published` has the papers' accuracies by data set."""
+
+    name: str
+    input_shape: tuple[int, int, int]
+    classes: int
+    method: str
+    summary: str
+    published: dict[str, str]
+
+
+class _Row(TypedDict):
+    """The fields of a `ModelRow`."""
 
     name: str
     input_shape: tuple[int, int, int]
@@ -215,7 +226,7 @@ def command(
     if budget.is_given:
         show(_fits(name, budget, shape, classes, method, settings, rule), as_json)
     elif cost:
-        show(accounting.count(build(name, method, shape, classes, **settings), rule), as_json)
+        show(accounting.count(build(name, method, shape, classes, None, True, **settings), rule), as_json)
     else:
         show(_details(get(name)), as_json)
 
@@ -243,7 +254,7 @@ def _fits(
     shape: tuple[int, int, int] | None,
     classes: int | None,
     method: str | None,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     rule: str,
 ) -> Fits:
     from kbnn import accounting
@@ -254,7 +265,7 @@ def _fits(
     for number, each in enumerate(found):
         click.echo(f"{number + 1}/{len(found)} {each.name}", err=True)
         try:
-            cost = accounting.count(build(each.name, method, shape, classes, **settings), rule)
+            cost = accounting.count(build(each.name, method, shape, classes, None, True, **settings), rule)
         except (UsageError, ValueError) as error:
             refused[each.name] = " ".join(str(error).split())[:120]
             continue
@@ -304,23 +315,33 @@ def _listing(pattern: str) -> ModelListing:
     from kbnn.cli.cache import cached
 
     rows = cached("models", ["kbnn.models"], ["kbnn.architectures"], all_rows)
-    found = [
-        ModelRow(**{**row, "input_shape": tuple(row["input_shape"])})
-        for row in rows
-        if fnmatch.fnmatchcase(row["name"], pattern)
-    ]
+    found = [_model_row(row) for row in rows if fnmatch.fnmatchcase(row["name"], pattern)]
     if not found:
         raise _no_match(pattern)
     return ModelListing(tuple(found))
 
 
-def all_rows() -> list[dict[str, Any]]:
+def _model_row(row: _Row) -> ModelRow:
+    # JSON has no tuples.
+    height, width, channels = row["input_shape"]
+    row["input_shape"] = (height, width, channels)
+    return ModelRow(**row)
+
+
+def all_rows() -> list[_Row]:
     import_tensorflow()
     from kbnn.models import architectures
 
     return [
-        dataclasses.asdict(ModelRow(a.name, a.input_shape, a.classes, a.method, a.summary, a.published))
-        for a in architectures("*")
+        _Row(
+            name=each.name,
+            input_shape=each.input_shape,
+            classes=each.classes,
+            method=each.method,
+            summary=each.summary,
+            published=each.published,
+        )
+        for each in architectures("*")
     ]
 
 
@@ -370,7 +391,7 @@ def _parse_shape(text: str | None) -> tuple[int, int, int] | None:
     return height, width, channels
 
 
-def _parse_option(text: str) -> tuple[str, Any]:
+def _parse_option(text: str) -> tuple[str, object]:
     """Parses `KEY=VALUE`, with a TOML value or else plain text: `width=0.5`, `blocks=[3, 4, 6, 3]`, `stem=cifar`."""
     key, equals, value = text.partition("=")
     if not key or not equals:

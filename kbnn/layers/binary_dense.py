@@ -1,5 +1,7 @@
 """The 1-bit fully connected layer."""
 
+from typing import Any
+
 import larq as lq
 import tensorflow as tf
 
@@ -28,7 +30,8 @@ class BinaryDense(Binarized, lq.layers.QuantDense):
         >>> kbnn.layers.BinaryDense(512, input_quantizer="ste", kernel_quantizer="ste")
     """
 
-    def __init__(self, units: int, use_bias: bool = False, **kwargs: object) -> None:
+    # Any, because the keyword arguments of Keras's layers are untyped.
+    def __init__(self, units: int, use_bias: bool = False, **kwargs: Any) -> None:
         super().__init__(units, use_bias=use_bias, **kwargs)
         if self.units < 1:
             raise UsageError(f"{self.name}: units must be at least 1, received {units}")

@@ -13,13 +13,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kbnn.errors import KbnnError, UsageError, unknown
 
 INDEX = "index.json"
-# An entry of the index: the attributes of `Pretrained`, with the name of the file instead of its path.
-_Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,12 @@ def get(name: str) -> Pretrained:
     index = _index()
     if name not in index:
         raise unknown("trained weights", name, index)
-    return _checked(_entry(name, index[name]))
+    return _checked(index[name])
 
 
 def all_networks() -> list[Pretrained]:
     """All trained networks, sorted by name, without reading their files."""
-    return [_entry(name, row) for name, row in sorted(_index().items())]
+    return [network for _, network in sorted(_index().items())]
 
 
 def find(network: str | None, wanted: str, method: str | None = None) -> Pretrained | None:
@@ -113,16 +110,15 @@ def _checked(entry: Pretrained) -> Pretrained:
     return entry
 
 
-def _entry(name: str, row: _Row) -> Pretrained:
-    values: _Row = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key != "file"
-    }
-    return Pretrained(name=name, path=_folder() / row["file"], **values)
-
-
-def _index() -> dict[str, _Row]:
-    rows: dict[str, _Row] = json.loads((_folder() / INDEX).read_text())
-    return rows
+def _index() -> dict[str, Pretrained]:
+    """The networks by name. Entries have the attributes of `Pretrained`, with a file's name instead of its path."""
+    networks = {}
+    for name, row in json.loads((_folder() / INDEX).read_text()).items():
+        path = _folder() / row.pop("file")
+        for key in ("input_shape", "classes", "mean", "std"):
+            row[key] = tuple(row[key])
+        networks[name] = Pretrained(name=name, path=path, **row)
+    return networks
 
 
 def _folder() -> Path:

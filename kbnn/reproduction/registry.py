@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbnn.errors import unknown
 from kbnn.reproduction import ours, trained
@@ -54,9 +54,14 @@ class Drawing:
 Table = AnalyticTable | TrainedTable | Drawing
 
 
-def _later(module: str, function: str) -> Callable[..., Any]:
-    """A function of this package. Its module, which needs TensorFlow, is imported when the function is called."""
-    return lambda *args: getattr(importlib.import_module(f"kbnn.reproduction.{module}"), function)(*args)
+def _computed(function: str) -> Callable[[Build], list[Cell]]:
+    """A function of `analytic`. The module needs TensorFlow, so it is imported when the function is called."""
+    return lambda build: getattr(importlib.import_module("kbnn.reproduction.analytic"), function)(build)
+
+
+def _drawn(function: str) -> "Callable[[], Picture]":
+    """A function of `drawings`, which is imported when the function is called."""
+    return lambda: getattr(importlib.import_module("kbnn.reproduction.drawings"), function)()
 
 
 # Accuracy tables whose rows are recipes that name them.
@@ -79,26 +84,24 @@ _OF_RECIPES = {
 }
 
 _TABLES: tuple[Table, ...] = (
-    AnalyticTable(
-        "bireal-capability", "Bi-Real Net, sections 3.1, 3.2 and figure 5", _later("analytic", "bireal_capability")
-    ),
-    AnalyticTable("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", _later("analytic", "bireal_table_3")),
+    AnalyticTable("bireal-capability", "Bi-Real Net, sections 3.1, 3.2 and figure 5", _computed("bireal_capability")),
+    AnalyticTable("bireal-table3", "Bi-Real Net, table 3: memory and FLOPs", _computed("bireal_table_3")),
     AnalyticTable(
         "mlbma-entropy",
         "ML+BMA, section 4.2: the largest entropy of ResNet-20",
-        _later("analytic", "mlbma_entropy_bound"),
+        _computed("mlbma_entropy_bound"),
     ),
-    AnalyticTable("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", _later("analytic", "mlbma_table_6")),
-    AnalyticTable("presb-cost", "PresB-Net, section on FLOPs and storage", _later("analytic", "presb_cost")),
+    AnalyticTable("mlbma-table6", "ML+BMA, table 6: storage and FLOPs", _computed("mlbma_table_6")),
+    AnalyticTable("presb-cost", "PresB-Net, section on FLOPs and storage", _computed("presb_cost")),
     AnalyticTable(
         "siman-corollaries",
         "SiMaN, corollaries 2 and 3: shares of +1 and angles",
-        _later("analytic", "siman_corollaries"),
+        _computed("siman_corollaries"),
     ),
-    Drawing("bnnplus-figure4", "BNN+, figure 4: estimators and their derivatives", _later("drawings", "estimators")),
-    Drawing("presb-figure5", "PresB-Net, figure 5: groups with a large gap, balanced", _later("drawings", "large_gap")),
-    Drawing("presb-figure6", "PresB-Net, figure 6: groups with a small gap, balanced", _later("drawings", "small_gap")),
-    Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", _later("drawings", "regularizers")),
+    Drawing("bnnplus-figure4", "BNN+, figure 4: estimators and their derivatives", _drawn("estimators")),
+    Drawing("presb-figure5", "PresB-Net, figure 5: groups with a large gap, balanced", _drawn("large_gap")),
+    Drawing("presb-figure6", "PresB-Net, figure 6: groups with a small gap, balanced", _drawn("small_gap")),
+    Drawing("bnnplus-figure5", "BNN+, figure 5: regularizers", _drawn("regularizers")),
     *(TrainedTable(name, source, partial(trained.of_recipes, name)) for name, source in _OF_RECIPES.items()),
     TrainedTable("bireal-table2", "Bi-Real Net, table 2: Bi-Real-18 and -34 on ImageNet", trained.bireal_table_2),
     TrainedTable("bnnplus-table3", "BNN+, table 3: the best of table 2", trained.bnnplus_table_3),

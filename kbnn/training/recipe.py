@@ -8,7 +8,7 @@ import sys
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,7 @@ from kbnn import files, pretrained
 from kbnn.errors import UsageError
 
 if TYPE_CHECKING:
+    from kbnn.datasets.transform import Transform
     from kbnn.methods import Method
 
 if sys.version_info >= (3, 11):
@@ -104,9 +105,12 @@ class DataSettings(TomlTable):
         """All fields except the source of the images and the augmentation."""
         return self.model_dump(include=_FEEDING)
 
-    def augmentation(self) -> dict[str, Any]:
-        """The fields of `kbnn.datasets.Transform` that are set."""
-        return self.model_dump(exclude={"name", "folder", *_FEEDING}, exclude_defaults=True)
+    def transform(self) -> "Transform | None":
+        """The augmentation, resizing and cropping that is set; None if nothing is set."""
+        from kbnn.datasets.transform import Transform
+
+        fields = self.model_dump(exclude={"name", "folder", *_FEEDING}, exclude_defaults=True)
+        return Transform(**fields) if fields else None
 
     def batch_for(self, images: int) -> int:
         """The batch size for a number of training images: the one that is set, or a suitable power of two."""

@@ -273,8 +273,7 @@ def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = 
     Raises:
         UsageError: the recipe names none.
     """
-    augmentation = settings.augmentation()
-    transform = datasets.Transform(**augmentation) if augmentation else None
+    transform = settings.transform()
     if settings.folder is not None:
         return datasets.load_folder(
             settings.folder,
@@ -291,5 +290,5 @@ def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = 
 
 def given_data(data: datasets.Given, settings: DataSettings) -> datasets.Dataset:
     """A data set from data passed in Python, split and augmented as in a recipe; a `Dataset` is returned unchanged."""
-    transform = datasets.Transform(**settings.augmentation())
+    transform = settings.transform() or datasets.Transform()
     return datasets.of(data, validation=settings.validation, transform=transform)

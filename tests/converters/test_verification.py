@@ -198,7 +198,7 @@ def test_the_parts_of_a_split_are_told_apart(made):
 
 
 @pytest.mark.parametrize(("margin", "passed"), [(4.0, True), (0.0, False)])
-def test_outputs_may_depart_as_far_as_rounding_moves_keras(margin, passed, bireal, bireal_file, monkeypatch):
+def test_outputs_may_differ_as_far_as_rounding_moves_keras(margin, passed, bireal, bireal_file, monkeypatch):
     """In a deep network one rounded value can change all outputs, in Keras too."""
     monkeypatch.setattr(verification, "LOGIT_TOLERANCE", 1e-12)
     monkeypatch.setattr(verification, "SENSITIVITY_MARGIN", margin)
@@ -210,7 +210,7 @@ def test_outputs_may_depart_as_far_as_rounding_moves_keras(margin, passed, birea
 
 
 @pytest.mark.slow
-def test_sensitivity_is_measured_only_if_the_outputs_depart(bireal, bireal_file):
+def test_sensitivity_is_measured_only_if_the_outputs_differ(bireal, bireal_file):
     parity = sample_networks.parity(bireal, bireal_file)
     assert parity.sensitivity is None
     assert "when the images change" not in str(parity)

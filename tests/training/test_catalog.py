@@ -37,7 +37,7 @@ def images(recipe: Recipe, size: int | None = None) -> Dataset:
     """Four images of noise in the size of the recipe's data set, or smaller."""
     classes = CLASSES[str(recipe.data.name)]
     stored = 32 if classes <= 100 else 256
-    transform = datasets.Transform() if size else datasets.Transform(**recipe.data.augmentation())
+    transform = datasets.Transform() if size else recipe.data.transform() or datasets.Transform()
     pixels = np.random.default_rng(0).integers(0, 256, (4, size or stored, size or stored, 3), np.uint8)
     arrays = Arrays(pixels, np.arange(4, dtype=np.int32))
     names = tuple(map(str, range(classes)))
