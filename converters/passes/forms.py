@@ -140,7 +140,7 @@ def _real_valued(graph: Graph) -> Iterator[_Layer]:
     for node in graph:
         operation = node.operation
         is_dense = isinstance(operation, Dense)
-        if is_dense or (isinstance(operation, Convolution) and operation.groups == 1):
+        if isinstance(operation, Dense) or (isinstance(operation, Convolution) and operation.groups == 1):
             weights = operation.kernel.size
             yield _Layer(
                 node.layer,

@@ -59,7 +59,8 @@ def _convert(trace: Trace, graph: Graph) -> bytes:
 
 def _errors(log: str, graph: Graph) -> str:
     """The converter's error messages, each with the layer whose scope (see `Graph.run`) its location names."""
-    nodes, found = list(graph), {}
+    nodes = list(graph)
+    found: dict[str, None] = {}
     for location, text in _ERROR.findall(log):
         places = [nodes[int(k)] for k in _SCOPE.findall(location) if int(k) < len(nodes)]
         found[f"layer '{places[0].layer}': {text}" if places else text] = None

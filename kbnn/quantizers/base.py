@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import larq as lq
 import tensorflow as tf
@@ -167,12 +167,12 @@ class Estimator(lq.quantizers.Quantizer):
         )
 
     @staticmethod
-    def binarize(x: tf.Tensor, *parameters: tf.Tensor | float) -> tf.Tensor:
+    def binarize(x: tf.Tensor, *parameters: Any) -> tf.Tensor:
         """+1 or -1 for each element of x: a function of x and `parameters` only."""
         return sign(x)
 
     @staticmethod
-    def surrogate(x: tf.Tensor, dy: tf.Tensor, *parameters: tf.Tensor | float) -> tf.Tensor:
+    def surrogate(x: tf.Tensor, dy: tf.Tensor, *parameters: Any) -> tf.Tensor:
         """dL/dx, given dL/dq(x): a function of x, dy and `parameters` only."""
         raise NotImplementedError("an Estimator defines surrogate(x, dy, *parameters)")
 

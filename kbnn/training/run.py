@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -163,7 +163,8 @@ class Run(tables.Shown):
         Raises:
             KbnnError: the file is damaged.
         """
-        with self._recorded() as values:
+        with self._recorded() as text:
+            values = json.loads(text)
             if not values:
                 return None
             return Fingerprint(values["name"], tuple(values["classes"]), tuple(values["counts"]), values["digest"])
@@ -174,7 +175,8 @@ class Run(tables.Shown):
         Raises:
             KbnnError: the file is damaged.
         """
-        with self._recorded() as values:
+        with self._recorded() as text:
+            values = json.loads(text)
             found = values.get(_INPUT)
             if not found:
                 return None
@@ -182,11 +184,11 @@ class Run(tables.Shown):
             return normalization, datasets.Transform(**{name: found[name] for name in _TESTING})
 
     @contextlib.contextmanager
-    def _recorded(self) -> Iterator[dict[str, Any]]:
-        """The content of `dataset.json`, empty if there is none; errors in reading it become KbnnError."""
+    def _recorded(self) -> Iterator[str]:
+        """The JSON in `dataset.json`, an empty object if there is none; errors in reading it become KbnnError."""
         path = self.folder / _DATASET
         try:
-            yield json.loads(path.read_text()) if path.is_file() else {}
+            yield path.read_text() if path.is_file() else "{}"
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise KbnnError(f"'{path}' is damaged ({error}): restore it, or start a new run") from error
 
