@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from sample_graphs import Builder, assert_equal
 
-from kbnn.converters.graph.operations import Add, Affine, Convolution
-from kbnn.converters.passes.affine import affine_into_sums, merge_affine
+from kbnn.converters.graph.operations import Add, Affine, Convolution, Dense, Kept
+from kbnn.converters.passes.affine import affine_into_sums, keep_scales_before_dense, merge_affine
 
 
 def count(graph):
@@ -72,3 +72,21 @@ def test_a_map_moves_into_both_parts_of_a_sum_only_within_a_layer():
     spread = affine_into_sums(within)
     assert isinstance(spread["out"].operation, Add)
     assert_equal(within, spread)
+
+
+def dense(b, name, source):
+    return b.add(name, Dense(b.random.normal(size=(32, 4)), np.zeros(4)), source, shape=(4,))
+
+
+def test_a_scale_per_channel_is_kept_out_of_a_dense_layer():
+    b = Builder()
+    graph = b.graph(dense(b, "dense", b.affine("bn", b.mean("mean", "image"))))
+    kept = keep_scales_before_dense(graph)
+    assert [type(node.operation) for node in kept][2:] == [Affine, Kept, Dense]
+    assert_equal(graph, kept)
+
+
+def test_a_common_scale_before_a_dense_layer_needs_no_operator():
+    b = Builder()
+    graph = b.graph(dense(b, "dense", b.add("scale", Affine(np.full(32, 2.0), np.zeros(32)), b.mean("mean", "image"))))
+    assert keep_scales_before_dense(graph) is graph
