@@ -65,8 +65,9 @@ def keep_scales_before_dense(graph: Graph) -> Graph:
         node = graph[name]
         for source in dict.fromkeys(node.inputs if _multiplies_matrices(node) else ()):
             affine = graph[source]
-            if isinstance(affine.operation, Affine) and np.ptp(affine.operation.scale) > 0.0:
-                graph = _kept(graph, node.name, affine, affine.operation)
+            is_scale = isinstance(affine.operation, Affine) and np.ptp(affine.operation.scale) > 0.0
+            if is_scale and not _is_absorbed(graph, affine):
+                graph = _kept(graph, node.name, affine)
     return graph
 
 
@@ -77,12 +78,13 @@ def _multiplies_matrices(node: Node) -> bool:
     return isinstance(operation, Dense)
 
 
-def _kept(graph: Graph, reader: str, node: Node, affine: Affine) -> Graph:
+def _kept(graph: Graph, reader: str, node: Node) -> Graph:
     flat = graph[node.inputs[0]]
     if isinstance(flat.operation, Reshape) and graph.sole_consumer(flat.name) is not None:
         wide = graph[flat.inputs[0]]
-        if _is_absorbed(graph, wide) and wide.channels == len(affine.scale):
-            before = Node(graph.unused(f"{node.name}/affine"), affine, flat.inputs, wide.shape, node.layer)
+        is_alone = graph.sole_consumer(wide.name) is not None
+        if is_alone and _is_absorbed(graph, wide) and wide.channels == node.channels:
+            before = Node(graph.unused(f"{node.name}/affine"), node.operation, flat.inputs, wide.shape, node.layer)
             graph = graph.with_nodes(before, replace(node, operation=flat.operation, inputs=(before.name,)))
             return merge_affine(graph)
     kept = Node(graph.unused(f"{node.name}/kept"), Kept(), (node.name,), node.shape, node.layer)
@@ -91,7 +93,7 @@ def _kept(graph: Graph, reader: str, node: Node, affine: Affine) -> Graph:
 
 
 def _is_absorbed(graph: Graph, node: Node) -> bool:
-    """Whether the converter folds an affine map of a value into a binary convolution."""
-    while isinstance(node.operation, Affine) and graph.sole_consumer(node.name) is not None:
+    """Whether a value is that of a binary convolution and of affine maps that the converter folds into it."""
+    while isinstance(node.operation, Affine) and graph.sole_consumer(node.inputs[0]) is not None:
         node = graph[node.inputs[0]]
-    return isinstance(node.operation, BinaryConvolution) and graph.sole_consumer(node.name) is not None
+    return isinstance(node.operation, BinaryConvolution)

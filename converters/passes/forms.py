@@ -89,10 +89,11 @@ def _becomes_bits(graph: Graph, node: Node) -> bool:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A real-valued convolution or dense layer: its Keras layer, operator, MACs, output values and weights."""
+    """A real-valued convolution or dense layer: its Keras layer, operator, groups, MACs, output values and weights."""
 
     name: str
     operator: str
+    groups: int
     is_stem: bool
     macs: int
     values: int
@@ -129,23 +130,24 @@ def _large(graph: Graph) -> list[_Layer]:
     """The real-valued convolutions, by layer, that are large enough for another form."""
     large: dict[str, _Layer] = {}
     for layer in _real_valued(graph):
-        is_convolution = layer.operator == "CONV_2D" and layer.macs >= (_STEM_MACS if layer.is_stem else _MACS)
-        if is_convolution:
+        is_convolution = layer.operator == "CONV_2D" and layer.groups == 1
+        if is_convolution and layer.macs >= (_STEM_MACS if layer.is_stem else _MACS):
             large.setdefault(layer.name, layer)
     return list(large.values())
 
 
 def _real_valued(graph: Graph) -> Iterator[_Layer]:
-    """The real-valued layers without groups, once for each call."""
+    """The real-valued layers, once for each call."""
     for node in graph:
         operation = node.operation
-        is_dense = isinstance(operation, Dense)
-        if isinstance(operation, Dense) or (isinstance(operation, Convolution) and operation.groups == 1):
+        if isinstance(operation, Convolution | Dense):
+            groups = operation.groups if isinstance(operation, Convolution) else 0
             weights = operation.kernel.size
             yield _Layer(
                 node.layer,
-                "FULLY_CONNECTED" if is_dense else "CONV_2D",
-                not is_dense and operation.kernel.shape[2] <= FEW_CHANNELS,
+                "CONV_2D" if groups else "FULLY_CONNECTED",
+                groups,
+                groups > 0 and groups * operation.kernel.shape[2] <= FEW_CHANNELS,
                 math.prod(node.shape[:-1]) * weights,
                 math.prod(node.shape),
                 weights,

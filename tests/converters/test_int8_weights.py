@@ -70,6 +70,16 @@ def test_16_bits_are_not_taken_where_they_are_slower():
     assert (options.in_16_bits, options.in_32_bits) == ((), ("short",))
 
 
+def test_groups_are_not_taken_in_16_bits_where_they_are_slower():
+    """9·32·64 weights on 32x32 places: 18.9 M MACs at 0.48 instead of 0.35 instructions each."""
+    image = tf.keras.Input((32, 32, 64), name="image")
+    x = sample_networks.convolution(image, 64, "first")
+    x = sample_networks.layers.Conv2D(64, 3, padding="same", groups=2, name="groups")(x)
+    lifted = lift(Reference(tf.keras.Model(image, sample_networks.convolution(x, 64, "last"))))
+    options = with_forms(Options(weights="int8"), lifted)
+    assert (options.in_16_bits, options.in_32_bits) == ((), ("groups",))
+
+
 def test_large_dense_layers_take_a_quarter():
     """16 bits would take a MUL of 256·512 weights in each inference, 0.28 M instructions, and the product 0.06 M."""
     vector = tf.keras.Input((256,), name="vector")
@@ -89,15 +99,17 @@ def test_scales_before_dense_layers_are_not_rounded_with_the_weights(tmp_path):
     y = layers.BinaryDense(32, input_quantizer="ste_sign", kernel_quantizer="ste_sign", name="binary")(x)
     y = sample_networks.layers.BatchNormalization()(y)
     ends = [sample_networks.layers.Dense(16, name=name)(value) for name, value in (("a", x), ("b", x), ("c", y))]
+    z = sample_networks.layers.BatchNormalization()(sample_networks.convolution(image, 32, "other"))
+    ends.append(sample_networks.layers.Dense(16, name="d")(z))
     model = sample_networks.shaken(tf.keras.Model(image, ends))
     artifact = convert(model, tmp_path / "model.tflite", sample_networks.images(model), weights="int8")
     file = flatbuffer.read(artifact.path)
     stored = {tensor.name: tensor.value() for tensor in file.tensors if tensor.dtype == "int8"}
-    for name in "abc":
+    for name in "abcd":
         kernel = model.get_layer(name).kernel.numpy().T
         levels = np.round(kernel / (np.abs(kernel).max(1, keepdims=True) / np.float32(127)))
         np.testing.assert_array_equal(stored[f"{name}/kernel"], levels)
-    # A MAXIMUM behind the mean, which both of its readers share; the binary layer absorbs the other scale.
+    # A MAXIMUM behind the mean, which both of its readers share; binary layers absorb the other scales.
     assert artifact.audit.operators["MAXIMUM"] == 1
     assert artifact.audit.operators["MUL"] == 1
     assert verify(model, artifact.path, sample_networks.images(model)).passed
