@@ -14,6 +14,7 @@ from kbnn.converters.graph.operations import (
     Add,
     Affine,
     BinaryConvolution,
+    Clip,
     Concatenate,
     Input,
     Kept,
@@ -28,8 +29,8 @@ from kbnn.converters.graph.operations import (
     Shuffle,
     Sign,
 )
-from kbnn.converters.graph.rules import Context, Step, SumOfChains, rule_for
-from kbnn.converters.graph.slices import sign_source, slice_of
+from kbnn.converters.graph.rules import Context, Step, SumOfChains, clips, rule_for
+from kbnn.converters.graph.slices import clip_source, sign_source, slice_of
 from kbnn.converters.graph.trace import TRACING, Call, Reference
 from kbnn.structure import has_binary_kernel
 
@@ -78,7 +79,7 @@ class _Lifted:
                 self.walk(child)
             for output in call.outputs:
                 self._value(output, call.layer.name)
-        else:
+        elif len(outputs) != 1 or not self._is_clip(outputs[0], call.layer.name):
             self._opaque(outputs, call.layer.name)
 
     def _is_in_float32(self, call: Call) -> bool:
@@ -148,6 +149,19 @@ class _Lifted:
             return False
         shape, origin = self._value_of(source)
         self._values[tensor] = self._add(Node(layer, Sign(), (self._value(source),), shape, layer, origin))
+        return True
+
+    def _is_clip(self, tensor: str, layer: str) -> bool:
+        """Adds a `Clip` for a tensor that is clipped by fixed bounds; returns whether it is."""
+        found = clip_source(self._reference, tensor)
+        if found is None:
+            return False
+        source, low, high = found
+        name, (shape, origin) = self._value(source), self._value_of(tensor)
+        for bounds in clips(low, high):
+            name = self._add(Node(layer, Clip(*bounds), (name,), shape, layer))
+        self._nodes[name] = replace(self._nodes[name], origin=origin)
+        self._values[tensor] = name
         return True
 
     def _holds_signs(self, tensor: str) -> bool:

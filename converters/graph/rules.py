@@ -98,6 +98,13 @@ def function(called: Callable[[tf.Tensor], tf.Tensor], channels: int) -> Operati
     return ElementwiseFunction(called, keeps_signs=called in _KEEP_SIGNS)
 
 
+def clips(low: float, high: float) -> list[tuple[float, float]]:
+    """The bounds of the operations that clip between two bounds: one that is fused, or two of which one may be."""
+    if (low, high) in _CLIPS.values() or math.inf in (-low, high):
+        return [(low, high)]
+    return [(low, math.inf), (-math.inf, high)]
+
+
 def is_known(called: Callable[[tf.Tensor], tf.Tensor] | None) -> bool:
     """Whether an elementwise function has an operation that passes can rewrite."""
     return called in _CLIPS or called in _KEEP_SIGNS or called is tf.nn.leaky_relu

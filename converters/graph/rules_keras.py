@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kbnn.activations import HardTanh
 from kbnn.converters.graph import operations as op
-from kbnn.converters.graph.rules import Context, Step, activation, leaky, numbers, rule
+from kbnn.converters.graph.rules import Context, Step, activation, clips, leaky, numbers, rule
 from kbnn.converters.graph.trace import Call
 
 layers = tf.keras.layers
@@ -101,10 +101,8 @@ def _relu(call: Call, context: Context) -> list[Step] | None:
         return None
     if slope != 0.0:
         return [("leaky", leaky(slope, shape[-1]), None)]
-    if largest is None or float(largest) == 6.0:
-        return [("relu", op.Clip(0.0, float("inf") if largest is None else 6.0), None)]
-    # TensorFlow Lite has no such activation, but fuses the lower bound.
-    return [("relu", op.Clip(0.0, float("inf")), None), ("largest", op.Clip(-float("inf"), float(largest)), None)]
+    bounds = clips(0.0, float("inf") if largest is None else float(largest))
+    return [(suffix, op.Clip(*pair), None) for suffix, pair in zip(("relu", "largest"), bounds, strict=False)]
 
 
 @rule(layers.LeakyReLU)

@@ -18,6 +18,7 @@ _ELEMENTWISE = (
     *(*_COMPARISONS, *_COPIES, *_SUMS, "Select", "SelectV2", "Cast", "Mul", "Neg", "Abs", "Maximum", "Minimum"),
     *("LogicalNot", "LogicalAnd", "LogicalOr", "ZerosLike", "OnesLike", "ClipByValue"),
 )
+_RECTIFIERS = {"Relu": (0.0, np.inf), "Relu6": (0.0, 6.0)}
 _LARGEST_SIGN = 16
 # More positive than negative values, both zeros, and values so small that their products underflow.
 PROBE = np.array([-3.0, -1.0, -0.5, -1e-30, -0.0, 0.0, 1e-30, 0.2, 0.7, 1.0, 2.0, 50.0], np.float32)
@@ -119,6 +120,38 @@ def _turns_into_signs(reference: Reference, source: str, tensor: str, at_zero: f
     given = np.resize(PROBE, (1, *shape))
     signs = np.where(given == 0, at_zero, np.sign(given))
     return np.array_equal(reference.computed(tensor, {source: given}), signs)
+
+
+def clip_source(reference: Reference, tensor: str) -> tuple[str, float, float] | None:
+    """The tensor that a named one clips, with both bounds; None if it clips nothing.
+
+    Clips are found by what they compute: `tf.nn.relu`, `tf.maximum(x, 0)`, `tf.clip_by_value`, in a `Lambda` or not.
+    """
+    found, low, high = tensor, -np.inf, np.inf
+    while True:
+        operation = reference.tensor(found).op
+        bounds = _bounds(reference, operation)
+        computed = [value for value in operation.inputs if not reference.is_constant(value.name)]
+        if bounds is None or len(computed) != 1 or computed[0].dtype != tf.float32:
+            break
+        # The operations found so far clip the result of this one.
+        low, high = (float(min(max(bound, low), high)) for bound in bounds)
+        found = reference.source(computed[0].name)
+    same_shape = reference.shape(found) == reference.shape(tensor)
+    return (found, low, high) if found != tensor and low < high and same_shape else None
+
+
+def _bounds(reference: Reference, operation: tf.Operation) -> tuple[float, float] | None:
+    """The bounds of an operation that clips its only computed input."""
+    if operation.type in _RECTIFIERS:
+        return _RECTIFIERS[operation.type]
+    constants = [value.name for value in operation.inputs if reference.is_constant(value.name)]
+    if operation.type not in ("Maximum", "Minimum") or len(constants) != 1:
+        return None
+    bound = reference.constants(constants)[0]
+    if bound.size != 1:
+        return None
+    return (bound.item(), np.inf) if operation.type == "Maximum" else (-np.inf, bound.item())
 
 
 def _is_sign_of_a_shifted_sign(reference: Reference, operation: tf.Operation) -> bool:

@@ -120,6 +120,14 @@ def shuffled(x):
     return layers.GroupNormalization(name="ln")(keras.Add(name="add")([x, y]))
 
 
+def resized(x):
+    """Interpolation, and the smaller one of two values, which have the levels of what they read."""
+    y = methods.get("bireal").convolution(x, 64, 3, name="conv1")
+    y = keras.UpSampling2D(interpolation="bilinear", name="up")(keras.BatchNormalization(name="bn1")(y))
+    x = keras.Minimum(name="least")([y, keras.UpSampling2D(name="up_x")(x)])
+    return methods.get("bireal").convolution(x, 64, 3, name="conv2")
+
+
 RECTIFIERS = {
     "activation": lambda x: keras.Activation("relu")(x),
     "layer": lambda x: keras.ReLU()(x),
@@ -128,6 +136,10 @@ RECTIFIERS = {
     "function": lambda x: tf.nn.relu(x),
     "function up to 6": lambda x: tf.nn.relu6(x),
     "lambda": lambda x: keras.Lambda(tf.nn.relu)(x),
+    "maximum": lambda x: tf.maximum(x, 0.0),
+    "clip": lambda x: tf.clip_by_value(x, 0.0, 6.0),
+    "clip on both sides": lambda x: tf.clip_by_value(x, -0.5, 2.0),
+    "own function": lambda x: keras.Lambda(lambda y: tf.minimum(1.5, tf.keras.activations.relu(y)))(x),
     "leaky": lambda x: keras.LeakyReLU(0.1)(x),
 }
 
@@ -163,7 +175,7 @@ def enlarged(image):
 
 
 @pytest.mark.core("shuffled")
-@pytest.mark.parametrize("network", [rectified, pooled, shuffled, frames, enlarged])
+@pytest.mark.parametrize("network", [rectified, pooled, shuffled, frames, enlarged, resized])
 def test_the_building_blocks_of_networks(network, tmp_path):
     image = tf.keras.Input((8, 8, 3), name="image")
     x = network(keras.BatchNormalization(name="stem_bn")(keras.Conv2D(64, 3, padding="same", name="stem")(image)))

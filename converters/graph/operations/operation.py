@@ -15,9 +15,9 @@ IMPORT = "o"
 _MOVES = frozenset(
     (
         *("AvgPool", "BatchToSpaceND", "BroadcastTo", "ConcatV2", "DepthToSpace", "ExpandDims", "GatherV2", "Identity"),
-        *("Max", "MaxPool", "Min", "MirrorPad", "Pack", "Pad", "PadV2", "Reshape", "ResizeBilinear", "ReverseV2"),
-        *("ResizeNearestNeighbor", "Select", "SelectV2", "Slice", "SpaceToBatchND", "SpaceToDepth", "Split", "SplitV"),
-        *("Squeeze", "StridedSlice", "Tile", "Transpose", "Unpack"),
+        *("Max", "MaxPool", "Maximum", "Min", "Minimum", "MirrorPad", "Pack", "Pad", "PadV2", "Reshape", "ReverseV2"),
+        *("ResizeBilinear", "ResizeNearestNeighbor", "Select", "SelectV2", "Slice", "SpaceToBatchND", "SpaceToDepth"),
+        *("Split", "SplitV", "Squeeze", "StridedSlice", "Tile", "Transpose", "Unpack"),
     )
 )
 _COMPARES = frozenset(
