@@ -82,4 +82,4 @@ def test_a_model_file_must_name_its_data(tmp_path: Path):
     models.build("tiny", method="bireal").save(tmp_path / "m.keras")
     done = analyze(tmp_path / "m.keras")
     assert done.exit_code == 2
-    assert "give --data" in done.output
+    assert "give it with --data" in done.output

@@ -27,11 +27,11 @@ OWN = {
 # Operators of the layers that a method adds around binary convolutions, and operators that these prevent from fusing.
 ADDED = {
     "alexnet": {
-        "adabin": "ADD:11 CONV_2D:6 LceBconv2d:6 LceQuantize:4 MUL:5 NEG:2 RELU:4 RESHAPE:3",
+        "adabin": "ADD:9 CONV_2D:6 LceBconv2d:6 LceQuantize:4 MUL:3 PRELU:2 RESHAPE:3",
         "irnet": "ADD:1 LceQuantize:1",
-        "react": "ADD:5 LceQuantize:1 MUL:2 NEG:2 RELU:4 RESHAPE:3",
-        "irnet+ml+bma": "ADD:5 LceQuantize:1 MUL:4 NEG:2 RELU:4 RESHAPE:3",
-        "xnor+std+ml+bma": "ADD:3 LceQuantize:1 MUL:3 NEG:2 RELU:4 RESHAPE:3",
+        "react": "ADD:3 LceQuantize:1 PRELU:2 RESHAPE:3",
+        "irnet+ml+bma": "ADD:3 LceQuantize:1 MUL:2 PRELU:2 RESHAPE:3",
+        "xnor+std+ml+bma": "ADD:1 LceQuantize:1 MUL:1 PRELU:2 RESHAPE:3",
     },
     "bireal18": {
         "adabin": "ADD:7 CONV_2D:4 LceBconv2d:4 MUL:4 PRELU:4",
