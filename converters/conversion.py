@@ -149,7 +149,7 @@ def _converted(
         file, graph = build(keras, options, told)
     else:
         options, file, graph, note = _faster(keras, options, kernel, calibration, told)
-    _check_operators(file)
+    _check_operators(file, graph)
     _check_bitpacked(keras, file, graph, options)
     foreign = not_in_interpreter(keras, file)
     if foreign:
@@ -262,12 +262,16 @@ def _check_computable(reference: Reference, options: Options) -> None:
         raise _refusal(wrong, len(reasons), "would be miscomputed")
 
 
-def _check_operators(file: File) -> None:
+def _check_operators(file: File, graph: Graph) -> None:
     """Refuses operators that LCE's runtime does not have, such as TensorFlow's `Erfc` in exact GELUs."""
     known = {*flatbuffer.builtin_names(), *audit.LCE_OPERATORS}
-    missing = {
-        operator.name: audit.layer_name(file, operator) for operator in file.operators if operator.name not in known
-    }
+    layers = {node.layer for node in graph}
+    missing = {}
+    for operator in file.operators:
+        if operator.name not in known:
+            # Of the operations of one layer, the file numbers all but the first.
+            name = audit.layer_name(file, operator)
+            missing[operator.name] = name if name in layers else name.rpartition("/")[0] or name
     if missing:
         named = "; ".join(f"layer '{layer}' needs the operator '{name}'" for name, layer in missing.items())
         hint = "use tf.nn.gelu(x, approximate=True)" if "Erfc" in missing else "use another function"

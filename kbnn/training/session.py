@@ -317,7 +317,10 @@ def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
     if is_chief(strategy):
         yield run
         return
-    with files.scratch() as folder:
+    with files.scratch() as scratch:
+        # A folder of its own: the scratch folder is locked, as training locks the one that it writes.
+        folder = scratch / "run"
+        folder.mkdir()
         for name in ("history.csv", "checkpoints"):
             if (run.folder / name).is_dir():
                 shutil.copytree(run.folder / name, folder / name)

@@ -57,7 +57,7 @@ def test_operators_that_the_runtime_lacks_are_refused_by_name():
     tensors = [writer.tensor([1, 4]), writer.tensor([1, 4])]
     data = writer.file(tensors, [writer.operator([0], [1])], [writer.custom("Erfc")], outputs=(1,))
     with pytest.raises(ConversionError, match=r"needs the operator 'Erfc'.*approximate=True"):
-        conversion._check_operators(flatbuffer.parse(data))
+        conversion._check_operators(flatbuffer.parse(data), ())
 
 
 def test_parts_of_keras_run_on_any_number_of_images_without_warnings(caplog):

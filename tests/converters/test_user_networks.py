@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 REFUSED = {
     "binary layers within `tf.cond`": "layer 'first' is called within .* tf.cond .*: call it directly",
     "an output that does not depend on the image": r"'output_1' of model 'anchors' .* shape is \(1, 2\): leave it out",
-    "`gelu` among binary layers": r"layer 'gelu' computes Erfc, .*: use tf.nn.gelu\(x, approximate=True\)",
+    "`gelu` among binary layers": r"layer 'gelu' needs the operator 'Erfc', .*: use tf.nn.gelu\(x, approximate=True\)",
     "`PReLU(shared_axes=[1, 2])` after `Conv3D`": "layer 'slopes': 'tfl.prelu' op .* within the rank 4; replace the",
     "`UpSampling2D(interpolation='bilinear')`, untrained": "inputs of 'second' are so close to 0 .*: train the network",
     "`QuantConv1D(padding='causal')`": "'first': it pads on one side with zeros: use padding=",
