@@ -1,5 +1,6 @@
 """Classifying pictures with a trained network, from a run, a Keras model or a `.tflite` file."""
 
+import functools
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -148,10 +149,20 @@ class Classifier:
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """The probabilities `(N, classes)` for inputs `(N, H, W, C)`: the softmax, unless the network ends with it."""
+        outputs = self.outputs(inputs)
+        return probabilities(outputs, self._tolerance) if self._may_end_with_softmax else _softmax(outputs)
+
+    @property
+    def _tolerance(self) -> float:
+        """How far the probabilities of a picture may sum to something other than 1."""
+        return _SUM_TOLERANCE + self._network.step * self._network.outputs / 2
+
+    @functools.cached_property
+    def _may_end_with_softmax(self) -> bool:
+        """Whether the outputs for random inputs look like probabilities. Computed once, not for each picture."""
         count = max(1, min(_PROBES, _MOST_VALUES // 10 // math.prod(self.input_shape)))
         probes = np.random.default_rng(0).standard_normal((count, *self.input_shape), np.float32)
-        outputs = self.outputs(np.concatenate([inputs, probes]))
-        return probabilities(outputs, _SUM_TOLERANCE + self._network.step * self._network.outputs / 2)[: len(inputs)]
+        return _are_probabilities(self.outputs(probes), self._tolerance)
 
     def _known(self, file: Description, data: Description) -> Description:
         """The description in the file, completed with that of the data set."""
@@ -189,9 +200,16 @@ def probabilities(outputs: np.ndarray, tolerance: float = _SUM_TOLERANCE) -> np.
 
     `tolerance` is how far the sum of an image's probabilities may be from 1.
     """
+    return outputs.astype(np.float64) if _are_probabilities(outputs, tolerance) else _softmax(outputs)
+
+
+def _are_probabilities(outputs: np.ndarray, tolerance: float) -> bool:
     values = outputs.astype(np.float64)
-    if len(values) and values.min() >= 0 and np.abs(values.sum(-1) - 1).max() <= tolerance:
-        return values
+    return bool(len(values) and values.min() >= 0 and np.abs(values.sum(-1) - 1).max() <= tolerance)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    values = logits.astype(np.float64)
     powers = np.exp(values - values.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 

@@ -98,9 +98,8 @@ def convert(
             compared with Keras after the same rounding of its weights.
         calibration: network input like the images that the file will see. Everything real-valued, including
             activations, then becomes int8, with the ranges of these images, and the file is compared with the deployed
-            graph after the same rounding. Activations stay float, and only weights become int8, if that needs no more
-            instructions on the device, or on a Raspberry Pi 4 or 5 for "generic"; the artifact's note says so. With
-            "microcontroller" everything becomes int8.
+            graph after the same rounding. Except for "microcontroller", activations stay float if that needs no more
+            instructions on the device, or on a Raspberry Pi 4 or 5 for "generic"; the artifact's note says so.
         description: what an app needs to know, such as labels and normalization; it becomes the file's metadata.
         labels: the classes of the images, to report the accuracies of the model and of the file.
 

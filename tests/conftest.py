@@ -1,6 +1,5 @@
 """kbnn is imported before any test module can import TensorFlow, so that tf.keras is Keras 2."""
 
-import ctypes
 import gc
 import os
 import resource
@@ -76,8 +75,6 @@ def free_memory() -> Iterator[None]:
     for name in [name for name in gradients if name.startswith("CustomGradient-")]:
         del gradients[name]
     gc.collect()
-    # The C library otherwise keeps what TensorFlow has freed: workers reached 4.4 GB.
-    ctypes.CDLL(None).malloc_trim(0)
     _grown_from = _resident()
 
 

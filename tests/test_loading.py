@@ -180,11 +180,11 @@ EVIL: dict[str, Config] = {
     "os.system": function("os", "system"),
     "builtins.eval": function("builtins", "eval"),
     "Keras's own loader": function("keras.src.saving.saving_api", "load_model"),
-    "Keras's own loader in the place of a function": {
+    "Keras's own loader instead of a function": {
         **function("keras.models", "relu"),
         "registered_name": "load_model",
     },
-    "Keras's own loader in the place of a class": {
+    "Keras's own loader instead of a class": {
         **layer("Functional", {}, []),
         "module": "keras.models",
         "registered_name": "load_model",

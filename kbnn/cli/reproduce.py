@@ -91,9 +91,8 @@ def command(
                 f"{filled.failed[0].note}"
             )
         return
-    _check_unused(
-        {"--epochs": epochs, "--seeds": seeds > 1, "--only": only or rows, "--precision": precision}, found.name
-    )
+    given = {"--epochs": epochs, "--seeds": seeds > 1, "--only": only or rows, "--precision": precision}
+    _check_unused(given, found.name)
     import_tensorflow()
     if isinstance(found, reproduction.Drawing):
         show(_draw(found, output or Path("runs") / found.name), as_json)

@@ -1,9 +1,8 @@
 """The folder of a training run.
 
-It holds `config.toml` (the recipe), `dataset.json` (a fingerprint of the images, and how pictures
-are prepared), `history.csv`, `checkpoints/`,
-`model.keras` (last epoch), `best.keras` (best validation accuracy), `logs/` (for TensorBoard) and, once the run has
-finished, `result.json`.
+It holds `config.toml` (the recipe), `dataset.json` (a fingerprint of the images, and how pictures are prepared),
+`history.csv`, `checkpoints/`, `model.keras` (last epoch), `best.keras` (best validation accuracy), `logs/` (for
+TensorBoard) and, once the run has finished, `result.json`.
 """
 
 import contextlib
