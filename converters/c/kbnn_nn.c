@@ -1370,6 +1370,55 @@ void kbnn_conv_any(const kbnn_step *step, int32_t y, const kbnn_memory *memory) 
     convolve(step, y, memory, ANY);
 }
 
+/* The first of a filter's places that are inside an image, and the place after the last. */
+typedef struct {
+    int32_t first, end;
+} taps;
+
+static taps taps_inside(int32_t start, int32_t count, int32_t dilation, int32_t size) {
+    taps found;
+    found.first = start < 0 ? (dilation - 1 - start) / dilation : 0;
+    found.end = count;
+    while (found.end > 0 && start + (found.end - 1) * dilation >= size) {
+        --found.end;
+    }
+    return found;
+}
+
+KBNN_HOT void kbnn_depthwise(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_depthwise_params *p = (const kbnn_depthwise_params *)step->params;
+    const int32_t top = y * p->stride_y - p->pad_top;
+    const taps rows = taps_inside(top, p->kernel_height, p->dilation_y, p->height);
+    const int32_t next = (int32_t)p->dilation_x * p->channels;
+    const int32_t zero = p->zero;
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = 0; x < (int32_t)p->out_width; ++x) {
+        const int32_t left = x * p->stride_x - p->pad_left;
+        const taps columns = taps_inside(left, p->kernel_width, p->dilation_x, p->width);
+        const int32_t first = (left + columns.first * p->dilation_x) * p->channels;
+        const int32_t skipped = p->kernel_width - (columns.end - columns.first);
+        const kbnn_filter *by = p->filters;
+        const int8_t *filter = p->weights;
+        int32_t f = 0;
+        for (int32_t c = 0; c < (int32_t)p->channels; ++c) {
+            for (int32_t k = p->times; k > 0; --k, ++by, ++f) {
+                const int8_t *weight = filter + rows.first * p->kernel_width + columns.first;
+                int32_t sum = by->bias;
+                for (int32_t i = rows.first; i < rows.end; ++i) {
+                    const int8_t *value = (const int8_t *)row_of(step->in0, top + i * p->dilation_y, memory) + first + c;
+                    for (int32_t j = columns.first; j < columns.end; ++j, value += next) {
+                        sum += (*value - zero) * *weight++;
+                    }
+                    weight += skipped;
+                }
+                sum = rescaled_to(sum, by->multiplier, by->shift, f >= (int32_t)p->up) + p->out_zero;
+                *out++ = (int8_t)clamped(sum, p->low, p->high);
+                filter += p->kernel_height * p->kernel_width;
+            }
+        }
+    }
+}
+
 void kbnn_dense(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_dense_params *p = (const kbnn_dense_params *)step->params;
     const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
@@ -1431,6 +1480,20 @@ void kbnn_add_exact(const kbnn_step *step, int32_t y, const kbnn_memory *memory)
     for (int32_t k = 0; k < (int32_t)p->values; ++k) {
         const int32_t sum = term(*a++ - p->zero[0], p, 0, k < in_vectors) + term(*b++ - p->zero[1], p, 1, k < in_vectors);
         *out++ = (int8_t)clamped(rescaled(sum, p->multiplier[2], p->shift[2]) + p->zero[2], p->low, p->high);
+    }
+}
+
+void kbnn_multiply(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_multiply_params *p = (const kbnn_multiply_params *)step->params;
+    const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
+    const int8_t *pixel = (const int8_t *)row_of(step->in1, y * p->b_row, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = p->width; x > 0; --x, pixel += p->b_column) {
+        const int8_t *b = pixel;
+        for (int32_t c = p->channels; c > 0; --c, b += p->b_channel) {
+            const int32_t product = (*a++ - p->a_zero) * (*b - p->b_zero);
+            *out++ = (int8_t)clamped(rescaled(product, p->multiplier, p->shift) + p->out_zero, p->low, p->high);
+        }
     }
 }
 
@@ -1507,6 +1570,31 @@ void kbnn_channels(const kbnn_step *step, int32_t y, const kbnn_memory *memory) 
                      : source < (int32_t)p->channels0 ? a[source]
                                                       : b[source - (int32_t)p->channels0];
         }
+    }
+}
+
+static unsigned char *fill(unsigned char *out, uint32_t count, int8_t value) {
+    for (; count > 0; --count) {
+        *out++ = (unsigned char)value;
+        KEEP_LOOP();
+    }
+    return out;
+}
+
+void kbnn_pad(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_pad_params *p = (const kbnn_pad_params *)step->params;
+    const int32_t row = y - p->top;
+    unsigned char *out = row_of(step->out, y, memory);
+    if (row < 0 || row >= (int32_t)p->height) {
+        fill(out, p->before + p->inside + p->after, p->value);
+    } else {
+        const unsigned char *values = row_of(step->in0, row, memory);
+        out = fill(out, p->before, p->value);
+        for (uint32_t k = 0; k < p->inside; ++k) {
+            *out++ = values[k];
+            KEEP_LOOP();
+        }
+        fill(out, p->after, p->value);
     }
 }
 

@@ -243,6 +243,33 @@ typedef struct {
     int32_t shift;
 } kbnn_filter;
 
+/* Each channel with its own filters. A filter's sum, including its bias, is rescaled; the first `up` filters round halves up,
+ * the others away from zero. */
+typedef struct {
+    const int8_t *weights; /* filters x kernel_height x kernel_width; filter f reads channel f / times */
+    const kbnn_filter *filters;
+    uint16_t height;
+    uint16_t width;
+    uint16_t channels;
+    uint16_t up;
+    uint16_t out_width;
+    int16_t zero;
+    int16_t out_zero;
+    int8_t low;
+    int8_t high;
+    uint8_t times; /* filters per channel */
+    uint8_t kernel_height;
+    uint8_t kernel_width;
+    uint8_t stride_y;
+    uint8_t stride_x;
+    uint8_t dilation_y;
+    uint8_t dilation_x;
+    uint8_t pad_top;
+    uint8_t pad_left;
+} kbnn_depthwise_params;
+
+kbnn_kernel kbnn_depthwise;
+
 typedef struct {
     const int8_t *weights;
     const kbnn_filter *filters;
@@ -290,6 +317,25 @@ typedef struct {
 } kbnn_add_exact_params;
 
 kbnn_kernel kbnn_add_exact;
+
+/* (a - a_zero) * (b - b_zero) * multiplier * 2^(shift - 31) + out_zero. Where b has one row, column or channel, it belongs to
+ * all of a's. */
+typedef struct {
+    int32_t multiplier;
+    int16_t a_zero;
+    int16_t b_zero;
+    int16_t out_zero;
+    uint16_t width;
+    uint16_t channels;
+    uint16_t b_column; /* from a pixel of b to the next; 0 if it has one column */
+    uint8_t b_channel; /* from a value of b to the next; 0 if it has one channel */
+    uint8_t b_row;     /* 0 if b has one row, else 1 */
+    int8_t shift;
+    int8_t low;
+    int8_t high;
+} kbnn_multiply_params;
+
+kbnn_kernel kbnn_multiply;
 
 /* (x * multiplier + offset) >> shift per channel: with `below` for x < split, else with `above`, which repeats after
  * `above_channels` channels. */
@@ -401,6 +447,18 @@ typedef struct {
 } kbnn_channels_params;
 
 kbnn_kernel kbnn_channels;
+
+/* in0 with a border of one value. */
+typedef struct {
+    uint32_t before; /* bytes of an output row before in0's row, of in0's row, and after it */
+    uint32_t inside;
+    uint32_t after;
+    uint16_t top;
+    uint16_t height; /* of in0 */
+    int8_t value;
+} kbnn_pad_params;
+
+kbnn_kernel kbnn_pad;
 
 /* All rows of in0, one after the other. */
 typedef struct {

@@ -29,6 +29,8 @@ _LARGEST_SIZE = 2**16 - 1
 _MOST_EXPANDED_WORDS = 1280
 # A larger stride could place the second of two pixels beyond the ring, where the patch is stored.
 _LONGEST_PAIR_STRIDE = 8
+# Kernels, strides and padding are held in bytes.
+_MOST_PADDING = 255
 # The most exceptions per filter; with more, the results do not follow a line.
 _MOST_EXCEPTIONS = 16
 # The ranges that TensorFlow Lite's fused activations clip to, by number.
@@ -87,6 +89,17 @@ class Derived:
 
 
 @dataclass(frozen=True)
+class Padded:
+    """An int8 tensor with zeros around it; `step` is added only if something reads it that does not pad by itself."""
+
+    source: Tensor
+    top: int
+    left: int
+    tensor: Tensor
+    step: Step
+
+
+@dataclass(frozen=True)
 class Normalizing:
     """An intermediate float value of a layer normalization; `stage` says which one.
 
@@ -109,10 +122,11 @@ class Reordered:
     places: np.ndarray
 
 
-Value = Tensor | Signs | Function | Derived | Normalizing | Reordered
+Value = Tensor | Signs | Function | Derived | Padded | Normalizing | Reordered
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+D = TypeVar("D")
 
 
 @dataclass
@@ -133,6 +147,10 @@ class Lowering:
     def of(self, operator: Operator, number: int, one: type[A], other: type[B], /) -> A | B: ...
     @overload
     def of(self, operator: Operator, number: int, one: type[A], other: type[B], third: type[C], /) -> A | B | C: ...
+    @overload
+    def of(
+        self, operator: Operator, number: int, one: type[A], other: type[B], third: type[C], fourth: type[D], /
+    ) -> A | B | C | D: ...
     def of(self, operator: Operator, number: int, *kinds: type) -> object:
         """An operand that is of one of the given kinds.
 
@@ -141,7 +159,7 @@ class Lowering:
         """
         operand = operator.inputs[number]
         value = None if operand is None else self.values.get(operand.index)
-        if isinstance(value, Derived) and Derived not in kinds:
+        if isinstance(value, Derived | Padded) and type(value) not in kinds:
             value = self.computed(value)
         if not isinstance(value, kinds):
             name = "nothing" if operand is None else f"'{operand.name}' ({operand.dtype})"
@@ -161,9 +179,12 @@ class Lowering:
         self.values[item.index] = made
         return made
 
-    def computed(self, value: Derived) -> Tensor:
-        """Adds the step that computes a derived tensor, and returns the tensor."""
-        self.add(value.step or _function_step(value.source, value.table, value.tensor))
+    def computed(self, value: Derived | Padded) -> Tensor:
+        """Adds the step that computes a derived or padded tensor, and returns the tensor."""
+        if isinstance(value, Padded):
+            self.add(value.step)
+        else:
+            self.add(value.step or _function_step(value.source, value.table, value.tensor))
         index = next(index for index, held in self.values.items() if held is value)
         self.values[index] = value.tensor
         return value.tensor
@@ -185,7 +206,6 @@ _REMEDIES = {
     "SOFTMAX": SCORES,
     "LOG_SOFTMAX": SCORES,
     "ARG_MAX": SCORES,
-    "LOGISTIC": f"{SCORES}, and use no sigmoids between layers",
     "MINIMUM": _OTHER_FORM,
 }
 
@@ -255,7 +275,7 @@ def write(file: File) -> Network:
         with _damage(operator.name, operator.outputs[0].name if operator.outputs else ""):
             _WRITERS[operator.name](lowering, operator)
     value = lowering.values.get(returned.index)
-    if isinstance(value, Derived):
+    if isinstance(value, Derived | Padded):
         value = lowering.computed(value)
     if isinstance(value, Function) and isinstance(value.source, Tensor):
         value = value.source
@@ -370,7 +390,7 @@ class _Geometry:
         sizes = zip((image.height, image.width), kernel, strides, dilations, output[1:3], strict=True)
         missing = [max((out - 1) * stride + (k - 1) * d + 1 - size, 0) for size, k, stride, d, out in sizes]
         before = (missing[0] // 2, missing[1] // 2) if same else (0, 0)
-        if max(*kernel, *strides, *dilations, *before) > 255:
+        if max(*kernel, *strides, *dilations, *before) > _MOST_PADDING:
             raise refused(operator, f"a kernel of {kernel} with strides {strides} is too large")
         return _Geometry(kernel, strides, dilations, before, same and any(missing))
 
@@ -384,6 +404,12 @@ class _Geometry:
         """Strides and padding, as every kernel's parameters name them."""
         (stride_y, stride_x), (pad_top, pad_left) = self.strides, self.padding
         return {"stride_y": stride_y, "stride_x": stride_x, "pad_top": pad_top, "pad_left": pad_left}
+
+    def around(self, image: Tensor | Padded) -> "_Geometry":
+        """The same with zeros around the image that an operator of their own adds."""
+        if isinstance(image, Tensor):
+            return self
+        return dataclasses.replace(self, padding=(self.padding[0] + image.top, self.padding[1] + image.left))
 
     def window(self, *, buffered: bool = False) -> Window:
         return Window(self.strides[0], self.extent, self.padding[0], buffered)
@@ -413,17 +439,56 @@ def _dequantize(lowering: Lowering, operator: Operator) -> None:
 
 @writes("QUANTIZE")
 def _quantize(lowering: Lowering, operator: Operator) -> None:
-    value = lowering.of(operator, 0, Function, Normalizing, Tensor)
+    value = lowering.of(operator, 0, Function, Normalizing, Derived, Tensor)
     if isinstance(value, Normalizing):
         _normalize(lowering, operator, value)
         return
-    if isinstance(value, Tensor):
-        raise refused(operator, "it requantizes an int8 tensor")
     output = lowering.output(operator)
-    _write_function(lowering, operator, value, integer.to_int8(value.table, output.scale, output.zero_point), output)
+    if isinstance(value, Function):
+        table = integer.to_int8(value.table, output.scale, output.zero_point)
+        _write_function(lowering, operator, value, table, output)
+    else:
+        _requantize(lowering, operator, value, output)
 
 
-@writes("MUL", "ADD", "SUB", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM")
+def _requantize(lowering: Lowering, operator: Operator, value: Derived | Tensor, output: Tensor) -> None:
+    """From int8 to other int8 levels; values that fill no vector of 16 are rounded differently."""
+    before = value.tensor if isinstance(value, Derived) else value
+    multiplier = integer.quantized_multiplier(float(_product(before.scale) / _product(output.scale)))
+    x = _LEVELS - before.zero_point
+    vectors, alone = (
+        integer.saturated(rule(x, *multiplier) + output.zero_point) for rule in (integer.rescaled_up, integer.rescaled)
+    )
+    source, levels = before, np.repeat(_LEVELS[:, None], before.channels, axis=1)
+    if isinstance(value, Derived):
+        source, levels = value.source, value.table.astype(np.int64)
+    count = before.height * before.row_bytes
+    places = np.unique(levels) - integer.LOW
+    if count >= 16 and count % 16 and np.any(vectors[places] != alone[places]):
+        raise refused(
+            operator, f"its {count} values are not a multiple of 16, and the last ones are rounded differently"
+        )
+    lowering.derive(operator, source, (vectors if count >= 16 else alone)[levels - integer.LOW], output)
+
+
+@writes("LOGISTIC", "TANH")
+def _squash(lowering: Lowering, operator: Operator) -> None:
+    """A sigmoid or tanh, which TensorFlow Lite computes in single precision once, for all levels."""
+    held = lowering.values.get(operator.operands[0].index) if operator.operands else None
+    if isinstance(held, Function):
+        raise refused(operator, "its input is float, because a layer around it has no int8 form")
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    x = np.float32(source.scale) * (_LEVELS - source.zero_point).astype(np.float32)
+    # Rounded from double precision, as the C library's functions are.
+    exact = np.exp(-x.astype(np.float64)) if operator.name == "LOGISTIC" else np.tanh(x.astype(np.float64))
+    values = exact.astype(np.float32)
+    if operator.name == "LOGISTIC":
+        values = np.float32(1) / (np.float32(1) + values)
+    levels = integer.rounded(values * (np.float32(1) / np.float32(output.scale))) + output.zero_point
+    lowering.derive(operator, source, np.repeat(integer.saturated(levels)[:, None], source.channels, axis=1), output)
+
+
+@writes("MUL", "ADD", "SUB", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM", "MINIMUM")
 def _elementwise(lowering: Lowering, operator: Operator) -> None:
     constants = [item for item in operator.inputs if item is not None and item.data is not None]
     held = [lowering.values.get(item.index) for item in operator.operands]
@@ -437,6 +502,8 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
             _int8_function(lowering, operator, value, constants)
     elif operator.name == "ADD":
         _sum(lowering, operator)
+    elif operator.name == "MUL":
+        _multiply(lowering, operator)
     elif operator.name == "MAXIMUM":
         _maximum(lowering, operator)
     else:
@@ -558,6 +625,7 @@ def _float_function(
         "ADD": np.add,
         "SUB": np.subtract,
         "MAXIMUM": np.maximum,
+        "MINIMUM": np.minimum,
         **{name: lambda x, name=name: np.clip(x, *np.array(_RECTIFIERS[name], np.float32)) for name in _RECTIFIERS},
     }
     if not all(_is_per_channel(item, value.table.shape[1]) for item in constants):
@@ -575,12 +643,18 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
         table = integer.saturated(results + output.zero_point, *_levels_between(output, *_RECTIFIERS[operator.name]))
         lowering.derive(operator, value, np.repeat(table[:, None], value.channels, axis=1), output)
         return
-    if operator.name not in ("ADD", "MUL") or len(constants) != 1 or constants[0].dtype != "int8":
+    if operator.name not in ("ADD", "MUL", "MAXIMUM", "MINIMUM") or len(constants) != 1 or constants[0].dtype != "int8":
         raise refused(operator, "it is supported for two computed values, or for one and a constant per channel")
     if not _is_per_channel(constants[0], value.channels):
         raise refused(operator, "its constant is not one per channel")
     constant = constants[0].value().reshape(-1).astype(np.int64)
     scale, zero_point = _quantization(operator, constants[0])
+    if operator.name in _EXTREMES:
+        if any(pair != (output.scale, output.zero_point) for pair in ((scale, zero_point), _levels_of(value))):
+            raise refused(operator, "its two values have different scales")
+        table = _EXTREMES[operator.name](np.repeat(_LEVELS[:, None], value.channels, axis=1), constant)
+        lowering.derive(operator, value, table.astype(np.int8), output)
+        return
     x = np.repeat(_LEVELS[:, None], value.channels, axis=1) - value.zero_point
     if operator.name == "ADD":
         multipliers = _sum_multipliers(operator, value.scale, scale, output.scale)
@@ -590,6 +664,13 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
         result = integer.rescaled(x * (constant - zero_point), *multiplier)
     table = integer.saturated(result + output.zero_point, *_clipping(operator, output))
     lowering.derive(operator, value, table, output)
+
+
+_EXTREMES: dict[str, Callable[..., np.ndarray]] = {"MAXIMUM": np.maximum, "MINIMUM": np.minimum}
+
+
+def _levels_of(tensor: Tensor) -> tuple[float, int]:
+    return tensor.scale, tensor.zero_point
 
 
 def _is_per_channel(item: flatbuffer.Tensor, channels: int) -> bool:
@@ -630,6 +711,39 @@ def _maximum(lowering: Lowering, operator: Operator) -> None:
     levels = np.repeat(_LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
     tables = [value.table if isinstance(value, Derived) else levels for value in values]
     lowering.derive(operator, sources[0], np.maximum(*tables), output)
+
+
+def _multiply(lowering: Lowering, operator: Operator) -> None:
+    """The product of two computed values, one of which may have a single row, column or channel."""
+    values, output = [lowering.tensor(operator, k) for k in (0, 1)], lowering.output(operator)
+    shape = _shape_of(output)
+    a, b = values if _shape_of(values[0]) == shape else reversed(values)
+    if _shape_of(a) != shape or any(mine not in (1, size) for mine, size in zip(_shape_of(b), shape, strict=True)):
+        raise refused(operator, "its two values have shapes of which neither is that of the product")
+    multiplier, shift = _float_multiplier((values[0].scale, values[1].scale), output.scale)
+    if 255 * 255 << max(shift, 0) >= 2**31:
+        raise refused(operator, "its products do not fit 32 bits")
+    low, high = _clipping(operator, output)
+    fields: dict[str, Field] = {
+        "multiplier": multiplier,
+        "a_zero": a.zero_point,
+        "b_zero": b.zero_point,
+        "out_zero": output.zero_point,
+        "width": a.width,
+        "channels": a.channels,
+        "b_column": b.channels if b.width > 1 else 0,
+        "b_channel": int(b.channels > 1),
+        "b_row": int(b.height > 1),
+        "shift": shift,
+        "low": low,
+        "high": high,
+    }
+    windows = (_ELEMENTWISE, _ELEMENTWISE if _shape_of(b) == shape else Window() if b.height > 1 else Window(0, 1, 0))
+    lowering.add(Step("kbnn_multiply", Struct("kbnn_multiply_params", fields, output.name), (a, b), windows, output))
+
+
+def _shape_of(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.height, tensor.width, tensor.channels
 
 
 def _float_multiplier(factors: Sequence[float], divisor: float) -> tuple[int, int]:
@@ -1030,10 +1144,10 @@ def _max_pool_of_bits(lowering: Lowering, operator: Operator) -> None:
 
 @writes("CONV_2D")
 def _convolution(lowering: Lowering, operator: Operator) -> None:
-    source, output = lowering.tensor(operator), lowering.output(operator)
     kernel, bias, scales = _weights(operator)
     count, height, width, own = kernel.shape
-    geometry = _Geometry.of(operator, source, (height, width), operator.outputs[0].shape)
+    source, geometry = _padded_source(lowering, operator, (height, width))
+    output = lowering.output(operator)
     if own != source.channels or geometry.dilations != (1, 1):
         raise refused(operator, "there is no kernel for grouped or dilated int8 convolutions")
     ring_values = geometry.padded_width(source.width, output.width) * own
@@ -1088,6 +1202,53 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
     )
 
 
+def _padded_source(lowering: Lowering, operator: Operator, kernel: tuple[int, int]) -> tuple[Tensor, _Geometry]:
+    """What a convolution reads, and its geometry, which includes zeros that a layer of their own puts around it."""
+    value = lowering.of(operator, 0, Tensor, Padded)
+    image = value.tensor if isinstance(value, Padded) else value
+    geometry = _Geometry.of(operator, image, kernel, operator.outputs[0].shape).around(value)
+    if max(geometry.padding) > _MOST_PADDING:
+        value, geometry = lowering.tensor(operator), _Geometry.of(operator, image, kernel, operator.outputs[0].shape)
+    return value.source if isinstance(value, Padded) else value, geometry
+
+
+@writes("DEPTHWISE_CONV_2D")
+def _depthwise(lowering: Lowering, operator: Operator) -> None:
+    kernel, bias, scales = _weights(operator, axis=-1)
+    _, height, width, count = kernel.shape
+    source, geometry = _padded_source(lowering, operator, (height, width))
+    output = lowering.output(operator)
+    if count % source.channels:
+        raise refused(operator, f"it has {count} filters for {source.channels} channels")
+    filters = np.moveaxis(kernel[0], -1, 0)
+    low, high = _clipping(operator, output)
+    fields: dict[str, Field] = {
+        "weights": Array("int8_t", filters.ravel(), f"{output.name}/weights"),
+        "filters": Array(
+            "kbnn_filter", _filters(operator, source, output, filters, bias, scales), f"{output.name}/filters"
+        ),
+        "height": source.height,
+        "width": source.width,
+        "channels": source.channels,
+        # TensorFlow Lite rounds vectors of 8 filters differently from the filters that fill none.
+        "up": count // 8 * 8,
+        "out_width": output.width,
+        "zero": source.zero_point,
+        "out_zero": output.zero_point,
+        "low": low,
+        "high": high,
+        "times": count // source.channels,
+        "kernel_height": height,
+        "kernel_width": width,
+        **geometry.fields,
+        "dilation_y": geometry.dilations[0],
+        "dilation_x": geometry.dilations[1],
+    }
+    params = Struct("kbnn_depthwise_params", fields, output.name)
+    macs = output.height * output.width * kernel.size
+    lowering.add(Step("kbnn_depthwise", params, (source,), (geometry.window(),), output, real_macs=macs))
+
+
 def _framed(words: np.ndarray, filters: np.ndarray, small: bool) -> np.ndarray:
     """The weights of each filter between its constants; small constants share a word."""
     first, last = (filters[:, :1] << 5 | filters[:, 2:], filters[:, 1:2]) if small else (filters[:, :1], filters[:, 1:])
@@ -1095,13 +1256,13 @@ def _framed(words: np.ndarray, filters: np.ndarray, small: bool) -> np.ndarray:
     return np.concatenate(columns, axis=1).ravel()
 
 
-def _weights(operator: Operator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kernel, bias and scales per filter of an int8 convolution or dense layer."""
+def _weights(operator: Operator, axis: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernel, bias and scales per filter of an int8 convolution or dense layer; `axis` is that of the filters."""
     kernel = operator.inputs[1]
     bias = operator.inputs[2] if len(operator.inputs) > 2 else None
     if kernel is None or kernel.data is None or kernel.dtype != "int8" or any(kernel.zero_points):
         raise refused(operator, "its kernel is not symmetric int8")
-    filters = kernel.shape[0]
+    filters = kernel.shape[axis]
     values = np.zeros(filters, np.int64) if bias is None else bias.value().astype(np.int64)
     if bias is not None and bias.dtype != "int32":
         raise refused(operator, "its bias is not int32")
@@ -1319,6 +1480,19 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
     lowering.add(Step("kbnn_mean", Struct("kbnn_mean_params", fields, output.name), (source,), (window,), output))
 
 
+@writes("REDUCE_MAX")
+def _largest(lowering: Lowering, operator: Operator) -> None:
+    """The largest value of each channel: max-pooling over the whole image."""
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    axes = operator.inputs[1]
+    if axes is None or sorted(np.atleast_1d(axes.value()).tolist()) != [1, 2]:
+        raise refused(operator, "only maxima over height and width are supported")
+    if _levels_of(source) != _levels_of(output):
+        raise refused(operator, "its input and output have different scales")
+    size = (source.height, source.width)
+    lowering.add(_pool_step("kbnn_max_pool", operator, source, output, size, (integer.LOW, integer.HIGH)))
+
+
 def _squeezed_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, int, int]:
     """Multiplier, shift, offset of the sum and of the result: the multiplier is divided by the count in 32 bits."""
     real = np.float64(np.float32(source.scale)) / np.float64(np.float32(output.scale))
@@ -1358,32 +1532,64 @@ def _concatenation(lowering: Lowering, operator: Operator) -> None:
         whole = made
 
 
-def _channels_step(inputs: tuple[Tensor, ...], source: np.ndarray, output: Tensor) -> Step:
+def _channels_step(inputs: tuple[Tensor, ...], source: np.ndarray, output: Tensor, constant: int | None = None) -> Step:
     fields: dict[str, Field] = {
         "source": Array("int16_t", source, f"{output.name}/source"),
         "width": output.width,
         "channels0": inputs[0].channels,
         "channels1": inputs[-1].channels if len(inputs) > 1 else 0,
         "channels": output.channels,
-        "constant": output.zero_point,
+        "constant": output.zero_point if constant is None else constant,
     }
     params = Struct("kbnn_channels_params", fields, output.name)
     return Step("kbnn_channels", params, inputs, tuple(Window() for _ in inputs), output)
 
 
-@writes("PAD")
+@writes("PAD", "PADV2")
 def _pad(lowering: Lowering, operator: Operator) -> None:
+    """A border of the zero point, or with PADV2 of any value, around the image, and channels of it."""
     source, output = lowering.tensor(operator), lowering.output(operator)
     sides = operator.inputs[1]
-    if (
-        sides is None
-        or np.any(sides.value()[:3])
-        or (source.scale, source.zero_point) != (output.scale, output.zero_point)
-    ):
-        raise refused(operator, "it is supported along channels only")
-    before, after = (int(side) for side in sides.value()[3])
-    order = np.concatenate([np.full(before, -1), np.arange(source.channels), np.full(after, -1)])
-    lowering.add(_channels_step((source,), order, output))
+    if sides is None or sides.data is None or sides.shape != (4, 2):
+        raise refused(operator, "its sides are not constants for an image")
+    (batch, rows, columns, channels) = sides.value().tolist()
+    if any(batch) or _levels_of(source) != _levels_of(output):
+        raise refused(operator, "it pads the batch, or its input and output have different scales")
+    value = source.zero_point
+    if operator.name == "PADV2":
+        constant = operator.inputs[2]
+        if constant is None or constant.dtype != "int8" or _quantization(operator, constant) != _levels_of(source):
+            raise refused(operator, "its value is not a constant with the scale of its input")
+        value = int(constant.value().reshape(-1)[0])
+    if any(channels):
+        order = np.concatenate([np.full(channels[0], -1), np.arange(source.channels), np.full(channels[1], -1)])
+        wide = (
+            output
+            if not any(rows + columns)
+            else dataclasses.replace(source, name=f"{output.name}/channels", channels=len(order), memory="arena")
+        )
+        lowering.add(_channels_step((source,), order, wide, value))
+        source = wide
+    if any(rows + columns) or not any(channels):
+        step = _border_step(source, output, rows[0], columns, value)
+        is_zero = value == source.zero_point
+        held = Padded(source, rows[0], columns[0], output, step) if is_zero else output
+        lowering.values[operator.outputs[0].index] = held
+        if not is_zero:
+            lowering.add(step)
+
+
+def _border_step(source: Tensor, output: Tensor, top: int, columns: Sequence[int], value: int) -> Step:
+    fields: dict[str, Field] = {
+        "before": columns[0] * source.channels,
+        "inside": source.row_bytes,
+        "after": columns[1] * source.channels,
+        "top": top,
+        "height": source.height,
+        "value": value,
+    }
+    params = Struct("kbnn_pad_params", fields, output.name)
+    return Step("kbnn_pad", params, (source,), (Window(padding=top),), output)
 
 
 @writes("SPLIT")

@@ -60,6 +60,34 @@ def _depthwise(call: Call, context: Context) -> list[Step] | None:
     return [("conv", convolution, None), *activation(layer, filters)]
 
 
+@rule(layers.SeparableConv2D)
+def _separable(call: Call, context: Context) -> list[Step] | None:
+    """A depthwise convolution, then a 1x1 convolution, whose kernel the graph may hold rounded."""
+    layer = call.layer
+    pointwise = context.reference.operations(call, ("Conv2D",))
+    if layer.data_format != "channels_last" or len(pointwise) != 1:
+        return None
+    kernel = numbers(layer.depthwise_kernel)
+    channels = kernel.shape[2] * kernel.shape[3]
+    (mixing,) = context.reference.constants([str(pointwise[0].inputs[1].name)])
+    filters = mixing.shape[-1]
+    depthwise = op.DepthwiseConvolution(
+        kernel.reshape(*kernel.shape[:2], 1, channels),
+        np.zeros(channels),
+        layer.strides,
+        layer.dilation_rate,
+        "valid" if tuple(layer.kernel_size) == (1, 1) else layer.padding,
+        kernel.shape[3],
+    )
+    bias = numbers(layer.bias) if layer.use_bias else np.zeros(filters)
+    shape = (*context.reference.shape(call.outputs[0])[:2], channels)
+    return [
+        ("depthwise", depthwise, shape),
+        ("conv", op.Convolution(mixing, bias, (1, 1), (1, 1), "valid"), None),
+        *activation(layer, filters),
+    ]
+
+
 @rule(lq.layers.QuantConv1D)
 def _convolution_1d(call: Call, context: Context) -> list[Step] | None:
     """Lifted as a convolution over an image with one row."""
@@ -72,16 +100,20 @@ def _convolution_1d(call: Call, context: Context) -> list[Step] | None:
 
 @rule(layers.Dense, lq.layers.QuantDense, BinaryDense)
 def _dense(call: Call, context: Context) -> list[Step] | None:
+    """On an image, a dense layer is a 1x1 convolution."""
     layer, shape = call.layer, context.input_shape(call)
-    if len(shape) != 1 or id(call) not in context.kernels:
+    if len(shape) not in (1, 3) or id(call) not in context.kernels:
         return None
     if is_binary(layer) or _reads_signs(call, context):
-        return _binary_dense(call, context)
+        return _binary_dense(call, context) if len(shape) == 1 else None
     if _quantizes_input(layer) or id(call) in context.numbers:
         return None
-    kernel = context.kernel(call).reshape(shape[0], -1)
+    kernel = context.kernel(call).reshape(shape[-1], -1)
     scale, bias = _scale_and_bias(layer, kernel.shape[-1])
-    return [("dense", op.Dense(kernel * scale, bias), None), *activation(layer, kernel.shape[-1])]
+    dense: op.Operation = op.Dense(kernel * scale, bias)
+    if len(shape) == 3:
+        dense = op.Convolution(kernel[np.newaxis, np.newaxis] * scale, bias, (1, 1), (1, 1), "valid")
+    return [("dense", dense, None), *activation(layer, kernel.shape[-1])]
 
 
 def _binary_convolution(call: Call, context: Context) -> list[Step] | None:

@@ -94,6 +94,33 @@ class Builder:
         options = {"strideH": stride, "strideW": stride, "padding": int(valid), "fusedActivationFunction": activation}
         return self.add("CONV_2D", inputs, (1, h, w, filters), scale=scale, **options)
 
+    def depthwise(self, size=(3, 3), stride=1, dilation=1, times=1, valid=False, activation=0, scale=0.06, scales=None):
+        """A depthwise convolution with `times` filters per channel."""
+        source = self.last
+        filters = source.shape[3] * times
+        kernel = self.random.integers(-127, 128, size=(1, *size, filters)).astype(np.int8)
+        if scales is None:
+            scales = self.random.uniform(0.5, 1.0, filters) / (60 * math.sqrt(math.prod(size)))
+        bias = self.random.integers(-500, 500, filters).astype(np.int32)
+        extents = [(k - 1) * dilation + 1 for k in size]
+        sides = zip(source.shape[1:3], extents, strict=True)
+        h, w = ((n - k) // stride + 1 if valid else -(-n // stride) for n, k in sides)
+        inputs = [source, self.constant(kernel, tuple(scales), (0,) * filters), self.constant(bias)]
+        options = {"strideH": stride, "strideW": stride, "dilationHFactor": dilation, "dilationWFactor": dilation}
+        options |= {"padding": int(valid), "depthMultiplier": times, "fusedActivationFunction": activation}
+        return self.add("DEPTHWISE_CONV_2D", inputs, (1, h, w, filters), scale=scale, **options)
+
+    def padded(self, sides, value=None):
+        """PAD with zeros, or PADV2 with an int8 value; `sides` are those of height, width and channels."""
+        source = self.last
+        quantization = {"scale": source.scales[0], "zero_point": source.zero_points[0]}
+        shape = (1, *(n + before + after for n, (before, after) in zip(source.shape[1:], sides, strict=True)))
+        inputs = [source, self.constant(np.array([(0, 0), *sides], np.int32))]
+        if value is None:
+            return self.add("PAD", inputs, shape, **quantization)
+        inputs.append(self.tensor((), "int8", np.int8(value), source.scales, source.zero_points))
+        return self.add("PADV2", inputs, shape, **quantization)
+
     def pool(self, kind, size, stride, valid=True, activation=0):
         source = self.last
         h, w = ((n - size) // stride + 1 if valid else -(-n // stride) for n in source.shape[1:3])
@@ -163,7 +190,8 @@ def windows(x, operator, size, fill):
     """`(B, H', W', kh, kw, C)`: what each output pixel sees."""
     options, (h, w) = operator.options, operator.outputs[0].shape[1:3]
     sh, sw = _first(options, "strideH", "stride_height"), _first(options, "strideW", "stride_width")
-    dh, dw = _first(options, "dilation_height_factor"), _first(options, "dilation_width_factor")
+    dh = _first(options, "dilationHFactor", "dilation_height_factor")
+    dw = _first(options, "dilationWFactor", "dilation_width_factor")
     reach = ((h - 1) * sh + (size[0] - 1) * dh + 1, (w - 1) * sw + (size[1] - 1) * dw + 1)
     before = [0 if options.get("padding") else max(r - n, 0) // 2 for r, n in zip(reach, x.shape[1:3], strict=True)]
     canvas = [max(b + n, r) for b, n, r in zip(before, x.shape[1:3], reach, strict=True)]
@@ -217,6 +245,18 @@ def _convolution(operator, x, kernel, bias):
         rescale_up(sums[..., c], _scale(source) * np.float64(f32(weights.scales[c])) / _scale(output))
         for c in range(len(kernel))
     ]
+    return _clip(operator, np.stack(scaled, -1))
+
+
+def _depthwise(operator, x, kernel, bias):
+    """Vectors of 8 filters round halves up, the filters that fill none away from zero."""
+    source, weights, output = operator.inputs[0], operator.inputs[1], operator.outputs[0]
+    seen = windows(x.astype(np.int64) - source.zero_points[0], operator, kernel.shape[1:3], 0)
+    seen = np.repeat(seen, operator.options["depthMultiplier"], axis=-1)
+    sums = (seen * kernel[0].astype(np.int64)).sum((3, 4)) + bias
+    reals = [_scale(source) * np.float64(f32(scale)) / _scale(output) for scale in weights.scales]
+    rules = [rescale_up if c < len(reals) // 8 * 8 else rescale for c in range(len(reals))]
+    scaled = [rule(sums[..., c], reals[c]) for c, rule in enumerate(rules)]
     return _clip(operator, np.stack(scaled, -1))
 
 
@@ -419,8 +459,33 @@ def _dense(operator, x, kernel, bias=None):
     return _clip(operator, rescale_up(sums, _scale(source) * _scale(weights) / _scale(output)))
 
 
+def _in_a_table(function):
+    """An operator that the interpreter computes in single precision once, for all 256 levels."""
+
+    def apply(operator, x):
+        source, output = operator.inputs[0], operator.outputs[0]
+        values = function(np.float64(f32(source.scales[0]) * f32(x.astype(np.int64) - source.zero_points[0])))
+        moved = nearest(f32(values) * (f32(1) / f32(output.scales[0]))) + output.zero_points[0]
+        return np.clip(moved, -128, 127).astype(np.int8)
+
+    return apply
+
+
+def _requantize(operator, x):
+    """Vectors of 16 values round halves up, the values that fill none away from zero."""
+    source, output = operator.inputs[0], operator.outputs[0]
+    real = _scale(source) / _scale(output)
+    moved = x.astype(np.int64) - source.zero_points[0]
+    place = np.arange(math.prod(x.shape[1:])).reshape(x.shape[1:])
+    in_vector = place < place.size // 16 * 16
+    result = np.where(in_vector, rescale_up(moved, real), rescale(moved, real)) + output.zero_points[0]
+    return np.clip(result, -128, 127).astype(np.int8)
+
+
 def _quantize(operator, x):
     output = operator.outputs[0]
+    if x.dtype == np.int8:
+        return _requantize(operator, x)
     return np.clip(np.rint(x * (f32(1) / f32(output.scales[0]))) + output.zero_points[0], -128, 127).astype(np.int8)
 
 
@@ -430,8 +495,8 @@ def _dequantize(operator, x):
     return x.astype(f32) * scale - f32(source.zero_points[0]) * scale
 
 
-def _pad(operator, x, sides):
-    zero = operator.inputs[0].zero_points[0]
+def _pad(operator, x, sides, value=None):
+    zero = operator.inputs[0].zero_points[0] if value is None else value
     return np.pad(x, [(0, 0), *map(tuple, sides[1:])], constant_values=zero)
 
 
@@ -457,6 +522,12 @@ _COMPUTE = {
     "FULLY_CONNECTED": _dense,
     "CONCATENATION": lambda operator, *x: np.concatenate(x, -1),
     "PAD": _pad,
+    "PADV2": _pad,
+    "DEPTHWISE_CONV_2D": _depthwise,
+    "LOGISTIC": _in_a_table(lambda x: 1 / (1 + f32(np.exp(-x)))),
+    "TANH": _in_a_table(np.tanh),
+    "MINIMUM": lambda operator, x, y: np.minimum(x, y),
+    "REDUCE_MAX": lambda operator, x, axes: x.max((1, 2)).reshape(-1, *operator.outputs[0].shape[1:]),
     "RESHAPE": lambda operator, x, shape=None: x.reshape(-1, *operator.outputs[0].shape[1:]),
     "TRANSPOSE": lambda operator, x, axes: x.transpose(axes),
     "SPLIT": lambda operator, axis, x: tuple(np.split(x, operator.options["numSplits"], -1)),

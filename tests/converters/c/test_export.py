@@ -222,6 +222,64 @@ def test_a_relu_fused_into_a_binary_convolution_is_the_interpreters(compiler, tm
     assert shapes == ["kbnn_write_limited"]
 
 
+def ending(x, outputs, activation, image, name):
+    """A model with random weights whose logits give different images different scores."""
+    layers, keras = sample_networks.layers, sample_networks.tf.keras
+    logits = layers.Dense(outputs, name="logits")(layers.GlobalAveragePooling2D(name="pool")(x))
+    sample_networks.varied(sample_networks.randomized(keras.Model(image, logits)))
+    end = layers.Activation(activation, name="score")(logits) if activation else logits
+    return keras.Model(image, end, name=name)
+
+
+def mobile():
+    """MobileNet's blocks, padded by a layer of their own, and a separable convolution, for one class or the other."""
+    layers = sample_networks.layers
+    image = sample_networks.tf.keras.Input((11, 10, 3), name="image")
+    x = layers.Conv2D(16, 3, strides=2, use_bias=False, name="stem")(layers.ZeroPadding2D(((0, 1), (1, 1)))(image))
+    x = layers.ReLU(6.0)(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise")(x)
+    x = layers.Activation("swish")(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, name="second")(layers.ZeroPadding2D()(x))
+    x = layers.SeparableConv2D(32, 3, padding="same", activation="tanh", name="separable")(x)
+    return ending(sample_networks.convolution(x, 32, "conv"), 1, "sigmoid", image, "mobile")
+
+
+def gated():
+    """Squeeze-and-excite by dense layers and by hard swish, a gate per pixel, and pooling of joined channels."""
+    layers = sample_networks.layers
+    image = sample_networks.tf.keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(32, 3, padding="same", name="stem")(image)
+    y = sample_networks.convolution(x, 32, "conv1")
+    gate = layers.Reshape((1, 1, 32))(layers.GlobalAveragePooling2D()(y))
+    gate = layers.Dense(32, activation="sigmoid")(layers.Dense(8, activation="relu")(gate))
+    x = layers.Add()([x, layers.Multiply(name="per_channel")([y, gate])])
+    gate = layers.Conv2D(1, 3, padding="same", activation="hard_sigmoid")(x)
+    x = layers.Concatenate(name="joined")([x, layers.Multiply(name="per_pixel")([x, gate])])
+    x = sample_networks.convolution(layers.AveragePooling2D(name="pooled")(x), 32, "conv2")
+    return ending(x, 5, None, image, "gated")
+
+
+KERNELS = {
+    mobile: {"kbnn_conv", "kbnn_depthwise", "kbnn_multiply"},
+    gated: {"kbnn_multiply", "kbnn_channels", "kbnn_average_pool"},
+}
+
+
+@pytest.mark.parametrize("network", KERNELS)
+def test_networks_with_ordinary_layers_are_the_interpreters(network, compiler, tmp_path):
+    model = network()
+    file = flatbuffer.read(int8_path(model, tmp_path))
+    # All in int8: the only float value is the output.
+    assert [o.name for o in file.operators if o.outputs[0].dtype == "float32" and o.name != "DEQUANTIZE"] in (
+        [],
+        ["MUL", "ADD", "MINIMUM", "RELU"],
+    )
+    images = sample_networks.images(model, 40, seed=5)
+    found, _ = equal_to_the_interpreter(file, compiler, images)
+    assert KERNELS[network] <= {step.kernel for step in found.steps}
+    assert len(np.unique(export.int8_values(file, found, images)[1], axis=0)) > 10
+
+
 def test_an_earlier_export_is_replaced_and_anything_else_is_kept(int8, tmp_path):
     export_c(int8, tmp_path / "out", name="net")
     before = (tmp_path / "out" / "net.c").read_text()

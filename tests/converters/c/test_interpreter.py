@@ -13,14 +13,24 @@ _OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
     "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "LEAKY_RELU": "LeakyReluOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
     "MUL": "MulOptions",
+    "REDUCE_MAX": "ReducerOptions",
 }
 # The versions of operators that know int8.
-_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4, "DEQUANTIZE": 2, "PRELU": 1, "QUANTIZE": 1, "RELU_N1_TO_1": 1}
+_VERSIONS = {
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "FULLY_CONNECTED": 4,
+    "DEQUANTIZE": 2,
+    "PRELU": 1,
+    "QUANTIZE": 1,
+    "RELU_N1_TO_1": 1,
+}
 
 
 def packed(file):
@@ -49,6 +59,8 @@ def packed_tensor(item, buffers):
         made.quantization = schema.QuantizationParametersT()
         made.quantization.scale = np.array(item.scales, np.float32)
         made.quantization.zeroPoint = np.array(item.zero_points, np.int64)
+        # The filters are the first axis of a convolution's kernel, and the last one of a depthwise convolution's.
+        made.quantization.quantizedDimension = 0 if item.shape[:1] != (1,) else max(len(item.shape) - 1, 0)
     return made
 
 
@@ -63,7 +75,7 @@ def packed_operator(item, codes):
     if item.name in _OPTIONS:
         made.builtinOptionsType = getattr(schema.BuiltinOptions, _OPTIONS[item.name])
         made.builtinOptions = getattr(schema, _OPTIONS[item.name] + "T")()
-        dilations = {"dilationHFactor": 1, "dilationWFactor": 1} if item.name == "CONV_2D" else {}
+        dilations = {"dilationHFactor": 1, "dilationWFactor": 1} if "CONV_2D" in item.name else {}
         for key, value in {**dilations, **item.options}.items():
             setattr(made.builtinOptions, key, value)
     return made
@@ -93,6 +105,55 @@ def pooled(kind, valid):
 def convolved(size):
     made = Builder(6, 7, 5)
     made.convolution(21, size)
+    return made
+
+
+def depthwise(channels, **geometry):
+    made = Builder(7, 8, channels)
+    made.depthwise(**geometry)
+    return made
+
+
+def depthwise_ties(channels, exponents=(-6, -8, -7), **geometry):
+    """Sums that are exactly halfway between two levels: multipliers are powers of two."""
+    made = Builder(6, 6, channels, scale=0.5)
+    filters = channels * geometry.get("times", 1)
+    scales = [2.0 ** exponents[k % len(exponents)] for k in range(filters)]
+    made.depthwise(scale=0.5, scales=scales, **geometry)
+    return made
+
+
+def product(shape, other, scale=0.05, scales=(0.02, 0.037)):
+    """A product with another value of the network, which is computed from the same image."""
+    made = Builder(*shape, scale=scales[0])
+    second = made.tensor((1, *other), "int8", None, (scales[1],), (-7,), name="other")
+    made.add("MUL", [made.image, second], (1, *shape), scale=scale)
+    return made
+
+
+def in_a_table(name, scale, out_scale, out_zero):
+    made = Builder(16, 16, 1, scale=scale, zero_point=17)
+    made.add(name, [made.image], (1, 16, 16, 1), scale=out_scale, zero_point=out_zero)
+    return made
+
+
+def requantized(channels, scale):
+    made = Builder(1, 37, channels, scale=0.5)
+    made.add("QUANTIZE", [made.image], (1, 1, 37, channels), scale=scale, zero_point=-9)
+    return made
+
+
+def padded(sides, value=None):
+    made = Builder(4, 5, 6, zero_point=-11)
+    made.padded(sides, value)
+    return made
+
+
+def largest(keep):
+    made = Builder(5, 7, 21)
+    axes = made.constant(np.array([1, 2], np.int32))
+    same = {"scale": 0.02, "zero_point": 3}
+    made.add("REDUCE_MAX", [made.image, axes], (1, 1, 1, 21) if keep else (1, 21), keepDims=keep, **same)
     return made
 
 
@@ -144,6 +205,38 @@ OPERATORS = {
     "CONV_2D, 1x1": lambda: convolved(1),
     "FULLY_CONNECTED": dense,
     "DEQUANTIZE, MUL, QUANTIZE": in_float,
+    "DEPTHWISE_CONV_2D": lambda: depthwise(21),
+    "DEPTHWISE_CONV_2D, stride 2, ReLU6": lambda: depthwise(16, stride=2, activation=3),
+    "DEPTHWISE_CONV_2D, dilated": lambda: depthwise(8, dilation=2),
+    "DEPTHWISE_CONV_2D, 3 filters per channel": lambda: depthwise(5, times=3, size=(5, 2), valid=True),
+    "DEPTHWISE_CONV_2D, 8 filters of one channel": lambda: depthwise(1, times=8, stride=3),
+    "DEPTHWISE_CONV_2D, ties": lambda: depthwise_ties(23),
+    "DEPTHWISE_CONV_2D, ties and a shift to the left": lambda: depthwise_ties(44, (-6, -8, -7, 1)),
+    "DEPTHWISE_CONV_2D, ties, stride 2": lambda: depthwise_ties(32, stride=2),
+    "DEPTHWISE_CONV_2D, ties, 1x1": lambda: depthwise_ties(15, size=(1, 1)),
+    "DEPTHWISE_CONV_2D, ties, 5x5": lambda: depthwise_ties(12, size=(5, 5), valid=True),
+    "DEPTHWISE_CONV_2D, ties, 2 filters per channel": lambda: depthwise_ties(10, times=2),
+    "DEPTHWISE_CONV_2D, ties, 8 filters of one channel": lambda: depthwise_ties(1, times=8),
+    "LOGISTIC": lambda: in_a_table("LOGISTIC", 0.047, 1 / 256, -128),
+    "LOGISTIC, steep": lambda: in_a_table("LOGISTIC", 0.31, 1 / 256, -128),
+    "TANH": lambda: in_a_table("TANH", 0.023, 1 / 128, 0),
+    "TANH, steep": lambda: in_a_table("TANH", 0.11, 1 / 128, 0),
+    "QUANTIZE": lambda: requantized(5, 0.31),
+    "QUANTIZE of ties": lambda: requantized(5, 4.0),
+    "QUANTIZE to finer levels": lambda: requantized(5, 0.11),
+    "PAD": lambda: padded([(1, 2), (3, 0), (0, 0)]),
+    "PADV2": lambda: padded([(0, 1), (2, 1), (1, 0)], value=-128),
+    "REDUCE_MAX": lambda: largest(keep=False),
+    "REDUCE_MAX that keeps its axes": lambda: largest(keep=True),
+}
+# The shapes of two computed values that are multiplied, and scales; a tie is every 32nd product.
+PRODUCTS = {
+    "the same shape": ((5, 3, 21), (5, 3, 21)),
+    "per channel": ((5, 3, 21), (1, 1, 21)),
+    "per pixel": ((5, 3, 21), (5, 3, 1)),
+    "one value": ((5, 3, 21), (1, 1, 1)),
+    "per row": ((5, 3, 21), (5, 1, 21)),
+    "per column": ((5, 3, 21), (1, 3, 1)),
 }
 
 
@@ -160,6 +253,18 @@ def interpreted(file, *inputs):
     """The interpreter's output for one int8 sample of each input."""
     (received,) = interpreter.run(packed(file), [item.astype(np.int8)[None] for item in inputs], kernel="reference")
     return received
+
+
+@pytest.mark.parametrize("scale", [0.05, 2.0])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_are_the_interpreters(name, scale):
+    made = product(*PRODUCTS[name], scale, (0.25, 0.125) if scale == 2.0 else (0.02, 0.037))
+    file = made.file()
+    file.inputs["other"] = made.operators[0].inputs[1]
+    random = np.random.default_rng(2)
+    images, others = (random.integers(-128, 128, size=(20, *shape)).astype(np.int8) for shape in PRODUCTS[name])
+    (received,) = interpreter.run(packed(file), [images, others], kernel="reference")
+    np.testing.assert_array_equal(received, compute(file.operators[0], [images, others]))
 
 
 def two_terms(name, shape):

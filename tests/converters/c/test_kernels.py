@@ -99,6 +99,158 @@ def test_convolution_in_int8_clips_and_amplifies(compiler):
     assert check(compiler, builder) == {"kbnn_conv_any"}
 
 
+def geometry_of(seed):
+    """A random image and depthwise convolution: any kernel, stride, dilation, padding and number of filters."""
+    random = np.random.default_rng(seed)
+    height, width, kernel = (int(n) for n in random.integers(1, 11, 3))
+    size = (int(random.integers(1, 6)), int(random.integers(1, 6)))
+    dilation = int(random.integers(1, 3)) if seed % 3 == 0 else 1
+    valid = all((k - 1) * dilation < n for k, n in zip(size, (height, width), strict=True)) and seed % 2 == 0
+    given = {"stride": int(random.integers(1, 4)), "dilation": dilation, "times": int(random.integers(1, 4))}
+    return (height, width, kernel), {"size": size, "valid": valid, "activation": seed % 4, **given}
+
+
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 24))])
+def test_depthwise_convolution(seed, compiler):
+    shape, geometry = geometry_of(seed)
+    builder = Builder(*shape, zero_point=int(np.random.default_rng(seed).integers(-128, 128)))
+    builder.depthwise(**geometry)
+    assert check(compiler, builder, batch=5) == {"kbnn_depthwise"}
+
+
+def test_depthwise_convolution_rounds_filters_that_fill_no_vector_otherwise(compiler):
+    builder = Builder(5, 5, 13, scale=0.5)
+    builder.depthwise(scale=0.5, scales=[2.0 ** (-6 - k % 3) for k in range(13)])
+    check(compiler, builder, batch=20)
+
+
+@pytest.mark.parametrize("value", [None, 3, -128])
+def test_a_border_around_an_image(value, compiler):
+    """Zeros are left to the convolution that reads them; other values, and other readers, need the border itself."""
+    readers = {
+        "kbnn_conv": lambda made: made.convolution(4, valid=True, stride=2),
+        "kbnn_depthwise": lambda made: made.depthwise(valid=True),
+        "kbnn_max_pool": lambda made: made.pool("MAX_POOL_2D", 2, 2),
+    }
+    for kernel, reader in readers.items():
+        builder = Builder(5, 6, 3)
+        builder.padded([(2, 1), (1, 3), (0, 0)], value)
+        reader(builder)
+        is_taken_over = value in (None, 3) and kernel != "kbnn_max_pool"
+        assert check(compiler, builder) == ({kernel} if is_taken_over else {kernel, "kbnn_pad"})
+
+
+def test_a_border_and_channels_around_an_image(compiler):
+    builder = Builder(3, 4, 5)
+    builder.padded([(1, 0), (0, 2), (1, 2)], -100)
+    builder.padded([(0, 0), (0, 0), (0, 0)])
+    builder.padded([(0, 0), (2, 1), (1, 0)])
+    assert check(compiler, builder) == {"kbnn_channels", "kbnn_pad"}
+
+
+def test_a_padded_convolution_on_a_padded_image(compiler):
+    builder = Builder(6, 5, 4)
+    builder.padded([(3, 2), (0, 1), (0, 0)])
+    builder.convolution(5, size=5)
+    assert check(compiler, builder) == {"kbnn_conv"}
+    builder = Builder(3, 4, 2)
+    builder.padded([(255, 0), (255, 0), (0, 0)])
+    builder.convolution(3)
+    assert check(compiler, builder, batch=1) == {"kbnn_pad", "kbnn_conv"}
+
+
+# The shape of a value that an image of 5x6x7 values is multiplied with.
+@pytest.mark.parametrize("other", [(5, 6, 7), (1, 1, 7), (5, 6, 1), (1, 1, 1), (5, 1, 7), (1, 6, 1)], ids=str)
+@pytest.mark.parametrize("first", [True, False])
+def test_products_of_two_values(other, first, compiler):
+    """The other value is a part of the image, pooled to its size."""
+    builder = Builder(5, 6, 7)
+    sizes = [n if m == 1 else 1 for n, m in zip((5, 6), other[:2], strict=True)]
+    pooled = builder.add(
+        "MAX_POOL_2D",
+        [builder.image],
+        (1, *other[:2], 7),
+        scale=0.02,
+        zero_point=3,
+        padding=1,
+        filterHeight=sizes[0],
+        filterWidth=sizes[1],
+        strideH=1,
+        strideW=1,
+    )
+    gate = builder.convolution(other[2], size=1)
+    pair = [builder.image, gate] if first else [gate, builder.image]
+    builder.add("MUL", pair, (1, 5, 6, 7), scale=0.05, fusedActivationFunction=int(first))
+    assert pooled.shape[1:3] == other[:2]
+    assert "kbnn_multiply" in check(compiler, builder, batch=10)
+
+
+def test_squares_and_products_of_ties(compiler):
+    builder = Builder(4, 4, 5, scale=0.25)
+    builder.add("MUL", [builder.image, builder.image], (1, 4, 4, 5), scale=2.0)
+    assert check(compiler, builder, batch=10) == {"kbnn_multiply"}
+
+
+def test_squeeze_and_excite(compiler):
+    """A gate per channel, computed from the whole image, between a binary convolution and a sum."""
+    builder = binary((6, 6, 16), {"filters": 16})
+    image = builder.last
+    axes = builder.constant(np.array([1, 2], np.int32))
+    builder.add("MEAN", [image, axes], (1, 1, 1, 16), scale=0.02, keepDims=True)
+    builder.convolution(4, size=1, activation=1)
+    builder.convolution(16, size=1)
+    builder.add("LOGISTIC", [builder.last], (1, 1, 1, 16), scale=1 / 256, zero_point=-128)
+    gate = builder.add("QUANTIZE", [builder.last], (1, 1, 1, 16), scale=0.0031, zero_point=-128)
+    builder.add("MUL", [image, gate], (1, 6, 6, 16), scale=0.04)
+    builder.add("ADD", [builder.last, builder.image], (1, 6, 6, 16))
+    assert {"kbnn_multiply", "kbnn_table"} <= check(compiler, builder, batch=10)
+
+
+@pytest.mark.parametrize(("name", "scale", "zero_point"), [("LOGISTIC", 1 / 256, -128), ("TANH", 1 / 128, 0)])
+@pytest.mark.parametrize("source", [0.013, 0.31])
+def test_sigmoid_and_tanh(name, scale, zero_point, source, compiler):
+    builder = Builder(4, 5, 6, scale=source)
+    builder.add(name, [builder.last], (1, 4, 5, 6), scale=scale, zero_point=zero_point)
+    builder.add("QUANTIZE", [builder.last], (1, 4, 5, 6), scale=scale * 0.7, zero_point=zero_point)
+    assert check(compiler, builder, batch=20) == {"kbnn_table"}
+
+
+def test_other_levels(compiler):
+    """Vectors of 16 values are rounded differently from other values, which matters for ties only."""
+    levels = np.arange(-128, 128).reshape(1, 16, 16, 1)
+    for scale in (0.31, 0.11, 4.0):
+        builder = Builder(16, 16, 1, scale=0.5)
+        builder.add("QUANTIZE", [builder.last], (1, 16, 16, 1), scale=scale, zero_point=-9)
+        check(compiler, builder, images=levels)
+    for shape in ((1, 3, 5), (1, 3, 7)):
+        builder = Builder(*shape, scale=0.5)
+        builder.add("QUANTIZE", [builder.last], (1, *shape), scale=4.0)
+        if shape == (1, 3, 5):
+            check(compiler, builder, batch=20)
+        else:
+            with pytest.raises(ConversionError, match="its 21 values are not a multiple of 16"):
+                writers.write(builder.file())
+
+
+def test_bounds_in_int8_and_in_float(compiler):
+    builder = Builder(4, 4, 6)
+    same = {"scale": 0.02, "zero_point": 3}
+    for name, level in (("MINIMUM", 40), ("MAXIMUM", -30)):
+        bound = builder.constant(np.array([level], np.int8), (0.02,), (3,))
+        builder.add(name, [builder.last, bound], (1, 4, 4, 6), **same)
+    builder.add("DEQUANTIZE", [builder.last], (1, 4, 4, 6), "float32")
+    builder.add("MINIMUM", [builder.last, builder.constant(f32(0.3))], (1, 4, 4, 6), "float32")
+    builder.add("QUANTIZE", [builder.last], (1, 4, 4, 6), scale=0.004, zero_point=-1)
+    assert check(compiler, builder, batch=20) <= {"kbnn_affine", "kbnn_table"}
+
+
+def test_global_max_pooling(compiler):
+    builder = Builder(5, 7, 9)
+    axes = builder.constant(np.array([1, 2], np.int32))
+    builder.add("REDUCE_MAX", [builder.last, axes], (1, 9), scale=0.02, zero_point=3)
+    assert check(compiler, builder) == {"kbnn_max_pool"}
+
+
 @pytest.mark.parametrize("scales", [(0.02, 0.03, 0.04), (0.5, 0.001, 0.3), (0.1, 0.1, 0.1), (0.0173, 0.0171, 0.0111)])
 def test_sum(scales, compiler):
     builder = Builder(16, 16, 16, scale=scales[0])
@@ -345,8 +497,15 @@ def test_residual_blocks_share_one_stream_of_memory(compiler):
 
 def test_what_has_no_integer_form_is_refused_by_name():
     builder = Builder(4, 4, 8)
-    builder.add("LOGISTIC", [builder.last], (1, 4, 4, 8))
-    with pytest.raises(ConversionError, match=r"'t1' \(LOGISTIC\) has no form in C"):
+    builder.add("ELU", [builder.last], (1, 4, 4, 8))
+    with pytest.raises(ConversionError, match=r"'t1' \(ELU\) has no form in C"):
+        writers.write(builder.file())
+    builder = Builder(4, 4, 8)
+    builder.add("DEQUANTIZE", [builder.last], (1, 4, 4, 8), "float32")
+    builder.add("LOGISTIC", [builder.last], (1, 4, 4, 8), "float32")
+    with pytest.raises(
+        ConversionError, match=r"'t2' \(LOGISTIC\) has no form in C: its input is float, because a layer"
+    ):
         writers.write(builder.file())
     builder = Builder(4, 4, 8)
     builder.add("SOFTMAX", [builder.last], (1, 4, 4, 8))
