@@ -36,6 +36,7 @@ LAYERS = {
     "convolution, grouped": lambda x: keras.Conv2D(8, 3, groups=2, use_bias=False)(x),
     "convolution, dilated": lambda x: keras.Conv2D(8, 3, dilation_rate=2)(x),
     "dense": lambda x: keras.Dense(8)(keras.Flatten()(x)),
+    "dense, on an image": lambda x: keras.Dense(8, activation="relu")(x),
     "depthwise convolution": lambda x: keras.DepthwiseConv2D(3, strides=2, padding="same", activation="relu")(x),
     "depthwise convolution, two filters": lambda x: keras.DepthwiseConv2D(3, depth_multiplier=2)(x),
     "dropout": lambda x: keras.Dropout(0.5)(x),
@@ -59,6 +60,11 @@ LAYERS = {
     "rprelu": lambda x: layers.RPReLU()(x),
     "group normalization": lambda x: layers.GroupNormalization()(x),
     "group normalization, groups": lambda x: layers.GroupNormalization(2, affine=True)(x),
+    "separable convolution": lambda x: keras.SeparableConv2D(8, 3, strides=2, padding="same", activation="relu")(x),
+    "separable convolution, dilated": lambda x: keras.SeparableConv2D(
+        8, 3, dilation_rate=2, depth_multiplier=2, use_bias=False
+    )(x),
+    "separable convolution, 1x1": lambda x: keras.SeparableConv2D(8, 1, padding="same")(x),
     "subtract": lambda x: keras.Subtract()([x, activations(x)]),
     "subtract, operator": lambda x: activations(x) - x,
     "times a constant": lambda x: x * -0.25,
