@@ -201,6 +201,8 @@ class Lowering:
 
 # Advice for operators at the end of a network.
 SCORES = "end the network with the logits, whose largest is the predicted class"
+# How the names of values begin that belong to no layer.
+_UNNAMED = "unnamed"
 _OTHER_FORM = "convert to int8 for the device 'microcontroller', which keeps PReLUs"
 _REMEDIES = {
     "SOFTMAX": SCORES,
@@ -214,7 +216,7 @@ def refused(operator: Operator, why: str) -> ConversionError:
     """The error about an operator that cannot be exported, by the name of what it computes."""
     remedy = _REMEDIES.get(
         operator.name,
-        "convert to int8 for the device 'microcontroller', and use layers that docs/microcontrollers.md lists",
+        "convert to int8 for the device 'microcontroller', and use the layers that docs/microcontrollers.md lists",
     )
     return ConversionError(f"{_named(operator)} has no form in C: {why}; {remedy}")
 
@@ -222,7 +224,7 @@ def refused(operator: Operator, why: str) -> ConversionError:
 def _named(operator: Operator) -> str:
     """An operator by its output, or by what it reads if the converter had no name for the output."""
     name = operator.outputs[0].name if operator.outputs else operator.name
-    if name.startswith("unnamed") and operator.operands:
+    if name.startswith(_UNNAMED) and operator.operands:
         return f"the {operator.name} of '{operator.operands[0].name}'"
     return f"'{name}' ({operator.name})"
 
@@ -267,9 +269,10 @@ def write(file: File) -> Network:
     lowering = Lowering(file)
     with _damage("the input", given.name):
         image = _image(file, given, lowering)
-    for operator in file.operators:
-        if operator.outputs and operator.outputs[0].index in lowering.values:
+    for written in file.operators:
+        if written.outputs and written.outputs[0].index in lowering.values:
             continue
+        operator = _named_after_layer(file, written)
         if operator.name not in _WRITERS:
             raise refused(operator, "there is no kernel for this operator")
         with _damage(operator.name, operator.outputs[0].name if operator.outputs else ""):
@@ -285,6 +288,18 @@ def write(file: File) -> Network:
         )
     indices = {id(held): index for index, held in lowering.values.items()}
     return _with_scores(lowering.steps, image, value, indices[id(image)], indices[id(value)])
+
+
+def _named_after_layer(file: File, operator: Operator) -> Operator:
+    """An operator whose output has the name of the QUANTIZE that follows, if the converter had no name for it."""
+    output = operator.outputs[0] if operator.outputs else None
+    if output is None or not output.name.startswith(_UNNAMED):
+        return operator
+    readers = file.consumers.get(output.index, [])
+    if len(readers) != 1 or readers[0].name != "QUANTIZE":
+        return operator
+    named = dataclasses.replace(output, name=readers[0].outputs[0].name)
+    return dataclasses.replace(operator, outputs=(named, *operator.outputs[1:]))
 
 
 @contextlib.contextmanager

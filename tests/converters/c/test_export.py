@@ -222,6 +222,18 @@ def test_a_relu_fused_into_a_binary_convolution_is_the_interpreters(compiler, tm
     assert shapes == ["kbnn_write_limited"]
 
 
+def test_a_layer_without_an_integer_form_is_refused_by_its_name(bireal, tmp_path):
+    layers, keras = sample_networks.layers, sample_networks.tf.keras
+    x = layers.Activation("elu", name="curve")(bireal.get_layer("add2").output)
+    logits = layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(bireal.inputs, logits, name="curved")
+    with pytest.raises(
+        ConversionError, match=r"'curve' \(ELU\) has no form in C: .*; convert to int8 .* and use the"
+    ):
+        export_c(model, tmp_path / "out", calibration=sample_networks.images(model, 16, seed=2))
+    assert not list(tmp_path.iterdir())
+
+
 def ending(x, outputs, activation, image, name):
     """A model with random weights whose logits give different images different scores."""
     layers, keras = sample_networks.layers, sample_networks.tf.keras
