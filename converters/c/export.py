@@ -1,5 +1,6 @@
 """A network as a folder of C code for microcontrollers."""
 
+import hashlib
 import json
 import os
 import re
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from kbnn.converters.verify.verification import Images
 
 KERNELS = ("kbnn_nn.h", "kbnn_nn.c")
+# Takes the place of the fingerprint in kernels that were not exported.
+_UNEXPORTED = "kernels_unexported"
 # LCE's operators for TensorFlow Lite Micro, built on the same kernels.
 TFLM = ("kbnn_tflm.h", "kbnn_tflm.cc")
 _HERE = Path(__file__).parent
@@ -339,7 +342,9 @@ def _texts(
         input_shape=(network.input.height, network.input.width, network.input.channels),
         test_images=len(images),
     )
+    fingerprint, kernels = _kernels()
     values = {**asdict(exported), **_values(file, network, made, name), "kind": kind, "tflm": tflm}
+    values["fingerprint"] = fingerprint
     values["images"] = [wrapped([str(v) for v in image.ravel().tolist()]) for image in images]
     values["expected"] = [wrapped([str(v) for v in row.ravel().tolist()]) for row in scores]
     loader = jinja2.FileSystemLoader(_HERE / "templates")
@@ -357,7 +362,14 @@ def _texts(
         **_PACKAGING,
     }
     texts = {path: environment.get_template(template).render(values) for path, template in templates.items()}
-    return exported, {**texts, **{kernel: (_HERE / kernel).read_text(encoding="utf-8") for kernel in KERNELS}}
+    return exported, {**texts, **kernels}
+
+
+def _kernels() -> tuple[str, dict[str, str]]:
+    """The fingerprint of the kernels, and their files with the fingerprint in the names that networks link to."""
+    texts = {name: (_HERE / name).read_text(encoding="utf-8") for name in KERNELS}
+    fingerprint = hashlib.sha256("".join(texts.values()).encode()).hexdigest()[:12]
+    return fingerprint, {name: text.replace(_UNEXPORTED, f"kernels_{fingerprint}") for name, text in texts.items()}
 
 
 def _values(file: File, network: Network, made: Program, name: str) -> dict[str, object]:

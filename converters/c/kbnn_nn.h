@@ -16,6 +16,14 @@
 extern "C" {
 #endif
 
+/* A network works only with the kernels that it was exported with: versions of kbnn may differ in their structs. The
+ * functions through which code enters the kernels therefore have the kernels' fingerprint in their names, which the export
+ * fills in. If the linker misses one of these names, or finds kernels twice, export all networks of the program with one
+ * version of kbnn. */
+#define kbnn_run kbnn_run_of_kernels_unexported
+#define kbnn_bconv_of_bits kbnn_bconv_of_bits_of_kernels_unexported
+#define kbnn_max_pool_bits kbnn_max_pool_bits_of_kernels_unexported
+
 /* What kbnn_run and the functions of a network return. */
 #define KBNN_OK 0
 #define KBNN_NULL_ARGUMENT (-1)

@@ -227,9 +227,7 @@ def test_a_layer_without_an_integer_form_is_refused_by_its_name(bireal, tmp_path
     x = layers.Activation("elu", name="curve")(bireal.get_layer("add2").output)
     logits = layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(bireal.inputs, logits, name="curved")
-    with pytest.raises(
-        ConversionError, match=r"'curve' \(ELU\) has no form in C: .*; convert to int8 .* and use the"
-    ):
+    with pytest.raises(ConversionError, match=r"'curve' \(ELU\) has no form in C: .*; convert to int8 .* and use the"):
         export_c(model, tmp_path / "out", calibration=sample_networks.images(model, 16, seed=2))
     assert not list(tmp_path.iterdir())
 
@@ -370,6 +368,56 @@ def test_networks_of_one_zephyr_application_share_the_kernels(int8, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     found = [(library, export.Path(path).name) for library, path in re.findall(r"SOURCE (\w+) (.+)", done.stderr)]
     assert found == [("kbnn_nn", "kbnn_nn.c"), ("one", "one.c"), ("two", "two.c")], done.stderr
+
+
+@pytest.fixture(scope="session")
+def of_two_versions(int8, tmp_path_factory):
+    """Exports of two versions of kbnn: in one of them, a struct of the kernels has its fields in another order."""
+    folder = tmp_path_factory.mktemp("versions")
+    shutil.copytree(export._HERE, folder / "older")
+    header = folder / "older" / "kbnn_nn.h"
+    fields = "    int32_t a_multiplier;\n    int32_t b_multiplier;\n"
+    assert fields in header.read_text()
+    header.write_text(header.read_text().replace(fields, "".join(reversed(fields.splitlines(keepends=True)))))
+    export_c(int8, folder / "net", name="net")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(export, "_HERE", folder / "older")
+        export_c(int8, folder / "other", name="other")
+    (folder / "main.c").write_text(
+        """
+        #include "net/net.h"
+        #include "other/other.h"
+        static uint32_t arena[NET_ARENA_BYTES / 4 + OTHER_ARENA_BYTES / 4];
+        static int8_t image[NET_INPUT_HEIGHT * NET_INPUT_WIDTH * NET_INPUT_CHANNELS], scores[NET_CLASSES];
+        int main(void) { return net_run(image, scores, arena) | other_run(image, scores, arena); }
+        """
+    )
+    return folder
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+def test_networks_of_two_versions_do_not_link(of_two_versions):
+    def linked(*sources):
+        command = ["gcc", "-std=c99", "main.c", *sources, "-o", "main"]
+        return subprocess.run(command, cwd=of_two_versions, capture_output=True, text=True)
+
+    networks = ("net/net.c", "other/other.c")
+    for kernels in ("net/kbnn_nn.c", "other/kbnn_nn.c"):
+        done = linked(*networks, kernels)
+        assert done.returncode != 0
+        assert "undefined reference to `kbnn_run_of_kernels_" in done.stderr
+    both = linked(*networks, "net/kbnn_nn.c", "other/kbnn_nn.c")
+    assert "multiple definition of `kbnn_conv'" in both.stderr
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake is not installed")
+def test_cmake_refuses_networks_of_two_versions(of_two_versions, tmp_path):
+    lines = ["cmake_minimum_required(VERSION 3.13)", "project(app C)"]
+    lines += [f"add_subdirectory({of_two_versions / name} {name})" for name in ("net", "other")]
+    (tmp_path / "CMakeLists.txt").write_text("\n".join(lines))
+    done = subprocess.run(["cmake", "-S", tmp_path, "-B", tmp_path / "build"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "exported by different versions of kbnn: export both with one" in " ".join(done.stderr.split())
 
 
 def test_too_little_memory_is_refused_with_what_takes_it(int8, tmp_path):
