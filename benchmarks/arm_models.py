@@ -321,7 +321,7 @@ def deployed(
     if int8:
         images = inputs_by_name(keras, _normal(1, *keras_model.input_shape[1:]))
         options = replace(options, limits=calibrated(deploy(keras, options), batches(images)))
-    return build(keras, options, Description())[0]
+    return build(keras, options, Description().of_model(keras_model.name))[0]
 
 
 def without_lce(file: File) -> File:

@@ -5,6 +5,9 @@ import arm_models
 import numpy as np
 import pytest
 
+import kbnn
+from kbnn import testing
+from kbnn.converters import convert
 from kbnn.converters.tflite import interpreter
 
 # Relative to what LCE's tool counted.
@@ -43,6 +46,15 @@ def test_estimates_are_close_to_whole_networks_that_were_counted(row):
 @pytest.mark.parametrize("row", [row for row in REPORTED if "int8" not in row["form"]], ids=name)
 def test_counts_without_lce_plus_its_operators_are_close_too(row):
     assert float(row["total"]) == pytest.approx(float(row["reported"]), rel=CLOSE)
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "int8"}], ids=str)
+def test_the_files_that_are_counted_are_those_that_convert_writes(options, tmp_path):
+    """Their sizes are recorded, and metadata such as the model's name counts."""
+    model = kbnn.models.build("resnet20", blocks=1, width=0.25)
+    testing.settle(model)
+    convert(model, tmp_path / "model.tflite", testing.normal_images(model, 4), **options)
+    assert arm_models.deployed(model, **options).data == (tmp_path / "model.tflite").read_bytes()
 
 
 @pytest.mark.slow
