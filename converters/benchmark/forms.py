@@ -14,6 +14,7 @@ from kbnn import files, tables
 from kbnn.converters.benchmark.driver import Progress, compare_runs, default_kernel
 from kbnn.converters.benchmark.report import BenchmarkOptions, BenchmarkReport
 from kbnn.converters.tflite import audit, flatbuffer, interpreter
+from kbnn.converters.verify.agreement import agreements, least
 from kbnn.errors import KbnnError
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def compare_forms(
     """
     from kbnn.converters.conversion import convert
 
-    expected = np.asarray(model.predict(images, verbose=0)).reshape(len(images), -1).argmax(1)
+    expected = np.asarray(model.predict(images, verbose=0))
     with files.scratch() as folder:
         paths: list[tuple[Form, Path]] = []
         refused: list[MeasuredForm] = []
@@ -268,7 +269,7 @@ def _has_groups(path: Path) -> bool:
 
 def _agreement(path: Path, images: np.ndarray, expected: np.ndarray) -> float:
     outputs = interpreter.run(flatbuffer.read(path).data, [images])[0]
-    return float(np.mean(outputs.reshape(len(images), -1).argmax(1) == expected))
+    return least(agreements({"output": expected}, {"output": outputs.reshape(expected.shape)}))
 
 
 def _recommended(forms: Sequence[MeasuredForm]) -> tuple[str | None, str]:

@@ -7,6 +7,7 @@ from kbnn.converters.benchmark.report import BenchmarkOptions, Numerics
 from kbnn.converters.benchmark.tool import KERNEL_FLAGS, ToolCommand, explain
 from kbnn.converters.benchmark.transports import Transport
 from kbnn.converters.tflite import flatbuffer, interpreter
+from kbnn.converters.verify.agreement import agreements, least
 from kbnn.errors import KbnnError, UsageError
 
 _FLAGS = ("input_layer", "input_layer_shape", "input_layer_value_files", "output_filepath")
@@ -35,11 +36,17 @@ def check_numerics(
         received = np.stack([np.frombuffer(content, expected.dtype) for content in raw]).reshape(expected.shape)
     except ValueError as error:
         raise KbnnError(f"'{path}' gave outputs of another size on {place.name}; use another tool") from error
+    ends = np.cumsum([output[0].size for output in outputs])[:-1]
+    names = [str(k) for k in range(len(outputs))]
+    here = dict(zip(names, outputs, strict=True))
+    there = {
+        name: part.reshape(here[name].shape) for name, part in zip(names, np.split(received, ends, axis=1), strict=True)
+    }
     return Numerics(
         images=len(batch),
         max_abs_difference=float(np.max(np.abs(received.astype(float) - expected))),
         output_range=float(np.ptp(expected.astype(float))),
-        top1_agreement=float(np.mean(received.argmax(1) == expected.argmax(1))),
+        top1_agreement=least(agreements(here, there)),
     )
 
 

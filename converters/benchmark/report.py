@@ -135,7 +135,7 @@ class Numerics:
     """The tool's outputs compared with those of the interpreter on this machine, for real images.
 
     `output_range` is the difference between the largest and the smallest output, to put `max_abs_difference` in
-    proportion.
+    proportion. `top1_agreement` is that of the worst output, and 1 if no output predicts classes.
     """
 
     images: int

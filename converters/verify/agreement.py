@@ -1,4 +1,9 @@
-"""How often a file predicts the same class as its network, and how often each of them is right."""
+"""How often a file predicts the same class as its network, and how often each of them is right.
+
+An output with several values in the last axis scores classes. A single value between 0 and 1 is the probability of one
+of two classes, decided at 0.5 as by Keras's `binary_accuracy`. Other outputs, such as those of a regression, predict no
+classes.
+"""
 
 import math
 from collections.abc import Mapping
@@ -35,13 +40,35 @@ class AccuracyInterval:
         return f"{self.top1:.1%} ({self.low:.1%} to {self.high:.1%})"
 
 
+def class_scores(values: np.ndarray, like: np.ndarray | None = None) -> np.ndarray | None:
+    """An output as `(B, ..., classes)`: a single probability p becomes 1 - p and p. None if it predicts no classes.
+
+    Args:
+        values: the output, `(B, ..., C)` or `(B,)`.
+        like: the output that tells whether a single value is a probability, if not `values` itself.
+    """
+    if values.ndim > 1 and values.shape[-1] > 1:
+        return values
+    known = np.asarray(values if like is None else like)
+    if not known.size or known.dtype.kind != "f" or not np.all((known >= 0) & (known <= 1)):
+        return None
+    single = values if values.ndim > 1 else values[:, np.newaxis]
+    return np.concatenate([1 - single, single], axis=-1)
+
+
 def agreements(expected: Outputs, found: Outputs) -> list[OutputAgreement]:
     """The agreement at each output that predicts classes, in the order of the outputs' names."""
-    return [
-        OutputAgreement(name, float(np.mean(values.argmax(-1) == found[name].argmax(-1))), values.ndim > 2)
-        for name, values in sorted(expected.items())
-        if values.ndim > 1 and values.shape[-1] > 1
-    ]
+    made = []
+    for name, values in sorted(expected.items()):
+        ours, theirs = class_scores(values), class_scores(found[name], like=values)
+        if ours is not None and theirs is not None:
+            made.append(OutputAgreement(name, float(np.mean(ours.argmax(-1) == theirs.argmax(-1))), ours.ndim > 2))
+    return made
+
+
+def without_classes(outputs: Outputs) -> list[str]:
+    """The names of the outputs that predict no classes, which agree or differ in their values only."""
+    return [name for name, values in sorted(outputs.items()) if class_scores(values) is None]
 
 
 def least(found: list[OutputAgreement]) -> float:
@@ -51,7 +78,8 @@ def least(found: list[OutputAgreement]) -> float:
 
 def accuracy(outputs: Outputs, labels: np.ndarray) -> AccuracyInterval | None:
     """The accuracy of a classifier with outputs `(B, classes)` on labelled images; None for other networks."""
-    heads = [values for values in outputs.values() if values.ndim == 2 and values.shape[1] > 1]
+    scores = [class_scores(values) for values in outputs.values()]
+    heads = [values for values in scores if values is not None and values.ndim == 2]
     if len(heads) != 1 or len(outputs) != 1 or len(labels) != len(heads[0]) or not len(labels):
         return None
     share, count = float(np.mean(heads[0].argmax(1) == labels)), len(labels)

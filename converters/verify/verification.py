@@ -22,7 +22,16 @@ from kbnn.converters.tflite import flatbuffer, interpreter, metadata
 from kbnn.converters.tflite.building import reference_for
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.metadata import Description
-from kbnn.converters.verify.agreement import AccuracyInterval, OutputAgreement, Outputs, accuracy, agreements, least
+from kbnn.converters.verify.agreement import (
+    AccuracyInterval,
+    OutputAgreement,
+    Outputs,
+    accuracy,
+    agreements,
+    class_scores,
+    least,
+    without_classes,
+)
 from kbnn.converters.verify.alignment import Aligned, align, align_rounded
 from kbnn.converters.verify.diagnosis import padded_with_zeros, ties
 from kbnn.converters.verify.kernel_bits import KernelBits, compare_bits, find_packed
@@ -51,7 +60,10 @@ Images = np.ndarray | Sequence[np.ndarray] | Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class KernelRun:
-    """All images end to end on one of the interpreter's kernels; `refused` tells why the kernel cannot run the file."""
+    """All images end to end on one of the interpreter's kernels; `refused` tells why the kernel cannot run the file.
+
+    `top1_agreement` is 1 if no output predicts classes.
+    """
 
     kernel: str
     refused: str | None
@@ -63,7 +75,10 @@ class KernelRun:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An image that the file puts into another class; `margin` is the difference of Keras's logits of both classes."""
+    """An image that the file puts into another class; `margin` is the difference of Keras's logits of both classes.
+
+    A network with one probability p has the classes 0 and 1, with the scores 1 - p and p.
+    """
 
     image: int
     keras: int
@@ -93,7 +108,8 @@ class Parity(tables.Shown):
     this rounding changes. The layers of a file in int8 are compared with the deployed graph with all values rounded;
     its figures include the effect of rounding.
 
-    `outputs` has the agreement at each output, and `trained` the agreement with the network as it was trained, before
+    `outputs` has the agreement at each output that predicts classes, `without_classes` the names of the others, whose
+    decisions are not compared, and `trained` the agreement with the network as it was trained, before
     any rounding; `accuracy` and `trained_accuracy` are theirs on labelled images. `rebuilt` tells whether a new
     conversion of the model gives the same file byte for byte; it is None if there was none, for the reason
     `not_rebuilt`.
@@ -118,6 +134,7 @@ class Parity(tables.Shown):
     sensitivity: float | None = None
     outputs: list[OutputAgreement] = field(default_factory=list)
     trained: list[OutputAgreement] = field(default_factory=list)
+    without_classes: list[str] = field(default_factory=list)
     accuracy: AccuracyInterval | None = None
     trained_accuracy: AccuracyInterval | None = None
     rebuilt: bool | None = None
@@ -140,6 +157,9 @@ class Parity(tables.Shown):
             text = f"same class as the trained network at output {each} (of {self.samples} images)"
         else:
             text = f"outputs for {self.samples} images compared with the trained network's"
+        if self.without_classes:
+            names = ", ".join(f"'{name}'" for name in self.without_classes)
+            text += f"; no decisions are compared at output {names}, which predicts no classes"
         if self.accuracy is not None:
             text += f"; accuracy {self.accuracy}, of the trained network {self.trained_accuracy}"
         return text
@@ -153,7 +173,10 @@ class Parity(tables.Shown):
             f"{'equal to' if self.passed else 'NOT equal to'} {self.compared_with} on {self.samples} images",
             "",
             f"largest logit difference of an image (logit range {self.logit_range:.3g}):",
-            tables.render(("kernel", ">top-1 agreement", ">max", ">mean", ">median"), map(_run_row, self.runs)),
+            tables.render(
+                ("kernel", ">top-1 agreement", ">max", ">mean", ">median"),
+                [_run_row(run, has_classes=bool(self.outputs)) for run in self.runs],
+            ),
             "",
             f"kernel bits: {bits:,} in {len(self.kernels)} layers, {'' if self.kernel_bits_equal else 'NOT '}all equal",
             f"layers, each fed with Keras's own input: {len({layer.name for layer in self.layers})}",
@@ -288,6 +311,7 @@ def compare(
         rounding=None if reference is keras else _rounding(trained, exact),
         outputs=min((agreements(exact, made) for made in predictions), key=least),
         trained=min((agreements(trained, made) for made in predictions), key=least),
+        without_classes=without_classes(exact),
         accuracy=None if labels is None else accuracy(predictions[0], labels),
         trained_accuracy=None if labels is None else accuracy(trained, labels),
         rebuilt=None if rebuilt is None or rebuilt.differences is None else not rebuilt.differences,
@@ -469,8 +493,9 @@ def _disagreements(expected: Outputs, predicted: Outputs) -> list[Disagreement]:
     """The images that are put into another class, for a network with one output that classifies images."""
     if len(expected) != 1:
         return []
-    (logits,), (found,) = expected.values(), predicted.values()
-    if logits.ndim != 2 or logits.shape[1] < 2:
+    (values,), (predictions,) = expected.values(), predicted.values()
+    logits, found = class_scores(values), class_scores(predictions, like=values)
+    if logits is None or found is None or logits.ndim != 2:
         return []
     keras, file = logits.argmax(1), found.argmax(1)
     return [
@@ -572,8 +597,9 @@ def _losses(ran: list[KernelRun]) -> list[str]:
     ]
 
 
-def _run_row(run: KernelRun) -> tuple[object, ...]:
+def _run_row(run: KernelRun, has_classes: bool) -> tuple[object, ...]:
     if run.refused is not None:
         return run.kernel, run.refused, "", "", ""
     figures = (run.max_abs_difference, run.mean_abs_difference, run.median_abs_difference)
-    return run.kernel, f"{run.top1_agreement:.2%}", *(f"{figure:.2e}" for figure in figures)
+    agreement = f"{run.top1_agreement:.2%}" if has_classes else "no classes"
+    return run.kernel, agreement, *(f"{figure:.2e}" for figure in figures)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from kbnn.cli.command import to_json
 from kbnn.converters import Description, convert, verify
 from kbnn.converters.baseline import export_float
-from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.converters.verify import agreement, rebuilding, verification
 from kbnn.errors import KbnnError, UsageError
 
@@ -350,8 +350,65 @@ def test_the_agreement_of_each_output(tmp_path):
     assert "'pixels' 100.0% of the pixels" in str(parity)
 
 
+def test_one_probability_is_decided_at_a_half():
+    """As by Keras's binary accuracy, which puts 0.5 itself into class 0; what is no probability predicts no class."""
+    expected = {
+        "p": np.float32([[0.2], [0.5], [0.6], [0.9]]),
+        "pixels": np.float32([0.1, 0.7, 0.8, 0.4]).reshape(1, 2, 2, 1),
+        "flat": np.float32([0.2, 0.9]),
+        "price": np.float32([[0.2], [7.0]]),
+        "count": np.array([[0], [1]]),
+    }
+    found = {
+        "p": np.float32([[0.4], [0.51], [0.55], [1.02]]),
+        "pixels": np.float32([0.2, 0.6, 0.3, 0.2]).reshape(1, 2, 2, 1),
+        "flat": np.float32([0.1, 0.6]),
+        "price": np.float32([[0.9], [0.1]]),
+        "count": np.array([[1], [0]]),
+    }
+    made = agreement.agreements(expected, found)
+    assert [(o.name, o.top1_agreement, o.is_map) for o in made] == [
+        ("flat", 1.0, False),
+        ("p", 0.75, False),
+        ("pixels", 0.75, True),
+    ]
+    assert agreement.without_classes(expected) == ["count", "price"]
+    assert agreement.accuracy({"p": expected["p"]}, np.array([0, 0, 1, 0])).top1 == 0.75
+    assert agreement.accuracy({"price": expected["price"]}, np.array([0, 1])) is None
+
+
+def scored(end, name):
+    """A network with one score per image."""
+    image = tf.keras.Input((8, 8, 3), name="image")
+    x = layers.BatchNormalization()(layers.Conv2D(32, 3, padding="same", name="stem")(image))
+    x = layers.GlobalAveragePooling2D()(sample_networks.convolution(x, 32, "conv"))
+    model = tf.keras.Model(image, layers.Dense(1, name="logits")(x))
+    sample_networks.varied(sample_networks.randomized(model))
+    return tf.keras.Model(image, end(model.output), name=name)
+
+
+def test_a_single_score_in_int8_is_compared_by_its_decisions(tmp_path):
+    steep = scored(lambda x: layers.Activation("sigmoid", name="score")(20 * x), "steep")
+    images = sample_networks.images(steep, 64, seed=2)
+    options = {"calibration": images, "device": "microcontroller"}
+    artifact = convert(steep, tmp_path / "steep.tflite", images, **options)
+    keras = steep.predict(images, verbose=0)
+    (file,) = interpreter.run(flatbuffer.read(tmp_path / "steep.tflite").data, [images])
+    same = np.mean((keras > 0.5) == (file > 0.5))
+    assert 0.5 < same < 1.0
+    assert artifact.parity.top1_agreement == same
+    assert len(artifact.parity.disagreements) == round(64 * (1 - same))
+    assert f"same class as the trained network for {same:.1%} of the images" in str(artifact)
+    number = scored(lambda x: layers.Rescaling(5.0, name="price")(x), "number")
+    parity = convert(number, tmp_path / "number.tflite", images, **options).parity
+    assert parity.outputs == []
+    assert parity.without_classes == ["price"]
+    assert "no decisions are compared at output 'price', which predicts no classes" in str(parity)
+    assert "no classes" in str(parity)
+
+
 def test_agreement_and_accuracy_by_hand():
-    expected = {"map": np.eye(2)[[[0, 1], [1, 1]]], "head": np.eye(3)[[0, 2]], "number": np.ones((2, 1))}
+    expected = {"map": np.eye(2)[[[0, 1], [1, 1]]], "head": np.eye(3)[[0, 2]], "number": np.full((2, 1), 2.0)}
     found = {"map": np.eye(2)[[[0, 1], [1, 0]]], "head": np.eye(3)[[0, 1]], "number": np.zeros((2, 1))}
     assert {o.name: o.top1_agreement for o in agreement.agreements(expected, found)} == {"map": 0.75, "head": 0.5}
     right = agreement.accuracy({"head": np.eye(2)[[0] * 80 + [1] * 20]}, np.zeros(100, int))
