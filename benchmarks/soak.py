@@ -513,7 +513,9 @@ def attack_kills(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
         return
     for _ in range(count):
         outcome.cases += 1
-        command = [*_KBNN, "train", *settings, "--output", str(killed), "--resume"]
+        # A training that is killed before it writes its recipe leaves nothing to resume.
+        resume = ["--resume"] if (killed / "config.toml").exists() else []
+        command = [*_KBNN, "train", *settings, "--output", str(killed), *resume]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(generator.uniform(2, 25))

@@ -1,5 +1,8 @@
 """`kbnn train`."""
 
+import contextlib
+import difflib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="[default: 0, or the recipe's]")
 @set_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/NAME]")
-@click.option("--resume", is_flag=True, help="Continue where the run was interrupted.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run, which must exist.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 @data_dir_option
 @trust_option
@@ -82,13 +85,17 @@ def command(
     import_tensorflow()
     from kbnn import training
 
-    if recipe is None and resume and output and not model:
-        wanted = training.Run.open(output).recipe
+    options = _Options(model, method, dataset, data, size, epochs, batch, seed, weights)
+    if recipe is None and resume and output and not (model or weights):
+        _check_resumable(output)
+        wanted = options.changed(training.Run.open(output).recipe)
     else:
-        wanted = _recipe(recipe, model, method, dataset, data, size, epochs, batch, seed, weights)
+        wanted = options.made() if recipe is None else options.changed(training.catalog.find(recipe))
     changes = {"data.unreadable": unreadable} if unreadable else {}
     wanted = wanted.changed({**changes, **parsed(settings)})
     folder = output or Path("runs") / wanted.name
+    if resume:
+        _check_resumable(folder)
     strategy = training.distribution.choose()
     try:
         run = training.train(wanted, folder, resume=resume, data_dir=data_dir, strategy=strategy, quiet=quiet)
@@ -98,43 +105,76 @@ def command(
         show(training.result(run), as_json)
 
 
-def _recipe(
-    name: str | None,
-    model: str | None,
-    method: str | None,
-    dataset: str | None,
-    data: Path | None,
-    size: int | None,
-    epochs: int | None,
-    batch: int | None,
-    seed: int | None,
-    weights: str | None,
-) -> "Recipe":
-    """The recipe that the options ask for."""
-    from kbnn.training import Recipe, catalog
-    from kbnn.training.recipe import source_of
+@dataclass(frozen=True)
+class _Options:
+    """The options that change a recipe, or without one, describe it."""
 
-    if name is None:
-        if weights is not None and not model:
-            origin, _ = source_of(None, weights, method)
+    model: str | None
+    method: str | None
+    dataset: str | None
+    data: Path | None
+    size: int | None
+    epochs: int | None
+    batch: int | None
+    seed: int | None
+    weights: str | None
+
+    def made(self) -> "Recipe":
+        """A recipe with common defaults."""
+        from kbnn.training import Recipe
+        from kbnn.training.recipe import source_of
+
+        model = self.model
+        if self.weights is not None and not model:
+            origin, _ = source_of(None, self.weights, self.method)
             if origin is None:
-                raise UsageError(f"'{weights}' does not record the name of its network: give --model, too")
+                raise UsageError(f"'{self.weights}' does not record the name of its network: give --model, too")
             model = origin.name
-        if not model or not (dataset or data):
+        if not model or not (self.dataset or self.data):
             raise UsageError(
                 "nothing to train: give RECIPE, --model or --weights with --dataset or --data, or --output RUN --resume"
             )
-        made = Recipe.of(model, method, dataset, folder=data, size=size, batch=batch, seed=seed or 0, weights=weights)
-        return made.shortened(epochs)
-    recipe = catalog.find(name)
-    if dataset or data or size:
-        recipe = recipe.on(dataset, folder=data, size=size)
-    start = None if weights is None else source_of(model or recipe.model.name, weights, method)[1]
-    changes = {
-        "model.name": model,
-        "model.method": method,
-        "model.weights": start,
-        "data.batch": batch,
-        "seed": seed,
-    }
-    return recipe.changed({key: value for key, value in changes.items() if value is not None}).shortened(epochs)
+        made = Recipe.of(
+            model,
+            self.method,
+            self.dataset,
+            folder=self.data,
+            size=self.size,
+            batch=self.batch,
+            seed=self.seed or 0,
+            weights=self.weights,
+        )
+        return made.shortened(self.epochs)
+
+    def changed(self, recipe: "Recipe") -> "Recipe":
+        """A recipe, changed by the options that are given."""
+        from kbnn.training.recipe import source_of
+
+        if self.dataset or self.data or self.size:
+            recipe = recipe.on(self.dataset, folder=self.data, size=self.size)
+        network = self.model or recipe.model.name
+        start = None if self.weights is None else source_of(network, self.weights, self.method)[1]
+        changes = {
+            "model.name": self.model,
+            "model.method": self.method,
+            "model.weights": start,
+            "data.batch": self.batch,
+            "seed": self.seed,
+        }
+        return recipe.changed({key: value for key, value in changes.items() if value is not None}).shortened(
+            self.epochs
+        )
+
+
+def _check_resumable(folder: Path) -> None:
+    """Raises UsageError if the folder is not a run; suggests runs with similar names."""
+    from kbnn.training import Run
+
+    if Run.exists(folder):
+        return
+    with contextlib.suppress(OSError):
+        runs = [path.name for path in folder.parent.iterdir() if Run.exists(path)]
+        near = [str(folder.parent / name) for name in difflib.get_close_matches(folder.name, runs, n=3)]
+        if near:
+            raise UsageError(f"no run to resume: '{folder}' is not a run; did you mean {' or '.join(near)}?")
+    raise UsageError(f"no run to resume: '{folder}' is not a run; check --output, or leave --resume out to start one")

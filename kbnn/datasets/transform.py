@@ -29,7 +29,8 @@ class Transform:
             area and stretches it to `size`.
 
     Raises:
-        UsageError: a size larger than `resize`, or a `scale` that is not a range of shares or comes without a size.
+        UsageError: a size larger than `resize`, `square` without `resize`, or a `scale` that is not a range of shares
+            or comes without a size.
     """
 
     pad: int = 0
@@ -42,6 +43,8 @@ class Transform:
     def __post_init__(self) -> None:
         if self.size is not None and self.resize is not None and self.size > self.resize:
             raise UsageError(f"cannot crop size={self.size} from resize={self.resize} pixels: make resize larger")
+        if self.square and self.resize is None:
+            raise UsageError("square resizes both sides: received resize=None with it, give resize or leave it out")
         if self.scale is None:
             return
         if not 0 < self.scale[0] <= self.scale[1] <= 1:

@@ -98,6 +98,11 @@ class HalfHalf(MagnitudeCode):
     def _clamped(self, w: tf.Variable) -> tf.Tensor:
         return clamped(tf.convert_to_tensor(w), tf.convert_to_tensor(self.percentile))
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether `schedule` has an effect: only on a quantizer with a percentile."""
+        return bool(self._initial_percentile)
+
     def schedule(self, progress: float, percentile: float | None = None) -> None:
         """Sets p = p₀·(1 - progress) if there is a percentile.
 
@@ -105,7 +110,7 @@ class HalfHalf(MagnitudeCode):
             progress: e/E, the completed share of the training.
             percentile: p₀; the initial percentile if not given.
         """
-        if self._initial_percentile:
+        if self.is_scheduled:
             begin = self._initial_percentile if percentile is None else percentile
             self.percentile.assign(begin * (1 - progress))
 

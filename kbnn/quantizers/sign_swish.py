@@ -90,6 +90,11 @@ class SignSwish(Estimator):
     def parameter_gradients(self, x: tf.Tensor, dx: tf.Tensor) -> list[tf.Tensor]:
         return [beta_gradient(x, dx, *self.parameters())] if self.trainable_beta else []
 
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether `schedule` has an effect: not on a β that is trained."""
+        return not self.trainable_beta
+
     def schedule(self, progress: float, epochs: int, beta: tuple[float, float] | None = None) -> None:
         """Sets β = β₀·(β₁/β₀)^(e/(E - 1)) in epoch e = progress·E, unless β is trained.
 
@@ -101,7 +106,7 @@ class SignSwish(Estimator):
         Raises:
             UsageError: a β is not positive.
         """
-        if beta is None or self.trainable_beta:
+        if beta is None or not self.is_scheduled:
             return
         begin, end = beta
         if not (begin > 0 and end > 0):

@@ -105,7 +105,7 @@ class Keeper(tf.keras.callbacks.Callback):
             return
         if self._interruption.received or time.monotonic() - self._saved_at > SECONDS:
             self.model.check_weights()
-            self._checkpoint()
+            self.checkpoint()
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -118,7 +118,7 @@ class Keeper(tf.keras.callbacks.Callback):
             self._run.save(self._network)
             if best_epoch(history, self.position.stage) == finished:
                 self._run.keep_as_best()
-        self._checkpoint()
+        self.checkpoint()
         self._stop_if_asked()
         if self.out_of_patience():
             self.model.stop_training = True
@@ -131,7 +131,12 @@ class Keeper(tf.keras.callbacks.Callback):
             return False
         return max(validated[-patience:])[0] <= max(validated[:-patience])[0]
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
+        """Saves the current state.
+
+        Raises:
+            KbnnError: the disk is full or cannot be written.
+        """
         with self._saving():
             self._state.save(self.position)
         self._saved_at = time.monotonic()

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -53,12 +53,16 @@ def options_of(name: str) -> dict[str, object]:
     return options
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, *, is_new: bool = True) -> None:
     """Checks everything about the network that does not depend on the data, before these are loaded.
+
+    Args:
+        recipe: the recipe.
+        is_new: whether to refuse settings without an effect, too. Earlier versions started runs with them.
 
     Raises:
         UsageError: an unknown architecture, method, quantizer or option, weights or a teacher that do not exist, or
-            settings of a penalty or a scale that no stage has.
+            settings without an effect.
     """
     settings = recipe.model
     architecture = _package().get(settings.name)
@@ -69,17 +73,45 @@ def check(recipe: Recipe) -> None:
             raise UsageError(f"no teacher at '{stage.distillation.teacher}': give a run or a .keras file")
     if settings.weights is not None:
         source_of(settings.name, settings.weights)
-    named = [methods.get(stage.method or settings.method) for stage in recipe.stage]
-    if settings.penalty is not None and not any(each.kernel_regularizer or each.scale_regularizer for each in named):
-        raise UsageError(
-            f"method '{settings.method}' has no penalty: received model.penalty={settings.penalty}, remove it or add "
-            f"'+ml' to the method"
-        )
-    if settings.scale_scope is not None and not any(each.scale for each in built):
-        raise UsageError(
-            f"method '{settings.method}' has no scale of the output: received model.scale_scope="
-            f"'{settings.scale_scope}', remove it or give model.scale"
-        )
+    if is_new:
+        _check_effects(recipe, built)
+
+
+def _check_effects(recipe: Recipe, built: Sequence[Method]) -> None:
+    """Raises UsageError for a setting that affects the method of no stage, or not that of its own stage."""
+    settings, stages = recipe.model, list(zip(recipe.stage, built, strict=True))
+    method = f"method '{settings.method}'"
+    binary = [stage for stage, found in stages if found.is_binary]
+    quantized = [stage for stage in binary if stage.kernels == "binary"]
+    replaceable = [stage for stage in binary if not {**settings.options, **stage.options}.get("estimator")]
+    penalized = [stage for stage, found in stages if _has_penalty(found)]
+    # Another scale may replace a learned one with its penalty, as in a grid over scales.
+    named = [stage for stage in recipe.stage if _has_penalty(methods.get(stage.method or settings.method))]
+    scaled = [stage for stage, found in stages if found.scale]
+    no_kernels, no_signs = f"{method} has no binary kernels", f"{method} has no signs of activations"
+    _require_effect("model.kernels", settings.kernels, quantized, no_kernels, "give a binary method")
+    _require_effect("model.scale", settings.scale, quantized, no_kernels, "give a binary method")
+    _require_effect("model.activations", settings.activations, binary, no_signs, "give a binary method")
+    overridden = "the option 'estimator' of the network replaces the sign"
+    _require_effect("model.activations", settings.activations, replaceable, overridden, "change the option")
+    with_penalty = "add '+ml' to the method"
+    _require_effect("model.penalty", settings.penalty, named, f"{method} has no penalty", with_penalty)
+    no_scale = f"{method} has no scale of the output"
+    _require_effect("model.scale_scope", settings.scale_scope, scaled, no_scale, "give model.scale")
+    for number, stage in enumerate(recipe.stage, start=1):
+        own = [stage] if stage in penalized else []
+        no_penalty = f"method '{stage.method or settings.method}' has no penalty"
+        _require_effect(f"stage.{number}.penalty_warmup", stage.penalty_warmup or None, own, no_penalty, with_penalty)
+
+
+def _has_penalty(method: Method) -> bool:
+    return method.kernel_regularizer is not None or method.scale_regularizer is not None
+
+
+def _require_effect(key: str, value: object, where: Sequence[Stage], reason: str, remedy: str) -> None:
+    """Raises UsageError if a setting is given, but has no effect in any stage."""
+    if value is not None and not where:
+        raise UsageError(f"{reason}: received {key}={value!r}, remove it or {remedy}")
 
 
 def _package() -> ModuleType:

@@ -6,12 +6,13 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from kbnn import files, pretrained
 from kbnn.errors import UsageError
@@ -56,14 +57,42 @@ BATCH = 128
 STEPS = 8
 
 
+# The validation context of recipes that a run recorded.
+_RECORDED = object()
+
+
+@dataclass(frozen=True)
+class OnlyIf:
+    """Marks a field that has an effect only if a condition on its table holds; otherwise it must keep its default."""
+
+    condition: Callable[[Any], bool]
+    needs: str
+
+
 class TomlTable(BaseModel):
-    """One table of a recipe; unknown keys and wrong types are errors."""
+    """One table of a recipe; unknown keys, wrong types and settings without an effect are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self, info: ValidationInfo) -> "TomlTable":
+        if info.context is _RECORDED:
+            return self
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            for only in (mark for mark in field.metadata if isinstance(mark, OnlyIf)):
+                if value != field.default and not only.condition(self):
+                    raise ValueError(
+                        f"{name} has an effect only with {only.needs}: received {name}={value!r}, remove it or change "
+                        f"the other setting"
+                    )
+        return self
 
-# The keys of `[data]` that do not depend on the data set.
-_FEEDING = {"unreadable", "max_bytes", "max_pixels", "validation", "batch"}
+
+# The keys of `[data]` that neither name the images nor transform them.
+_READING = {"unreadable", "max_bytes", "max_pixels"}
+_FEEDING = {*_READING, "validation", "batch"}
+_IN_A_FOLDER = OnlyIf(lambda data: data.folder is not None, "data.folder")
 
 
 class DataSettings(TomlTable):
@@ -74,18 +103,18 @@ class DataSettings(TomlTable):
     Args:
         name: a data set, see `kbnn.datasets.names()`.
         folder: your own images, one sub-folder per class. Without `name` and `folder`, pass `data` to `train`.
-        unreadable: "refuse" for an error if an image cannot be read, "skip" to leave it out.
-        max_bytes: largest size of an image file, see `kbnn.datasets.load_folder`.
-        max_pixels: largest number of pixels of an image.
+        unreadable: "refuse" for an error if an image of a folder cannot be read, "skip" to leave it out.
+        max_bytes: largest size of an image file of a folder, see `kbnn.datasets.load_folder`.
+        max_pixels: largest number of pixels of an image of a folder.
         validation: share of the training images that is held out for validation.
         batch: images per step. If not given, at most 128, and few enough for 8 steps in an epoch.
     """
 
     name: str | None = None
     folder: str | None = None
-    unreadable: Literal["refuse", "skip"] = "refuse"
-    max_bytes: int | None = Field(None, ge=1)
-    max_pixels: int | None = Field(None, ge=1)
+    unreadable: Annotated[Literal["refuse", "skip"], _IN_A_FOLDER] = "refuse"
+    max_bytes: Annotated[int | None, _IN_A_FOLDER] = Field(None, ge=1)
+    max_pixels: Annotated[int | None, _IN_A_FOLDER] = Field(None, ge=1)
     validation: Share = 0.1
     batch: int | None = Field(None, ge=1)
     pad: int = Field(0, ge=0)
@@ -158,11 +187,33 @@ class Distillation(TomlTable):
     temperature: Positive = 1.0
 
 
+def _learns_labels(stage: "Stage") -> bool:
+    return stage.distillation is None or stage.distillation.share < 1
+
+
+def _within(name: str) -> OnlyIf:
+    """Marks epochs of a stage, which must not lie beyond its end."""
+
+    def lies_within(stage: "Stage") -> bool:
+        epochs = getattr(stage, name)
+        return max(epochs if isinstance(epochs, tuple) else (epochs,), default=0) <= stage.epochs
+
+    return OnlyIf(lies_within, "a stage of at least as many epochs")
+
+
+_OF_KERNELS = OnlyIf(
+    lambda stage: stage.train == "all" and stage.kernels == "binary",
+    "binary kernels that are trained (kernels 'binary', train 'all')",
+)
+
+
 class Stage(TomlTable):
     """`[[stage]]`: a number of epochs with one optimizer and one schedule.
 
     Args:
         epochs: length of the stage.
+        start: the weights to start from: "last", those after the previous stage's last epoch, or "best", those of its
+            epoch with the best validation accuracy.
         method: replaces the model's method, for example "float" for real-valued pre-training.
         options: options of the architecture, in addition to the model's.
         kernels: "real" leaves kernels real-valued while activations are signs (ReActNet's first stage).
@@ -172,7 +223,7 @@ class Stage(TomlTable):
         learning_rate: highest learning rate.
         momentum: momentum of "sgd".
         schedule: "constant"; "cosine" or "linear" to 0 at the end; "steps": times `factor` at each of `boundaries`.
-        boundaries: epochs at which "steps" lowers the learning rate.
+        boundaries: epochs at which "steps" lowers the learning rate, none after the stage's last.
         factor: see `schedule`.
         warmup: epochs in which the learning rate rises linearly, before its schedule starts.
         weight_decay: λ of the penalty λ/2·Σw².
@@ -187,21 +238,26 @@ class Stage(TomlTable):
     """
 
     epochs: int = Field(ge=1)
+    start: Literal["last", "best"] = "last"
     method: MethodName | None = None
     options: Tables = Field(default_factory=dict)
     kernels: Literal["binary", "real"] = "binary"
     train: Literal["all", "batch_norm"] = "all"
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 5e-3
-    momentum: Share = 0.9
+    momentum: Annotated[Share, OnlyIf(lambda stage: stage.optimizer == "sgd", "optimizer 'sgd'")] = 0.9
     schedule: Literal["constant", "cosine", "linear", "steps"] = "cosine"
-    boundaries: Annotated[tuple[Annotated[int, Field(ge=1)], ...], IN_EPOCHS] = Field((), strict=False)
-    factor: Positive = 0.1
-    warmup: Annotated[int, IN_EPOCHS] = Field(0, ge=0)
+    boundaries: Annotated[tuple[Annotated[int, Field(ge=1)], ...], IN_EPOCHS, _within("boundaries")] = Field(
+        (), strict=False
+    )
+    factor: Annotated[Positive, OnlyIf(lambda stage: stage.schedule == "steps", "schedule 'steps'")] = 0.1
+    warmup: Annotated[int, IN_EPOCHS, _within("warmup")] = Field(0, ge=0)
     weight_decay: NotNegative = 0.0
-    decay: Literal["real", "all", "convolutions"] = "real"
-    label_smoothing: Share = 0.0
-    penalty_warmup: Annotated[int, IN_EPOCHS] = Field(0, ge=0)
+    decay: Annotated[
+        Literal["real", "all", "convolutions"], OnlyIf(lambda stage: stage.weight_decay > 0, "weight_decay")
+    ] = "real"
+    label_smoothing: Annotated[Share, OnlyIf(_learns_labels, "distillation.share below 1")] = 0.0
+    penalty_warmup: Annotated[int, IN_EPOCHS, _within("penalty_warmup"), _OF_KERNELS] = Field(0, ge=0)
     quantizers: Tables = Field(default_factory=dict)
     patience: int | None = Field(None, ge=1)
     distillation: Distillation | None = None
@@ -213,7 +269,7 @@ class Stage(TomlTable):
         if not isinstance(values, Mapping):
             return values
         current = dict(values)
-        if current.pop("decay_binarized", False):
+        if current.pop("decay_binarized", False) and current.get("weight_decay"):
             current["decay"] = "all"
         former = {key: current.pop(key) for key in _FORMER_DEFAULTS if key in current}
         settings = {key: value for key, value in former.items() if value != _FORMER_DEFAULTS[key]}
@@ -274,6 +330,14 @@ class Recipe(TomlTable):
     data: DataSettings = Field(default_factory=lambda: DataSettings.model_validate({}))
     model: ModelSettings
     stage: tuple[Stage, ...] = Field(min_length=1, strict=False)
+
+    @model_validator(mode="after")
+    def _first_stage_follows_none(self) -> "Recipe":
+        if self.stage[0].start != "last":
+            raise ValueError(
+                f"the first stage has none to start from: received start='{self.stage[0].start}', remove it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _name_is_a_folder(self) -> "Recipe":
@@ -353,13 +417,18 @@ class Recipe(TomlTable):
         return parse(Recipe, values)
 
     @staticmethod
-    def read(path: str | os.PathLike[str]) -> "Recipe":
+    def read(path: str | os.PathLike[str], *, recorded: bool = False) -> "Recipe":
         """A recipe from a TOML file.
+
+        Args:
+            path: the file.
+            recorded: whether it is the recipe of a run. Settings without an effect, which earlier versions accepted,
+                are then no error.
 
         Raises:
             UsageError: the file is missing, not TOML, or not a recipe.
         """
-        return Recipe.parse(read_toml(path))
+        return parse(Recipe, read_toml(path), _RECORDED if recorded else None)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the recipe as TOML, atomically."""
@@ -378,6 +447,8 @@ class Recipe(TomlTable):
         Example:
             >>> recipe.changed({"stage.1.epochs": 30, "data.batch": 64})
         """
+        if not settings:
+            return self
         tables = self.tables()
         for key, value in settings.items():
             _set(tables, key, value)
@@ -399,6 +470,8 @@ class Recipe(TomlTable):
             feeding["batch"] = None
         if dataset is None and folder is None:
             dataset, folder = self.data.name, self.data.folder
+        if folder is None:
+            feeding = {key: value for key, value in feeding.items() if key not in _READING}
         data = {**feeding, **_source(dataset, folder), **_augmentation(dataset, folder, size)}
         return Recipe.parse({**self.tables(), "data": data})
 
@@ -504,7 +577,7 @@ def source_of(
         raise pretrained.no_such(model, os.fspath(weights))
     config = path / "config.toml"
     # Absolute, so that a run can be resumed from any folder.
-    return (Recipe.read(config).model if config.is_file() else None), str(path.absolute())
+    return (Recipe.read(config, recorded=True).model if config.is_file() else None), str(path.absolute())
 
 
 def _size_of(model: str, weights: str | os.PathLike[str], method: str) -> int | None:
@@ -513,7 +586,7 @@ def _size_of(model: str, weights: str | os.PathLike[str], method: str) -> int | 
     if shipped is not None:
         return shipped.input_shape[0]
     config = Path(weights) / "config.toml"
-    size = Recipe.read(config).data.size if config.is_file() else None
+    size = Recipe.read(config, recorded=True).data.size if config.is_file() else None
     if size is not None:
         return size
     from kbnn.weights import load_source
@@ -574,14 +647,14 @@ def _flat(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
 Kind = TypeVar("Kind", bound=TomlTable)
 
 
-def parse(kind: type[Kind], values: Mapping[str, object]) -> Kind:
+def parse(kind: type[Kind], values: Mapping[str, object], context: object = None) -> Kind:
     """Validates plain tables as a recipe or a grid.
 
     Raises:
         UsageError: a key is unknown (close ones are suggested), missing, or has a wrong type or value.
     """
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(values, context=context)
     except ValidationError as error:
         raise UsageError(_explain(kind, error)) from error
 

@@ -89,7 +89,7 @@ class Run(tables.Shown):
         path = Path(folder)
         if not Run.exists(path):
             raise UsageError(f"'{path}' is not a run (it has no {_CONFIG}): give the output folder of a training")
-        return Run(path, Recipe.read(path / _CONFIG))
+        return Run(path, Recipe.read(path / _CONFIG, recorded=True))
 
     @staticmethod
     def exists(folder: str | os.PathLike[str]) -> bool:

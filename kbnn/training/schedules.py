@@ -51,7 +51,8 @@ class QuantizerSchedule(Schedule):
     """Runs the schedules of all quantizers in a model.
 
     A quantizer that changes during training has a method `schedule(progress, ...)`, which sets its variables
-    for progress e/E. It may take `epochs`, E, and settings of its own, such as `ede` of `EDESign`.
+    for progress e/E. It may take `epochs`, E, and settings of its own, such as `ede` of `EDESign`. A quantizer whose
+    attribute `is_scheduled` is False has none.
 
     Args:
         epochs: E; by default Keras's number of epochs.
@@ -202,7 +203,11 @@ class Scheduled(Protocol):
 def scheduled(model: tf.keras.Model, kind: type = object) -> Iterator[Scheduled]:
     """The quantizers of a kind that have a schedule, at any depth of the model."""
     found: Iterable[Scheduled] = structure.layers(model)
-    return (part for part in found if callable(getattr(part, "schedule", None)) and isinstance(part, kind))
+    return (
+        part
+        for part in found
+        if callable(getattr(part, "schedule", None)) and isinstance(part, kind) and getattr(part, "is_scheduled", True)
+    )
 
 
 def penalties(model: tf.keras.Model) -> list[AdjustablePenalty]:

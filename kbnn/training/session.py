@@ -79,7 +79,7 @@ def train(
     run = _run(recipe, folder, resume) if is_chief(strategy) else Run(folder, recipe)
     if results.has_result(run):
         return run
-    check(recipe)
+    check(recipe, is_new=not Run.exists(folder))
     found = load_data(recipe.data, data_dir) if data is None else given_data(data, recipe.data)
     run.check_data(found)
     position = _train(run, found, strategy, callbacks, quiet)
@@ -131,12 +131,19 @@ class Session:
         checkpoint = latest(self.run.checkpoints)
         position = checkpoint.position if checkpoint else Position()
         _check_whole(self.run, position.total // self.steps)
+        _check_validation(self.run.recipe, self.data)
         model: tf.keras.Model | None = None
         while position.stage < len(self.run.recipe.stage):
-            model = self._network(position.stage, model)
+            model = self._network(position.stage, self._start(position.stage, model))
             position = self._train_stage(model, position, checkpoint).next_stage()
             checkpoint = None
         return position
+
+    def _start(self, place: int, previous: tf.keras.Model | None) -> tf.keras.Model | None:
+        """The model whose weights a stage starts from; None for the first stage, and if it resumes from a checkpoint."""
+        if previous is None or self.run.recipe.stage[place].start == "last":
+            return previous
+        return self.run.model("best")
 
     def _network(self, place: int, previous: tf.keras.Model | None) -> tf.keras.Model:
         recipe = self.run.recipe
@@ -162,8 +169,6 @@ class Session:
         """
         recipe, steps = self.run.recipe, self.steps
         stage = recipe.stage[position.stage]
-        if stage.patience and not self.data.validation.size:
-            raise UsageError(f"patience={stage.patience} needs validation images: received data.validation=0")
         callbacks = _callbacks(network, stage, first=position.total // steps - position.epoch)
         with self.strategy.scope():
             learner = _learner(network, stage, self.data)
@@ -179,6 +184,9 @@ class Session:
             _restore(state, checkpoint, network)
         alone = not is_multi_worker(self.strategy)
         keeper = Keeper(self.run, network, state, position, steps, self.interruption if alone else None)
+        if checkpoint is None and stage.start == "best":
+            # The first epoch replaces the model that this stage starts from, so resuming needs a checkpoint before it.
+            keeper.checkpoint()
         while keeper.position.epoch < stage.epochs and not keeper.out_of_patience():
             flips = [FlipRatio(self.run.folder)] if structure.binary_layers(network) else []
             board = _tensorboard(self.run, histograms=alone)
@@ -219,6 +227,18 @@ class Session:
         if saved is None:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is '{saved.path}' (step {saved.position.total})"
+
+
+def _check_validation(recipe: Recipe, data: Dataset) -> None:
+    """Raises UsageError if a stage needs validation accuracies, and the data has no validation images."""
+    if data.validation.size:
+        return
+    for number, stage in enumerate(recipe.stage, start=1):
+        for setting in filter(None, (stage.patience and "patience", stage.start == "best" and "start")):
+            raise UsageError(
+                f"stage.{number}.{setting}={getattr(stage, setting)!r} needs validation images: received "
+                f"data.validation={recipe.data.validation:g} and data '{data.name}' without any"
+            )
 
 
 def _learner(network: tf.keras.Model, stage: Stage, data: Dataset) -> Learner:
@@ -321,7 +341,7 @@ def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
         # A folder of its own: the scratch folder is locked, as training locks the one that it writes.
         folder = scratch / "run"
         folder.mkdir()
-        for name in ("history.csv", "checkpoints"):
+        for name in ("history.csv", "best.keras", "checkpoints"):
             if (run.folder / name).is_dir():
                 shutil.copytree(run.folder / name, folder / name)
             elif (run.folder / name).exists():

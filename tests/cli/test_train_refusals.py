@@ -56,6 +56,8 @@ from kbnn.cli import main
         ("train --model tiny --dataset digits -o /proc/kbnn", 1, "cannot write '/proc/kbnn'"),
         ("train --model tiny --dataset digits -o taken", 2, "'taken' exists and is not a run"),
         ("train -o taken --resume", 2, "'taken' is not a run"),
+        ("train siman-resnet20-cifar10 -o taken --resume", 2, "no run to resume: 'taken' is not a run; check --output"),
+        ("train --model tiny --dataset digits --resume", 2, "no run to resume: 'runs/tiny-bireal-digits' is not a run"),
         ("train", 2, "nothing to train: give RECIPE"),
         ("train siman-resnet20-cifer10", 2, "unknown recipe: received 'siman-resnet20-cifer10'; did you mean siman-r"),
         ("train mlbma-table2", 2, "'mlbma-table2' is a grid of recipes: sweep it to train all"),
@@ -94,3 +96,31 @@ def test_invalid_requests_are_one_line(
     assert errors.count("\n") == 1, errors
     assert message in errors
     assert [path.name for path in tmp_path.rglob("*")] == ["taken", "notes.txt"]
+
+
+def refused(arguments: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """The error message of a command that must not do anything."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments.split())
+    assert caught.value.code == 2
+    return capfd.readouterr().err
+
+
+def test_resuming_a_mistyped_run_suggests_runs_nearby(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    from kbnn.training import Recipe, Run
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "digits-2", "photos"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        Recipe.of("tiny", "bireal", "digits").write(tmp_path / "runs" / name / "config.toml")
+    (tmp_path / "runs" / "digit").mkdir()
+    for arguments in ("", "--model tiny --dataset digits", "siman-resnet20-cifar10"):
+        errors = refused(f"train {arguments} -o runs/digitz --resume", capfd)
+        assert "'runs/digitz' is not a run; did you mean runs/digits or runs/digits-2?" in errors
+    # Options that differ from the run's settings are refused, too.
+    errors = refused("train -o runs/digits --resume --epochs 9 --seed 4", capfd)
+    assert "run 'runs/digits' was started with other settings (seed: 0 -> 4; stage.1.epochs: 60 -> 9)" in errors
+    assert not (tmp_path / "runs" / "digitz").exists()
+    assert Run.open("runs/digits").recipe.epochs == 60

@@ -107,8 +107,9 @@ def test_scale_crops_parts_of_the_area():
         ({"resize": 10, "size": 12}, "cannot crop size=12 from resize=10"),
         ({"size": 8, "scale": (0.9, 0.5)}, "not a range of shares"),
         ({"scale": (0.5, 1.0)}, "needs a size"),
+        ({"square": True, "size": 8}, "square resizes both sides: received resize=None"),
     ],
-    ids=["size over resize", "no range", "no size"],
+    ids=["size over resize", "no range", "no size", "nothing to make square"],
 )
 def test_invalid_arguments(arguments: dict, message: str):
     with pytest.raises(UsageError, match=message):

@@ -11,7 +11,7 @@ from kbnn import compiled, datasets
 from kbnn.datasets import Arrays, Dataset, Normalization
 from kbnn.errors import UsageError
 from kbnn.training import Grid, Learner, Recipe, catalog
-from kbnn.training.networks import method, network
+from kbnn.training.networks import check, method, network
 from kbnn.training.optimizers import optimizer
 from kbnn.training.recipe import parse, read_toml, tomllib
 
@@ -112,6 +112,11 @@ def test_every_method_is_known():
         for stage in recipe.stage:
             # Its modifiers may be in another order.
             assert method(recipe.model, stage).base == (stage.method or recipe.model.method).split("+")[0]
+
+
+def test_every_setting_has_an_effect():
+    for recipe in map(catalog.find, NAMES):
+        check(recipe)
 
 
 @pytest.mark.core("best-resnet20-cifar10")

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from kbnn.errors import UsageError
-from kbnn.training import Recipe
+from kbnn.training import Recipe, Run
 from kbnn.training.recipe import parse_value
 
 
@@ -100,9 +101,58 @@ def test_a_wrong_key_is_named(changes: dict[str, object], message: str):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"optimizer": "adam", "momentum": 0.5},
+            "key 'stage.2' of the recipe: momentum has an effect only with optimizer",
+        ),
+        ({"factor": 0.2}, "factor has an effect only with schedule 'steps': received factor=0.2"),
+        (
+            {"schedule": "steps", "boundaries": [2, 4]},
+            "boundaries has an effect only with a stage of at least as many ep",
+        ),
+        ({"warmup": 4}, "warmup has an effect only with a stage of at least as many epochs: received warmup=4"),
+        ({"decay": "all"}, "decay has an effect only with weight_decay: received decay='all'"),
+        (
+            {"label_smoothing": 0.1, "distillation": {"teacher": "run", "share": 1.0}},
+            "label_smoothing has an effect only with distillation.share below 1",
+        ),
+        ({"penalty_warmup": 4}, "penalty_warmup has an effect only with a stage of at least as many epochs"),
+        ({"penalty_warmup": 1, "kernels": "real"}, "penalty_warmup has an effect only with binary kernels"),
+        ({"penalty_warmup": 1, "train": "batch_norm"}, "penalty_warmup has an effect only with binary kernels"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(changes: dict[str, object], message: str, tmp_path: Path):
+    recipe = Recipe.parse(tables())
+    values = {**recipe.tables(), "stage": [{"epochs": 1}, {"epochs": 3, **changes}]}
+    with pytest.raises(UsageError) as caught:
+        Recipe.parse(values)
+    assert message in str(caught.value)
+    # Runs of earlier versions, which accepted these settings, can still be opened.
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(values))
+    assert Run.open(tmp_path).recipe.stage[1].epochs == 3
+
+
+def test_settings_of_folders_are_refused_for_other_data():
+    with pytest.raises(UsageError, match=r"unreadable has an effect only with data.folder: received unreadable='skip'"):
+        Recipe.of("tiny", "bireal", "digits").changed({"data.unreadable": "skip"})
+    photos = Recipe.of("tiny", "bireal", folder="photos").changed({"data.unreadable": "skip", "data.max_bytes": 10})
+    assert photos.on("digits").data.unreadable == "refuse"
+    assert photos.on(size=32).data.max_bytes == 10
+
+
+def test_the_first_stage_has_none_to_start_from():
+    recipe = Recipe.parse(tables(stage=[{"epochs": 1}, {"epochs": 1, "start": "best"}]))
+    assert [stage.start for stage in recipe.stage] == ["last", "best"]
+    with pytest.raises(UsageError, match="the first stage has none to start from: received start='best', remove it"):
+        recipe.changed({"stage.1.start": "best"})
+
+
 def test_recipes_of_version_0_1_can_be_read():
     """Version 0.1 wrote the defaults of every schedule into every run."""
-    stage = {"epochs": 2, "decay_binarized": True, "ede": [1e-3, 10.0], "percentile": 10.0}
+    stage = {"epochs": 2, "weight_decay": 1e-4, "decay_binarized": True, "ede": [1e-3, 10.0], "percentile": 10.0}
     found = Recipe.parse(tables(stage=[stage])).stage[0]
     assert (found.decay, found.quantizers) == ("all", {"percentile": 10.0})
     assert (

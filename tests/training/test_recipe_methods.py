@@ -56,6 +56,51 @@ def test_a_scope_without_a_scale_is_refused():
     check(recipe.changed({"model.method": "bnnplus_r1"}))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"stage.1.penalty_warmup": 2},
+            "method 'bireal' has no penalty: received stage.1.penalty_warmup=2, remove it or add '+ml'",
+        ),
+        (
+            {"model.method": "bnnplus_r2", "model.scale": "mean_abs", "stage.1.penalty_warmup": 2},
+            "method 'bnnplus_r2' has no penalty: received stage.1.penalty_warmup=2",
+        ),
+        (
+            {"model.method": "float", "model.kernels": "xnor"},
+            "'float' has no binary kernels: received model.kernels='x",
+        ),
+        (
+            {"stage.1.kernels": "real", "model.scale": "learned"},
+            "has no binary kernels: received model.scale='learned'",
+        ),
+        (
+            {"model.method": "float", "model.activations": "ede"},
+            "'float' has no signs of activations: received model.a",
+        ),
+        (
+            {"model.name": "presb10", "model.options": {"estimator": "ste"}, "model.activations": "ede"},
+            "the option 'estimator' of the network replaces the sign: received model.activations='ede'",
+        ),
+    ],
+)
+def test_settings_without_an_effect_are_refused(changes: dict[str, object], message: str):
+    recipe = Recipe.of("tiny", "bireal", "digits").changed(changes)
+    with pytest.raises(UsageError) as caught:
+        check(recipe)
+    assert message in str(caught.value)
+    check(recipe, is_new=False)
+
+
+def test_a_warm_penalty_in_its_own_stage_only():
+    stages = [{"epochs": 2, "penalty_warmup": 1}, {"epochs": 2, "method": "xnor"}]
+    recipe = Recipe.of("tiny", "xnor+ml", "digits").changed({"stage": stages})
+    check(recipe)
+    with pytest.raises(UsageError, match=r"method 'xnor' has no penalty: received stage.2.penalty_warmup=1"):
+        check(recipe.changed({"stage.2.penalty_warmup": 1}))
+
+
 def test_real_kernels():
     found = method(settings("react"), Stage(epochs=1, kernels="real"))
     assert isinstance(found.layer_arguments()["input_quantizer"], quantizers.ApproxSign)

@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from sample_runs import AtStep, assert_equal, send
+from sample_runs import AtStep, PowerCutError, assert_equal, send
 
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training import InterruptedRunError, Recipe, Run, train
+from kbnn.training.checkpoints import Position, TrainingState
 
 pytestmark = pytest.mark.usefixtures("small")
 
 
 @pytest.fixture(scope="module")
 def three_stages(recipe: Recipe) -> Recipe:
-    """Bi-Real Net's stages: real-valued, binary, batch normalization with ±1 kernels."""
-    tables = recipe.tables()
+    """Bi-Real Net's stages, with a penalty: real-valued, binary, batch normalization with ±1 kernels."""
+    tables = recipe.changed({"model.method": "bireal+ml"}).tables()
     real = {"epochs": 1, "method": "float", "schedule": "constant"}
     retrained = {"epochs": 1, "train": "batch_norm", "learning_rate": 1e-3}
     return Recipe.parse({**tables, "stage": [real, {"epochs": 2, "penalty_warmup": 2}, retrained]})
@@ -99,6 +100,54 @@ def test_a_run_resumes_in_any_stage(three_stages: Recipe, whole: Run, tmp_path: 
     assert_equal(train(three_stages, output, resume=True), whole)
 
 
+class BinaryKernels(tf.keras.callbacks.Callback):
+    """Records the kernel at the beginning of each stage and after each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[np.ndarray] = []
+        self.ended: list[np.ndarray] = []
+
+    def on_train_begin(self, logs: object = None) -> None:
+        self.begun.append(self.model.get_layer("conv").get_weights()[0])
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        self.ended.append(self.model.get_layer("conv").get_weights()[0])
+
+
+@pytest.mark.slow
+def test_a_stage_starts_from_the_best_epoch_of_the_one_before(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also if the power fails after the first epoch has replaced the best model, and before its checkpoint."""
+    # Of each stage, the first epoch counts as the best.
+    monkeypatch.setattr(
+        "kbnn.training.keeper.best_epoch",
+        lambda history, stage: min(int(row["epoch"]) for row in history if row["stage"] == stage + 1),
+    )
+    stages = [{"epochs": 2, "method": "float", "schedule": "constant"}, {"epochs": 2, "start": "best"}]
+    staged = Recipe.parse({**recipe.tables(), "stage": stages})
+    kernels = BinaryKernels()
+    whole = train(staged, tmp_path / "whole", callbacks=[kernels])
+    np.testing.assert_array_equal(kernels.begun[1], kernels.ended[0])
+    assert (kernels.begun[1] != kernels.ended[1]).any()
+
+    save = TrainingState.save
+
+    def fail(state: TrainingState, position: Position) -> None:
+        if (position.stage, position.epoch) == (1, 1):
+            raise PowerCutError
+        save(state, position)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingState, "save", fail)
+        with pytest.raises(PowerCutError):
+            train(staged, tmp_path / "cut")
+    assert_equal(train(staged, tmp_path / "cut", resume=True), whole)
+    with pytest.raises(UsageError, match=r"stage.2.start='best' needs validation images: received data.validation=0 "):
+        train(staged.changed({"data.validation": 0.0}), tmp_path / "none")
+
+
 @pytest.mark.slow
 def test_ede_is_scheduled_by_default(recipe: Recipe, tmp_path: Path):
     seen = []
@@ -138,7 +187,7 @@ def test_training_stops_when_patience_runs_out(recipe: Recipe, tmp_path: Path):
 
 
 def test_patience_needs_images_to_validate_on(recipe: Recipe, tmp_path: Path):
-    with pytest.raises(UsageError, match="patience=2 needs validation images"):
+    with pytest.raises(UsageError, match=r"stage.1.patience=2 needs validation images"):
         train(recipe.changed({"stage.1.patience": 2, "data.validation": 0.0}), tmp_path / "run")
 
 
