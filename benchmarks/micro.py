@@ -59,7 +59,8 @@ NETWORKS = {
     "bireal18": Network("bireal18", {"width": 0.25}),
     "plain18": Network("plain18", {"width": 0.25}),
     "presb10": Network("presb10", {"width": 0.25}),
-    "aresb10": Network("aresb10", {"width": 0.25}),
+    # With the 1x1 shortcut of PresB-Net, as measured.
+    "aresb10": Network("aresb10", {"width": 0.25, "block_shortcut": "binary"}),
     "alexnet": Network("alexnet", {"width": 0.25}),
     "dorefa_svhn": Network("dorefa_svhn", {"width": 0.25}, 40),
 }

@@ -414,10 +414,31 @@ def _modifier(name: str, only: str | None = None) -> Callable[[Callable[[Method]
 
 @_modifier("std")
 def _with_standardized_kernels(method: Method) -> Method:
-    """`+std`: standardized kernels. The scale of the base's kernel quantizer becomes the layer's output scale."""
-    scope = getattr(method.layer_arguments()["kernel_quantizer"], "scale_scope", None)
-    moved = {} if scope is None else {"scale": "mean_abs", "scale_scope": scope}
-    return dataclasses.replace(method, kernel_quantizer="standardized", **moved)
+    """`+std`: standardized kernels. The scale of the base's kernel quantizer becomes the layer's output scale.
+
+    Raises:
+        UsageError: the base's kernels have another scale, as those of IR-Net and AdaBin, which are standardized.
+    """
+    quantizer = _made(method.kernel_quantizer)
+    scope = getattr(quantizer, "scale_scope", None)
+    if scope is not None and method.scale is None:
+        return dataclasses.replace(method, kernel_quantizer="standardized", scale="mean_abs", scale_scope=scope)
+    if scope is not None or not _takes_signs(quantizer):
+        kind = type(quantizer).__name__
+        raise UsageError(
+            f"method '{method.base}' cannot take '+std', which would drop the values that its {kind} gives kernels: "
+            f"leave '+std' out, or choose a method whose kernels are signs or scaled by mean(abs(W))"
+        )
+    return dataclasses.replace(method, kernel_quantizer="standardized")
+
+
+def _takes_signs(quantizer: lq.quantizers.Quantizer | None) -> bool:
+    """Whether a kernel quantizer returns ±1 without a scale."""
+    if quantizer is None:
+        return True
+    # With outliers: for most kernels, IR-Net's power of two is 1.
+    kernel = tf.reshape(tf.pow(tf.linspace(-1.0, 2.0, 36), 15), [3, 3, 2, 2])
+    return bool(tf.reduce_all(tf.abs(quantizer(kernel)) == 1))
 
 
 @_modifier("k", only="xnor")
@@ -452,11 +473,16 @@ def _with_authors_code(method: Method) -> Method:
     The kernel quantizer has the gradient "magnitude" with the unbiased variance; after each update, the latent weights
     are centred and clamped to the layer's percentiles. See `kbnn.quantizers.HalfHalf`. None of this is in the paper.
     The code's changes to the network itself are options of the network.
+
+    Raises:
+        UsageError: `+std` replaces the kernel quantizer, too.
     """
+    if not isinstance(_made(method.kernel_quantizer), quantizers.HalfHalf):
+        raise UsageError(f"method '{method.name}' cannot take '+code': both replace the kernels of siman, choose one")
     return dataclasses.replace(
         method,
         kernel_quantizer=lambda: quantizers.HalfHalf(gradient="magnitude", percentile=15.0, unbiased=True),
-        before=(_standardized_sample,),
+        before=(_standardized_sample, *method.before),
         after=_prelu,
     )
 

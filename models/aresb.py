@@ -17,11 +17,11 @@ def aresb(
     blocks: parts.Blocks = DEPTHS[18],
     width: parts.Width = 1.0,
     stem: parts.Stem | None = None,
-    block_shortcut: BlockShortcut = "binary",
+    block_shortcut: BlockShortcut = "none",
     estimator: parts.Estimator | None = None,
     twin_activation: TwinActivation = "none",
 ) -> tf.Tensor:
-    """PresB-Net without layer normalization and biased PReLU, the baseline of its paper.
+    """PresB-Net without layer normalization, biased PReLU and 1x1 shortcuts, the baseline of its paper.
 
     Measured costs: `docs/networks.md`.
 
@@ -29,11 +29,12 @@ def aresb(
         blocks: blocks per stage, of two binary grouped 3x3 convolutions each.
         width: multiplies every channel count, rounded to multiples of 4.
         stem: as for `presb18`.
-        block_shortcut: as for `presb18`; `none` in AresB-Net's own paper.
+        block_shortcut: as for `presb18`, whose paper adds it "compared with existing ReActNet and AresB-Net".
         estimator: as for `presb18`.
         twin_activation: as for `presb18`.
 
-    Source: Kim, AresB-Net, 2021; Shin and Kim, PresB-Net, 2022, section "Experimental results".
+    Source: Kim, AresB-Net, 2021; Shin and Kim, PresB-Net, 2022, sections "Basic and expand blocks" and "Experimental
+    results".
     """
     return presb(
         inputs,
@@ -59,7 +60,7 @@ for _depth, _published in (
         f"aresb{_depth}",
         input_shape=(32, 32, 3),
         classes=100,
-        summary=f"AresB-Net-{_depth}: PresB-Net without layer normalization and biased PReLU.",
+        summary=f"AresB-Net-{_depth}: PresB-Net without layer normalization, biased PReLU and 1x1 shortcuts.",
         method="presb",
         published=_published,
         refuses=REFUSES,

@@ -110,6 +110,29 @@ def test_standardized_kernels_keep_a_scale_on_the_output(name, scale):
     assert layer.scale_scope == ("layer" if name == "dorefa+std" else "filter")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("irnet+std", r"method 'irnet' cannot take '\+std', .* its LibraSign gives kernels: leave '\+std' out"),
+        ("adabin+std+bma", r"method 'adabin' cannot take '\+std', .* its EqualizedSign gives kernels"),
+        ("siman+code+std", r"method 'siman\+std' cannot take '\+code': both replace the kernels of siman, choose one"),
+    ],
+)
+def test_modifiers_that_would_drop_a_part_of_the_base_are_refused(name, message):
+    with pytest.raises(UsageError, match=message):
+        methods.get(name)
+
+
+def test_a_registered_method_with_two_scales_cannot_take_standardized_kernels():
+    twice = methods.Method(kernel_quantizer="magnitude_aware", scale="learned", name="twice", base="twice")
+    with pytest.raises(UsageError, match=r"method 'twice' cannot take '\+std'"):
+        methods._with_standardized_kernels(twice)
+
+
+def test_the_authors_code_keeps_the_batch_median():
+    assert methods.get("siman+bma+code").before == (methods._standardized_sample, methods._median)
+
+
 def test_order_of_modifiers_does_not_matter():
     method = methods.get("xnor+bma+ml+std")
     assert method.name == "xnor+std+ml+bma"

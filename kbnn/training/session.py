@@ -140,7 +140,7 @@ class Session:
         return position
 
     def _start(self, place: int, previous: tf.keras.Model | None) -> tf.keras.Model | None:
-        """The model whose weights a stage starts from; None for the first stage, and if it resumes from a checkpoint."""
+        """The model whose weights a stage starts from; None for the first stage, or if a checkpoint has them."""
         if previous is None or self.run.recipe.stage[place].start == "last":
             return previous
         return self.run.model("best")

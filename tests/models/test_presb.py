@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import layers, models
+from kbnn import layers, models, structure
 from kbnn.errors import UsageError
 from kbnn.layers import BinaryConv2D
 from kbnn.models import build
@@ -199,11 +199,12 @@ def test_the_real_valued_twin_replaces_the_sign():
 
 
 @pytest.mark.slow
-def test_aresb_net_is_without_layer_normalization_and_biased_prelu():
+def test_aresb_net_is_without_layer_normalization_biased_prelu_and_1x1_shortcuts():
     model = build("aresb10", **SMALL)
     kinds = {type(layer) for layer in model.layers}
     assert not kinds & {layers.GroupNormalization, layers.BiasedPReLU}
     assert {layers.ChannelShuffle, layers.ChannelShift, layers.RPReLU} <= kinds
+    assert {layer.kernel_size for layer in structure.layers_of(model, layers.BinaryConv2D)} == {(3, 3)}
 
 
 def test_react_is_refused_because_presb_has_its_parts():
