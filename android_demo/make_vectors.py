@@ -31,6 +31,7 @@ def cases() -> dict[str, tuple[np.ndarray, InputSpec]]:
         "same_size": (photograph[200:232, 300:332], InputSpec(32, 32, 3, 32, MEAN, STD)),
         "landscape_shrunk": (landscape, InputSpec(32, 32, 3, 32, MEAN, STD)),
         "portrait_shrunk_and_cut": (portrait, InputSpec(32, 36, 3, 40, MEAN, STD)),
+        "squeezed": (landscape, InputSpec(32, 28, 3, 36, MEAN, STD, square=True)),
         "grown": (photograph[:9, :7], InputSpec(16, 16, 3, 16, MEAN, STD)),
         "colour_as_luma": (portrait, InputSpec(8, 8, 1, 8, (77.89,), (95.87,))),
     }

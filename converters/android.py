@@ -16,11 +16,12 @@ from kbnn.converters.conversion import convert
 from kbnn.converters.tflite.audit import inspect
 from kbnn.converters.tflite.metadata import Description
 from kbnn.datasets import Dataset, Normalization
+from kbnn.datasets.encoded import centre
 from kbnn.errors import UsageError
 
 INDEX = "models.json"
 # The layout of the index that the app reads.
-FORMAT = 2
+FORMAT = 3
 _CALIBRATION_IMAGES = 200
 _VERIFICATION_IMAGES = 64
 
@@ -29,8 +30,9 @@ _VERIFICATION_IMAGES = 64
 class InputSpec:
     """How to prepare a picture as network input.
 
-    The shorter side is resized to `shorter_side` (bilinear, antialiased), the middle `height` x `width` is cut out, and
-    each channel becomes `(pixel - mean) / std`. If the network has one input channel, it gets the luma of the picture.
+    The middle of the picture is cut out, as much as if its shorter side (with `square`, each side) were resized to
+    `shorter_side` and `height` x `width` cut out; it is resized to that size (bilinear, antialiased), and each channel
+    becomes `(pixel - mean) / std`. If the network has one input channel, it gets the luma of the picture.
     """
 
     height: int
@@ -39,6 +41,14 @@ class InputSpec:
     shorter_side: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    square: bool = False
+
+    @staticmethod
+    def of(input_shape: tuple[int, int, int], description: Description) -> "InputSpec":
+        """The input of a network of a known shape `(H, W, C)`, whose description has a normalization."""
+        height, width, channels = input_shape
+        side = description.resize or max(height, width)
+        return InputSpec(height, width, channels, side, description.mean, description.std, description.square)
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,8 @@ def export_android(
     models = tuple(_write(title, root / f"{title}.tflite", write) for title, write in writers.items())
     assets = Assets(os.fspath(root), data.classes, input_of(data), models)
     entries = [asdict(model) for model in models]
-    content = {"format": FORMAT, "shorter_side": assets.input.shorter_side, "models": entries}
+    framing = {"shorter_side": assets.input.shorter_side, "square": assets.input.square}
+    content = {"format": FORMAT, **framing, "models": entries}
     files.write(root / INDEX, json.dumps(content, indent=2) + "\n")
     return assets
 
@@ -123,25 +134,15 @@ def _write(title: str, path: Path, write: Callable[[Path], object]) -> AppModel:
 
 
 def input_of(data: Dataset) -> InputSpec:
-    """How the app must prepare a picture so that it is like the training data."""
-    height, width, channels = data.input_shape
-    return InputSpec(height, width, channels, max(height, width), data.normalization.mean, data.normalization.std)
+    """How the app must prepare a picture so that it is like the images of the test split."""
+    return InputSpec.of(data.input_shape, Description.of(data))
 
 
 def prepare(pixels: np.ndarray, spec: InputSpec) -> np.ndarray:
     """Prepares a picture as the app does: uint8 pixels `(h, w, 3)` to network input `(H, W, C)`."""
-    height, width = pixels.shape[:2]
-    scale = spec.shorter_side / min(height, width)
-    size = (_rounded(height * scale), _rounded(width * scale))
     levels = tf.cast(pixels, tf.float32) if spec.channels == 3 else _luma(pixels)
-    if size != (height, width):
-        levels = tf.image.resize(levels, size, antialias=True)
-    top, left = (size[0] - spec.height) // 2, (size[1] - spec.width) // 2
-    return Normalization(spec.mean, spec.std)(levels[top : top + spec.height, left : left + spec.width]).numpy()
-
-
-def _rounded(size: float) -> int:
-    return int(np.floor(size + 0.5))
+    part = centre(levels, (spec.height, spec.width), spec.shorter_side, square=spec.square)
+    return Normalization(spec.mean, spec.std)(part).numpy()
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:

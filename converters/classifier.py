@@ -4,6 +4,7 @@ import functools
 import math
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -11,15 +12,13 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
+from kbnn import files, loading
 from kbnn import labels as class_names
-from kbnn import loading
 from kbnn.converters.android import InputSpec, prepare
 from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.converters.tflite.flatbuffer import Tensor
 from kbnn.converters.tflite.metadata import Description, describe
 from kbnn.datasets import Dataset, Normalization, pictures
-from kbnn.datasets.encoded import central_part
-from kbnn.datasets.transform import Transform
 from kbnn.errors import UsageError
 from kbnn.precision import in_float32
 from kbnn.training import Run
@@ -47,9 +46,9 @@ class Prediction(NamedTuple):
 class Classifier:
     """A trained network that takes pictures and returns labels with probabilities, best first.
 
-    A `.tflite` file made by kbnn contains its labels, size and normalization; a run takes them from its data set. The
-    picture is turned upright, its shorter side is resized to the network's, and the middle is cut out, as in the
-    Android app; a run resizes and crops pictures like its test images, which need not be at hand.
+    A `.tflite` file made by kbnn contains its labels and how it takes pictures; a run records the same about its data
+    set, which need not be at hand. A picture is turned upright, resized and cropped like the test images, and the
+    Android app does the same.
 
     Args:
         path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.
@@ -73,10 +72,9 @@ class Classifier:
 
     def __init__(self, path: str | os.PathLike[str], *, data: Dataset | None = None, trust: bool | None = None) -> None:
         self.path = Path(path)
-        self._transform: Transform | None = None
         description = Description() if data is None else Description.of(data)
         self._network: _Network
-        if self.path.suffix == ".tflite":
+        if files.suffix(self.path) == ".tflite":
             self._network = _File(self.path)
             description = self._known(self._network.description, description)
         elif Run.exists(self.path):
@@ -84,10 +82,7 @@ class Classifier:
             self._network = _Model(run.model())
             if data is None and run.preparation() is None and run.has_source:
                 data = run.dataset()
-            recorded, self._transform = of_run(run)
-            if data is not None:
-                self._transform = data.transform
-            description = self._known(recorded, description if data is None else Description.of(data))
+            description = self._known(of_run(run), description if data is None else Description.of(data))
         else:
             self._network = _Model(loading.load_model(self.path, trust=trust))
         self.input_shape = self._network.input_shape
@@ -107,6 +102,7 @@ class Classifier:
                 f"deviation {description.std}, convert the model again"
             )
         self.normalization = Normalization(description.mean, description.std)
+        self._spec = InputSpec.of(self.input_shape, description)
 
     def __call__(self, picture: Picture, top: int | None = None) -> list[Prediction]:
         """Classifies one picture.
@@ -135,12 +131,7 @@ class Classifier:
                 f"'{self.path}' was trained on float images, and how to make them from pixels is not known: train on "
                 f"uint8 images, or pass your own inputs to Classifier.probabilities"
             )
-        pixels = _pixels(picture)
-        if self._transform is not None and self._transform.size is not None and self.input_shape[2] == 3:
-            return self.normalization(central_part(tf.constant(pixels), self._transform)).numpy()
-        height, width, channels = self.input_shape
-        spec = InputSpec(height, width, channels, max(height, width), self.normalization.mean, self.normalization.std)
-        return prepare(pixels, spec)
+        return prepare(_pixels(picture), self._spec)
 
     def outputs(self, inputs: np.ndarray) -> np.ndarray:
         """The network's outputs `(N, classes)` for inputs `(N, H, W, C)`, float32."""
@@ -173,7 +164,7 @@ class Classifier:
                 f"the labels of '{self.path}' are not those of data set '{data.dataset}': {first} differ; give "
                 f"the data set that it was trained on"
             )
-        return Description(labels=file.labels or data.labels, mean=file.mean or data.mean, std=file.std or data.std)
+        return replace(file if file.mean else data, labels=file.labels or data.labels)
 
     def _ranked(self, shares: np.ndarray, top: int | None) -> list[Prediction]:
         order = np.argsort(-shares, kind="stable")[:top]
@@ -185,14 +176,11 @@ def _is_divisible(description: Description) -> bool:
     return bool(np.isfinite([*description.mean, *description.std]).all() and min(description.std) > 0)
 
 
-def of_run(run: Run) -> tuple[Description, Transform | None]:
+def of_run(run: Run) -> Description:
     """What a run records about its network's labels and input, without reading its images."""
     known, preparation = run.fingerprint(), run.preparation()
-    labels = known.classes if known else ()
-    if preparation is None:
-        return Description(labels=labels), None
-    normalization, transform = preparation
-    return Description(labels=labels, mean=normalization.mean, std=normalization.std), transform
+    described = Description(labels=known.classes if known else ())
+    return described if preparation is None else described.with_input(*preparation)
 
 
 def probabilities(outputs: np.ndarray, tolerance: float = _SUM_TOLERANCE) -> np.ndarray:

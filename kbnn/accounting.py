@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 import larq as lq
 import tensorflow as tf
 
-from kbnn import layers, quantizers, tables
+from kbnn import layers, quantizers, structure, tables
 from kbnn.errors import KbnnError, UsageError, unknown
 from kbnn.structure import REAL_BITS, bits
 
@@ -313,7 +313,7 @@ def _dense(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     return Deployed((_kernel(layer, node, "kernel", macs=_size(layer.kernel) * vectors),), parameters=_bias(layer))
 
 
-@deployed.register(tf.keras.layers.BatchNormalization)
+@deployed.register(structure.BatchNormalization)
 def _batch_normalization(layer: tf.keras.layers.Layer, node: LayerCall) -> Deployed:
     """A factor and an offset per channel, whether or not gamma and beta are trained."""
     return Deployed(parameters=2 * _size(layer.moving_mean))
@@ -424,7 +424,7 @@ def _presb(node: LayerCall) -> int:
     values = _product(layer, _shape(node.output_shapes)[1:])
     if isinstance(layer, layers.GroupAwareNormalization):
         return (2 + (layer.activation is not None)) * values
-    source = node.parent_nodes[0].layer if isinstance(layer, tf.keras.layers.BatchNormalization) else layer
+    source = node.parent_nodes[0].layer if isinstance(layer, structure.BatchNormalization) else layer
     is_1x1 = getattr(source, "kernel_size", None) == (1, 1)
     return values if isinstance(layer, _SCALING) and not is_1x1 else 0
 
@@ -433,7 +433,7 @@ _SCALING = (
     layers.BiasedPReLU,
     layers.BinaryConv2D,
     layers.GroupNormalization,
-    tf.keras.layers.BatchNormalization,
+    structure.BatchNormalization,
 )
 
 

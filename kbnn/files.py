@@ -25,6 +25,11 @@ _SUFFIX = "[a-z0-9_]{8}"
 _EARLIEST = 315_532_800
 
 
+def suffix(path: str | os.PathLike[str]) -> str:
+    """The suffix of a file's name in lower case, such as ".keras", by which formats are told apart."""
+    return Path(path).suffix.lower()
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path next to `path` for writing a file or a folder, and renames it to `path` on success.

@@ -21,6 +21,7 @@ from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias, TypeVar
 
+from kbnn import files
 from kbnn.errors import KbnnError, UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ def load_model(
     file = Path(path)
     trust = _trusting.get() if trust is None else trust
     is_saved_model = (file / _SAVED_MODEL).is_file()
-    if not is_saved_model and not (file.is_file() and (file.suffix in (".keras", ".h5", ".hdf5") or _is_hdf5(file))):
+    if not is_saved_model and not (
+        file.is_file() and (files.suffix(file) in (".keras", ".h5", ".hdf5") or _is_hdf5(file))
+    ):
         raise UsageError(
             f"cannot load a model: received '{file}', give the folder of a run, a .keras or .h5 file, or a SavedModel"
         )
@@ -117,8 +120,10 @@ def _load(path: Path, declared: int, trust: bool) -> "tf.keras.Model":
     # A SavedModel restores its variables lazily, with its own functions.
     bounded = contextlib.nullcontext() if path.is_dir() else _bounded_variables(path, declared)
     try:
-        with bounded:
-            return tf.keras.models.load_model(path, compile=False, **({"safe_mode": not trust} if _is_v3(path) else {}))
+        with bounded, _named_for_keras(path) as named:
+            return tf.keras.models.load_model(
+                named, compile=False, **({"safe_mode": not trust} if _is_v3(path) else {})
+            )
     except KbnnError:
         raise
     except Exception as error:
@@ -127,7 +132,19 @@ def _load(path: Path, declared: int, trust: bool) -> "tf.keras.Model":
 
 
 def _is_v3(path: Path) -> bool:
-    return path.suffix == ".keras" and zipfile.is_zipfile(path)
+    return files.suffix(path) == ".keras" and zipfile.is_zipfile(path)
+
+
+@contextlib.contextmanager
+def _named_for_keras(path: Path) -> Iterator[Path]:
+    """Yields a file's path, or if its suffix is not in lower case, that of a link whose name Keras recognizes."""
+    if path.suffix == files.suffix(path):
+        yield path
+        return
+    with files.scratch() as folder:
+        link = folder / f"model{files.suffix(path)}"
+        link.symlink_to(path.absolute())
+        yield link
 
 
 @contextlib.contextmanager

@@ -17,6 +17,9 @@ from kbnn.quantizers.registry import levels_of
 Quantizer = Callable[[tf.Tensor], tf.Tensor]
 Kind = TypeVar("Kind")
 
+# The base of Keras's batch normalizations: today's, the former `SyncBatchNormalization`, and TensorFlow 1's.
+BatchNormalization: type = tf.keras.layers.BatchNormalization.__base__
+
 REAL_BITS = 32
 # The attributes of kernels in layers of kbnn, Larq and Keras, and of their quantizers.
 _KERNELS = (

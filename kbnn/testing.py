@@ -218,7 +218,7 @@ def settle(model: tf.keras.Model) -> None:
     Untrained ones leave sums of signs that are exactly zero, so that rounding decides on their sign.
     """
     generator = np.random.default_rng(0)
-    for layer in structure.layers_of(model, tf.keras.layers.BatchNormalization):
+    for layer in structure.layers_of(model, structure.BatchNormalization):
         shape = layer.moving_mean.shape
         layer.beta.assign(generator.normal(size=shape, scale=0.3))
         layer.gamma.assign(generator.uniform(0.5, 1.5, size=shape))

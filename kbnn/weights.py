@@ -158,9 +158,9 @@ def load_source(source: str | os.PathLike[str]) -> tf.keras.Model | Path:
         from kbnn.training.run import Run
 
         return Run.open(path).model()
-    if path.suffix == ".tflite":
+    if files.suffix(path) == ".tflite":
         raise UsageError(f"'{path}' holds signs instead of weights to train: give the run or model it was made from")
-    return load_model(path) if path.is_dir() or path.suffix == ".keras" or _holds_model(path) else path
+    return load_model(path) if path.is_dir() or files.suffix(path) == ".keras" or _holds_model(path) else path
 
 
 def _holds_model(path: Path) -> bool:
@@ -274,10 +274,10 @@ def _read(path: Path) -> Source:
     """Reads a weight file; if its name contains a sha256, the content must match it."""
     if not path.is_file():
         raise KbnnError(f"no weight file at '{path}': check the path")
-    stated = re.search(r"-([0-9a-f]{64})\.(?:h5|npz)$", path.name)
+    stated = re.search(r"-([0-9a-f]{64})\.(?:h5|npz)$", path.name, re.IGNORECASE)
     if stated and hashlib.sha256(path.read_bytes()).hexdigest() != stated[1]:
         raise KbnnError(f"'{path}' is damaged: its sha256 differs from the one in its name; download or save it again")
-    if path.suffix == _NUMPY:
+    if files.suffix(path) == _NUMPY:
         return _unpacked(path)
     try:
         with open_hdf5(path) as file:

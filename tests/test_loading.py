@@ -493,3 +493,29 @@ def test_files_that_are_not_models(tmp_path: Path):
     for path in (tmp_path / "model.pkl", tmp_path / "absent.keras", tmp_path):
         with pytest.raises(UsageError, match="cannot load a model"):
             load_model(path)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_suffixes_in_upper_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Cameras, Windows and old tools write MODEL.KERAS, WEIGHTS.H5 and NET.TFLITE."""
+    from kbnn import examples, weights
+    from kbnn.training import Recipe, catalog
+
+    model = tf.keras.Sequential([tf.keras.Input((4,)), tf.keras.layers.Dense(2, name="kernel")])
+    for suffix in ("keras", "h5"):
+        model.save(tmp_path / f"model.{suffix}")
+        path = (tmp_path / f"model.{suffix}").rename(tmp_path / f"MODEL.{suffix.upper()}")
+        for loaded in (load_model(path), weights.load_source(path)):
+            np.testing.assert_array_equal(loaded.get_weights()[0], model.get_weights()[0])
+    packed = weights.pack(model, tmp_path)
+    packed = packed.rename(packed.with_suffix(".NPZ"))
+    weights.load(model, packed)
+    file = tmp_path / "DIGITS.TFLITE"
+    file.write_bytes(examples.get("tiny-bireal-digits").path.read_bytes())
+    assert kbnn.Classifier(file).input_shape == (8, 8, 1)
+    with pytest.raises(UsageError, match="holds signs instead of weights"):
+        weights.load_source(file)
+    recipe = Recipe.of("tiny", "bireal", "digits")
+    recipe.write(tmp_path / "RECIPE.TOML")
+    monkeypatch.chdir(tmp_path)
+    assert catalog.find("RECIPE.TOML") == recipe

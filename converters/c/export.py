@@ -217,7 +217,7 @@ def _file(
     description: "metadata.Description | None",
 ) -> File:
     """The given int8 file, or one that is converted from a model."""
-    if isinstance(source, str | os.PathLike) and Path(source).suffix == ".tflite":
+    if isinstance(source, str | os.PathLike) and files.suffix(source) == ".tflite":
         file = flatbuffer.read(source)
         _check_sound(file, os.fspath(source))
         return file

@@ -24,10 +24,24 @@ layers = tf.keras.layers
     layers.RandomZoom,
     layers.RandomContrast,
     layers.RandomBrightness,
+    layers.RandomHeight,
+    layers.RandomWidth,
 )
 def _nothing(call: Call, context: Context) -> list[Step]:
     """Layers that do nothing at inference, such as augmentation."""
     return []
+
+
+@rule(layers.RandomCrop)
+def _random_crop(call: Call, context: Context) -> list[Step]:
+    """The largest centre with the aspect ratio of the target size, resized to that, as Keras crops at inference."""
+    height, width, channels = context.input_shape(call)
+    target = (call.layer.height, call.layer.width)
+    rows = min(height, int(np.float32(width * target[0]) / np.float32(target[1])))
+    columns = min(width, int(np.float32(height * target[1]) / np.float32(target[0])))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    window = op.Window(top, left, rows, columns)
+    return [("window", window, (rows, columns, channels)), ("resize", op.Resize(target), (*target, channels))]
 
 
 @rule(layers.Rescaling)
@@ -48,7 +62,11 @@ def _zero_padding(call: Call, context: Context) -> list[Step] | None:
     return [("pad", op.Pad((tuple(rows), tuple(columns)), 0.0), None)]
 
 
-@rule(layers.BatchNormalization)
+@rule(
+    layers.BatchNormalization,
+    layers.experimental.SyncBatchNormalization,
+    tf.compat.v1.keras.layers.BatchNormalization,
+)
 def _batch_normalization(call: Call, context: Context) -> list[Step] | None:
     layer, shape = call.layer, context.input_shape(call)
     if list(layer.axis) not in ([-1], [len(shape)]):

@@ -345,7 +345,7 @@ class _Recorder:
         if opened is None:
             return outputs
         first, arguments, children = opened
-        outputs = _named(outputs)
+        outputs = _named(_at_inference(layer, arguments, outputs))
         made = Call(
             layer,
             first,
@@ -376,6 +376,21 @@ def _without_control_flow(model: tf.keras.Model) -> Iterator[None]:
 
 def _graph() -> tf.Graph:
     return tf.compat.v1.get_default_graph()
+
+
+def _at_inference(layer: tf.keras.layers.Layer, arguments: Arguments, outputs: Nest) -> Nest:
+    """The outputs of a layer.
+
+    Keras's `RandomCrop` chooses them by a condition in the graph. Its other branch draws random numbers, and cannot be
+    frozen, so this computes the outputs at inference again, without a condition.
+    """
+    if type(layer) is not tf.keras.layers.RandomCrop:
+        return outputs
+    args, kwargs = arguments
+    resized = tf.keras.preprocessing.image.smart_resize(
+        args[0] if args else kwargs["inputs"], (layer.height, layer.width)
+    )
+    return tf.cast(resized, layer.compute_dtype)
 
 
 def _is_traced(value: object) -> bool:
@@ -418,7 +433,14 @@ def _frozen(traced: tf.types.experimental.ConcreteFunction) -> GraphDef:
 
 
 def _prune(graph_def: GraphDef, kept: Sequence[str]) -> None:
-    """Removes the operations that the kept ones do not depend on."""
+    """Removes the operations that the kept ones do not depend on.
+
+    Outputs also wait for operations with side effects, such as random generators; nothing waits for these here.
+    """
+    for node in (node for node in graph_def.node if node.name in kept):
+        inputs_only = [name for name in node.input if not name.startswith("^")]
+        del node.input[:]
+        node.input.extend(inputs_only)
     inputs = {node.name: [name.lstrip("^").split(":")[0] for name in node.input] for node in graph_def.node}
     needed: set[str] = set()
     found = list(kept)

@@ -5,6 +5,7 @@ It may end with a ZIP archive of the files that this entry names; kbnn's files h
 """
 
 import io
+import json
 import re
 import struct
 import zipfile
@@ -26,9 +27,11 @@ from kbnn.converters.tflite.flatbuffer import File, Tensor
 from kbnn.errors import KbnnError
 
 if TYPE_CHECKING:
-    from kbnn.datasets import Dataset
+    from kbnn.datasets import Dataset, Normalization, Transform
 
 ENTRY = "TFLITE_METADATA"
+# kbnn's own entry: how pictures are resized, for which TensorFlow Lite's schema has no field.
+FRAMING = "KBNN_FRAMING"
 LABELS = "labels.txt"
 # Enough for a million classes; a hostile archive can unpack to much more.
 _MOST_LABEL_BYTES = 2**24
@@ -46,6 +49,8 @@ class Description:
     """What an app needs to know about a network.
 
     The network's input is (pixel - mean) / std for pixel values 0..255; `mean` and `std` have one number per channel.
+    A picture's middle is cut out after its shorter side, or with `square` each side, is resized to `resize` pixels; by
+    default, to the longer side of the input.
     """
 
     model: str = ""
@@ -54,6 +59,8 @@ class Description:
     labels: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    resize: int | None = None
+    square: bool = False
 
     def __post_init__(self) -> None:
         # Labels are stored one per line.
@@ -61,16 +68,22 @@ class Description:
 
     @staticmethod
     def of(data: "Dataset", recipe: str = "", model: str = "") -> "Description":
-        """The description of a network that was trained on a data set; without `mean` and `std` for float images."""
-        known = (data.normalization.mean, data.normalization.std) if data.takes_pixels else ((), ())
-        return Description(model, recipe, data.name, tuple(data.classes), *map(tuple, known))
+        """The description of a network that was trained on a data set; without its input for float images."""
+        described = Description(model, recipe, data.name, tuple(data.classes))
+        return described.with_input(data.normalization, data.framing) if data.takes_pixels else described
+
+    def with_input(self, normalization: "Normalization", framing: "Transform") -> "Description":
+        """This description with how pictures become the network's input."""
+        mean, std = tuple(normalization.mean), tuple(normalization.std)
+        return replace(self, mean=mean, std=std, resize=framing.resize, square=framing.square)
 
     def of_model(self, name: str) -> "Description":
         """This description with the name of a model, unless it has one already."""
         return replace(self, model=self.model or name)
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        """All fields except those in the entry `FRAMING`."""
+        return {key: value for key, value in asdict(self).items() if key not in ("resize", "square")}
 
 
 def with_metadata(file: File, description: Description) -> bytes:
@@ -83,6 +96,9 @@ def with_metadata(file: File, description: Description) -> bytes:
     class_names.check(description.labels, None if len(description.labels) in sizes else max(sizes, default=0))
     model = flatbuffer.tree(file.data)
     flatbuffer.add_metadata(model, ENTRY, _entry(file, description))
+    if description.resize is not None:
+        values = {"resize": description.resize, "square": description.square}
+        flatbuffer.add_metadata(model, FRAMING, json.dumps(values).encode())
     data = flatbuffer.pack(model)
     return _with_archive(data, {LABELS: "\n".join(description.labels)}) if description.labels else data
 
@@ -226,7 +242,8 @@ def describe(file: File) -> Description:
         KbnnError: the metadata is damaged.
     """
     content = file.metadata.get(ENTRY)
-    found = Description(labels=tuple(labels(file)))
+    resize, square = framing(file)
+    found = Description(labels=tuple(labels(file)), resize=resize, square=square)
     if content is None:
         return found
     try:
@@ -241,6 +258,26 @@ def describe(file: File) -> Description:
         return replace(found, model=name)
     except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
         raise KbnnError(f"the file's metadata is damaged ({error}): convert the model again") from error
+
+
+def framing(file: File) -> tuple[int | None, bool]:
+    """`resize` and `square` of a file's description.
+
+    Raises:
+        KbnnError: the metadata is damaged.
+    """
+    content = file.metadata.get(FRAMING)
+    if content is None:
+        return None, False
+    try:
+        stored = json.loads(content)
+        resize, square = stored["resize"], stored["square"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise KbnnError(f"the file's metadata is damaged ({FRAMING}: {error}): convert the model again") from error
+    smallest = max((size for tensor in file.inputs.values() for size in tensor.shape[1:3]), default=1)
+    if type(resize) is not int or type(square) is not bool or not smallest <= resize < 2**31:
+        raise KbnnError(f"the file's metadata is damaged ({FRAMING}: {resize}, {square}): convert the model again")
+    return resize, square
 
 
 def _offset(table: Table, slot: int) -> int:

@@ -70,6 +70,7 @@ def description_of(file: File) -> Description | None:
     if record is None:
         return None
     try:
+        resize, square = metadata.framing(file)
         return Description(
             model=_text(record.get("model", "")),
             recipe=_text(record.get("recipe", "")),
@@ -77,8 +78,10 @@ def description_of(file: File) -> Description | None:
             labels=tuple(map(_text, _list(record, "labels"))),
             mean=tuple(map(_number, _list(record, "mean"))),
             std=tuple(map(_number, _list(record, "std"))),
+            resize=resize,
+            square=square,
         )
-    except TypeError:
+    except (TypeError, KbnnError):
         return None
 
 

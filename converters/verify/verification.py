@@ -404,7 +404,11 @@ def _wrong_description(file: File, expected: Description | None) -> str | None:
         return None
     found = description_of(file)
     if found is not None and found.dataset and found.dataset == expected.dataset:
-        wrong = [name for name in ("labels", "mean", "std") if getattr(found, name) != getattr(expected, name)]
+        wrong = [
+            name
+            for name in ("labels", "mean", "std", "resize", "square")
+            if getattr(found, name) != getattr(expected, name)
+        ]
         return f"its {' and '.join(wrong)} are not those of data set '{expected.dataset}'" if wrong else None
     labels = metadata.labels(file) if found is None else list(found.labels)
     if labels == list(expected.labels) or sorted(labels) != sorted(expected.labels):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kbnn import files
 from kbnn.cli.artifacts import data_dir_option, dataset_option, load_dataset, load_model, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.errors import UsageError
@@ -51,7 +52,6 @@ def command(
     if len(models) > 1 and not compare:
         raise UsageError(f"analyze takes one model, or several with --compare: received {len(models)}")
     import_tensorflow()
-    from kbnn import files
     from kbnn.analysis.observation import images_of
     from kbnn.analysis.study import study
 
@@ -76,7 +76,7 @@ def command(
 
 def _subjects(paths: tuple[Path, ...]) -> "list[Subject]":
     """Networks named after their files or folders, or after their full paths if those names are not unique."""
-    names = [path.stem if path.suffix == ".keras" else path.resolve().name for path in paths]
+    names = [path.stem if files.suffix(path) == ".keras" else path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     return [_subject(name, path) for name, path in zip(names, paths, strict=True)]

@@ -1,5 +1,7 @@
 """The MODEL argument and the data options of the commands, and how they are loaded."""
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from kbnn.errors import UsageError
+from kbnn import files
+from kbnn.errors import KbnnError, UsageError
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from kbnn.converters import Description
-    from kbnn.datasets import Dataset
+    from kbnn.datasets import Dataset, Normalization
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., object])
 
@@ -100,12 +103,30 @@ _STARTS: dict[str, Callable[[bytes], bool]] = {
 
 
 def recorded(path: Path) -> "Description":
-    """What a run records about its labels and its input; empty for other models."""
+    """What a run or a .tflite file records about its labels and its input; empty for other models."""
     from kbnn.converters import Description
     from kbnn.converters.classifier import of_run
+    from kbnn.converters.tflite import flatbuffer, metadata
     from kbnn.training import Run
 
-    return of_run(Run.open(path))[0] if _is_run(path) else Description()
+    if _is_run(path):
+        return of_run(Run.open(path))
+    return metadata.describe(flatbuffer.read(path)) if files.suffix(path) == ".tflite" else Description()
+
+
+def _normalization(path: Path, data_dir: Path | None) -> "Normalization | None":
+    """The normalization of a network's input; None if neither the network nor the data of its run tells."""
+    from kbnn.datasets import Normalization
+
+    known = recorded(path)
+    if known.mean:
+        return Normalization(known.mean, known.std)
+    if not _is_run(path):
+        return None
+    # Runs of version 0.1 record only where their images are.
+    with contextlib.suppress(KbnnError):
+        return load_dataset(path, None, data_dir).normalization
+    return None
 
 
 def _is_run(path: Path) -> bool:
@@ -121,7 +142,7 @@ def check_classes(path: Path, data: "Dataset") -> None:
 
 
 def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Dataset":
-    """Loads a data set for a network; images of a folder are resized to the network's input.
+    """Loads a data set for a network, normalized as in its training, and images of a folder resized as in it, if known.
 
     Args:
         path: the network: a run, a Keras model or a `.tflite` file.
@@ -136,17 +157,27 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Datase
     from kbnn import datasets
     from kbnn.training import Run
 
-    if name and name not in datasets.names() and Path(name).is_dir():
-        side = _input_side(path)
-        return datasets.load_folder(name, transform=datasets.Transform(resize=round(side * 8 / 7), size=side))
     if name:
-        return datasets.load(name, data_dir=data_dir)
+        is_folder = name not in datasets.names() and Path(name).is_dir()
+        given = _folder(path, name) if is_folder else datasets.load(name, data_dir=data_dir)
+        known = _normalization(path, data_dir)
+        fits = known is not None and len(known.mean) in (1, given.input_shape[2])
+        return dataclasses.replace(given, normalization=known) if fits else given
     if _is_run(path):
         run = Run.open(path)
         if not run.has_source:
             raise UsageError(f"run '{path}' was trained on data that was passed in Python: give --data")
         return run.dataset(data_dir)
     raise UsageError(f"'{path}' does not record the data that it was trained on: give it with --data")
+
+
+def _folder(path: Path, name: str) -> "Dataset":
+    """A folder of images, resized and cropped as in the training of a network, or if unknown, in the usual way."""
+    from kbnn import datasets
+
+    side, known = _input_side(path), recorded(path)
+    resize = known.resize if known.mean else round(side * 8 / 7)
+    return datasets.load_folder(name, transform=datasets.Transform(resize=resize, square=known.square, size=side))
 
 
 def _input_side(path: Path) -> int:
@@ -156,7 +187,7 @@ def _input_side(path: Path) -> int:
         UsageError: the network does not take images of one known, square size.
     """
     shape: object
-    if path.suffix == ".tflite":
+    if files.suffix(path) == ".tflite":
         from kbnn.converters.tflite import flatbuffer
 
         shapes = [tensor.shape for tensor in flatbuffer.read(path).inputs.values()]
@@ -182,8 +213,6 @@ def output_folder(given: Path | None, default: Path) -> Path:
     Raises:
         UsageError: the given folder exists and is not empty.
     """
-    from kbnn import files
-
     free = files.fresh_folder(given or default)
     if given is not None and free != given:
         raise UsageError(f"'{given}' is not an empty folder: nothing there was changed, choose another --output")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kbnn import files
 from kbnn.cli.artifacts import OutputFile, data_dir_option, load_dataset, load_model, trust_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.converters.tflite.interpreter import UnsupportedKernelError
@@ -179,7 +180,7 @@ def _forms(
     paths: tuple[Path, ...], dataset: str | None, data_dir: Path | None, options: _Options, as_json: bool
 ) -> "FormComparison":
     """Measures all forms of one model."""
-    if len(paths) != 1 or paths[0].suffix == ".tflite":
+    if len(paths) != 1 or files.suffix(paths[0]) == ".tflite":
         raise UsageError(f"--forms converts one run or model file: received {' '.join(map(str, paths))}")
     import_tensorflow()
     from kbnn.converters.benchmark import IncompleteError
@@ -247,7 +248,6 @@ def _deliver(comparison: "BenchmarkComparison", csv: Path | None, as_json: bool)
 
 
 def _draw(comparison: "BenchmarkComparison", path: Path) -> None:
-    from kbnn import files
     from kbnn.converters.benchmark.picture import drawn
 
     files.write(path, drawn(comparison).light)

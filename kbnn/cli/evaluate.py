@@ -1,11 +1,11 @@
 """`kbnn evaluate`."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kbnn import files
 from kbnn.cli.artifacts import (
     OutputFile,
     artifact_name,
@@ -62,7 +62,7 @@ def command(
 
     if output is not None and not forms:
         raise UsageError("--output keeps the files of --forms: give both, or neither")
-    if forms and (html is not None or model.suffix == ".tflite"):
+    if forms and (html is not None or files.suffix(model) == ".tflite"):
         raise UsageError(f"--forms converts one run or Keras model, without --html: received '{model}'")
     data = load_dataset(model, dataset, data_dir)
     if forms:
@@ -70,9 +70,6 @@ def command(
         return
     classifier = Classifier(model, data=data)
     data.check_fits(classifier.input_shape, len(classifier.labels))
-    if data.takes_pixels:
-        # Normalizes images as in the training of the network, which may differ from the data set's own normalization.
-        data = dataclasses.replace(data, normalization=classifier.normalization)
     shares = classifier.probabilities(data.inputs(data.test))
     judgement = judge(str(model), shares, data.test.labels, data.classes, data.name)
     show(judgement, as_json)
@@ -82,7 +79,6 @@ def command(
 
 def _forms(path: Path, data: "Dataset", output: Path | None) -> "Deployments":
     """The network in every form, whose files stay in `output` if that is given."""
-    from kbnn import files
     from kbnn.converters import Description, deployments
 
     check_classes(path, data)

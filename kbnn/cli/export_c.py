@@ -1,11 +1,11 @@
 """`kbnn export-c`."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from kbnn import files
 from kbnn.cli.artifacts import (
     artifact_name,
     check_classes,
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from kbnn.converters.tflite.metadata import Description
-    from kbnn.datasets import Dataset, Normalization
 
 _CALIBRATION_IMAGES = 256
 
@@ -63,7 +62,7 @@ def command(
       kbnn export-c model.keras -o firmware/ --name net --calibrate photos/ --check
       kbnn export-c int8.tflite -o firmware/ --max-ram 24000
     """
-    if calibrate or source.suffix != ".tflite":
+    if calibrate or files.suffix(source) != ".tflite":
         import_tensorflow()
     from kbnn.converters.c.export import check as run_check
     from kbnn.converters.c.export import export_c
@@ -92,36 +91,15 @@ def _load(
     source: Path, calibrate: str | None, data_dir: Path | None
 ) -> "tuple[tf.keras.Model | Path, np.ndarray | None, Description | None]":
     """The model or the file's path, images for calibration and tests, and the description of the data."""
-    if source.suffix == ".tflite":
-        data = _calibration_data(source, calibrate, data_dir) if calibrate else None
+    if files.suffix(source) == ".tflite":
+        data = load_dataset(source, calibrate, data_dir) if calibrate else None
         return source, None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES), None
     from kbnn.converters import Description
 
     model = load_model(source)
     if not calibrate and not source.is_dir():
         raise UsageError(f"the int8 network needs calibration: received '{source}' without data, give --calibrate DATA")
-    data = _calibration_data(source, calibrate, data_dir)
+    data = load_dataset(source, calibrate, data_dir)
     check_classes(source, data)
     images = data.inputs(data.train, _CALIBRATION_IMAGES)
     return model, images, Description.of(data, recipe_name(source), model.name)
-
-
-def _calibration_data(source: Path, name: str | None, data_dir: Path | None) -> "Dataset":
-    """The data set for the calibration, normalized as in training if that is known."""
-    data = load_dataset(source, name, data_dir)
-    known = _normalization(source, data_dir) if name else None
-    return data if known is None else dataclasses.replace(data, normalization=known)
-
-
-def _normalization(source: Path, data_dir: Path | None) -> "Normalization | None":
-    """The normalization of a file, or of the data set that a run was trained on; None if it is not known."""
-    from kbnn.converters.tflite import flatbuffer, metadata
-    from kbnn.datasets import Normalization
-
-    if source.suffix == ".tflite":
-        described = metadata.describe(flatbuffer.read(source))
-        return Normalization(described.mean, described.std) if described.mean else None
-    try:
-        return load_dataset(source, None, data_dir).normalization
-    except KbnnError:
-        return None

@@ -122,6 +122,15 @@ class Dataset:
             return self.transform.shape(self.train.shape)
         return self.transform.shape((0, 0, 3))
 
+    @property
+    def framing(self) -> Transform:
+        """How a picture of any size is resized and cropped like the images of the test split."""
+        resize, size = self.transform.resize, self.transform.size
+        if resize is None and size is not None and isinstance(self.train, Arrays):
+            # These images are cropped as they are stored.
+            resize = min(self.train.shape[:2])
+        return Transform(resize=resize, square=self.transform.square, size=size)
+
     def check_fits(self, input_shape: object, outputs: object) -> None:
         """Raises UsageError unless a network with this input shape `(H, W, C)` and number of outputs fits the data."""
         if input_shape != self.input_shape or outputs != len(self.classes):

@@ -96,9 +96,19 @@ def decode(record: tf.Tensor) -> tf.Tensor:
 
 def central_part(image: tf.Tensor, transform: Transform) -> tf.Tensor:
     """The centre crop of one image `(H, W, 3)` of any size, like `Transform.testing`."""
-    height, width = _extent(image, transform)
+    side = _side(transform)
+    return centre(image, (side, side), transform.resize or side, square=transform.square)
+
+
+def centre(image: tf.Tensor, shape: tuple[int, int], shorter_side: int, *, square: bool = False) -> tf.Tensor:
+    """The centre of one image `(H, W, C)` of any size, bilinearly resized to `shape` with antialiasing.
+
+    As much of the image is kept as if its shorter side, or with `square` each side, were resized to `shorter_side`
+    pixels, and `shape` then cut out.
+    """
+    height, width = _extent(image, shape, shorter_side, square)
     begin = [(tf.shape(image)[0] - height) // 2, (tf.shape(image)[1] - width) // 2, 0]
-    return _cut(image, begin, height, width, transform)
+    return _cut(image, begin, height, width, shape)
 
 
 def training_part(image: tf.Tensor, transform: Transform, seed: tf.Tensor) -> tf.Tensor:
@@ -114,27 +124,28 @@ def training_part(image: tf.Tensor, transform: Transform, seed: tf.Tensor) -> tf
 
 
 def _random_cut(image: tf.Tensor, transform: Transform, seed: tf.Tensor) -> tf.Tensor:
+    side = _side(transform)
     if transform.scale is not None:
-        return random_part(image, _side(transform), transform.scale, seed)
-    height, width = _extent(image, transform)
+        return random_part(image, side, transform.scale, seed)
+    height, width = _extent(image, (side, side), transform.resize or side, transform.square)
     top, left = tf.unstack(random_places(1, tf.shape(image)[0] - height + 1, tf.shape(image)[1] - width + 1, seed)[0])
-    return _cut(image, [top, left, 0], height, width, transform)
+    return _cut(image, [top, left, 0], height, width, (side, side))
 
 
-def _extent(image: tf.Tensor, transform: Transform) -> tuple[tf.Tensor, tf.Tensor]:
-    """Height and width, in pixels of the stored image, of a crop that is `size` after resizing to `resize`."""
+def _extent(image: tf.Tensor, shape: tuple[int, int], shorter_side: int, square: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Height and width, in pixels of the stored image, of a crop that is `shape` after resizing to `shorter_side`."""
     sides = tf.shape(image)[:2]
-    share = _side(transform) / (transform.resize or _side(transform))
-    reference = sides if transform.square else tf.fill([2], tf.reduce_min(sides))
-    extent = tf.cast(tf.round(tf.cast(reference, tf.float32) * share), tf.int32)
+    shares = tf.constant([size / shorter_side for size in shape], tf.float32)
+    reference = sides if square else tf.fill([2], tf.reduce_min(sides))
+    extent = tf.cast(tf.round(tf.cast(reference, tf.float32) * shares), tf.int32)
     return tf.maximum(extent[0], 1), tf.maximum(extent[1], 1)
 
 
 def _cut(
-    image: tf.Tensor, begin: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor, transform: Transform
+    image: tf.Tensor, begin: list[tf.Tensor], height: tf.Tensor, width: tf.Tensor, shape: tuple[int, int]
 ) -> tf.Tensor:
-    part = tf.slice(image, begin, [height, width, 3])
-    return tf.image.resize(part, [_side(transform), _side(transform)], antialias=True)
+    part = tf.slice(image, begin, [height, width, -1])
+    return tf.image.resize(part, shape, antialias=True)
 
 
 def _side(transform: Transform) -> int:

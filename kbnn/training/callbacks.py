@@ -33,7 +33,7 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
         _sign_kernels(self.model)
         self._trainable = [(layer, layer.trainable) for layer in structure.layers(self.model)]
         for layer, _ in self._trainable:
-            if not structure.contains(layer, tf.keras.layers.BatchNormalization):
+            if not structure.contains(layer, structure.BatchNormalization):
                 layer.trainable = False
         # The existing training function would keep training the old set of weights.
         self.model.make_train_function(force=True)

@@ -13,6 +13,7 @@ import itertools
 import os
 from pathlib import Path
 
+from kbnn import files
 from kbnn.errors import KbnnError, UsageError, unknown
 from kbnn.training.grid import Grid, is_grid, not_one
 from kbnn.training.recipe import Recipe, parse, read_toml
@@ -128,4 +129,4 @@ def _read(path: Path) -> Recipe | Grid:
 
 
 def _is_file(name: str | os.PathLike[str]) -> bool:
-    return isinstance(name, os.PathLike) or str(name).endswith(_ENDING)
+    return isinstance(name, os.PathLike) or files.suffix(name) == _ENDING

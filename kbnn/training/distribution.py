@@ -59,7 +59,7 @@ def synchronize(model: tf.keras.Model, strategy: tf.distribute.Strategy) -> None
     """Makes batch normalizations use the statistics of the whole batch instead of each replica's part."""
     if strategy.num_replicas_in_sync == 1:
         return
-    for layer in structure.layers_of(model, tf.keras.layers.BatchNormalization):
+    for layer in structure.layers_of(model, structure.BatchNormalization):
         layer.synchronized = True
         # The fused kernel cannot synchronize.
         layer.fused = False

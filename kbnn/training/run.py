@@ -264,7 +264,7 @@ def _input(data: datasets.Dataset) -> dict[str, object] | None:
     """How the network takes pictures; None for float images, which are not pictures."""
     if not data.takes_pixels:
         return None
-    transform = {name: getattr(data.transform, name) for name in _TESTING}
+    transform = {name: getattr(data.framing, name) for name in _TESTING}
     return {"mean": data.normalization.mean, "std": data.normalization.std, **transform}
 
 

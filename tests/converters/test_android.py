@@ -38,7 +38,7 @@ def export(model: tf.keras.Model, data: Dataset, folder: Path):
 def test_the_index_names_files_that_are_there(assets: android.Assets):
     folder = Path(assets.folder)
     index = json.loads((folder / "models.json").read_text())
-    assert index.keys() == {"format", "shorter_side", "models"}
+    assert index.keys() == {"format", "shorter_side", "square", "models"}
     assert index["shorter_side"] == 8
     assert [model["name"] for model in index["models"]] == ["digits", "digits_float32", "digits_int8"]
     for model in index["models"]:

@@ -351,6 +351,37 @@ def test_integer_images_before_augmentation_and_padding(tmp_path):
     assert len(artifact.audit.binary_convolutions) == 1
 
 
+def test_every_augmentation_layer_of_keras_converts(tmp_path):
+    """All do nothing at inference, except that RandomCrop resizes the largest centre that has its shape."""
+    image = layers.Input((12, 16, 3), name="image")
+    augmentation = [
+        layers.RandomFlip(),
+        layers.RandomRotation(0.1),
+        layers.RandomTranslation(0.1, 0.1),
+        layers.RandomZoom(0.1),
+        layers.RandomContrast(0.1),
+        layers.RandomBrightness(0.1),
+        layers.RandomHeight(0.1),
+        layers.RandomWidth(0.1),
+        layers.RandomCrop(6, 4),
+    ]
+    names = {name for name in dir(layers) if name.startswith("Random") and isinstance(getattr(layers, name), type)}
+    assert {type(layer).__name__ for layer in augmentation} | {"RandomFourierFeatures"} >= names
+    x = image
+    for layer in augmentation:
+        x = layer(x)
+    cropped = tf.keras.Model(image, x)
+    x = sample_networks.convolution(layers.Conv2D(32, 3)(x), 32, "conv")
+    model = sample_networks.randomized(tf.keras.Model(image, layers.GlobalAveragePooling2D()(x)))
+    images = sample_networks.images(model)
+    artifact = convert(model, tmp_path / "model.tflite", images)
+    assert artifact.parity.passed
+    operators = artifact.audit.operators
+    assert (operators["SLICE"], operators["RESIZE_BILINEAR"], operators["LceBconv2d"]) == (1, 1, 1)
+    # Of 12 x 16 pixels, the middle 12 x 8 has the ratio 6 to 4.
+    np.testing.assert_allclose(cropped(images, training=False), tf.image.resize(images[:, :, 4:12], (6, 4)), atol=1e-6)
+
+
 def test_layers_that_keras_cannot_call_one_by_one_are_refused(tmp_path):
     class Network(tf.keras.Model):
         def __init__(self):

@@ -1,11 +1,14 @@
 """Retraining batch normalization with frozen ±1 kernels."""
 
+from collections.abc import Callable
+
 import larq as lq
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kbnn import layers, quantizers, structure
+from kbnn.accounting import count
 from kbnn.errors import UsageError
 from kbnn.training import BatchNormRetraining
 
@@ -21,6 +24,29 @@ def model(kernel_quantizer: str | tf.keras.layers.Layer) -> tf.keras.Model:
     built = tf.keras.Model(inputs, tf.keras.layers.GlobalAveragePooling2D()(x))
     built.compile("sgd", tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return built
+
+
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        tf.keras.layers.BatchNormalization,
+        lambda: tf.keras.layers.BatchNormalization(synchronized=True),
+        tf.keras.layers.experimental.SyncBatchNormalization,
+        tf.compat.v1.keras.layers.BatchNormalization,
+    ],
+    ids=["plain", "synchronized", "former synchronized", "version 1"],
+)
+def test_every_batch_normalization_stays_trainable(normalization: Callable[[], tf.keras.layers.Layer]):
+    layer = normalization()
+    network = tf.keras.Sequential([tf.keras.Input((4, 4, 2)), tf.keras.layers.Conv2D(4, 3, name="stem"), layer])
+    network.compile("sgd", "mse")
+    callback = BatchNormRetraining()
+    callback.set_model(network)
+    callback.on_train_begin()
+    assert [part.trainable for part in network.layers] == [False, True]
+    assert count(network).real_parameters == 2 * 3 * 3 * 4 + 4 + 2 * 4
+    callback.on_train_end()
+    assert [part.trainable for part in network.layers] == [True, True]
 
 
 def weights(network: tf.keras.Model, name: str) -> list[np.ndarray]:

@@ -25,8 +25,10 @@ from kbnn.converters.graph.operations.moves import (
     Part,
     Reorder,
     Reshape,
+    Resize,
     Shuffle,
     Split,
+    Window,
 )
 from kbnn.converters.graph.operations.operation import IMPORT, Input, Opaque, Operation, Shape
 from kbnn.converters.graph.operations.statistics import Centre, GlobalMean, Normalize, Pool
@@ -58,9 +60,11 @@ __all__ = [
     "Pool",
     "Reorder",
     "Reshape",
+    "Resize",
     "Shape",
     "Shuffle",
     "Sign",
     "Split",
     "Subtract",
+    "Window",
 ]

@@ -160,6 +160,29 @@ class Reshape(_Move):
 
 
 @dataclass(frozen=True, eq=False)
+class Window(_Move):
+    """A part of the image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.slice(x, [0, self.top, self.left, 0], [-1, self.height, self.width, -1])
+
+
+@dataclass(frozen=True, eq=False)
+class Resize(_Move):
+    """The image in another size, by bilinear interpolation."""
+
+    size: tuple[int, int]
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.image.resize(x, self.size)
+
+
+@dataclass(frozen=True, eq=False)
 class Pad(_Move):
     """Adds a border of one value around the image."""
 

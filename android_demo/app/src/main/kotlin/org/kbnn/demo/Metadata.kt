@@ -13,6 +13,7 @@ data class InputSpec(
     val shorterSide: Int,
     val mean: List<Float>,
     val std: List<Float>,
+    val square: Boolean = false,
 )
 
 /** One model file among the assets; [binaryShare] is the share of its MACs that are binary. */
@@ -42,7 +43,7 @@ data class Model(val entry: ModelEntry, val labels: List<String>, val input: Inp
 data class Metadata(val models: List<Model>) {
     companion object {
         const val FILE = "models.json"
-        private const val FORMAT = 2
+        private const val FORMAT = 3
 
         /**
          * Reads the index; [describe] returns what a model's file says about itself.
@@ -57,14 +58,15 @@ data class Metadata(val models: List<Model>) {
                 val entries = root.getJSONArray("models").map { array, k -> modelEntry(array.getJSONObject(k)) }
                 require(entries.isNotEmpty()) { "$FILE names no models: export again" }
                 val shorterSide = root.getInt("shorter_side")
-                return Metadata(entries.map { model(it, describe(it), shorterSide) })
+                val square = root.getBoolean("square")
+                return Metadata(entries.map { model(it, describe(it), shorterSide, square) })
             } catch (error: JSONException) {
                 throw IllegalArgumentException("$FILE cannot be read (${error.message}): export again", error)
             }
         }
 
-        private fun model(entry: ModelEntry, file: FileDescription, shorterSide: Int): Model {
-            val input = InputSpec(file.height, file.width, file.channels, shorterSide, file.mean, file.std)
+        private fun model(entry: ModelEntry, file: FileDescription, shorterSide: Int, square: Boolean): Model {
+            val input = InputSpec(file.height, file.width, file.channels, shorterSide, file.mean, file.std, square)
             require(file.labels.isNotEmpty()) { "'${entry.file}' names no labels: export again" }
             require(file.mean.size == file.channels && file.std.size == file.channels && file.std.all { it > 0 }) {
                 "'${entry.file}': mean and std do not fit ${file.channels} channels: export again"

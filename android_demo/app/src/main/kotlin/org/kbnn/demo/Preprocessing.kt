@@ -1,19 +1,17 @@
 package org.kbnn.demo
 
+import kotlin.math.max
 import kotlin.math.min
-import kotlin.math.roundToInt
+import kotlin.math.round
 
 /** Turns a picture into network input exactly as the training pipeline does. */
 class Preprocessing(private val spec: InputSpec) {
-    /** Network input, height x width x channels: resized, cut, normalized. */
+    /** Network input, height x width x channels: cut, resized, normalized. */
     fun tensor(picture: Picture): FloatArray {
-        val scale = spec.shorterSide.toDouble() / min(picture.width, picture.height)
-        val width = (picture.width * scale).roundToInt()
-        val height = (picture.height * scale).roundToInt()
-        val window = Window((width - spec.width) / 2, (height - spec.height) / 2, spec.width, spec.height)
+        val window = middle(picture)
         val tensor = FloatArray(spec.height * spec.width * spec.channels)
         for (channel in 0 until spec.channels) {
-            val resized = channel(picture, channel).resized(width, height, window)
+            val resized = channel(picture, window, channel).resized(spec.width, spec.height)
             for (y in 0 until spec.height) {
                 for (x in 0 until spec.width) {
                     tensor[(y * spec.width + x) * spec.channels + channel] =
@@ -24,12 +22,22 @@ class Preprocessing(private val spec: InputSpec) {
         return tensor
     }
 
-    private fun channel(picture: Picture, channel: Int): Channel {
-        val pixels = picture.pixels
-        val values = FloatArray(pixels.size)
-        for (k in pixels.indices) values[k] = if (spec.channels == 1) luma(pixels[k]) else level(pixels[k], channel)
-        return Channel(picture.width, picture.height, values)
+    /** What the network sees: the part that has the input's size if the shorter side, or each, is resized as in training. */
+    private fun middle(picture: Picture): Window {
+        val shorter = min(picture.width, picture.height)
+        val width = extent(if (spec.square) picture.width else shorter, spec.width)
+        val height = extent(if (spec.square) picture.height else shorter, spec.height)
+        return Window((picture.width - width) / 2, (picture.height - height) / 2, width, height)
     }
+
+    private fun extent(side: Int, size: Int): Int =
+        max(1, round((side.toFloat() * (size.toDouble() / spec.shorterSide).toFloat()).toDouble()).toInt())
+
+    private fun channel(picture: Picture, window: Window, channel: Int): Channel =
+        Channel.filled(window.width, window.height) { x, y ->
+            val pixel = picture.pixels[(window.top + y) * picture.width + window.left + x]
+            if (spec.channels == 1) luma(pixel) else level(pixel, channel)
+        }
 
     private fun level(pixel: Int, channel: Int): Float = ((pixel shr (16 - 8 * channel)) and 0xFF).toFloat()
 

@@ -14,12 +14,12 @@ import kotlin.math.min
  */
 private class Span(val first: Int, val weights: FloatArray)
 
-/** The spans of [count] output coordinates from [from] on. */
-private fun spans(inputSize: Int, outputSize: Int, from: Int, count: Int): List<Span> {
+/** The spans of all output coordinates. */
+private fun spans(inputSize: Int, outputSize: Int): List<Span> {
     val scale = inputSize.toDouble() / outputSize
     val radius = max(scale, 1.0)
-    return List(count) { k ->
-        val middle = (from + k + 0.5) * scale
+    return List(outputSize) { k ->
+        val middle = (k + 0.5) * scale
         val first = max(0, ceil(middle - radius - 0.5).toInt())
         val last = min(inputSize - 1, floor(middle + radius - 0.5).toInt())
         val weights = DoubleArray(last - first + 1) { max(0.0, 1 - abs(first + it + 0.5 - middle) / radius) }
@@ -35,29 +35,21 @@ data class Window(val left: Int, val top: Int, val width: Int, val height: Int)
 class Channel(val width: Int, val height: Int, val values: FloatArray) {
     operator fun get(x: Int, y: Int): Float = values[y * width + x]
 
-    /**
-     * The part [window] of this channel resized to [newWidth] x [newHeight]; where that is its size, exact to the bit.
-     *
-     * Only that part is computed, so that a panorama does not need memory for what is cut off.
-     */
-    fun resized(newWidth: Int, newHeight: Int, window: Window): Channel {
-        if (newWidth == width && newHeight == height) {
-            return filled(window.width, window.height) { x, y -> this[window.left + x, window.top + y] }
-        }
-        val columns = spans(width, newWidth, window.left, window.width)
-        val rows = spans(height, newHeight, window.top, window.height)
-        val first = rows.first().first
-        val last = rows.maxOf { it.first + it.weights.size }
-        val narrow = filled(window.width, last - first) { x, y ->
+    /** This channel resized to [newWidth] x [newHeight]; where that is its size, exact to the bit. */
+    fun resized(newWidth: Int, newHeight: Int): Channel {
+        if (newWidth == width && newHeight == height) return this
+        val columns = spans(width, newWidth)
+        val rows = spans(height, newHeight)
+        val narrow = filled(newWidth, height) { x, y ->
             val span = columns[x]
             var sum = 0f
-            for (k in span.weights.indices) sum += span.weights[k] * this[span.first + k, first + y]
+            for (k in span.weights.indices) sum += span.weights[k] * this[span.first + k, y]
             sum
         }
-        return filled(window.width, window.height) { x, y ->
+        return filled(newWidth, newHeight) { x, y ->
             val span = rows[y]
             var sum = 0f
-            for (k in span.weights.indices) sum += span.weights[k] * narrow[x, span.first - first + k]
+            for (k in span.weights.indices) sum += span.weights[k] * narrow[x, span.first + k]
             sum
         }
     }

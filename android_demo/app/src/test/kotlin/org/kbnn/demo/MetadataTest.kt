@@ -13,7 +13,7 @@ class MetadataTest {
         val metadata = Metadata.parse(INDEX) { if (it.file == "pets.tflite") PETS else error(it.file) }
         val model = metadata.models.single()
         assertEquals(listOf("cat", "dog"), model.labels)
-        assertEquals(InputSpec(32, 24, 3, 36, listOf(1.5f, 2f, 3f), listOf(4f, 5f, 6f)), model.input)
+        assertEquals(InputSpec(32, 24, 3, 36, listOf(1.5f, 2f, 3f), listOf(4f, 5f, 6f), true), model.input)
         assertEquals(ModelEntry("pets", "pets.tflite", "00", 28772, 0.975), model.entry)
     }
 
@@ -22,7 +22,7 @@ class MetadataTest {
         delimiter = '|',
         quoteCharacter = '`',
         value = [
-            "\"format\": 2        | \"format\": 3         | has format 3",
+            "\"format\": 3        | \"format\": 2         | has format 2",
             "\"models\"           | \"files\"             | cannot be read",
             "\"sha256\"           | \"md5\"               | cannot be read",
             "\"shorter_side\": 36 | \"shorter_side\": 30  | does not fit",
@@ -70,7 +70,7 @@ class MetadataTest {
     private companion object {
         val PETS = FileDescription(listOf("cat", "dog"), 32, 24, 3, listOf(1.5f, 2f, 3f), listOf(4f, 5f, 6f))
         const val INDEX = """{
-            "format": 2, "shorter_side": 36,
+            "format": 3, "shorter_side": 36, "square": true,
             "models": [{"name": "pets", "file": "pets.tflite", "sha256": "00", "size_bytes": 28772,
                         "binary_share": 0.975}]
         }"""

@@ -21,7 +21,7 @@ class PreprocessingTest {
     }
 
     @ParameterizedTest
-    @ValueSource(strings = ["landscape_shrunk", "portrait_shrunk_and_cut", "grown", "colour_as_luma"])
+    @ValueSource(strings = ["landscape_shrunk", "portrait_shrunk_and_cut", "squeezed", "grown", "colour_as_luma"])
     fun `other pictures differ by no more than rounding`(name: String) {
         val spec = spec(name)
         val expected = expected(name)
@@ -80,6 +80,7 @@ class PreprocessingTest {
             getInt("shorter_side"),
             floats("mean"),
             floats("std"),
+            getBoolean("square"),
         )
     }
 
