@@ -18,7 +18,7 @@ Quantizer = Callable[[tf.Tensor], tf.Tensor]
 Kind = TypeVar("Kind")
 
 # The base of Keras's batch normalizations: today's, the former `SyncBatchNormalization`, and TensorFlow 1's.
-BatchNormalization: type = tf.keras.layers.BatchNormalization.__base__
+BatchNormalization: type[tf.keras.layers.Layer] = tf.keras.layers.BatchNormalization.__base__
 
 REAL_BITS = 32
 # The attributes of kernels in layers of kbnn, Larq and Keras, and of their quantizers.

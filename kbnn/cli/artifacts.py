@@ -161,8 +161,9 @@ def load_dataset(path: Path, name: str | None, data_dir: Path | None) -> "Datase
         is_folder = name not in datasets.names() and Path(name).is_dir()
         given = _folder(path, name) if is_folder else datasets.load(name, data_dir=data_dir)
         known = _normalization(path, data_dir)
-        fits = known is not None and len(known.mean) in (1, given.input_shape[2])
-        return dataclasses.replace(given, normalization=known) if fits else given
+        if known is None or len(known.mean) not in (1, given.input_shape[2]):
+            return given
+        return dataclasses.replace(given, normalization=known)
     if _is_run(path):
         run = Run.open(path)
         if not run.has_source:

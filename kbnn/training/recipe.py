@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -65,7 +65,7 @@ _RECORDED = object()
 class OnlyIf:
     """Marks a field that has an effect only if a condition on its table holds; otherwise it must keep its default."""
 
-    condition: Callable[[Any], bool]
+    condition: Callable[..., bool]
     needs: str
 
 

@@ -234,11 +234,13 @@ def _check_validation(recipe: Recipe, data: Dataset) -> None:
     if data.validation.size:
         return
     for number, stage in enumerate(recipe.stage, start=1):
-        for setting in filter(None, (stage.patience and "patience", stage.start == "best" and "start")):
-            raise UsageError(
-                f"stage.{number}.{setting}={getattr(stage, setting)!r} needs validation images: received "
-                f"data.validation={recipe.data.validation:g} and data '{data.name}' without any"
-            )
+        needing = {"patience": stage.patience, "start": stage.start if stage.start == "best" else None}
+        for setting, value in needing.items():
+            if value is not None:
+                raise UsageError(
+                    f"stage.{number}.{setting}={value!r} needs validation images: received data.validation="
+                    f"{recipe.data.validation:g} and data '{data.name}' without any"
+                )
 
 
 def _learner(network: tf.keras.Model, stage: Stage, data: Dataset) -> Learner:

@@ -49,7 +49,11 @@ def test_a_class_that_was_renamed_is_refused_by_name(tmp_path: Path):
 def test_calibration_images_are_normalized_as_in_training(tmp_path: Path):
     digits, own = datasets.load("digits"), Normalization((3.0,), (7.0,))
     pixels = digits.train.images[:256].astype(np.float32)
-    images = convert._calibration(tmp_path, "digits", dataclasses.replace(digits, normalization=own), None)
+    # A model that records nothing about its data.
+    (tmp_path / "model.keras").touch()
+    images = convert._calibration(
+        tmp_path / "model.keras", "digits", dataclasses.replace(digits, normalization=own), None
+    )
     np.testing.assert_allclose(images, (pixels - 3) / 7, rtol=1e-6)
     file = flatbuffer.read(examples.get("tiny-bireal-digits").path)
     changed = dataclasses.replace(metadata.describe(file), mean=own.mean, std=own.std)
