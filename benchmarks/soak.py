@@ -289,13 +289,37 @@ def attack_code(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
     """Loads model files that would run code; each of them would create a marker file."""
     from kbnn.loading import load_model
 
+    # One of them imports a module that is next to its marker.
+    sys.path.insert(0, str(folder))
     for k, (name, write) in enumerate(_imported("test_loading.py").ATTACKS.items()):
         path, marker = folder / f"model{k}.keras", folder / f"marker{k}"
         write(path, marker)
         with case(outcome, name):
             load_model(path)
+            outcome.fails("wrong_accepts", name)
         if marker.exists():
             outcome.fails("code_runs", name)
+
+
+def attack_models(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
+    """Loads model files and packed weights that claim to be large, refer to other files, or are damaged."""
+    from kbnn import models, weights
+    from kbnn.loading import load_model
+
+    for k, (name, (write, _, _)) in enumerate(_imported("test_loading.py").HOSTILE.items()):
+        path = folder / f"model{k}.keras"
+        write(path)
+        with case(outcome, name):
+            load_model(path)
+            outcome.fails("wrong_accepts", name)
+    model = models.build("tiny")
+    packed = weights.pack(model, folder / "packed")
+    for k, (name, (write, _)) in enumerate(_imported("test_weights.py").HOSTILE.items()):
+        path = folder / f"weights{k}.npz"
+        write(packed, path)
+        with case(outcome, f"packed weights: {name}"):
+            weights.start(model, path)
+            outcome.fails("wrong_accepts", name)
 
 
 def attack_folders(outcome: Outcome, folder: Path, seed: int, count: int) -> None:
@@ -556,6 +580,7 @@ ATTACKS: dict[str, Callable[[Outcome, Path, int, int], None]] = {
     "mutants": attack_mutants,
     "bombs": attack_bombs,
     "code": attack_code,
+    "models": attack_models,
     "folders": attack_folders,
     "accepts": attack_accepts,
     "threads": attack_threads,
@@ -566,6 +591,7 @@ _WHAT = {
     "mutants": ".tflite files changed in their structure or their bytes, audited, some drawn and run",
     "bombs": "small .tflite files that claim to be large, pipes, devices, sparse files",
     "code": "model files that would run code when Keras loads them",
+    "models": "model files and packed weights that claim to be large, refer to other files, or are damaged",
     "folders": "image folders with hostile names, links, pipes and pictures",
     "accepts": "changed .tflite files given to `verify`",
     "threads": "conversions in two threads",
