@@ -75,6 +75,7 @@ class Layer:
     filters: int
     kernel_size: int
     is_binary: bool
+    is_depthwise: bool = False
 
 
 # The layers of ResNet-20, and wider ones. A binary layer includes signs, padding and batch normalization.
@@ -88,6 +89,7 @@ LAYERS = {
     "int8 1x1 shortcut, 16 to 32 channels, 16x16": Layer(16, 16, 32, 1, False),
     "int8 1x1 shortcut, 32 to 64 channels, 8x8": Layer(8, 32, 64, 1, False),
     "int8 1x1 shortcut, 64 to 128 channels, 4x4": Layer(4, 64, 128, 1, False),
+    "int8 depthwise 3x3, 32 channels, 16x16": Layer(16, 32, 32, 3, False, is_depthwise=True),
 }
 
 

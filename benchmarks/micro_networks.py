@@ -49,11 +49,19 @@ def layer_file(layer: "Layer") -> bytes:
     """The int8 file of a single layer."""
     shape = (layer.side, layer.side, layer.channels)
     image = tf.keras.Input(shape, name="image")
-    arguments = {"filters": layer.filters, "kernel_size": layer.kernel_size, "padding": "same", "use_bias": False}
+    arguments: dict[str, Any] = {
+        "filters": layer.filters,
+        "kernel_size": layer.kernel_size,
+        "padding": "same",
+        "use_bias": False,
+    }
     convolution: Callable[..., Any] = tf.keras.layers.Conv2D
     if layer.is_binary:
         convolution = kbnn.layers.BinaryConv2D
         arguments |= {"input_quantizer": "ste_sign", "kernel_quantizer": "ste_sign"}
+    if layer.is_depthwise:
+        convolution = tf.keras.layers.DepthwiseConv2D
+        del arguments["filters"]
     tf.keras.utils.set_random_seed(0)
     x = tf.keras.layers.BatchNormalization(name="bn")(convolution(name="conv", **arguments)(image))
     model = tf.keras.Model(image, x, name="layer")

@@ -930,13 +930,13 @@ void kbnn_bconv_masked(const kbnn_step *step, int32_t y, const kbnn_memory *memo
 /* ---- TensorFlow Lite's fixed-point multiplication ---------------------------------------------------------------- */
 
 /* The high word of 2 * a * b, rounded to nearest. */
-static int32_t doubling_high_word(int32_t a, int32_t b) {
+KBNN_INLINE int32_t doubling_high_word(int32_t a, int32_t b) {
     const int64_t product = (int64_t)a * b;
     return (int32_t)((product + (INT64_C(1) << 30)) >> 31);
 }
 
 /* value * multiplier * 2^(shift - 31), rounded twice; halves go up the second time, or away from zero. */
-static int32_t rescaled_to(int32_t value, int32_t multiplier, int32_t shift, int away) {
+KBNN_INLINE int32_t rescaled_here(int32_t value, int32_t multiplier, int32_t shift, int away) {
     const int32_t left = shift > 0 ? shift : 0;
     int32_t high = doubling_high_word((int32_t)((uint32_t)value << left), multiplier);
     if (shift < 0) {
@@ -944,6 +944,10 @@ static int32_t rescaled_to(int32_t value, int32_t multiplier, int32_t shift, int
         high = (high >> 1) + (high & 1);
     }
     return high;
+}
+
+static int32_t rescaled_to(int32_t value, int32_t multiplier, int32_t shift, int away) {
+    return rescaled_here(value, multiplier, shift, away);
 }
 
 static int32_t rescaled(int32_t value, int32_t multiplier, int32_t shift) {
@@ -1385,37 +1389,66 @@ static taps taps_inside(int32_t start, int32_t count, int32_t dilation, int32_t 
     return found;
 }
 
-KBNN_HOT void kbnn_depthwise(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+/* Adds the products of a row of every filter with values that are `next` apart. */
+KBNN_HOT static void add_filter_rows(
+    const kbnn_depthwise_params *p, const int8_t *value, const int8_t *weight, int32_t count, int32_t next, int32_t *sum) {
+    const int8_t *const end = value + p->channels;
+    const int32_t width = p->kernel_width;
+    const int32_t times = p->times;
+    const int32_t zero = p->zero;
+    if (count == 3 && times == 1) {
+        for (; value != end; ++value, weight += width) {
+            int32_t total = (value[0] - zero) * weight[0] + (value[next] - zero) * weight[1];
+            total += (value[2 * next] - zero) * weight[2];
+            *sum++ += total;
+        }
+        return;
+    }
+    for (; value != end; ++value) {
+        for (int32_t k = times; k > 0; --k, weight += width) {
+            const int8_t *at = value;
+            int32_t total = 0;
+            for (int32_t j = 0; j < count; ++j, at += next) {
+                total += (*at - zero) * weight[j];
+            }
+            *sum++ += total;
+        }
+    }
+}
+
+KBNN_HOT static void rescale_filters(const kbnn_depthwise_params *p, const int32_t *sum, int8_t *out) {
+    const kbnn_filter *by = p->filters;
+    const int32_t zero = p->out_zero;
+    const int32_t low = p->low;
+    const int32_t high = p->high;
+    int32_t up = p->up;
+    for (int32_t f = (int32_t)p->channels * p->times; f > 0; --f, --up, ++by) {
+        const int32_t value = rescaled_here(*sum++, by->multiplier, by->shift, up <= 0) + zero;
+        *out++ = (int8_t)(value > high ? high : value < low ? low : value);
+    }
+}
+
+void kbnn_depthwise(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_depthwise_params *p = (const kbnn_depthwise_params *)step->params;
+    const int32_t filters = (int32_t)p->channels * p->times;
     const int32_t top = y * p->stride_y - p->pad_top;
     const taps rows = taps_inside(top, p->kernel_height, p->dilation_y, p->height);
-    const int32_t next = (int32_t)p->dilation_x * p->channels;
-    const int32_t zero = p->zero;
+    int32_t *sums = (int32_t *)(void *)scratch_of(step, memory);
     int8_t *out = (int8_t *)row_of(step->out, y, memory);
-    for (int32_t x = 0; x < (int32_t)p->out_width; ++x) {
+    for (int32_t x = 0; x < (int32_t)p->out_width; ++x, out += filters) {
         const int32_t left = x * p->stride_x - p->pad_left;
         const taps columns = taps_inside(left, p->kernel_width, p->dilation_x, p->width);
         const int32_t first = (left + columns.first * p->dilation_x) * p->channels;
-        const int32_t skipped = p->kernel_width - (columns.end - columns.first);
-        const kbnn_filter *by = p->filters;
-        const int8_t *filter = p->weights;
-        int32_t f = 0;
-        for (int32_t c = 0; c < (int32_t)p->channels; ++c) {
-            for (int32_t k = p->times; k > 0; --k, ++by, ++f) {
-                const int8_t *weight = filter + rows.first * p->kernel_width + columns.first;
-                int32_t sum = by->bias;
-                for (int32_t i = rows.first; i < rows.end; ++i) {
-                    const int8_t *value = (const int8_t *)row_of(step->in0, top + i * p->dilation_y, memory) + first + c;
-                    for (int32_t j = columns.first; j < columns.end; ++j, value += next) {
-                        sum += (*value - zero) * *weight++;
-                    }
-                    weight += skipped;
-                }
-                sum = rescaled_to(sum, by->multiplier, by->shift, f >= (int32_t)p->up) + p->out_zero;
-                *out++ = (int8_t)clamped(sum, p->low, p->high);
-                filter += p->kernel_height * p->kernel_width;
-            }
+        for (int32_t f = 0; f < filters; ++f) {
+            sums[f] = p->filters[f].bias;
         }
+        for (int32_t i = rows.first; i < rows.end; ++i) {
+            const int8_t *values = (const int8_t *)row_of(step->in0, top + i * p->dilation_y, memory) + first;
+            const int8_t *weights = p->weights + i * filters * p->kernel_width + columns.first;
+            const int32_t count = columns.end - columns.first;
+            add_filter_rows(p, values, weights, count, (int32_t)p->dilation_x * p->channels, sums);
+        }
+        rescale_filters(p, sums, out);
     }
 }
 

@@ -254,7 +254,7 @@ typedef struct {
 /* Each channel with its own filters. A filter's sum, including its bias, is rescaled; the first `up` filters round halves up,
  * the others away from zero. */
 typedef struct {
-    const int8_t *weights; /* filters x kernel_height x kernel_width; filter f reads channel f / times */
+    const int8_t *weights; /* kernel_height x filters x kernel_width; filter f reads channel f / times */
     const kbnn_filter *filters;
     uint16_t height;
     uint16_t width;

@@ -1238,7 +1238,7 @@ def _depthwise(lowering: Lowering, operator: Operator) -> None:
     filters = np.moveaxis(kernel[0], -1, 0)
     low, high = _clipping(operator, output)
     fields: dict[str, Field] = {
-        "weights": Array("int8_t", filters.ravel(), f"{output.name}/weights"),
+        "weights": Array("int8_t", filters.swapaxes(0, 1).ravel(), f"{output.name}/weights"),
         "filters": Array(
             "kbnn_filter", _filters(operator, source, output, filters, bias, scales), f"{output.name}/filters"
         ),
@@ -1261,7 +1261,8 @@ def _depthwise(lowering: Lowering, operator: Operator) -> None:
     }
     params = Struct("kbnn_depthwise_params", fields, output.name)
     macs = output.height * output.width * kernel.size
-    lowering.add(Step("kbnn_depthwise", params, (source,), (geometry.window(),), output, real_macs=macs))
+    step = Step("kbnn_depthwise", params, (source,), (geometry.window(),), output, scratch=4 * count, real_macs=macs)
+    lowering.add(step)
 
 
 def _framed(words: np.ndarray, filters: np.ndarray, small: bool) -> np.ndarray:

@@ -60,6 +60,23 @@ def prelu():
     return builder
 
 
+def depthwise(*shape, **options):
+    def built():
+        builder = Builder(*shape)
+        builder.padded([(0, 1), (1, 0), (0, 0)], -7)
+        builder.depthwise(**options)
+        return builder
+
+    return built
+
+
+def product():
+    builder = Builder(5, 6, 7)
+    gate = builder.convolution(1, size=1)
+    builder.add("MUL", [builder.image, gate], (1, 5, 6, 7), scale=0.05)
+    return builder
+
+
 KERNELS = {
     "two pixels a word": layer(5, 7, 16, filters=33),
     "3 words": layer(5, 6, 32, filters=5, size=1),
@@ -74,6 +91,9 @@ KERNELS = {
     "dilation": layer(7, 7, 40, filters=6, dilation=2),
     "exceptions": layer(12, 12, 64, filters=64),
     "PReLU": prelu,
+    "depthwise": depthwise(6, 7, 9),
+    "depthwise, two filters per channel": depthwise(6, 7, 4, stride=2, times=2, size=(2, 5)),
+    "product": product,
     "an activation in int8": convolution(6, 7, 4, filters=6, activation=1),
 }
 
