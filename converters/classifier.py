@@ -289,6 +289,12 @@ def _image_shape(what: str, shape: Sequence[int | None]) -> tuple[int, int, int]
 def _classes(what: str, shape: Sequence[int | None]) -> int:
     if isinstance(shape, list) or len(shape) != 2 or shape[1] is None:
         raise UsageError(f"{what} is not a classifier: received output shape {shape}, expected (N, classes)")
+    if shape[1] == 1:
+        # The softmax of one score is 1 for every picture.
+        raise UsageError(
+            f"{what} has one score for each picture, not one for each class: end the network with two logits, or run "
+            f"the file with your own threshold"
+        )
     return int(shape[1])
 
 

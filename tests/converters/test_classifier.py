@@ -205,6 +205,10 @@ def test_networks_that_are_not_classifiers(tmp_path: Path):
     network.save(tmp_path / "map.keras")
     with pytest.raises(UsageError, match="is not a classifier: received output shape"):
         kbnn.Classifier(tmp_path / "map.keras")
+    score = tf.keras.layers.Dense(1, "sigmoid")(tf.keras.layers.Flatten()(network.output))
+    tf.keras.Model(network.inputs, score).save(tmp_path / "score.keras")
+    with pytest.raises(UsageError, match="has one score for each picture, not one for each class"):
+        kbnn.Classifier(tmp_path / "score.keras")
     (tmp_path / "bad.tflite").write_bytes(b"no")
     with pytest.raises(KbnnError):
         kbnn.Classifier(tmp_path / "bad.tflite")
