@@ -12,6 +12,10 @@ import pytest
 # TensorFlow's own allocator for oneDNN never returns memory: workers would keep that of their largest networks.
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
+# XLA compiles each function for each shape, which takes longer than most tests. These, and the processes that they
+# start, run functions uncompiled; tests of what is compiled have the marker `xla`.
+os.environ.setdefault("KBNN_XLA", "0")
+
 import kbnn  # noqa: F401
 
 
@@ -43,12 +47,14 @@ def freeze_imports() -> None:
     gc.set_threshold(100_000, 20, 20)
 
 
-@pytest.fixture
-def without_xla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs functions uncompiled: compiling them for every shape of every network takes longer than everything else."""
-    from kbnn import compiled
+@pytest.fixture(autouse=True)
+def compile_with_xla(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns XLA on in tests with the marker `xla`, and in the processes that they start."""
+    if request.node.get_closest_marker("xla") is not None:
+        from kbnn import compiled
 
-    monkeypatch.setattr(compiled, "available", lambda: False)
+        monkeypatch.setenv(compiled.VARIABLE, "1")
+        monkeypatch.setattr(compiled, "available", lambda: True)
 
 
 # Growth of a worker, in bytes, after which it frees memory left by its tests.

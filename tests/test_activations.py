@@ -11,6 +11,7 @@ from kbnn.loading import load_model
 X = np.array([-3e38, -1.5, -1.0, -0.25, -0.0, 0.0, 0.5, 1.0, 1.0625, 4.0], np.float32)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_clips_and_passes_the_gradient_inside(dtype):
     x = tf.cast(np.clip(X, -6e4, None) if dtype == "float16" else X, dtype)

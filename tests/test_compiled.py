@@ -10,10 +10,10 @@ from kbnn import compiled
 ROWS = (1, 7, 8, 64, 75, 1000)
 
 
-@pytest.fixture(params=["xla", "without xla"])
-def xla(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "without xla":
-        monkeypatch.setattr(compiled, "available", lambda: False)
+@pytest.fixture(params=[pytest.param("xla", marks=pytest.mark.xla), "without xla"])
+def xla(request: pytest.FixtureRequest) -> None:
+    """Runs a test compiled, and uncompiled."""
+    assert compiled.available() is (request.param == "xla")
 
 
 @pytest.mark.slow
@@ -65,8 +65,8 @@ class Watched(tf.keras.layers.Layer):
         return inputs + 1.0
 
 
-def test_nothing_is_compiled_to_learn_a_shape_or_in_the_context_for_that(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(compiled, "available", lambda: True)
+@pytest.mark.xla
+def test_nothing_is_compiled_to_learn_a_shape_or_in_the_context_for_that():
     layer = Watched()
     image = tf.keras.Input((2, 2, 1))
     model = tf.keras.Model(image, layer(image))

@@ -76,7 +76,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(program: Path, arguments: list[str], folder: Path, given: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    """Runs a program as a user does: without the settings of the tests."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "KBNN", "TF_"))}
     environment["PATH"] = f"{program.parent}:{environment['PATH']}"
     return subprocess.run(
         [program, *arguments], cwd=folder, env=environment, input=given, capture_output=True, text=True, timeout=900

@@ -102,7 +102,6 @@ def test_an_installed_package_is_found_by_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_xla")
 def test_the_contract_runs_on_it(tmp_path, monkeypatch):
     install(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -118,7 +117,7 @@ def test_the_command_trains_it(tmp_path):
     command = "import sys; from kbnn.cli import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", command, *arguments, "--epochs", "1", "--batch", "8", "-o", str(tmp_path / "run")],
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "KBNN_XLA": "0"},
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=300,

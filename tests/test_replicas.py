@@ -14,7 +14,7 @@ def test_one_replica_and_two_give_the_same_update():
     script = Path(__file__).with_name("replicas.py")
     done = subprocess.run(
         [sys.executable, str(script)],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KBNN_XLA": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -17,10 +17,10 @@ def samples(shape):
     yield from (plain, np.round(plain), np.zeros(shape), np.ones(shape), -np.abs(plain), plain * 1e30, plain * 1e-30)
 
 
-@pytest.fixture(params=[True, False], ids=["by-bits", "by-sorting"])
-def either_way(request, monkeypatch):
-    if not request.param:
-        monkeypatch.setattr(xla, "available", lambda: False)
+@pytest.fixture(params=[pytest.param("by-bits", marks=pytest.mark.xla), "by-sorting"])
+def either_way(request):
+    """Compiled functions select by bits, others by sorting."""
+    assert xla.available() is (request.param == "by-bits")
 
 
 @pytest.mark.core("by-sorting-shape0")
@@ -35,6 +35,7 @@ def test_largest_equals_sorting(shape):
 
 
 @pytest.mark.slow
+@pytest.mark.xla
 def test_largest_compiled():
     magnitude = np.abs(RNG.normal(size=(144, 7))).astype(np.float32)
     marked = compiled(lambda x: selection.largest(x, 72))(tf.constant(magnitude))

@@ -117,6 +117,7 @@ def test_layers_save_load_and_trace(name):
 
 
 @pytest.mark.slow
+@pytest.mark.xla
 @pytest.mark.core("BatchMedian-float32", "BinaryConv2D-mixed_bfloat16", "BinaryDense-float32", "RPReLU-mixed_float16")
 @pytest.mark.parametrize("policy", testing.POLICIES)
 @pytest.mark.parametrize("name", LAYERS)
@@ -125,9 +126,7 @@ def test_layers_in_every_precision(name, policy):
         testing.check_layer(LAYERS[name]())
 
 
-# Methods are made of the quantizers and layers that are compiled above.
 @pytest.mark.core("bireal", "xnor")
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(method):
     testing.check_method(method)
@@ -150,7 +149,6 @@ class Subclassed(tf.keras.Model):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("method", ["bnnplus_r1+ml", "irnet"])
 def test_subclassed_models_train_save_and_load(method, tmp_path):
     model = Subclassed(method)
@@ -179,7 +177,6 @@ for path in sys.argv[2:]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file:UserWarning")
 def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path):
     made = {}
@@ -195,7 +192,7 @@ def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path):
         network.save(path)
         np.save(f"{path}-expected.npy", network(X))
     np.save(tmp_path / "x.npy", X)
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KBNN_XLA": "0"}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     environment.pop("TF_USE_LEGACY_KERAS", None)
     subprocess.run([sys.executable, "-c", LOAD, str(tmp_path / "x.npy"), *map(str, made)], env=environment, check=True)
     for path in made:

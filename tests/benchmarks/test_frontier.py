@@ -46,7 +46,6 @@ def test_each_form_is_a_line_through_its_files():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize(
     ("method", "forms"), [("bnn", ["1 bit, int8 weights", "1 bit, int8"]), ("float+relu", ["int8"])]
 )

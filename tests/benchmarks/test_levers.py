@@ -9,8 +9,6 @@ import record
 from kbnn import models
 from kbnn.training import Recipe, Run, catalog, networks
 
-pytestmark = pytest.mark.usefixtures("without_xla")
-
 
 def of(name: str) -> Recipe:
     return levers.recipe(name, 5, 0, Path("teacher"))

@@ -21,8 +21,7 @@ from kbnn.training import Run
 KBNN = Path(sys.executable).with_name("kbnn")
 
 SMALL = ("train", "--model", "tiny", "--dataset", "digits", "--batch", "256", "--set", "model.options.width=0.25")
-# Compiling with XLA takes longer than these short runs.
-ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "KBNN_XLA": "0"}
+ENVIRONMENT = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 pytestmark = pytest.mark.slow
 

@@ -36,6 +36,7 @@ def built(channels: int = 3, gamma=None, beta=None, **kwargs) -> BatchMedian:
     return layer
 
 
+@pytest.mark.xla
 @pytest.mark.core("dense-moved")
 @pytest.mark.parametrize("parameters", ["initial", "moved"])
 @pytest.mark.parametrize("kind", BATCHES)

@@ -42,6 +42,7 @@ def per_group(gradient, groups):
     return gradient if groups is None else gradient.reshape(groups, -1).sum(1)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 def test_channel_shift(x):
     x = x.astype(np.float32)
@@ -53,6 +54,7 @@ def test_channel_shift(x):
     np.testing.assert_allclose(others["bias"], dy.sum(tuple(range(x.ndim - 1)), np.float64), 1e-5, 1e-6)
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", [None, 1, 2, 8])
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
@@ -69,6 +71,7 @@ def test_biased_prelu(x, groups):
     np.testing.assert_allclose(others["slope"], per_group(dslope, groups), reference.RTOL, 1e-5)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 def test_rprelu(x):
     x = x.astype(np.float32)
@@ -83,6 +86,7 @@ def test_rprelu(x):
         np.testing.assert_allclose(others[name], gradient, reference.RTOL, 1e-5)
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("kind", [layers.PReLU, layers.Maxout])

@@ -82,10 +82,10 @@ def assert_equal(actual: dict, expected: dict, rtol: float = RTOL) -> None:
         np.testing.assert_allclose(received, reference, rtol=rtol, atol=rtol * scale, err_msg=name)
 
 
-@pytest.fixture(params=["xla", "without xla"])
-def xla(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "without xla":
-        monkeypatch.setattr(compiled, "available", lambda: False)
+@pytest.fixture(params=[pytest.param("xla", marks=pytest.mark.xla), "without xla"])
+def xla(request: pytest.FixtureRequest) -> None:
+    """Runs a test compiled, and uncompiled."""
+    assert compiled.available() is (request.param == "xla")
 
 
 @contextlib.contextmanager
@@ -113,6 +113,7 @@ def test_equals_the_plain_call_for_every_estimator(name):
     np.testing.assert_array_equal(np.sign(fast["x"]), np.sign(plain["x"]))
 
 
+@pytest.mark.xla
 @pytest.mark.core("3x3", "groups")
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_equals_the_plain_call_for_every_geometry(name, monkeypatch):
@@ -125,6 +126,7 @@ def test_equals_the_plain_call_for_every_geometry(name, monkeypatch):
     np.testing.assert_array_equal(fast["y"], plain["y"])
 
 
+@pytest.mark.xla
 @pytest.mark.core("xnor")
 @pytest.mark.parametrize(
     ("quantizer", "arguments"),
@@ -145,6 +147,7 @@ def test_equals_the_plain_call_for_kernel_quantizers_and_scales(quantizer, argum
     assert_equal(step(layer, activations(shape), True), step(layer, activations(shape), False))
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("scale", [None, "learned", "mean_abs"])
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_rounds_the_float32_step(policy, scale):
@@ -315,6 +318,7 @@ def _bnnplus() -> dict[str, object]:
     }
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 def test_trains_a_subclassed_model_like_the_plain_call(monkeypatch):
     def losses() -> list[float]:
@@ -335,7 +339,6 @@ def test_trains_a_subclassed_model_like_the_plain_call(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["adabin", "bireal", "bnnplus_r1", "irnet+bma", "siman", "react+ml", "xnor+std"])
 def test_all_gradients_of_a_network_equal_the_plain_ones(method, monkeypatch):
-    monkeypatch.setattr(compiled, "available", lambda: False)
     model = models.build("tiny", method=method)
     x = activations((8, 8, 8, 1))
 

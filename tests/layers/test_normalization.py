@@ -27,6 +27,7 @@ def gradient(x, dy, groups=1):
     return ((dy - mean(dy) - y * mean(dy * y)) / deviation).reshape(x.shape)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("groups", [1, 2])
 def test_group_normalization(groups):
     y, dx, others = output_and_gradients(GroupNormalization(groups), X, DY)
@@ -36,6 +37,7 @@ def test_group_normalization(groups):
     assert others == {}
 
 
+@pytest.mark.xla
 def test_affine_group_normalization():
     layer = GroupNormalization(2, affine=True)
     layer.build(X.shape)
@@ -61,6 +63,7 @@ def test_unknown_height_and_width():
     np.testing.assert_allclose(model(X), normalized(X.astype(np.float64))[0], 1e-4, 1e-5)
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize("scope", ["layer", "group"])
 def test_group_aware_normalization_is_its_three_steps(scope):
     layer = GroupAwareNormalization(2, scope, momentum=0.9)

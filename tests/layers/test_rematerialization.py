@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import compiled
 from kbnn.layers import BatchMedian, BinaryConv2D, ChannelShift, rematerialization
 
 X = np.random.default_rng(0).normal(0.2, 1, (4, 6, 6, 8)).astype(np.float32)
@@ -35,14 +34,16 @@ def step(before: tf.keras.layers.Layer, convolution: BinaryConv2D, pass_on=lambd
     return {"y": y, **tape.gradient(loss, sources)}
 
 
-@pytest.mark.core("ChannelShift-float32-True")
+@pytest.mark.core("ChannelShift-float32")
 @pytest.mark.parametrize(
-    ("policy", "xla"), [("float32", True), ("float32", False), ("mixed_bfloat16", True), ("mixed_float16", True)]
+    "policy",
+    [
+        pytest.param("float32", id="float32, uncompiled"),
+        *(pytest.param(policy, marks=pytest.mark.xla) for policy in ("float32", "mixed_bfloat16", "mixed_float16")),
+    ],
 )
 @pytest.mark.parametrize("layer", [ChannelShift, BatchMedian])
-def test_recomputing_equals_the_stored_input(layer, policy, xla, monkeypatch):
-    if not xla:
-        monkeypatch.setattr(compiled, "available", lambda: False)
+def test_recomputing_equals_the_stored_input(layer, policy):
     before = layer(dtype=policy)
     convolution = built(before)
     recomputed = step(before, convolution)

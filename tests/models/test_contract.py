@@ -15,9 +15,6 @@ from kbnn import accounting, converters, methods, models, quantizers, structure,
 PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
 
 
-pytestmark = pytest.mark.usefixtures("without_xla")
-
-
 def fit(model: tf.keras.Model) -> float:
     """The loss of one step, run eagerly, which costs less than tracing a graph."""
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)

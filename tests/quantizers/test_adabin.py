@@ -52,6 +52,7 @@ def found(layer, x, dy, training):
     return y.numpy(), [value.numpy() for value in tape.gradient(y, wanted, dy)]
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("strides", [1, 2])

@@ -37,6 +37,7 @@ def forward_and_gradient(quantizer, x, dy):
     return y, tape.gradient(y, x, tf.cast(dy, x.dtype))
 
 
+@pytest.mark.xla
 @pytest.mark.parametrize(("make", "derivative"), CASES.values(), ids=CASES)
 def test_equals_the_formula(make, derivative):
     x = np.concatenate([reference.activations(5.0), reference.activations(10.0)])
@@ -58,6 +59,7 @@ def test_gradient_function_equals_the_tape(make, derivative):
 ROUNDING = {tf.float32: 2e-6, tf.bfloat16: 2**-7, tf.float16: 2**-10}
 
 
+@pytest.mark.xla
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("make", "derivative"), CASES.values(), ids=CASES)

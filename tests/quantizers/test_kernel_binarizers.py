@@ -88,6 +88,7 @@ def forward_and_gradient(quantizer, w, dy):
     return y, tape.gradient(y, w, tf.convert_to_tensor(dy))
 
 
+@pytest.mark.xla
 @pytest.mark.core(*(f"{case}-plain" for case in CASES))
 @pytest.mark.parametrize("kind", KERNELS)
 @pytest.mark.parametrize(("make", "formula"), CASES.values(), ids=CASES)
@@ -102,6 +103,7 @@ def test_equals_the_formula(make, formula, kind):
     np.testing.assert_allclose(dw / unit, gradient / unit, reference.RTOL, reference.ATOL)
 
 
+@pytest.mark.xla
 @pytest.mark.core("xnor-float32", "dorefa-float32")
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("make", "formula"), CASES.values(), ids=CASES)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import compiled, datasets
+from kbnn import datasets
 from kbnn.datasets import Arrays, Dataset, Normalization
 from kbnn.errors import UsageError
 from kbnn.training import Grid, Learner, Recipe, catalog
@@ -147,9 +147,7 @@ def test_every_network_builds(name: str):
         "siman-resnet20-cifar10-code",
     ],
 )
-def test_a_step_in_each_stage(name: str, monkeypatch: pytest.MonkeyPatch):
-    # Compiling takes longer than a step.
-    monkeypatch.setattr(compiled, "available", lambda: False)
+def test_a_step_in_each_stage(name: str):
     recipe = smallest(catalog.find(name))
     data, model = images(recipe, 40 if recipe.model.name == "dorefa_svhn" else 8), None
     inputs, labels = data.inputs(data.train), data.train.labels

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import compiled, layers, quantizers, regularizers
+from kbnn import layers, quantizers, regularizers
 from kbnn.errors import UsageError
 from kbnn.training import (
     BatchNormRetraining,
@@ -165,8 +165,6 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     blocks = re.findall(r"```python\n(.*?)```", Path("docs/training.md").read_text(), re.DOTALL)
     (code,) = [block for block in blocks if ".fit(" in block]
     monkeypatch.chdir(tmp_path)
-    # Compiling takes longer than three epochs of a small network.
-    monkeypatch.setattr(compiled, "available", lambda: False)
     Path("own.py").write_text(code)
     found = runpy.run_path("own.py")
     model, learner = found["model"], found["learner"]
