@@ -58,7 +58,7 @@ def compile_with_xla(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 
 # Growth of a worker, in bytes, after which it frees memory left by its tests.
-GROWTH = 200_000_000
+GROWTH = 100_000_000
 _grown_from = 0
 
 

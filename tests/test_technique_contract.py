@@ -117,9 +117,8 @@ def test_layers_save_load_and_trace(name):
 
 
 @pytest.mark.slow
-@pytest.mark.xla
 @pytest.mark.core("BatchMedian-float32", "BinaryConv2D-mixed_bfloat16", "BinaryDense-float32", "RPReLU-mixed_float16")
-@pytest.mark.parametrize("policy", testing.POLICIES)
+@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.xla), "mixed_float16"])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_every_precision(name, policy):
     with testing.precision(policy):
