@@ -58,6 +58,7 @@ def test_bars_start_at_zero_and_have_the_measured_heights(networks: dict[str, li
     np.testing.assert_allclose(heights, sorted(expected))
 
 
+@pytest.mark.slow
 def test_weights_of_several_networks_share_a_panel_per_layer(networks: dict[str, list]):
     panels = drawn(figures.weight_histograms(networks)).axes[:4]
     assert [len(axes.patches) for axes in panels] == [2, 2, 2, 2]

@@ -48,6 +48,7 @@ def test_counts_without_lce_plus_its_operators_are_close_too(row):
     assert float(row["total"]) == pytest.approx(float(row["reported"]), rel=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"weights": "int8"}], ids=str)
 def test_the_files_that_are_counted_are_those_that_convert_writes(options, tmp_path):
     """Their sizes are recorded, and metadata such as the model's name counts."""

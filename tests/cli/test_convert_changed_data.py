@@ -46,6 +46,7 @@ def test_a_class_that_was_renamed_is_refused_by_name(tmp_path: Path):
         assert not (tmp_path / "x.tflite").exists()
 
 
+@pytest.mark.slow
 def test_calibration_images_are_normalized_as_in_training(tmp_path: Path):
     digits, own = datasets.load("digits"), Normalization((3.0,), (7.0,))
     pixels = digits.train.images[:256].astype(np.float32)

@@ -41,6 +41,7 @@ def test_only_the_output_is_float(artifact):
     assert {c.name: c.bits for c in artifact.audit.float_convolutions} == {"stem": 8, "short": 8, "logits": 8}
 
 
+@pytest.mark.slow
 def test_it_is_compared_with_its_rounded_graph(artifact, bireal):
     assert artifact.parity.in_int8
     # Random weights leave small margins between ten classes; trained networks agree in most images.

@@ -41,6 +41,7 @@ def artifact(model, tmp_path_factory):
     return convert(model, path, sample_networks.images(model), weights="int8")
 
 
+@pytest.mark.slow
 def test_each_kernel_has_the_bits_that_signs_need(artifact, model, tmp_path):
     bits = {"stem": 32, "short": 16, "mix": 8, "logits": 8}
     assert {c.name: c.bits for c in artifact.audit.float_convolutions} == bits
@@ -91,6 +92,7 @@ def test_large_dense_layers_take_a_quarter():
     assert (options.in_16_bits, options.in_32_bits) == (("small",), ())
 
 
+@pytest.mark.slow
 def test_scales_before_dense_layers_are_not_rounded_with_the_weights(tmp_path):
     """Batch normalization right before dense layers: after a binary one, after a mean, and read by two layers."""
     image = tf.keras.Input((8, 8, 32), name="image")

@@ -272,6 +272,7 @@ def test_swapped_labels_of_a_file_without_a_record_are_found(bireal, labelled):
     assert verification._wrong_description(file, replace(expected, labels=tuple("bacdefghij"))) is None
 
 
+@pytest.mark.slow
 def test_changed_normalization_is_found(bireal, labelled):
     model = flatbuffer.tree(labelled[0])
     entry = next(entry for entry in model.metadata if entry.name == b"TFLITE_METADATA")
@@ -387,6 +388,7 @@ def scored(end, name):
     return tf.keras.Model(image, end(model.output), name=name)
 
 
+@pytest.mark.slow
 def test_a_single_score_in_int8_is_compared_by_its_decisions(tmp_path):
     steep = scored(lambda x: layers.Activation("sigmoid", name="score")(20 * x), "steep")
     images = sample_networks.images(steep, 64, seed=2)

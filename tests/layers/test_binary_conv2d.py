@@ -186,6 +186,7 @@ def test_bias_and_activation():
     np.testing.assert_allclose(layer(X), np.maximum(unscaled + np.arange(1, 5), 0))
 
 
+@pytest.mark.slow
 def test_unknown_height_and_width():
     layer = BinaryConv2D(4, 3, 2, input_quantizer="ste_sign", kernel_quantizer="ste_sign")
     model = tf.keras.Sequential([tf.keras.Input((None, None, 8)), layer])

@@ -165,6 +165,7 @@ def test_the_authors_code_by_argument():
     assert type(found["bn"]) is tf.keras.layers.BatchNormalization
 
 
+@pytest.mark.slow
 def test_the_paper_by_default():
     found = names(default())
     assert (found["norm1"].layer_normalization.groups, found["norm1"].layer_normalization.affine) == (1, False)

@@ -88,9 +88,10 @@ def forward_and_gradient(quantizer, w, dy):
     return y, tape.gradient(y, w, tf.convert_to_tensor(dy))
 
 
-@pytest.mark.xla
 @pytest.mark.core(*(f"{case}-plain" for case in CASES))
-@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize(
+    "kind", ["plain", *(pytest.param(kind, marks=pytest.mark.xla) for kind in KERNELS if kind != "plain")]
+)
 @pytest.mark.parametrize(("make", "formula"), CASES.values(), ids=CASES)
 def test_equals_the_formula(make, formula, kind):
     w = KERNELS[kind]

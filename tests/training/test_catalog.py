@@ -114,6 +114,7 @@ def test_every_method_is_known():
             assert method(recipe.model, stage).base == (stage.method or recipe.model.method).split("+")[0]
 
 
+@pytest.mark.slow
 def test_every_setting_has_an_effect():
     for recipe in map(catalog.find, NAMES):
         check(recipe)

@@ -158,6 +158,7 @@ def test_a_difference_is_named(digits: Dataset, finished: Run, change: Callable[
         finished.check_data(change(digits))
 
 
+@pytest.mark.slow
 def test_a_run_of_version_0_1_accepts_the_images_given(finished: Run, digits: Dataset, tmp_path: Path):
     run = Run(tmp_path / "run", finished.recipe)
     finished.recipe.write(run.folder / "config.toml")

@@ -142,6 +142,7 @@ class Slope(quantizers.LeakySteSign):
         self.seen.append((progress, slope))
 
 
+@pytest.mark.slow
 def test_one_callback_runs_every_quantizers_schedule():
     network = model(input_quantizer=Slope(), kernel_quantizer=quantizers.SignSwish(5.0))
     conv = network.get_layer("conv")

@@ -58,6 +58,7 @@ def test_several_files_are_a_table_and_a_list_of_reports(files: dict[str, Path])
     assert [report["file"]["path"] for report in reports] == [str(path) for path in files.values()]
 
 
+@pytest.mark.slow
 def test_a_flag_with_two_values_is_refused(files: dict[str, Path]):
     done = CliRunner().invoke(command, [str(files["float32"]), "--xnnpack", "on", "--flag", "use_xnnpack=false"])
     assert "the flag 'use_xnnpack' is given twice: received false and true" in done.output

@@ -85,6 +85,7 @@ def test_a_wrong_score_fails_the_self_test(exported, tmp_path):
     assert "largest difference" in checked.output
 
 
+@pytest.mark.slow
 def test_scores_equal_the_interpreters(int8, bireal, compiler):
     images = sample_networks.images(bireal, 40, seed=5)
     _, planned = equal_to_the_interpreter(flatbuffer.read(int8), compiler, images)
@@ -275,6 +276,7 @@ KERNELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", KERNELS)
 def test_networks_with_ordinary_layers_are_the_interpreters(network, compiler, tmp_path):
     model = network()
@@ -395,6 +397,7 @@ def of_two_versions(int8, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
 def test_networks_of_two_versions_do_not_link(of_two_versions):
     def linked(*sources):

@@ -124,6 +124,7 @@ def test_depthwise_convolution_rounds_filters_that_fill_no_vector_otherwise(comp
     check(compiler, builder, batch=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, 3, -128])
 def test_a_border_around_an_image(value, compiler):
     """Zeros are left to the convolution that reads them; other values, and other readers, need the border itself."""
