@@ -92,9 +92,11 @@ def quantization_error(
 ) -> float:
     """Relative quantization error of binarized activations: E = mean((A - Â)²) / mean(A²).
 
-    Â = threshold + s₊ where A >= threshold, else threshold - s₋. By default, the two levels are optimal for the
-    threshold in the least-squares sense: the means of the values on each side. Then 0 <= E <= 1, and E compares
-    thresholds independently of levels. E does not change if A is scaled; for a layer of zeros, E = 0.
+    Â = threshold + s₊ where A >= threshold, else threshold - s₋. By default, s₊ and s₋ are optimal in the least-squares
+    sense: the mean distances from the threshold on each side. With one threshold, these are the means of the values on
+    each side, 0 <= E <= 1, and E compares thresholds independently of levels. With thresholds that differ between
+    channels, all channels share s₊ and s₋, and E may exceed 1: it also measures whether the channels' values lie around
+    their thresholds. E does not change if A and the thresholds are scaled; for a layer of zeros, E = 0.
 
     Args:
         activations: the input of the binarization, `(..., C)`.
