@@ -74,6 +74,8 @@ METHODS = [
     *methods.names(),
     *("xnor+std+ml+bma", "irnet+ml+bma", "siman+code", "react+bma", "xnor+k", "float+relu", "react+real", "dorefa+std"),
 ]
+# Layers are compiled in one precision: each compilation takes memory that TensorFlow does not free.
+COMPILED = {"mixed_bfloat16": pytest.mark.xla}
 
 
 def test_everything_public_is_in_the_contract():
@@ -118,7 +120,7 @@ def test_layers_save_load_and_trace(name):
 
 @pytest.mark.slow
 @pytest.mark.core("BatchMedian-float32", "BinaryConv2D-mixed_bfloat16", "BinaryDense-float32", "RPReLU-mixed_float16")
-@pytest.mark.parametrize("policy", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.xla), "mixed_float16"])
+@pytest.mark.parametrize("policy", [pytest.param(each, marks=COMPILED.get(each, ())) for each in testing.POLICIES])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_every_precision(name, policy):
     with testing.precision(policy):

@@ -24,20 +24,8 @@ if TYPE_CHECKING:
     from kbnn.models.registry import Architecture
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelRow:
+class ModelRow(TypedDict):
     """A network in the list; `published` has the papers' accuracies by data set."""
-
-    name: str
-    input_shape: tuple[int, int, int]
-    classes: int
-    method: str
-    summary: str
-    published: dict[str, str]
-
-
-class _Row(TypedDict):
-    """The fields of a `ModelRow`."""
 
     name: str
     input_shape: tuple[int, int, int]
@@ -102,7 +90,10 @@ class ModelListing:
     models: tuple[ModelRow, ...]
 
     def __str__(self) -> str:
-        rows = [(row.name, _size(row.input_shape), row.classes, row.method, row.summary) for row in self.models]
+        rows = [
+            (row["name"], _size(row["input_shape"]), row["classes"], row["method"], row["summary"])
+            for row in self.models
+        ]
         return tables.render(("name", "input", ">classes", "method", ""), rows)
 
 
@@ -315,25 +306,18 @@ def _listing(pattern: str) -> ModelListing:
     from kbnn.cli.cache import cached
 
     rows = cached("models", ["kbnn.models"], ["kbnn.architectures"], all_rows)
-    found = [_model_row(row) for row in rows if fnmatch.fnmatchcase(row["name"], pattern)]
+    found = [row for row in rows if fnmatch.fnmatchcase(row["name"], pattern)]
     if not found:
         raise _no_match(pattern)
     return ModelListing(tuple(found))
 
 
-def _model_row(row: _Row) -> ModelRow:
-    # JSON has no tuples.
-    height, width, channels = row["input_shape"]
-    row["input_shape"] = (height, width, channels)
-    return ModelRow(**row)
-
-
-def all_rows() -> list[_Row]:
+def all_rows() -> list[ModelRow]:
     import_tensorflow()
     from kbnn.models import architectures
 
     return [
-        _Row(
+        ModelRow(
             name=each.name,
             input_shape=each.input_shape,
             classes=each.classes,

@@ -68,7 +68,6 @@ def cooperate(recipe: Recipe, output: Path, workers: int = 2) -> list[list[list[
     processes = []
     for index in range(workers):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        # What XLA compiles runs on one device; `replicas.py` has it on two.
         environment = {**os.environ, "TF_CONFIG": config, "TF_CPP_MIN_LOG_LEVEL": "3"}
         process = subprocess.Popen(
             command(recipe, output), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

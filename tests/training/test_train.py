@@ -73,6 +73,14 @@ def test_after_sigterm_a_resumed_run_is_bit_equal(finished: Run, recipe: Recipe,
 
 
 @pytest.mark.slow
+@pytest.mark.xla
+def test_a_resumed_run_is_bit_equal_when_compiled(recipe: Recipe, tmp_path: Path):
+    with pytest.raises(InterruptedRunError):
+        train(recipe, tmp_path / "run", callbacks=[AtStep(7, send(signal.SIGTERM))])
+    assert_equal(train(recipe, tmp_path / "run", resume=True), train(recipe, tmp_path / "whole"))
+
+
+@pytest.mark.slow
 def test_after_a_crash_a_run_resumes_from_the_last_epoch(finished: Run, recipe: Recipe, tmp_path: Path):
     output = tmp_path / "run"
     for step in (3, 8):
