@@ -48,7 +48,8 @@ def select_legacy_keras() -> None:
 def _point_submodules_to_legacy_keras(tensorflow: ModuleType) -> None:
     """Makes `import tensorflow.keras.optimizers`, as in Larq, find the same module as `tf.keras.optimizers`.
 
-    TensorFlow reads the variable only when it is imported; without it, it searches the folder of Keras 3.
+    TensorFlow reads the variable only while it is imported. If it was not set then, `tensorflow.keras` refers to the
+    folder of Keras 3.
     """
     legacy = importlib.util.find_spec("tf_keras")
     if legacy is None or not legacy.submodule_search_locations:
@@ -138,7 +139,7 @@ def quiet_in_notebooks() -> None:
                 def held(module: ModuleType) -> None:
                     with held_stderr(show_on_error=True):
                         execute(module)
-                        # Its lazily loaded Keras, and with it our layers, print as much again.
+                        # Loads Keras now, and with it our layers, because their messages would appear later.
                         _ = module.keras.layers
 
                 spec.loader.exec_module = held  # type: ignore[method-assign]
@@ -196,7 +197,7 @@ def forget_scratch_gradients() -> None:
     """Frees the graphs in which Keras infers the shapes of a functional model's layers.
 
     TensorFlow keeps every custom gradient that is traced into a graph, and with it the graph. Nothing differentiates
-    Keras's scratch graphs, so their gradients can go: over a megabyte for each small network that is built.
+    Keras's scratch graphs, so dropping their gradients is safe. It frees over a megabyte for each small network.
     """
     from tensorflow.python.framework import ops
 

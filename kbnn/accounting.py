@@ -75,12 +75,11 @@ class Cost(tables.Shown):
         table = tables.render(
             _COLUMNS, [*rows, _row("total", "", self, self.flops)], title=f"{self.model}, as deployed"
         )
-        thresholds = f", {self.thresholds:,} of the real parameters are thresholds before a sign" * bool(
-            self.thresholds
-        )
+        thresholds = f", {self.thresholds:,} of the real parameters are thresholds before a sign"
         return (
             f"{table}\n{self.storage_bits / 1e6:.2f} Mbit, {self.flops:.4g} FLOPs (real MACs + binary MACs / 64)"
-            f"{thresholds}; {len(self.layers) - len(costly)} other layers have no parameters and no multiplications"
+            f"{thresholds if self.thresholds else ''}; {len(self.layers) - len(costly)} other layers have no "
+            f"parameters and no multiplications"
         )
 
 
@@ -394,7 +393,7 @@ def _size(weight: tf.Variable) -> int:
 
 
 def _positions(layer: tf.keras.layers.Layer, shapes: Shapes) -> int:
-    """Height times width."""
+    """The number of spatial positions: the product of all axes but batch and channels."""
     shape = _shape(shapes)
     return _product(layer, shape[2:] if layer.data_format == "channels_first" else shape[1:-1])
 

@@ -28,7 +28,7 @@ class Watcher(Protocol):
         """Returns the outputs for the caller."""
 
 
-def layers_of(model: tf.keras.Model) -> list[Layer]:
+def model_and_layers(model: tf.keras.Model) -> list[Layer]:
     """A model and all layers in it: nested models, wrapped layers, cells, quantizers."""
     return [model, *(module for module in model.submodules if isinstance(module, tf.keras.layers.Layer))]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENOUGH_AGREEMENT = 0.97
 # Latencies with a smaller relative difference count as equal, and the smaller file wins.
 _EQUAL = 0.03
-# What stands in place of a command for networks that are no form of the trained one.
+# Shown instead of a command for the networks without binarization, which only serve for comparison.
 _NOT_BINARY = "(to compare)"
 _NAMES = {"float32": "float", "int8": "int8 weights"}
 # The device for which everything real-valued becomes int8.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kbnn.converters.verify.verification import Images
 
 KERNELS = ("kbnn_nn.h", "kbnn_nn.c")
-# Takes the place of the fingerprint in kernels that were not exported.
+# The placeholder in kernels that `export_c` replaces by their fingerprint.
 _UNEXPORTED = "kernels_unexported"
 # LCE's operators for TensorFlow Lite Micro, built on the same kernels.
 TFLM = ("kbnn_tflm.h", "kbnn_tflm.cc")

@@ -42,7 +42,7 @@ def rescaled(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
 
 
 def rescaled_up(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
-    """The same in the matrix multiplications behind convolutions and dense layers, which round halves up."""
+    """MultiplyByQuantizedMultiplier in the matrix products behind convolutions and dense layers: rounds halves up."""
     high = _doubling_high_word(np.asarray(x, np.int64) << max(shift, 0), multiplier)
     right = max(-shift, 0)
     return (high + ((1 << right) >> 1)) >> right
@@ -58,12 +58,12 @@ def term_in_vector(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
 
 
 def term_of_broadcast(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
-    """The same if one term is a single value: the bits that are shifted out are truncated."""
+    """A term of the optimized ADD if one operand is a single value: the bits that are shifted out are truncated."""
     return _moved(_doubling_high_word(np.asarray(x, np.int64) << 20, multiplier), shift)
 
 
 def term_alone(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
-    """The same for the last values of an array, which fill no vector, and in the reference kernel: two roundings."""
+    """A term of ADD for the last values of an array, which fill no vector, and in the reference kernel: rounds twice."""
     return rescaled(np.asarray(x, np.int64) << 20, multiplier, shift)
 
 
@@ -88,7 +88,7 @@ def saturated(x: np.ndarray, low: int = LOW, high: int = HIGH) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Line:
-    """(x·multiplier + offset) >> shift per channel; with `left`, (high word of (x << left)·multiplier, + offset)."""
+    """(x·multiplier + offset) >> shift per channel; with `left`, (((x << left)·multiplier >> 32) + offset) >> shift."""
 
     multiplier: np.ndarray
     offset: np.ndarray
@@ -98,7 +98,7 @@ class Line:
     high: int = HIGH
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Of x `(levels, 1)`: `(levels, C)`, as the C code computes it."""
+        """The results `(levels, C)` for x `(levels, 1)`, as the C code computes them."""
         x = np.asarray(x, np.int64)
         product = ((x << self.left) * self.multiplier) >> 32 if self.left else x * self.multiplier
         return saturated((product + self.offset) >> self.shift, self.low, self.high)
@@ -137,7 +137,7 @@ class Short:
     exceptions: np.ndarray
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Of x `(levels, 1)`: `(levels, C)`, as the C code computes it, before exceptions."""
+        """The results `(levels, C)` for x `(levels, 1)`, as the C code computes them before it applies exceptions."""
         product = (np.asarray(x, np.int64) - self.centre) * self.multiplier
         return saturated(((product >> self.shift) + self.offset) >> self.fraction)
 
@@ -148,7 +148,7 @@ _MOST_SHORT_EXCEPTIONS = 255
 
 
 def fit_short(x: np.ndarray, y: np.ndarray) -> Short | None:
-    """The same with 16-bit constants, which are exact for most lines except at a few values of x.
+    """A line with 16-bit constants and y = line(x) for all x except a few.
 
     Returns None if there are more than three exceptions per four channels: 32-bit constants then take less memory.
     """
@@ -193,7 +193,7 @@ def _nearby(line: Short, x: np.ndarray, y: np.ndarray) -> Short:
 
 
 def fit_wide(x: np.ndarray, y: np.ndarray) -> tuple[Line, np.ndarray] | None:
-    """The same with a 64-bit product, for x >= 0, clipped to the range of y.
+    """A line with a 64-bit product and y = line(x) for x >= 0, clipped to the range of y.
 
     Float results of large sums may deviate from a line: the exceptions are returned too, as indices into y, `(n, 2)`.
     """

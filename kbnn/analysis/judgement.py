@@ -65,41 +65,54 @@ class Judgement(tables.Shown):
     mistakes: tuple[Mistake, ...] = field(repr=False)
 
     def __str__(self) -> str:
-        rows = [
-            (each.name, each.images, _percent(each.recall), _percent(each.precision), each.confused_with)
-            for each in self.classes
-        ]
         head = (
             f"{self.dataset} test: top-1 {self.top1:.2%} ({self.top1_low:.1%} to {self.top1_high:.1%}){_top5(self)} "
             f"of {self.samples} images, loss {self.loss:.4f}"
         )
-        return f"{head}\n\n{tables.render(('class', '>images', '>recall', '>precision', 'mostly confused with'), rows)}"
+        return f"{head}\n\n{tables.render(_COLUMNS, _rows(self))}"
+
+
+_COLUMNS = ("class", ">images", ">recall", ">precision", "mostly confused with")
+
+
+def _rows(judgement: Judgement) -> list[tuple[str, int, str, str, str]]:
+    return [
+        (each.name, each.images, _percent(each.recall), _percent(each.precision), each.confused_with)
+        for each in judgement.classes
+    ]
 
 
 def _top5(judgement: Judgement) -> str:
     return "" if judgement.top5 is None else f", top-5 {judgement.top5:.2%}"
 
 
-def judge(model: str, shares: np.ndarray, labels: np.ndarray, classes: Sequence[str], dataset: str) -> Judgement:
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """The number of images `(classes, classes)` by actual class (rows) and predicted class (columns)."""
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
+
+
+def judge(model: str, probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], dataset: str) -> Judgement:
     """Compares probabilities with labels.
 
     Args:
         model: name of the model.
-        shares: probabilities `(N, classes)`.
+        probabilities: the network's outputs `(N, classes)`.
         labels: true classes `(N,)`.
         classes: names of the classes.
         dataset: name of the data set.
     """
     count = len(classes)
-    predicted = shares.argmax(-1)
-    confusion = np.zeros((count, count), int)
-    np.add.at(confusion, (labels, predicted), 1)
+    predicted = probabilities.argmax(-1)
+    counts = confusion(labels, predicted, count)
     hits = int((predicted == labels).sum())
     low, high = wilson(hits, len(labels))
-    best = np.argsort(-shares, axis=-1, kind="stable")[:, :_FIVE]
-    chosen = shares[np.arange(len(labels)), labels]
+    best = np.argsort(-probabilities, axis=-1, kind="stable")[:, :_FIVE]
+    of_label = probabilities[np.arange(len(labels)), labels]
+    of_prediction = probabilities[np.arange(len(labels)), predicted]
     wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-shares[wrong, predicted[wrong]], kind="stable")]
+    worst = wrong[np.argsort(-of_prediction[wrong], kind="stable")]
     return Judgement(
         model=model,
         dataset=dataset,
@@ -108,11 +121,11 @@ def judge(model: str, shares: np.ndarray, labels: np.ndarray, classes: Sequence[
         top1_low=low,
         top1_high=high,
         top5=float((best == labels[:, None]).any(-1).mean()) if count > _FIVE else None,
-        loss=float(-np.log(np.maximum(chosen, 1e-12)).mean()),
-        classes=tuple(_class_figures(k, name, confusion, classes) for k, name in enumerate(classes)),
-        confusion=tuple(tuple(int(value) for value in row) for row in confusion),
+        loss=float(-np.log(np.maximum(of_label, 1e-12)).mean()),
+        classes=tuple(_class_figures(k, name, counts, classes) for k, name in enumerate(classes)),
+        confusion=tuple(tuple(int(value) for value in row) for row in counts),
         mistakes=tuple(
-            Mistake(int(k), classes[labels[k]], classes[predicted[k]], float(shares[k, predicted[k]])) for k in worst
+            Mistake(int(k), classes[labels[k]], classes[predicted[k]], float(of_prediction[k])) for k in worst
         ),
     )
 
@@ -125,9 +138,9 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
     return (float(middle - half) if hits else 0.0), (float(middle + half) if hits < count else 1.0)
 
 
-def _class_figures(k: int, name: str, confusion: np.ndarray, classes: Sequence[str]) -> ClassFigures:
-    row = confusion[k].copy()
-    images, found, right = int(row.sum()), int(confusion[:, k].sum()), int(row[k])
+def _class_figures(k: int, name: str, counts: np.ndarray, classes: Sequence[str]) -> ClassFigures:
+    row = counts[k].copy()
+    images, found, right = int(row.sum()), int(counts[:, k].sum()), int(row[k])
     row[k] = 0
     other = classes[int(row.argmax())] if row.any() else ""
     return ClassFigures(name, images, right / images if images else None, right / found if found else None, other)
@@ -135,21 +148,10 @@ def _class_figures(k: int, name: str, confusion: np.ndarray, classes: Sequence[s
 
 def page(judgement: Judgement, data: Dataset) -> Page:
     """The judgement as a page, with the mistakes that the network made with the highest probability."""
-    labels, predicted = _pairs(judgement)
-    rows = [
-        (each.name, each.images, _percent(each.recall), _percent(each.precision), each.confused_with)
-        for each in judgement.classes
-    ]
-    sections = [
-        Section(
-            "Classes",
-            [_DEFINITIONS],
-            [Table(("class", ">images", ">recall", ">precision", "mostly confused with"), rows)],
-        )
-    ]
+    sections = [Section("Classes", [_DEFINITIONS], [Table(_COLUMNS, _rows(judgement))])]
     if len(judgement.classes) <= 30:
         caption = f"Predicted class by actual class, {judgement.samples} test images."
-        drawn = pictures.confusion_matrix(labels, predicted, data.classes, caption)
+        drawn = pictures.confusion_matrix(np.array(judgement.confusion), data.classes, caption)
         sections.append(Section("Confusion", pictures=[drawn]))
     if judgement.mistakes:
         sections.append(_mistakes(judgement, data))
@@ -179,18 +181,6 @@ def test_images(data: Dataset, indices: np.ndarray) -> np.ndarray:
     inputs = data.inputs(split) * np.array(data.normalization.std) + np.array(data.normalization.mean)
     pixels = np.clip(np.rint(inputs), 0, 255).astype(np.uint8)
     return pixels if isinstance(data.test, Arrays) else pixels[np.argsort(order)]
-
-
-def _pairs(judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
-    """Actual and predicted class of each image, in the order of the confusion matrix."""
-    pairs = [
-        (actual, predicted)
-        for actual, row in enumerate(judgement.confusion)
-        for predicted, count in enumerate(row)
-        for _ in range(count)
-    ]
-    actual, predicted = np.array(pairs).T
-    return actual, predicted
 
 
 def _percent(share: float | None) -> str:

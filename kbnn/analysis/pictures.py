@@ -132,10 +132,8 @@ def training_curve(history: Sequence[dict[str, float]], caption: str) -> Picture
     return picture(draw, caption)
 
 
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: Sequence[str], caption: str) -> Picture:
-    """Numbers of images by actual class (rows) and predicted class (columns)."""
-    counts = np.zeros((len(classes), len(classes)), int)
-    np.add.at(counts, (labels, predictions), 1)
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str], caption: str) -> Picture:
+    """Numbers of images `(classes, classes)` by actual class (rows) and predicted class (columns)."""
 
     def draw(figure: "Figure") -> None:
         import matplotlib.colors

@@ -115,7 +115,7 @@ def recorded(path: Path) -> "Description":
 
 
 def _normalization(path: Path, data_dir: Path | None) -> "Normalization | None":
-    """The normalization of a network's input; None if neither the network nor the data of its run tells."""
+    """The normalization of a network's input; None if neither the network nor its run's data set records it."""
     from kbnn.datasets import Normalization
 
     known = recorded(path)

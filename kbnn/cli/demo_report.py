@@ -7,7 +7,7 @@ import numpy as np
 
 from kbnn import tables
 from kbnn.analysis import pictures
-from kbnn.analysis.judgement import test_images
+from kbnn.analysis.judgement import confusion, test_images
 from kbnn.analysis.page import Page, Section, Table
 from kbnn.cli.demo import Demo, milliseconds
 
@@ -136,8 +136,9 @@ def _differences(run: "KernelRun") -> tuple[float, float, float]:
 def _mistakes(data: "Dataset", predictions: np.ndarray) -> Section:
     wrong = np.flatnonzero(predictions != data.test.labels)
     titles = [f"{data.classes[data.test.labels[k]]}, predicted {data.classes[predictions[k]]}" for k in wrong]
-    confusion = f"Actual class and the binary file's prediction, {data.test.size} test images."
-    shown = [pictures.confusion_matrix(data.test.labels, predictions, data.classes, confusion)]
+    counts = confusion(data.test.labels, predictions, len(data.classes))
+    counted = f"Actual class and the binary file's prediction, {data.test.size} test images."
+    shown = [pictures.confusion_matrix(counts, data.classes, counted)]
     if len(wrong):
         caption = f"Misclassified test images ({min(len(wrong), _SHOWN)} of {len(wrong)})."
         images = test_images(data, wrong[:_SHOWN])

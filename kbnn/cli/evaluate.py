@@ -45,8 +45,8 @@ def command(
     """Accuracy of a run, a Keras model or a .tflite file on the held-out test set.
 
     Prints top-1 and, with more than five classes, top-5 accuracy, and the figures of each class; --json adds the
-    confusion matrix and the mistakes.
-    With --forms: top-1, agreement with Keras and size of the network in Keras and in every form of file.
+    confusion matrix and the mistakes. With --forms, prints top-1, agreement with Keras and size of the network in Keras
+    and in every form of file.
 
     \b
     Example:
@@ -70,8 +70,8 @@ def command(
         return
     classifier = Classifier(model, data=data)
     data.check_fits(classifier.input_shape, len(classifier.labels))
-    shares = classifier.probabilities(data.inputs(data.test))
-    judgement = judge(str(model), shares, data.test.labels, data.classes, data.name)
+    probabilities = classifier.probabilities(data.inputs(data.test))
+    judgement = judge(str(model), probabilities, data.test.labels, data.classes, data.name)
     show(judgement, as_json)
     if html is not None:
         page(judgement, data).write(html)

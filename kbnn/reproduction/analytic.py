@@ -138,9 +138,10 @@ def siman_corollaries(build: Build) -> list[Cell]:
         ("with L2, k = 0.37 n, r = 0.13 n", 0.37, 0.13, 30.66, 36.35),
         ("without L2, k = 0.51 n, r = 0.01 n", 0.51, 0.01, 7.97, 8.05),
     ):
+        bounds = analysis.angle(k, r)
         cells += [
-            Cell(row, "smallest angle (°)", low, math.degrees(math.acos(math.sqrt(k / (k + r)))), 2e-4),
-            Cell(row, "largest angle (°)", high, math.degrees(math.acos(math.sqrt((k - r) / k))), 4e-3),
+            Cell(row, "smallest angle (°)", low, bounds.lower, 2e-4),
+            Cell(row, "largest angle (°)", high, bounds.upper, 4e-3),
         ]
     return cells
 

@@ -40,9 +40,9 @@ class Learner(tf.keras.Model):
 
     The learner shares its layers and weights with the network: save the network. A loss that is not finite raises
     `DivergenceError` before it changes a weight. Without shortcuts, signs hide NaN from the loss, so weights are also
-    checked at the end of each epoch. In the logs, `loss` is the loss without penalties, `penalty` their
-    sum, `accuracy` the top-1 and, with more than five classes, `top5` the top-5 accuracy. Evaluation uses neither
-    smoothing nor teacher.
+    checked at the end of each epoch. In the logs, `loss` is the loss without penalties, `penalty` the sum of penalties,
+    `accuracy` the top-1 and, with more than five classes, `top5` the top-5 accuracy. Evaluation uses neither smoothing
+    nor teacher.
 
     Args:
         network: a functional or sequential model that returns logits `(B, K)`.
