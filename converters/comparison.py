@@ -105,7 +105,7 @@ def deployments(
         data: its data set; training images calibrate the int8 forms.
         folder: where to write the files.
         description: what an app has to know, see `convert`; by default the labels and normalization of `data`.
-        limit: evaluate on the first so many test images only.
+        limit: the number of test images to evaluate on; by default all.
 
     Raises:
         ConversionError: the network cannot be bitpacked at all. A form that is refused is a row that says why.

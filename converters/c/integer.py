@@ -63,7 +63,10 @@ def term_of_broadcast(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
 
 
 def term_alone(x: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
-    """A term of ADD for the last values of an array, which fill no vector, and in the reference kernel: rounds twice."""
+    """A term of ADD in the reference kernel, and for the last values of an array, which fill no vector: two roundings.
+
+    They may differ by one from `term_in_vector`.
+    """
     return rescaled(np.asarray(x, np.int64) << 20, multiplier, shift)
 
 

@@ -457,7 +457,7 @@ KBNN_INLINE void store_sums(uint32_t *sums, lanes values, int32_t left) {
     void name(const uint32_t *patch, const uint32_t *weights, int32_t filters, int32_t words, uint32_t *sums) { \
         (void)words;                                                                                            \
         for (; filters > 0; filters -= 4, weights += 4 * (length), sums += 4) {                                 \
-            filter_at four = four_filters(weights, length, filters);                                               \
+            filter_at four = four_filters(weights, length, filters);                                            \
             store_sums(sums, function(patch, &four), filters);                                                  \
         }                                                                                                       \
     }
@@ -954,7 +954,7 @@ static int32_t rescaled(int32_t value, int32_t multiplier, int32_t shift) {
     return rescaled_to(value, multiplier, shift, 1);
 }
 
-/* As TensorFlow Lite's matrix multiplications round. */
+/* Rescales as TensorFlow Lite's matrix multiplications do: halves go up both times. */
 static int32_t rescaled_up(int32_t value, int32_t multiplier, int32_t shift) {
     return rescaled_to(value, multiplier, shift, 0);
 }
@@ -1819,7 +1819,7 @@ static int32_t nearest(float value) {
     return whole + (rest >= 0.5f) - (rest <= -0.5f);
 }
 
-/* The same with halves to even. */
+/* Rounds to nearest, halves to even. */
 static int32_t nearest_even(float value) {
     const int32_t away = nearest(value);
     const float rest = value - (float)away;

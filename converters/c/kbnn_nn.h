@@ -104,8 +104,8 @@ typedef struct {
     uint8_t shift;
 } kbnn_scaled;
 
-/* The same with constants of 16 bits: (((sum - centre) * multiplier >> shift) + offset) >> fraction. After the channels follow
- * exceptions, the sums for which the result is one more or one less: filter << 17 | sum << 1 | (1 if more). */
+/* Scaling with constants of 16 bits: (((sum - centre) * multiplier >> shift) + offset) >> fraction. The channels are followed
+ * by exceptions, the sums for which the result is one more or one less: filter << 17 | sum << 1 | (1 if more). */
 typedef struct {
     const uint32_t *channels; /* the multiplier in the lower half, the offset in the upper one */
     int16_t centre;
@@ -170,7 +170,7 @@ kbnn_gather kbnn_gather_pair; /* 3x3 patches of pixels x and x + 1, of at most 1
 kbnn_gather kbnn_gather_rows; /* more than 16 channels, without groups and dilation */
 kbnn_gather kbnn_gather_any;
 
-/* What layers have in common. */
+/* The shape of a layer, which several layers can share. */
 typedef struct kbnn_bconv_shape {
     kbnn_gather *gather;
     kbnn_count *count;
@@ -301,7 +301,7 @@ typedef struct {
 
 kbnn_kernel kbnn_add;
 
-/* The same with a sum of 64 bits. */
+/* (a * a_multiplier + b * b_multiplier + offset) >> shift, with a sum of 64 bits. */
 typedef struct {
     int32_t a_multiplier;
     int32_t b_multiplier;

@@ -20,12 +20,12 @@ _MOST_PLACES = 256
 _SIZES = {"uint32_t": 4, "int32_t": 4, "uint16_t": 2, "int16_t": 2, "int8_t": 1, "uint8_t": 1}
 
 
-# C compilers need to tell names apart by 63 characters only; a number may follow.
+# C compilers need to distinguish only the first 63 characters of names; a number may follow.
 _LONGEST_NAME = 50
 
 
 def identifier(name: str) -> str:
-    """The C identifier of a constant. It begins with v_, for a layer may have the name of a function or a keyword."""
+    """The C identifier of a constant. It begins with v_, because a layer may be named like a function or a keyword."""
     return "v_" + re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:_LONGEST_NAME]
 
 

@@ -40,7 +40,7 @@ _ACTIVATIONS: dict[int, tuple[float, float]] = {
     2: (-1.0, 1.0),
     3: (0.0, 6.0),
 }
-# The same as operators of their own.
+# The ranges of the operators that do nothing but clip.
 _RECTIFIERS = {"RELU": _ACTIVATIONS[1], "RELU_N1_TO_1": _ACTIVATIONS[2], "RELU6": _ACTIVATIONS[3]}
 
 
@@ -201,7 +201,7 @@ class Lowering:
 
 # Advice for operators at the end of a network.
 SCORES = "end the network with the logits, whose largest is the predicted class"
-# How the names of values begin that belong to no layer.
+# The prefix of the names of values that belong to no layer.
 _UNNAMED = "unnamed"
 _OTHER_FORM = "convert to int8 for the device 'microcontroller', which keeps PReLUs"
 _REMEDIES = {
@@ -421,7 +421,7 @@ class _Geometry:
         return {"stride_y": stride_y, "stride_x": stride_x, "pad_top": pad_top, "pad_left": pad_left}
 
     def around(self, image: Tensor | Padded) -> "_Geometry":
-        """The same with zeros around the image that an operator of their own adds."""
+        """The geometry including the zeros that a separate padding operator puts around the image."""
         if isinstance(image, Tensor):
             return self
         return dataclasses.replace(self, padding=(self.padding[0] + image.top, self.padding[1] + image.left))
@@ -665,7 +665,7 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
     constant = constants[0].value().reshape(-1).astype(np.int64)
     scale, zero_point = _quantization(operator, constants[0])
     if operator.name in _EXTREMES:
-        if any(pair != (output.scale, output.zero_point) for pair in ((scale, zero_point), _levels_of(value))):
+        if any(pair != _levels_of(output) for pair in ((scale, zero_point), _levels_of(value))):
             raise refused(operator, "its two values have different scales")
         table = _EXTREMES[operator.name](np.repeat(_LEVELS[:, None], value.channels, axis=1), constant)
         lowering.derive(operator, value, table.astype(np.int8), output)
@@ -719,7 +719,7 @@ def _maximum(lowering: Lowering, operator: Operator) -> None:
     sources = [value.source if isinstance(value, Derived) else value for value in values]
     held = [value.tensor if isinstance(value, Derived) else value for value in values]
     output = lowering.output(operator)
-    if any((t.scale, t.zero_point) != (output.scale, output.zero_point) for t in held):
+    if any(_levels_of(tensor) != _levels_of(output) for tensor in held):
         raise refused(operator, "its two values have different scales")
     if sources[0] is not sources[1]:
         raise refused(operator, "its two values are not functions of one value")
@@ -1218,7 +1218,7 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
 
 
 def _padded_source(lowering: Lowering, operator: Operator, kernel: tuple[int, int]) -> tuple[Tensor, _Geometry]:
-    """What a convolution reads, and its geometry, which includes zeros that a layer of their own puts around it."""
+    """A convolution's unpadded input, and its geometry including the zeros that a separate padding layer adds."""
     value = lowering.of(operator, 0, Tensor, Padded)
     image = value.tensor if isinstance(value, Padded) else value
     geometry = _Geometry.of(operator, image, kernel, operator.outputs[0].shape).around(value)
@@ -1422,7 +1422,7 @@ def _pool(lowering: Lowering, operator: Operator) -> None:
     size = (_option(operator.options, "filterHeight"), _option(operator.options, "filterWidth"))
     kernel = "kbnn_average_pool" if operator.name == "AVERAGE_POOL_2D" else "kbnn_max_pool"
     pooled = value.tensor if isinstance(value, Derived) else value
-    if (pooled.scale, pooled.zero_point) != (output.scale, output.zero_point):
+    if _levels_of(pooled) != _levels_of(output):
         raise refused(operator, "its input and output have different scales")
     clipping = _clipping(operator, output)
     geometry = _Geometry.of(operator, pooled, size, (1, output.height, output.width, 0))
@@ -1518,7 +1518,7 @@ def _squeezed_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int
 
 
 def _kept_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, int, int]:
-    """The same in the optimized kernel, in single precision: the zero points become one offset of the result."""
+    """The constants of `_squeezed_mean` for the optimized kernel: single precision, with one offset of the result."""
     in_scale, out_scale = np.float32(source.scale), np.float32(output.scale)
     moved = np.float32(source.zero_point) * in_scale / out_scale
     offset = output.zero_point - int(moved + np.copysign(np.float32(0.5), moved))
@@ -1537,7 +1537,7 @@ def _concatenation(lowering: Lowering, operator: Operator) -> None:
         raise refused(operator, "it joins a single value")
     if operator.options.get("axis") not in (-1, 3) or len(operator.outputs[0].shape) != 4:
         raise refused(operator, "it is supported along channels only")
-    if any((t.scale, t.zero_point) != (output.scale, output.zero_point) for t in values):
+    if any(_levels_of(tensor) != _levels_of(output) for tensor in values):
         raise refused(operator, "its inputs have different scales")
     whole = values[0]
     for k, value in enumerate(values[1:], 2):

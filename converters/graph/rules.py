@@ -29,8 +29,8 @@ class Context:
     """What rules need to know about the model around a layer.
 
     `kernels` holds the binarized kernels and `numbers` the numbers of the calls of 1-bit layers, both by the `id` of a
-    call; `holds_signs` tells whether a tensor holds only -1 and +1, and `is_sign` whether it
-    is the direct result of a sign.
+    call; `holds_signs` tells whether a tensor holds only -1 and +1, and `is_sign` whether it is the direct result of a
+    sign.
     """
 
     reference: Reference

@@ -259,7 +259,7 @@ void* InitConvolution(TfLiteContext* context, const char* buffer, size_t length)
     const int strides[2] = {map["stride_height"].AsInt32(), map["stride_width"].AsInt32()};
     const int dilations[2] = {map["dilation_height_factor"].AsInt32(), map["dilation_width_factor"].AsInt32()};
     const bool fit = Fit({strides[0], strides[1], dilations[0], dilations[1]}, UINT8_MAX);
-    /* Errors are for PrepareConvolution to report: it refuses 0 channels. */
+    /* PrepareConvolution reports the error: it refuses 0 channels. */
     options->channels_in = fit ? map["channels_in"].AsInt32() : 0;
     p.stride_y = static_cast<uint8_t>(strides[0]);
     p.stride_x = static_cast<uint8_t>(strides[1]);
@@ -344,7 +344,7 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     TF_LITE_ENSURE(context, Fit({k[1], k[2], pad_top, pad_left}, UINT8_MAX));
     TF_LITE_ENSURE(context, Fit({in[1], in[2], options->channels_in, out[1], out[2], ring_width}, UINT16_MAX));
     TF_LITE_ENSURE(context, Fit({k[1] * k[2] * k[3], k[0], output.get()->type == kTfLiteFloat32 ? 4 * k[0] : 0}, UINT16_MAX));
-    /* As LCE refuses them. */
+    /* LCE refuses such convolutions, too. */
     TF_LITE_ENSURE(context, !data->pads_with_zeros || data->activation == kNone);
     data->params.shape = &data->shape;
     data->params.weights = kernel.get()->data.i32;
@@ -390,7 +390,7 @@ TfLiteStatus PrepareConvolution(TfLiteContext* context, TfLiteNode* node) {
     return RequestWorking(context, static_cast<size_t>(data->working + 8 * p.filters), &data->scratch);
 }
 
-/* Where the padding is zero and not +1, what the padded taps added is taken back. */
+/* For padding with zeros: the kernels pad with +1, so what the padded taps added is subtracted. */
 void RemovePadding(const ConvolutionData& data, const float* multiplier, int y, float* row) {
     const kbnn_bconv_shape& p = data.shape;
     const int own = p.words / p.groups;
@@ -469,7 +469,7 @@ void* InitPool(TfLiteContext* context, const char* buffer, size_t length) {
     const auto map = flexbuffers::GetRoot(reinterpret_cast<const uint8_t*>(buffer), length).AsMap();
     const int sizes[2] = {map["filter_height"].AsInt32(), map["filter_width"].AsInt32()};
     const int strides[2] = {map["stride_height"].AsInt32(), map["stride_width"].AsInt32()};
-    /* Errors are for PreparePool to report: it refuses a window of height 0. */
+    /* PreparePool reports the error: it refuses a window of height 0. */
     const bool fit = Fit({sizes[0], sizes[1], strides[0], strides[1]}, UINT8_MAX);
     data->params.size_y = static_cast<uint8_t>(fit ? sizes[0] : 0);
     data->params.size_x = static_cast<uint8_t>(sizes[1]);

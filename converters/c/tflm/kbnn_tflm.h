@@ -8,7 +8,7 @@
 #ifndef KBNN_TFLM_H
 #define KBNN_TFLM_H
 
-/* Which API there is: kernels got MicroContext first (2021), then TFLMRegistration (2023). */
+/* Which API the headers offer: MicroContext came first (2021), then TFLMRegistration (2023). */
 #define KBNN_TFLM_CONTEXT 0
 #define KBNN_TFLM_REGISTRATION 0
 #if defined(__has_include)

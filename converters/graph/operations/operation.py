@@ -45,7 +45,7 @@ class Operation:
 
     @property
     def rounding_share(self) -> float:
-        """How far rounded constants move its value, as a fraction of its rms, besides `with_int8_constants`."""
+        """How far constants that `with_int8_constants` cannot round move its value, as a fraction of its rms."""
         return 0.0
 
     @property
