@@ -13,8 +13,8 @@ is counted by a plugin (instructions.c), which needs a C compiler. Counts vary b
 not a latency. XNNPACK chooses its kernels by the processor's name, so the root gets a /proc/cpuinfo.
 
 LCE's operators are not in tflite-runtime. Their costs, and those of some whole networks, were counted elsewhere with
-LCE's own tool, and are marked as `reported`. The figure of a whole network is therefore the count of its file without
-LCE's operators, plus their estimate.
+LCE's own tool, and are marked as `reported`. The total of a whole network is therefore the count of its file without
+LCE's operators, plus an estimate for these.
 """
 
 import argparse
@@ -87,7 +87,7 @@ REPORTED = {
     "LceBconv2d of resnet20, 18, indirect kernel": (99_090_432, 172_032, 3.9, None),
     # 520.9 M in all, less what the other operators count.
     _PORTABLE: (924_844_032, 1_254_400, 265.7, None),
-    # What the figures of bireal18 leave: 1.5 M for the rest, less pools, mean and classifier.
+    # The rest of bireal18's figures: 1.5 M, less its pools, mean and classifier.
     "LceQuantize of bireal18, 16": (0, 1_680_896, 0.6, None),
     # 483.7 M and 197.7 M in all, less what the other operators count: 16 convolutions and 3 shortcuts.
     "convolutions of ordinary ResNet-18 in int8, without the stem": (1_695_547_392, 0, 424.0, 164.0),
@@ -121,8 +121,8 @@ REPORTED_NETWORKS = {
 class Kernel:
     """A row of the table: which operators it fits, and the counts that its cost per MAC or per value comes from.
 
-    `per` is "mac", "value", or "mac and value" for a cost of each that fits several counts best. `build` names a count
-    of the same kernel here and in LCE's tool, by whose ratio the costs are multiplied.
+    `per` is "mac", "value", or "mac and value" for a cost of each that fits several counts best. `build` names two
+    counts of the same kernel, ours and that of LCE's tool; the costs are multiplied by their ratio.
     """
 
     operator: str
@@ -149,7 +149,7 @@ def _shortcuts(form: str) -> tuple[str, ...]:
     return tuple(f"{name}{form}" for name in _SHORTCUTS)
 
 
-# The first row that fits an operator is taken. Of two counts of one kernel, that of LCE's tool is taken.
+# The first row that fits an operator applies. If a kernel was counted twice, the count of LCE's tool is used.
 KERNELS = (
     Kernel(
         "CONV_2D",
@@ -372,7 +372,7 @@ class Counter:
         """Million instructions of one inference of each file.
 
         Raises:
-            CalledProcessError: a file cannot be run; what the program printed is shown.
+            SystemExit: a file cannot be run; the message ends with what the program printed.
         """
         paths = []
         for k, data in enumerate(files):
@@ -495,7 +495,7 @@ def _row(kernel: Kernel, counts: dict[tuple[str, str], _Count]) -> dict[str, obj
     costs: dict[str, dict[str, float]] = {unit: dict.fromkeys(PROCESSORS, 0.0) for unit in units}
     basis = ""
     for processor in PROCESSORS:
-        # Where only a Cortex-A72 was counted, the kernel has no instructions that a Cortex-A76 adds.
+        # Kernels that were counted for the Cortex-A72 alone use no instructions that only the Cortex-A76 has.
         found = [counts.get((name, processor)) or counts[name, PROCESSORS[0]] for name in names]
         factor = 1.0
         if kernel.build is not None:
@@ -578,7 +578,7 @@ def _binary_rows(counts: dict[tuple[str, str], _Count]) -> list[dict[str, object
 
 
 def networks(root: Path, only: Sequence[str], forms: Sequence[str]) -> None:
-    """Counts what TensorFlow Lite computes of whole networks and writes `results/arm_networks.csv`."""
+    """Counts whole networks without LCE's operators and writes `results/arm_networks.csv`."""
     from arm_models import NETWORKS, deployments, without_lce
 
     with tempfile.TemporaryDirectory() as folder:

@@ -194,7 +194,7 @@ _WEIGHTS_2D, _WEIGHTS_3D = _normal(3, 3, 64, 64), _normal(3, 3, 3, 16, 16)
 
 
 def on(name: str) -> Callable[..., tf.Tensor]:
-    """A function that becomes the operator of a name."""
+    """A function that the converter turns into the operator with this name."""
     return _FUNCTIONS[name]
 
 
@@ -220,7 +220,7 @@ def _portable_int8(device: str) -> dict[str, Any]:
 
 # Passes that were not applied to the files counted elsewhere.
 _LATER = ("halve_by_resizing", "scales_after_pools")
-# Form -> options of the conversion; `changed` replaces some of those that the device implies.
+# Form -> options of the conversion; `changed` replaces some of the options that the device implies.
 _FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "bireal18": {
         "plain": {"device": "generic"},
@@ -325,7 +325,7 @@ def deployed(
 
 
 def without_lce(file: File) -> File:
-    """The file without LCE's operators: what they compute is an input, what they read is an output."""
+    """The file without LCE's operators, whose outputs become inputs of the file, and whose inputs become outputs."""
     found = flatbuffer.tree(file.data)
     graph = found.subgraphs[0]
     removed = [operator for operator in file.operators if operator.name.startswith("Lce")]

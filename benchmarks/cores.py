@@ -77,7 +77,10 @@ CORES = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """`flash` is what the network and its kernels add to a program; `stack` is painted and includes the caller's."""
+    """Bytes of flash that the network and its kernels add to a program, bytes of stack with the caller's, instructions.
+
+    The stack is measured by painting it before the run.
+    """
 
     flash: int
     stack: int
@@ -103,7 +106,7 @@ def run(core: Core, program: Path) -> str:
 
 
 def write_bare(file: File, folder: Path, name: str = "net") -> tuple[Network, Plan]:
-    """The C code of a file without labels, pixels and self-test: single layers and feature maps too."""
+    """Writes the C code of a file without labels, pixels and self-test, also for single layers and feature maps."""
     network = writers.write(file)
     planned = plan.plan(network.steps)
     made = source.program(network, planned)

@@ -1,4 +1,4 @@
-"""What trained weights gain on a folder of 1,500 photos; writes `results/fine_tuning.csv`.
+"""Measures what starting from trained weights gains on 1,500 photos; writes `results/fine_tuning.csv`.
 
     python benchmarks/fine_tuning.py --output runs/fine-tuning
 
@@ -72,7 +72,7 @@ def _of_classes(data: Dataset, split: str, classes: tuple[str, ...]) -> tuple[np
 
 
 def _write_photos(data: Dataset, folder: Path) -> None:
-    """The first photos of each new class to train on, and all to test on."""
+    """Writes the first training images of each new class, and all of its test images."""
     if folder.exists():
         return
     for split, limit in (("train", PHOTOS), ("test", None)):

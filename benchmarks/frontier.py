@@ -5,8 +5,8 @@
 
 A binary network becomes two files, `kbnn convert --weights int8 --device pi4` and `kbnn convert --int8 --device
 microcontroller`; a real-valued one becomes an int8 file. Each file classifies all test images. Its work is the
-estimated number of instructions of one inference on a Cortex-A72 (Raspberry Pi 4), which is no latency. A run that is
-measured again replaces its rows.
+estimated number of instructions of one inference on a Cortex-A72 (Raspberry Pi 4), which is not a latency. A run that
+is measured again replaces its rows.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def drawn(rows: Sequence[Row]) -> Picture:
 
 
 def label(row: Row) -> str:
-    """The network, with the number of epochs."""
+    """The network, with a * if it has options, and the number of epochs."""
     return f"{row['network']}{'' if row['options'] == '{}' else '*'}, {row['epochs']} epochs"
 
 

@@ -1,8 +1,8 @@
-"""Where rounding makes a trained network change its classes; writes `results/int8_sources.csv`.
+"""Finds which rounding changes a trained network's predictions; writes `results/int8_sources.csv`.
 
-Rounds one kind of value at a time in the deployed graph, with everything else in float, and compares its classes with
-those of the graph without rounding. As a measure of the network itself, it also runs on images whose pixels are changed
-by noise of up to a given number of grey levels.
+Rounds one kind of value at a time in the deployed graph, with everything else in float, and compares its predictions
+with those of the graph without rounding. To show how sensitive the network itself is, the unrounded graph also runs on
+images with noise of up to a given number of grey levels.
 
     python benchmarks/int8_sources.py runs/RUN...
 """
@@ -37,7 +37,7 @@ Kinds = Mapping[str, Callable[[Node], bool]]
 
 
 def variants(graph: Graph, limits: Mapping[str, Limits], calibration: np.ndarray) -> Iterator[tuple[str, Graph]]:
-    """The graph with each kind of value or weight rounded by itself, then all of them."""
+    """The graph with each kind of weight or value rounded alone, then with all of them rounded."""
     rounded = in_int8(graph, limits)
     stem = small_stem(graph)
     yield from _weights(graph, stem)
@@ -109,7 +109,7 @@ class _Levels(Operation):
 def _with_thresholds(graph: Graph, rounded: Graph, images: np.ndarray) -> Graph:
     """The rounded graph with a threshold per channel before each sign, which makes +1 as frequent as without rounding.
 
-    Thresholds are found one layer after the other, on the values of the layers that are already corrected.
+    Thresholds are found layer by layer, from values computed with the corrections of all earlier layers.
     """
     wanted: dict[str, np.ndarray] = {}
     shifts: dict[str, np.ndarray] = {}

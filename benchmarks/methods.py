@@ -19,8 +19,6 @@ import kbnn
 
 BATCH = {"resnet20": 128, "bireal18": 64}
 MODIFIED = ("xnor+ml", "xnor+std", "xnor+bma", "xnor+std+ml+bma", "irnet+ml+bma", "react+bma")
-
-
 WITH_RELU = "react-with-relu"
 
 

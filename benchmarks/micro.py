@@ -11,8 +11,8 @@ a latency. Every command adds rows to results/ and rewrites docs/microcontroller
 .venv/bin/python benchmarks/micro.py equality --images 10000
 .venv/bin/python benchmarks/micro.py costs --networks resnet20 --run resnet20=runs/resnet20
 
-With `--work DIR` int8 files are kept there and used again, so that a command can resume and needs TensorFlow only
-once.
+With `--work DIR`, int8 files are kept in that folder and used again, so that a command can resume and needs TensorFlow
+only once.
 """
 
 import argparse

@@ -57,14 +57,14 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     ("without L2 SiMaN is more accurate", "siman", "siman with L2", "top1", False),
 )
-# The measures by which claims are judged, and where the rows have them. Rows without the paper's error are older than
-# the comparison by least-squares levels: their errors mix the two definitions and are not used.
+# The columns of the error with the paper's levels. Rows without them are older than the comparison by least-squares
+# levels: their errors mix the two definitions and are not used.
 _PAPER_ERROR = ("paper_error_sign", "paper_error_median")
 UNTESTED = "not tested"
 
 
 def main() -> None:
-    # The columns are younger than the first rows.
+    # The first rows were recorded before these columns existed.
     trained = [{"learning_rate": "", "form": "", **row} for row in record.read("trained")]
     compared = _compared(trained)
     template = jinja2.Environment(trim_blocks=True, autoescape=False)  # noqa: S701, it makes Markdown
@@ -237,7 +237,7 @@ def _levers(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _others(trained: Sequence[Row]) -> str:
-    """Everything that was trained for longer than the comparison, and the larger networks: the last row of each."""
+    """All runs that were trained for longer than the comparison, and the larger networks."""
     rows = [row for row in trained if row["dataset"] == "cifar10" and (row["network"] != "resnet20" or _is_longer(row))]
     columns = (
         *("network", "method", "epochs", "seed", "validation (%)", "test, Keras (%)", "test, .tflite (%)"),

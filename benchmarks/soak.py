@@ -42,7 +42,7 @@ _LONGEST_ATTACK = 3600.0
 _MOST_MEMORY = 10 * 2**30
 # Mutants per process; each process has its own seed.
 _PART = 2000
-# A command that starts the processes, for machines with a queue.
+# A command in front of each process, for machines with a job queue.
 _THROUGH = shlex.split(os.environ.get("KBNN_SOAK_THROUGH", ""))
 _GOALS = ("losses", "hangs", "tracebacks", "code_runs", "wrong_accepts")
 _KBNN = (sys.executable, "-c", "import sys; from kbnn.cli import main; sys.exit(main())")

@@ -86,7 +86,7 @@ def measure(run: Run, trained_at: str, data_dir: Path | None) -> None:
 
 
 def _form(model: ModelSettings) -> str:
-    """The network's options and the quantizers that differ from the method's, as they stand in a recipe."""
+    """The network's options, and its kernel quantizer if that differs from the method's, as written in a recipe."""
     settings = {**model.options, **({} if model.kernels is None else {"kernels": model.kernels})}
     return ", ".join(f"{key}={value}" for key, value in settings.items()) or "default"
 

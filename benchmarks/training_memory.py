@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/training_memory.py bireal18
 
-Each variant (see training_step.py) trains in its own process, on one constant batch. Peak resident memory, and
-the ratio to plain Larq layers in float32, go to results/training_memory.csv.
+Each variant (see training_step.py) trains in its own process, on one constant batch. Peak resident memory and its ratio
+to that of plain Larq layers in float32 are added to results/training_memory.csv.
 """
 
 import argparse

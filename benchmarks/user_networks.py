@@ -1,4 +1,4 @@
-"""Networks as users build them: which ones `convert` accepts, and why it rejects others.
+"""Shows which networks of users `convert` accepts, and why it rejects others.
 
     python benchmarks/user_networks.py            prints the table
     python benchmarks/user_networks.py --docs     writes it into docs/deployment.md

@@ -16,7 +16,7 @@ from kbnn.models.registry import register
     published={"CIFAR-10": "83.92 (BNN+)"},
 )
 def dorefa_svhn(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.Width = 1.0) -> tf.Tensor:
-    """48 5x5, 64 3x3 twice, 128 3x3 three times, 512 5x5; batch normalization after all except the first.
+    """Convolutions with 48 (5x5), 2 x 64, 3 x 128 (3x3) and 512 (5x5) channels; all but the first are normalized.
 
     Measured costs: `docs/networks.md`.
 

@@ -16,7 +16,7 @@ from kbnn.methods import Method
 Width = Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)]
 # Blocks per stage; the papers' networks have four stages, smaller ones may have fewer.
 Blocks = Annotated[tuple[pydantic.PositiveInt, ...], pydantic.Field(min_length=1, max_length=4)]
-# The layers before the first binary convolution; by default `cifar` or `imagenet`, by the image's size.
+# The layers before the first binary convolution; by default `cifar` or `imagenet`, depending on the image's size.
 Stem = Literal["cifar", "imagenet", "narrow", "patches", "quicknet"]
 # One shortcut per convolution (Bi-Real Net), one per two convolutions (ResNet), or none.
 Shortcuts = Literal["bireal", "res", "none"]

@@ -29,7 +29,7 @@ TwinActivation = Literal["none", "sign", "clip"]
 
 @dataclass(frozen=True)
 class PresBBlock:
-    """Two half blocks and a shortcut around them: `(B, H, W, C)` to the same shape, or to `(B, H/2, W/2, 2C)`.
+    """Two half blocks and a shortcut around them: from `(B, H, W, C)` to the same shape, or to `(B, H/2, W/2, 2C)`.
 
     A half block shuffles the channels across the groups, shifts them, takes the sign, and convolves to half as many
     channels, followed by an activation, layer normalization, another activation and batch normalization. The result is

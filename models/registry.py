@@ -251,7 +251,7 @@ def _checked_options(architecture: Architecture, options: Mapping[str, object]) 
 
 
 def _checked(what: str, kind: pydantic.TypeAdapter[Value], value: object) -> Value:
-    """The value in its declared type (a tuple for a list, a float for an int), or a UsageError."""
+    """Converts the value to its declared type (a list to a tuple, an int to a float), or raises UsageError."""
     try:
         return kind.validate_python(value)
     except pydantic.ValidationError as error:

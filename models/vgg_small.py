@@ -24,7 +24,7 @@ def vgg_small(inputs: tf.Tensor, method: Method, classes: int, *, width: parts.W
         width: multiplies every channel count.
 
     Source: Zhang et al., LQ-Nets, 2018; SiMaN, section 4.
-    Deviates from SiMaN's code, where max pooling comes before batch normalization and a PReLU after it. Here, batch
+    Deviates from SiMaN's code, where max pooling precedes batch normalization and a PReLU follows it. Here, batch
     normalization comes first, so that the device can pool bits. The clip before the classifier is our addition.
     """
     parts.check_size(inputs, smallest=8)

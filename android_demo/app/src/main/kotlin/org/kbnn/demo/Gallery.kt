@@ -54,10 +54,10 @@ private const val ENOUGH_PIXELS = 512
 private const val MOST_PIXELS = 2_000_000L
 
 /**
- * By what power of two a picture is reduced while it is decoded, so that it need not fit into memory whole.
+ * The power of two by which a picture is reduced while it is decoded, so that it need not fit into memory whole.
  *
- * The shorter side keeps 512 pixels, which any network's input needs at most, unless the picture is so long that it
- * still has more than 2 million: a panorama is long and thin.
+ * The shorter side keeps 512 pixels, which suffice for any network's input, unless the picture would still have more
+ * than 2 million pixels, as a long panorama does.
  */
 fun sampleSize(width: Int, height: Int): Int {
     var size = 1

@@ -25,9 +25,9 @@ data class ModelEntry(
     val binaryShare: Double,
 ) {
     /**
-     * The file's bytes, when they are those that the index names.
+     * The file's bytes, after a check that they have the hash in the index.
      *
-     * @throws IllegalArgumentException when they are others.
+     * @throws IllegalArgumentException when they have another hash.
      */
     fun verified(bytes: ByteArray): ByteArray {
         val digest = MessageDigest.getInstance("SHA-256").digest(bytes).joinToString("") { "%02x".format(it) }

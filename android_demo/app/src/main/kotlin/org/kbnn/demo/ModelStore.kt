@@ -41,7 +41,7 @@ class ModelStore(private val assets: AssetManager) : Models {
         ByteBuffer.allocateDirect(bytes.size).order(ByteOrder.nativeOrder()).put(bytes).also { it.rewind() }
 
     private companion object {
-        // As the benchmark's default, so that the figures can be set side by side.
+        // The default of `kbnn benchmark`, so that latencies can be compared.
         const val THREADS = 1
     }
 }

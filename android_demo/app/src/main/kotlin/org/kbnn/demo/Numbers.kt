@@ -14,7 +14,7 @@ fun softmax(logits: FloatArray): FloatArray {
     return FloatArray(logits.size) { (powers[it] / sum).toFloat() }
 }
 
-/** The [count] likeliest labels, likeliest first; of equal ones the first. */
+/** The [count] likeliest labels, likeliest first; equally likely ones keep their order. */
 fun top(logits: FloatArray, labels: List<String>, count: Int): List<Guess> {
     require(logits.size == labels.size) { "${logits.size} outputs for ${labels.size} labels: export again" }
     val confidences = softmax(logits)
@@ -44,7 +44,7 @@ class LatencyWindow(private val size: Int = 100) {
 
     fun clear() = values.clear()
 
-    /** Linear between the two nearest ranks, as in NumPy; NaN while there are none. */
+    /** Interpolated linearly between the two nearest ranks, as in NumPy; NaN if there are no latencies. */
     private fun percentile(part: Double): Double {
         if (values.isEmpty()) return Double.NaN
         val sorted = values.sorted()

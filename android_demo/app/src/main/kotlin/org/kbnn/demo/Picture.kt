@@ -9,7 +9,7 @@ class Picture(val width: Int, val height: Int, val pixels: IntArray) {
         require(pixels.size == width * height) { "${pixels.size} pixels for a $width x $height picture" }
     }
 
-    /** Turned clockwise by 0, 90, 180 or 270 degrees. */
+    /** This picture turned clockwise by 0, 90, 180 or 270 degrees. */
     fun rotated(degrees: Int): Picture = when (degrees) {
         0 -> this
         90 -> turned(height, width) { x, y -> (height - 1 - x) * width + y }

@@ -7,10 +7,10 @@ import kotlin.math.max
 import kotlin.math.min
 
 /**
- * One output coordinate of a resize: it is the sum of inputs from [first] on, times [weights].
+ * One output coordinate of a resize: the sum of the inputs from [first] on, times [weights].
  *
- * A triangle of half-width max(scale, 1), scale = input size / output size, around the output pixel's middle: bilinear
- * interpolation when growing, and with no aliasing when shrinking. The same as `tf.image.resize(..., antialias=True)`.
+ * The weights are a triangle of half-width max(scale, 1) around the output pixel's center, scale = input size / output
+ * size: bilinear interpolation that avoids aliasing when it shrinks, as in `tf.image.resize(..., antialias=True)`.
  */
 private class Span(val first: Int, val weights: FloatArray)
 
@@ -35,7 +35,7 @@ data class Window(val left: Int, val top: Int, val width: Int, val height: Int)
 class Channel(val width: Int, val height: Int, val values: FloatArray) {
     operator fun get(x: Int, y: Int): Float = values[y * width + x]
 
-    /** This channel resized to [newWidth] x [newHeight]; where that is its size, exact to the bit. */
+    /** This channel resized to [newWidth] x [newHeight]; unchanged if it has that size. */
     fun resized(newWidth: Int, newHeight: Int): Channel {
         if (newWidth == width && newHeight == height) return this
         val columns = spans(width, newWidth)

@@ -14,7 +14,7 @@ import android.widget.Spinner
 import android.widget.TextView
 import java.util.Locale
 
-/** The one screen: what the network sees, what it says, how fast, and what to switch. */
+/** The app's only screen: the picture, the guesses, the latency, and the choice of a model and a source of pictures. */
 class Screen(context: Context) {
     val picture = ImageView(context).apply { contentDescription = "What the network sees" }
     val guesses = text(context, 20f)

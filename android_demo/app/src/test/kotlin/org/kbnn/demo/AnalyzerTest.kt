@@ -18,7 +18,7 @@ class AnalyzerTest {
     private var open: (ModelEntry) -> Classifier = { Fake().also(opened::add) }
     private val analyzer = Analyzer({ open(it) }, outcomes::put)
 
-    /** Says "bright" as surely as its pixel is. */
+    /** Gives "bright" a logit that grows with its pixel. */
     private class Fake : Classifier {
         var closed = false
 
@@ -57,7 +57,7 @@ class AnalyzerTest {
     }
 
     @Test
-    fun `a model that cannot be opened is told and another one works`() {
+    fun `a model that cannot be opened is reported and another one works`() {
         open = { if (it.name == "binary") throw IllegalArgumentException("no LceBconv2d") else Fake() }
         analyzer.use(models[0])
         assertEquals(Failed("binary: no LceBconv2d"), next())
@@ -87,7 +87,7 @@ class AnalyzerTest {
     }
 
     @Test
-    fun `running out of memory is told and the next picture is classified`() {
+    fun `running out of memory is reported and the next picture is classified`() {
         var full = true
         open = {
             object : Classifier {
@@ -108,14 +108,14 @@ class AnalyzerTest {
     }
 
     @Test
-    fun `a missing native runtime is told`() {
+    fun `a missing native runtime is reported`() {
         open = { throw UnsatisfiedLinkError("libtensorflowlite_jni.so") }
         analyzer.use(models[0])
         assertTrue("libtensorflowlite_jni.so" in (next() as Failed).message)
     }
 
     @Test
-    fun `camera pictures are dropped while one is worked on`() {
+    fun `camera pictures are dropped while another one is classified`() {
         val slow = object : Classifier {
             val started = CountDownLatch(1)
             val mayFinish = CountDownLatch(1)

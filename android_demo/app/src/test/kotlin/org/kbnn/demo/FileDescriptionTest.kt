@@ -22,7 +22,7 @@ class FileDescriptionTest {
     }
 
     @Test
-    fun `a file without labels, a damaged one and no file at all say so`() {
+    fun `a file without labels, a damaged one and an empty one are refused`() {
         val whole = file("grey.tflite")
         for (bytes in listOf(whole.copyOf(whole.size - 1), whole.copyOf(100), ByteArray(0), ByteArray(64) { -1 })) {
             val error = assertThrows(IllegalArgumentException::class.java) { FileDescription.read(bytes) }

@@ -21,14 +21,14 @@ class NumbersTest {
     }
 
     @Test
-    fun `the likeliest labels come first and equal ones in their order`() {
+    fun `the likeliest labels come first and equally likely ones keep their order`() {
         val guesses = top(floatArrayOf(1f, 3f, 2f, 3f), listOf("a", "b", "c", "d"), 3)
         assertEquals(listOf("b", "d", "c"), guesses.map { it.label })
         assertTrue(guesses[0].confidence == guesses[1].confidence && guesses[1].confidence > guesses[2].confidence)
     }
 
     @Test
-    fun `fewer labels than asked for are all`() {
+    fun `a network with fewer labels than asked for gives all of them`() {
         assertEquals(2, top(floatArrayOf(1f, 2f), listOf("a", "b"), 3).size)
     }
 
@@ -46,7 +46,7 @@ class NumbersTest {
     }
 
     @Test
-    fun `median and p95 as NumPy has them`() {
+    fun `median and p95 equal NumPy's`() {
         val window = LatencyWindow()
         assertTrue(window.median.isNaN() && window.p95.isNaN())
         // numpy.percentile([1, 2, 3, 4], [50, 95]) = 2.5, 3.85

@@ -34,7 +34,7 @@ class PreprocessingTest {
     }
 
     @Test
-    fun `a picture of one colour stays so at any size`() {
+    fun `a picture of one colour keeps that colour at any size`() {
         val spec = InputSpec(32, 32, 3, 32, listOf(0f, 0f, 0f), listOf(1f, 1f, 1f))
         for ((width, height) in listOf(640 to 480, 33 to 32, 3 to 5, 1 to 1)) {
             val tensor = Preprocessing(spec).tensor(Picture(width, height, IntArray(width * height) { 0x204060 }))

@@ -111,7 +111,7 @@ class MainActivityTest {
     }
 
     @Test
-    fun `a device without a camera is told`() {
+    fun `a device without a camera is reported`() {
         grant()
         controller.setup()
         settle()
@@ -153,14 +153,14 @@ class MainActivityTest {
     }
 
     @Test
-    fun `a gallery picture that cannot be read is told`() {
+    fun `a gallery picture that cannot be read is reported`() {
         controller.setup()
         choose { throw SecurityException("the right to read it ended") }
         await { message() == "the picture cannot be read: the picture may not be read any more, choose it again" }
     }
 
     @Test
-    fun `an empty-handed return from the gallery changes nothing`() {
+    fun `a return from the gallery without a picture changes nothing`() {
         controller.setup()
         answer(PERMISSION_DENIED)
         button("Picture").performClick()
@@ -211,7 +211,7 @@ class MainActivityTest {
         return children.flatMap { descend(it) } + view
     }
 
-    /** Lets the camera's thread and then the screen's do what they have to. */
+    /** Lets the camera's thread and then the main thread finish their tasks. */
     private fun settle() = repeat(20) {
         Thread.sleep(10)
         shadowOf(Looper.getMainLooper()).idle()
