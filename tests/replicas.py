@@ -1,7 +1,7 @@
 """Trains small networks on one replica and on two, from the same weights, on the same batches.
 
 Run in a process of its own, since TensorFlow splits the processor into two devices only before it is used. Prints, as
-JSON, the largest difference between the weights of either, relative to how far they moved, by network.
+JSON by network, the largest difference between both trainings' weights, and how far weights moved at most.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Untrusted model files: a file that could run code is refused before Keras reads it.
 
-Each attack, if it ran, would make a marker file. With `trust=True` most of them do: the attacks are real.
+Each attack, if it ran, would make a marker file. With `trust=True` they do, which shows that the attacks are real.
 """
 
 import base64
@@ -333,7 +333,7 @@ def places(value: object) -> Iterator[tuple[Any, Any]]:
 
 
 def replaceable(config: Config, generator: random.Random) -> tuple[Any, Any]:
-    # The name of an operation is no object, and what a class is called decides what is made.
+    # An operation's name is not an object, and another class name would describe another object.
     kept = ("class_name", "module", "registered_name", "function")
     return generator.choice([(holder, key) for holder, key in places(config) if key not in kept])
 

@@ -80,7 +80,7 @@ def install(folder: Path, source: str = SOURCE, entries: str = ENTRIES) -> None:
 
 
 @pytest.fixture(autouse=True)
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def restored_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restores the registries after each test."""
     for registry in REGISTRIES:
         for name in ("_values", "_aliases", "_sources", "_loaded"):

@@ -37,12 +37,12 @@ def test_reported_figures_are_those_of_the_script():
 
 @pytest.mark.parametrize("row", REPORTED, ids=name)
 def test_estimates_are_close_to_whole_networks_that_were_counted(row):
-    # In a small network, what operators cost whatever their size matters, which a fit over large ones hardly sees.
+    # In a small network, the fixed cost of each operator matters, which a fit to large networks hardly shows.
     close = 0.15 if (row["network"], row["form"]) == ("resnet20", "int8 activations") else CLOSE
     assert float(row["estimated"]) == pytest.approx(float(row["reported"]), rel=close)
 
 
-# The int8 kernels of the build that is counted differ more from those of LCE's tool.
+# The int8 kernels of the counted build differ too much from those of LCE's tool.
 @pytest.mark.parametrize("row", [row for row in REPORTED if "int8" not in row["form"]], ids=name)
 def test_counts_without_lce_plus_its_operators_are_close_too(row):
     assert float(row["total"]) == pytest.approx(float(row["reported"]), rel=CLOSE)
@@ -51,7 +51,7 @@ def test_counts_without_lce_plus_its_operators_are_close_too(row):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"weights": "int8"}], ids=str)
 def test_the_files_that_are_counted_are_those_that_convert_writes(options, tmp_path):
-    """Their sizes are recorded, and metadata such as the model's name counts."""
+    """Byte for byte, with metadata such as the model's name, because sizes are recorded."""
     model = kbnn.models.build("resnet20", blocks=1, width=0.25)
     testing.settle(model)
     convert(model, tmp_path / "model.tflite", testing.normal_images(model, 4), **options)

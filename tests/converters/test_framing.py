@@ -84,7 +84,7 @@ def test_a_run_and_its_file_take_a_photograph_alike(
 
 def test_the_centre_by_hand():
     pixels = np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)
-    # As much as 4 of 6 pixels of the shorter side: the middle 4 x 4, or if squeezed, 4/6 of 9 columns.
+    # 4 of the shorter side's 6 pixels are the middle 4 x 4; if squeezed, 4/6 of the rows and 6/6 of the columns.
     np.testing.assert_array_equal(prepare(pixels, InputSpec(4, 4, 3, 6, (0.0,), (1.0,))), pixels[1:5, 2:6])
     squeezed = prepare(pixels, InputSpec(4, 6, 3, 6, (0.0,), (1.0,), square=True))
     np.testing.assert_allclose(squeezed, tf.image.resize(pixels[1:5], (4, 6), antialias=True), atol=1e-4)

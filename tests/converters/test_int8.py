@@ -42,7 +42,7 @@ def test_only_the_output_is_float(artifact):
 
 
 @pytest.mark.slow
-def test_it_is_compared_with_its_rounded_graph(artifact, bireal):
+def test_a_file_is_compared_with_its_rounded_graph(artifact, bireal):
     assert artifact.parity.in_int8
     # Random weights leave small margins between ten classes; trained networks agree in most images.
     assert 0.6 < artifact.parity.top1_agreement < 1.0
@@ -211,7 +211,7 @@ def test_calculations_between_layers(tmp_path):
 
 
 def test_values_between_two_levels_before_a_mean(tmp_path):
-    """Each is -9 or 9, whose levels are equally near, and the mean has finer levels: it is not to blame."""
+    """Each is -9 or 9, halfway between two levels, and the mean has finer levels: neither may count as different."""
     image = tf.keras.Input((8, 8, 32), name="image")
     depthwise = {"input_quantizer": "ste_sign", "depthwise_quantizer": "ste_sign", "depthwise_initializer": "ones"}
     x = lq.layers.QuantDepthwiseConv2D(3, name="depthwise", **depthwise)(image)
@@ -227,7 +227,7 @@ def test_values_between_two_levels_before_a_mean(tmp_path):
 
 @pytest.mark.slow
 def test_zeros_around_an_image_run_on_the_reference_kernel_only(tmp_path):
-    """LCE's others do not pad with zeros where the output is int8, and it does not pad an odd number of channels."""
+    """Other kernels do not pad with zeros where the output is int8; it does so only for an even number of channels."""
     for channels in (4, 3):
         changes = {**sample_networks.BINARY, "pad_values": 0.0, "kernel_quantizer": "ste_sign"}
         layer = lq.layers.QuantConv2D(32, 3, name="padded", **changes)

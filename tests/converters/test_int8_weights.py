@@ -51,7 +51,7 @@ def test_each_kernel_has_the_bits_that_signs_need(artifact, model, tmp_path):
     assert expected - overhead < plain.size_bytes - artifact.size_bytes < expected
 
 
-def test_a_large_stem_takes_half():
+def test_a_large_stem_is_stored_in_16_bits():
     """23x23x3x32 float32 weights take 203,136 bytes."""
     lifted = lift(Reference(network(stem=23)))
     assert (before_signs(lifted), small_stem(lifted)) == (("stem", "short"), ())
@@ -59,7 +59,7 @@ def test_a_large_stem_takes_half():
     assert (options.in_16_bits, options.in_32_bits) == (("stem", "short"), ())
 
 
-def test_16_bits_are_not_taken_where_they_are_slower():
+def test_16_bits_are_not_used_where_they_are_slower():
     """A shortcut of 6.4 M MACs at 28x28: 3.1 M instructions instead of 2.3 M without XNNPACK, on a Cortex-A72."""
     image = tf.keras.Input((56, 56, 64), name="image")
     x = sample_networks.convolution(image, 64, "first")
@@ -71,7 +71,7 @@ def test_16_bits_are_not_taken_where_they_are_slower():
     assert (options.in_16_bits, options.in_32_bits) == ((), ("short",))
 
 
-def test_groups_are_not_taken_in_16_bits_where_they_are_slower():
+def test_groups_are_not_stored_in_16_bits_where_that_is_slower():
     """9·32·64 weights on 32x32 places: 18.9 M MACs at 0.48 instead of 0.35 instructions each."""
     image = tf.keras.Input((32, 32, 64), name="image")
     x = sample_networks.convolution(image, 64, "first")
@@ -81,7 +81,7 @@ def test_groups_are_not_taken_in_16_bits_where_they_are_slower():
     assert (options.in_16_bits, options.in_32_bits) == ((), ("groups",))
 
 
-def test_large_dense_layers_take_a_quarter():
+def test_large_dense_layers_are_stored_in_8_bits():
     """16 bits would take a MUL of 256·512 weights in each inference, 0.28 M instructions, and the product 0.06 M."""
     vector = tf.keras.Input((256,), name="vector")
     x = sample_networks.layers.Dense(512, name="large")(vector)
@@ -117,7 +117,7 @@ def test_scales_before_dense_layers_are_not_rounded_with_the_weights(tmp_path):
     assert verify(model, artifact.path, sample_networks.images(model)).passed
 
 
-def test_layers_without_signs_behind_them_take_a_quarter():
+def test_layers_without_signs_behind_them_are_stored_in_8_bits():
     image = tf.keras.Input((8, 8, 64), name="image")
     x = sample_networks.convolution(image, 64, "conv")
     x = sample_networks.layers.Conv2D(64, 1, use_bias=False, name="mixed")(x)
@@ -125,7 +125,7 @@ def test_layers_without_signs_behind_them_take_a_quarter():
     assert before_signs(lift(Reference(model))) == ()
 
 
-def test_it_is_equal_to_keras_with_rounded_weights(model, artifact):
+def test_a_file_equals_keras_with_rounded_weights(model, artifact):
     assert artifact.parity.passed
     assert artifact.parity.rounding.top1_agreement > 0.97
     again = verify(model, artifact.path, sample_networks.images(model))

@@ -352,7 +352,7 @@ def test_the_agreement_of_each_output(tmp_path):
 
 
 def test_one_probability_is_decided_at_a_half():
-    """As by Keras's binary accuracy, which puts 0.5 itself into class 0; what is no probability predicts no class."""
+    """As in Keras's binary accuracy, 0.5 itself is class 0. Outputs that are not probabilities predict no class."""
     expected = {
         "p": np.float32([[0.2], [0.5], [0.6], [0.9]]),
         "pixels": np.float32([0.1, 0.7, 0.8, 0.4]).reshape(1, 2, 2, 1),

@@ -101,7 +101,7 @@ def test_another_seed_is_another_order(kind: str):
 
 @pytest.mark.slow
 @KINDS
-def test_testing_keeps_the_order_and_the_last_part(kind: str):
+def test_testing_keeps_the_order_and_the_last_batch(kind: str):
     data = dataset(kind)
     assert numbers(data.batches(data.test, 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert data.inputs(data.test).shape == (7, *data.input_shape)

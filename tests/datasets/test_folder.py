@@ -82,7 +82,7 @@ def test_images_have_the_labels_of_their_folders(photos: Path):
     ],
     ids="/".join,
 )
-def test_split_folders_are_recognised(splits: tuple[str, str], tmp_path: Path):
+def test_split_folders_are_recognized(splits: tuple[str, str], tmp_path: Path):
     paint_splits(tmp_path, splits)
     data = load_folder(tmp_path, transform=SMALL, validation=0)
     assert data.classes == ("dark", "light")

@@ -76,7 +76,7 @@ def test_convolution_and_its_gradients(strides, training):
     y, (dx, dw, dalpha, dbeta) = found(layer, x, dy, training)
     np.testing.assert_allclose(y, patches @ wb, 1e-4, 1e-5)
 
-    # Each pixel's share in the loss: that of the patches it is in, by a patch map of the pixels' numbers.
+    # The gradient of a pixel is the sum over the patches that contain it; `numbers` are the pixels of each patch.
     dpatches = dy.astype(np.float64) @ wb.T
     numbers = windows(np.arange(1.0, u.size + 1).reshape(u.shape), strides)
     in_image = numbers >= 1
@@ -86,7 +86,7 @@ def test_convolution_and_its_gradients(strides, training):
     np.testing.assert_allclose(dx, da * slope, 1e-4, 1e-5)
     dwb = patches.reshape(-1, wb.shape[0]).T @ dy.reshape(-1, 4).astype(np.float64)
     np.testing.assert_allclose(dw.reshape(-1, 4), kernel_gradient(dwb, standardized, deviation), 1e-3, 1e-4)
-    # Padding stands for β + α: its share in both is the sum of its patches' gradients.
+    # Padding has the value β + α, so that both gradients include the sum of the gradients of padding.
     border = dpatches[~in_image].sum()
     np.testing.assert_allclose(dalpha, (da * (signs - slope * u)).sum() + border, 1e-4, 1e-4)
     np.testing.assert_allclose(dbeta, (da * (1 - slope)).sum() + border, 1e-4, 1e-4)

@@ -10,7 +10,7 @@ from kbnn.quantizers import registry
 
 
 @pytest.fixture(autouse=True)
-def registered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def restored_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Restores the registry after each test."""
     for name in ("_values", "_aliases", "_sources"):
         monkeypatch.setattr(registry._QUANTIZERS, name, dict(getattr(registry._QUANTIZERS, name)))
@@ -122,7 +122,7 @@ def test_an_estimator_that_defines_only_its_surrogate_binarizes(kind, compiled):
 
 
 @pytest.mark.parametrize("kind", [Surrogate, WithSelf])
-def test_such_an_estimator_trains_a_convolution_in_one_fused_step(kind):
+def test_an_estimator_that_defines_only_its_surrogate_trains_in_a_fused_step(kind):
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=(2, 6, 6, 4)), tf.float32)
     layer = layers.BinaryConv2D(8, 3, input_quantizer=kind(), kernel_quantizer="ste")

@@ -21,8 +21,8 @@ class Cut:
 class Disk:
     """Watches `os.fsync` and `os.replace` under `root`, and copies to `images` what a power cut would leave then.
 
-    A file's content is certain when it was synced, a folder's names when the folder was. What is not certain is there
-    or not, whole or cut short, by chance.
+    A file's content is certain once the file was synced, a folder's names once the folder was. Anything else is present
+    or absent, whole or cut short, at random.
     """
 
     root: Path

@@ -88,8 +88,8 @@ def assert_same_curve(run: Run, other: Run, tolerance: float) -> None:
 def tiny() -> Recipe:
     """Few and small steps: sums in another order flip signs, so that curves diverge over time.
 
-    So few images a step that batch medians are those of all activations: one device's sample is not two's. Without
-    dropout, whose masks differ between devices.
+    A step has so few images that batch medians use all activations, because one device and two would take different
+    samples. There is no dropout, because its masks differ between devices.
     """
     recipe = Recipe.of("tiny", "bireal+bma", "digits", epochs=2, batch=64)
     stage = {"stage.1.learning_rate": 1e-2, "stage.1.optimizer": "sgd"}

@@ -233,25 +233,25 @@ def weigh(network: tf.keras.Model, name: str, value: float) -> None:
     layer.set_weights([np.full_like(weight, value) for weight in layer.get_weights()])
 
 
-def test_the_first_output(logarithm: tf.keras.Model):
+def test_divergence_names_the_first_output_that_is_not_finite(logarithm: tf.keras.Model):
     weigh(logarithm, "first", -1.0)
     assert first_non_finite(logarithm, tf.ones([2, 3])) == "layer 'logarithm' is the first whose output is not finite"
 
 
-def test_the_last_weights_since_gradients_flow_down(logarithm: tf.keras.Model):
+def test_divergence_names_the_last_weights_because_gradients_flow_down(logarithm: tf.keras.Model):
     for name in ("first", "second"):
         weigh(logarithm, name, np.nan)
     assert first_non_finite(logarithm, tf.ones([2, 3])) == "the weights of layer 'second' are not finite"
 
 
-def test_a_penalty(logarithm: tf.keras.Model):
+def test_divergence_names_a_penalty(logarithm: tf.keras.Model):
     weigh(logarithm, "first", 1.0)
     weigh(logarithm, "second", 1e10)
     weigh(logarithm, "third", 1.0)
     assert first_non_finite(logarithm, tf.ones([2, 3])) == "the penalty of layer 'second' is not finite"
 
 
-def test_large_logits(logarithm: tf.keras.Model):
+def test_divergence_names_large_logits(logarithm: tf.keras.Model):
     for name in ("first", "second"):
         weigh(logarithm, name, 1e-3)
     weigh(logarithm, "third", 2e8)

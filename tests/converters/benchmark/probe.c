@@ -1,6 +1,6 @@
 // A stand-in for lce_benchmark_model that can be compiled for any architecture: the same flags and the same output.
-// An "inference" counts the bits in which the model's bytes and the input's bytes differ, which any device must
-// count alike, so that the way there and back can be checked under emulation.
+// An "inference" counts the bits in which the model's bytes and the input's bytes differ. The count is the same on
+// every device, so that transfers in both directions can be checked under emulation.
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>

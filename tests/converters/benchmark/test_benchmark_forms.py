@@ -67,7 +67,7 @@ def test_all_forms_are_measured_and_one_is_recommended(grouped: tf.keras.Model, 
 def test_forms_that_a_kernel_does_not_run_are_rows_that_say_so(
     grouped: tf.keras.Model, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
-    """So are twins that TensorFlow Lite cannot convert."""
+    """Twins that TensorFlow Lite cannot convert are such rows, too."""
 
     def refuse(*_: object, **__: object) -> None:
         raise KbnnError("no such twin")

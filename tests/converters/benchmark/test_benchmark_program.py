@@ -1,4 +1,4 @@
-"""Reads from real executable files where they can run."""
+"""Reads from real executable files which processor and system they need."""
 
 import contextlib
 import os

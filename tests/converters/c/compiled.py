@@ -45,7 +45,7 @@ class Compiler:
         assert done.returncode == 0, done.stderr
 
     def network(self, file):
-        """A program of a synthetic file."""
+        """Compiles the C code of a synthetic file to a program."""
         network, planned = cores.write_bare(file, self.folder)
         program = self.folder / "program"
         sizes = network.input.height * network.input.row_bytes, network.output.height * network.output.row_bytes
@@ -62,7 +62,7 @@ class Compiler:
         return np.frombuffer(done.stdout, np.int8).reshape(len(images), -1)
 
 
-# The same from and to files, which an emulated core has instead of pipes.
+# The same program with files, because an emulated core has no pipes.
 _FILES = """
 #include <stdio.h>
 #include "net.h"

@@ -48,7 +48,7 @@ class Builder:
     def binary(
         self, filters, size=3, stride=1, dilation=1, groups=1, valid=False, bits=False, out="int8", activation=0
     ):
-        """A binary convolution of the signs at hand."""
+        """A binary convolution of the last signs."""
         source, channels = self.last, self.channels
         own = -(-channels // 32) // groups
         kernel = self.random.integers(-(2**31), 2**31, size=(filters, size, size, own)).astype(np.int32)
@@ -249,7 +249,7 @@ def _convolution(operator, x, kernel, bias):
 
 
 def _depthwise(operator, x, kernel, bias):
-    """Vectors of 8 filters round halves up, the filters that fill none away from zero."""
+    """Full vectors of 8 filters round halves up, the remaining filters away from zero."""
     source, weights, output = operator.inputs[0], operator.inputs[1], operator.outputs[0]
     seen = windows(x.astype(np.int64) - source.zero_points[0], operator, kernel.shape[1:3], 0)
     seen = np.repeat(seen, operator.options["depthMultiplier"], axis=-1)
@@ -306,8 +306,10 @@ def _add(operator, a, b):
 
 
 def added(x, y, left, right, output, rule):
-    """The optimized ADD of values without zero points, before the output's: the values of a whole vector ("vector"),
-    those with one value in common ("broadcast"), or the ones that fill no vector ("alone", also the reference kernel).
+    """The optimized ADD of values without their zero points, before the output's zero point is added.
+
+    `rule` is "vector" for the values of a full vector, "broadcast" if one of the terms is a single value, and "alone"
+    for the remaining values of an array, which the reference kernel rounds in the same way.
     """
     twice = 2 * max(_scale(left), _scale(right))
     total = 0
@@ -324,8 +326,8 @@ def added(x, y, left, right, output, rule):
     return rescale(total, twice / (2.0**20 * _scale(output)))
 
 
-# Scales and zero points of two terms and their sum. For "ties", the code for vectors and the code for the values that
-# fill none differ in a few of the 65,536 pairs.
+# Scales and zero points of two terms and their sum. For "ties", the code for vectors and the code for the remaining
+# values differ in a few of the 65,536 pairs.
 SUMS = {
     "ties": [(0.0679, -3), (0.0341, -15), (0.0392, 11)],
     "other ties": [(0.0605, 9), (0.0611, 18), (0.0478, -12)],
@@ -337,7 +339,7 @@ SUMS = {
 
 
 def differing(name, rule):
-    """Two levels whose sum in a vector, or with one value in common, is another than alone."""
+    """Two levels whose sum by `rule` differs from their sum alone."""
     levels = np.arange(-128, 128)
     operator = added_constant(name, 1, np.zeros(1, np.int8)).operators[0]
     tensors = (*operator.inputs, operator.outputs[0])
@@ -472,7 +474,7 @@ def _in_a_table(function):
 
 
 def _requantize(operator, x):
-    """Vectors of 16 values round halves up, the values that fill none away from zero."""
+    """Full vectors of 16 values round halves up, the remaining values away from zero."""
     source, output = operator.inputs[0], operator.outputs[0]
     real = _scale(source) / _scale(output)
     moved = x.astype(np.int64) - source.zero_points[0]

@@ -100,7 +100,7 @@ KERNELS = {
 
 @pytest.fixture(scope="module", params=["cortex-m4", "cortex-m55"])
 def emulated(request, tmp_path_factory):
-    """Cores with instructions of their own: DSP, and vectors."""
+    """Cores with additional instructions: DSP, and vectors."""
     core = next(core for core in cores.CORES if core.name == request.param)
     needs(core)
     return Emulated(core, tmp_path_factory.mktemp(core.name))

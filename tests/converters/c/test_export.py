@@ -64,7 +64,7 @@ def equal_to_the_interpreter(file, compiler, images):
 
 
 @pytest.mark.slow
-def test_the_folder_is_whole_and_its_self_test_passes(exported, tmp_path):
+def test_the_folder_is_complete_and_its_self_test_passes(exported, tmp_path):
     assert written(tmp_path.parent / exported.folder) == FILES
     checked = export.check(exported.folder, "net")
     assert checked.passed
@@ -89,11 +89,11 @@ def test_a_wrong_score_fails_the_self_test(exported, tmp_path):
 def test_scores_equal_the_interpreters(int8, bireal, compiler):
     images = sample_networks.images(bireal, 40, seed=5)
     _, planned = equal_to_the_interpreter(flatbuffer.read(int8), compiler, images)
-    # 12x12x32 is all that lives whole; the 1x1 convolution's weights are expanded to 5 kB.
+    # Only 12x12x32 values are stored whole; the 1x1 convolution's weights are expanded to 5 kB.
     assert 12 * 12 * 32 < planned.arena_bytes < 12 * 12 * 32 + 7500
 
 
-def test_what_the_tests_compare_kernels_with_is_what_the_interpreter_computes(int8, bireal):
+def test_the_operators_in_numpy_compute_what_the_interpreter_does(int8, bireal):
     """Each operator of a file in NumPy, on the interpreter's own values."""
     file = flatbuffer.read(int8)
     model = flatbuffer.tree(file.data)
@@ -207,7 +207,7 @@ def test_softmax_at_the_end_is_refused_by_name(bireal, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_relu_fused_into_a_binary_convolution_is_the_interpreters(compiler, tmp_path):
+def test_a_relu_fused_into_a_binary_convolution_equals_the_interpreters(compiler, tmp_path):
     """A block as in QuickNet: x + BatchNorm(ReLU(conv(x)))."""
     layers, larq = sample_networks.layers, sample_networks.lq
     image = sample_networks.tf.keras.Input((8, 8, 3), name="image")
@@ -278,7 +278,7 @@ KERNELS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("network", KERNELS)
-def test_networks_with_ordinary_layers_are_the_interpreters(network, compiler, tmp_path):
+def test_networks_with_ordinary_layers_equal_the_interpreters(network, compiler, tmp_path):
     model = network()
     file = flatbuffer.read(int8_path(model, tmp_path))
     # All in int8: the only float value is the output.

@@ -50,7 +50,7 @@ def int8_file(name, images, side=32, spread=0.0, **options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
-def test_scores_are_the_interpreters(name, images, compiler):
+def test_scores_equal_the_interpreters(name, images, compiler):
     file, images = int8_file(name, images, **FAMILIES[name])
     network, _, program = compiler.network(file)
     levels, scores = export.int8_values(file, network, images)

@@ -241,7 +241,7 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_operators_are_the_interpreters(name):
+def test_operators_equal_the_interpreters(name):
     file = OPERATORS[name]().file()
     images = np.random.default_rng(1).integers(-128, 128, size=(50, *file.inputs["image"].shape[1:])).astype(np.int8)
     (received,) = interpreter.run(packed(file), [images], kernel="reference")
@@ -257,7 +257,7 @@ def interpreted(file, *inputs):
 
 @pytest.mark.parametrize("scale", [0.05, 2.0])
 @pytest.mark.parametrize("name", PRODUCTS)
-def test_products_are_the_interpreters(name, scale):
+def test_products_equal_the_interpreters(name, scale):
     made = product(*PRODUCTS[name], scale, (0.25, 0.125) if scale == 2.0 else (0.02, 0.037))
     file = made.file()
     file.inputs["other"] = made.operators[0].inputs[1]
@@ -279,7 +279,7 @@ def two_terms(name, shape):
 
 
 @pytest.mark.parametrize("name", SUMS)
-def test_all_sums_are_the_interpreters(name):
+def test_all_sums_equal_the_interpreters(name):
     file = two_terms(name, (256, 256, 1))
     pairs = [values[..., None] for values in np.meshgrid(LEVELS, LEVELS, indexing="ij")]
     expected = compute(file.operators[0], [values[None] for values in pairs])
@@ -287,7 +287,7 @@ def test_all_sums_are_the_interpreters(name):
 
 
 @pytest.mark.parametrize("name", ["ties", "other ties"])
-def test_values_that_fill_no_vector_are_added_otherwise(name):
+def test_values_that_fill_no_vector_are_added_differently(name):
     file = two_terms(name, (1, 3, 7))
     a, b = (np.full((1, 3, 7), value) for value in differing(name, "vector"))
     received = interpreted(file, a, b)
@@ -297,7 +297,7 @@ def test_values_that_fill_no_vector_are_added_otherwise(name):
 
 @pytest.mark.parametrize("name", ["ties", "other ties"])
 @pytest.mark.parametrize(("shape", "rule", "vectors"), [((21,), "vector", 16), ((1,), "broadcast", 56)])
-def test_constants_that_fill_no_vector_are_added_otherwise(name, shape, rule, vectors):
+def test_constants_that_fill_no_vector_are_added_differently(name, shape, rule, vectors):
     level, value = differing(name, rule)
     file = added_constant(name, 3, np.full(shape, value, np.int8)).file()
     (received,) = interpreter.run(packed(file), [np.full((1, 3, 1, 21), level, np.int8)], kernel="reference")

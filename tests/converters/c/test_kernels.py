@@ -54,7 +54,7 @@ def test_bits_go_from_convolution_to_convolution_and_pool(compiler):
     assert check(compiler, builder) == {"kbnn_bconv_of_int8", "kbnn_bconv_of_bits", "kbnn_max_pool_bits"}
 
 
-def test_results_that_are_on_no_line_of_32_bits(compiler):
+def test_results_that_linear_constants_in_32_bits_cannot_give(compiler):
     builder = Builder(1, 1, 1024, zero_point=0)
     builder.signs()
     builder.binary(64, size=1, valid=True)
@@ -67,7 +67,7 @@ def test_results_that_are_on_no_line_of_32_bits(compiler):
     assert check(compiler, builder, batch=50) == {"kbnn_bconv_of_int8"}
 
 
-def test_single_sums_that_are_not_on_a_line_of_16_bits(compiler):
+def test_single_sums_that_linear_constants_in_16_bits_miss(compiler):
     builder = Builder(12, 12, 64)
     builder.signs()
     builder.binary(64)
@@ -118,7 +118,7 @@ def test_depthwise_convolution(seed, compiler):
     assert check(compiler, builder, batch=5) == {"kbnn_depthwise"}
 
 
-def test_depthwise_convolution_rounds_filters_that_fill_no_vector_otherwise(compiler):
+def test_depthwise_convolution_rounds_filters_that_fill_no_vector_differently(compiler):
     builder = Builder(5, 5, 13, scale=0.5)
     builder.depthwise(scale=0.5, scales=[2.0 ** (-6 - k % 3) for k in range(13)])
     check(compiler, builder, batch=20)
@@ -216,7 +216,7 @@ def test_sigmoid_and_tanh(name, scale, zero_point, source, compiler):
     assert check(compiler, builder, batch=20) == {"kbnn_table"}
 
 
-def test_other_levels(compiler):
+def test_requantization(compiler):
     """Vectors of 16 values are rounded differently from other values, which matters for ties only."""
     levels = np.arange(-128, 128).reshape(1, 16, 16, 1)
     for scale in (0.31, 0.11, 4.0):
@@ -269,7 +269,7 @@ def test_sum_with_an_activation(compiler):
 
 @pytest.mark.parametrize("name", ["ties", "other ties"])
 def test_sum_of_values_that_fill_no_vector(name, compiler):
-    """21 values: TensorFlow Lite rounds the last 5 otherwise."""
+    """21 values: TensorFlow Lite rounds the last 5 differently."""
     (scale, zero_point), (other_scale, other_zero_point), (out_scale, out_zero_point) = SUMS[name]
     builder = Builder(1, 3, 14, scale=scale, zero_point=zero_point)
     parts = [builder.tensor((1, 1, 3, 7), "int8", None, (scale,), (zero_point,)) for _ in range(2)]
@@ -334,7 +334,7 @@ def test_an_activation_fused_into_a_binary_convolution(shape, activation, compil
     assert check(compiler, builder, batch=20) == {"kbnn_bconv_of_int8"}
 
 
-def test_layers_may_have_the_names_of_anything_in_c(compiler):
+def test_layers_may_have_names_that_c_uses(compiler):
     builder = Builder(4, 4, 8)
     for name in ("return", "steps", "scores", "image", "int8_t", "kbnn_conv", "größe", "EOF", "y1", 70 * "a" + "1"):
         builder.convolution(8, size=1)
@@ -345,7 +345,7 @@ def test_layers_may_have_the_names_of_anything_in_c(compiler):
     check(compiler, builder)
 
 
-def test_what_no_field_of_a_kernel_holds_is_refused():
+def test_numbers_too_large_for_a_kernels_fields_are_refused():
     builder = Builder(1, 1100, 60, scale=0.02)
     other = builder.convolution(60, size=1, scale=0.03)
     builder.add("ADD", [builder.image, other], (1, 1, 1100, 60))
@@ -469,7 +469,7 @@ def test_channels_are_shuffled_split_padded_and_joined(compiler):
 
 
 def test_residual_blocks_share_one_stream_of_memory(compiler):
-    """Signs, convolution and sum run row by row: what lives whole is the stream, whose rows are replaced in place."""
+    """Signs, convolution and sum run row by row: only the stream is stored whole, and its rows are reused in place."""
     builder = Builder(16, 16, 3)
     stream = builder.convolution(16)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""LCE files in TensorFlow Lite Micro, whose sources come with the crate tfmicro (.ci/packages), by our operators."""
+"""Runs LCE files in TensorFlow Lite Micro, whose sources come with the crate tfmicro (.ci/packages)."""
 
 import math
 import os
@@ -80,7 +80,7 @@ def networks(tmp_path_factory):
 
 
 def outputs(program, name, networks, work):
-    """What a program made of the images, and LCE's interpreter."""
+    """The outputs of a program, and those of LCE's interpreter."""
     folder, images = networks
     shutil.copy(folder / f"{name}.tflite", work / "model.tflite")
     (work / "input.bin").write_bytes(images.astype(np.float32).tobytes())

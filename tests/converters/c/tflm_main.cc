@@ -9,7 +9,7 @@
 
 extern "C" void DebugLog(const char* text) { printf("%s", text); }
 
-// Before the arena: this version of the planner marks optional inputs that are left out at index -1.
+// The arena starts 4096 bytes in, because this version of the planner writes to index -1 for omitted optional inputs.
 alignas(16) static unsigned char memory[640 * 1024];
 alignas(16) static unsigned char model[256 * 1024];
 

@@ -39,7 +39,7 @@ def test_layer_normalization_is_fourteen_operators():
     ]
 
 
-def test_a_normalization_of_groups_is_one_of_each():
+def test_each_group_is_normalized_by_itself():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 6, 6, 32)).astype(np.float32)
     scale, offset = rng.normal(size=32), rng.normal(size=32)

@@ -14,7 +14,7 @@ from kbnn.converters.passes.prelu_int8 import prelu_as_maximum, prelu_of_any_slo
 keras = tf.keras.layers
 
 
-def test_slopes_between_0_and_1():
+def test_slopes_between_0_and_1_become_a_maximum():
     b = Builder()
     graph = b.graph(b.prelu("act", "image"))
     rewritten = prelu_as_maximum(graph)

@@ -94,7 +94,7 @@ def test_a_grouped_real_convolution_makes_up_for_a_shift():
     assert_equal(graph, rewritten)
 
 
-def test_a_zero_padded_convolution_does_not():
+def test_a_zero_padded_convolution_cannot_make_up_for_a_shift():
     """At the border, padding contributes nothing to the shift."""
     b = Builder()
     x = stem(b)

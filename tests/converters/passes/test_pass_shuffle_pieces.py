@@ -18,7 +18,7 @@ CHANNELS = 64
 
 
 def half_block(b, x, k):
-    """PresB-Net's, with what works on each channel by itself left out."""
+    """PresB-Net's half block, without the operations that treat each channel separately."""
     x = b.add(f"shuffle{k}", Shuffle(2), x)
     y = b.prelu(f"act{k}", b.convolution(f"conv{k}", x, CHANNELS // 2, groups=2))
     y = b.add(f"pad{k}", PadChannels(0, CHANNELS // 2), y, shape=(6, 6, CHANNELS))
@@ -44,7 +44,8 @@ def test_each_group_is_concatenated_by_itself():
     b = Builder((6, 6, CHANNELS))
     graph = split_groups(split_before_add(b.graph(half_block(b, half_block(b, "image", 1), 2))))
     found = operators(shuffles_in_pieces(graph))
-    # Two per half block for groups and sum, two for the pieces' groups; the first has no split left but that in pieces.
+    # Two per half block, for groups and sum, and two for the groups of pieces. The first half block has only the SPLIT
+    # into pieces left.
     assert found.count("CONCATENATION") == 6
     assert found.count("SPLIT") == 2
 
@@ -68,13 +69,13 @@ def test_without_a_second_shuffle_the_first_stays():
     assert shuffles_in_pieces(graph) is graph
 
 
-def test_grouped_convolutions_keep_it():
+def test_grouped_convolutions_keep_the_shuffle():
     b = Builder((6, 6, CHANNELS))
     graph = b.graph(half_block(b, half_block(b, "image", 1), 2))
     assert shuffles_in_pieces(graph) is graph
 
 
-def test_a_real_grouped_convolution_keeps_it():
+def test_a_real_grouped_convolution_keeps_the_shuffle():
     b = Builder((6, 6, CHANNELS))
     x = b.add("shuffle", Shuffle(2), "image")
     kernel = b.random.normal(size=(1, 1, CHANNELS // 2, CHANNELS))
@@ -91,7 +92,7 @@ def test_orders_that_one_transposition_makes(order):
 
 
 @pytest.mark.parametrize("order", [[3, 2, 1, 0], [0, 1, 3, 2], [1, 0, 2, 3], [0, 2, 3, 1]])
-def test_others_are_none(order):
+def test_other_orders_give_none(order):
     assert Reorder.of(np.array(order)) is None
 
 

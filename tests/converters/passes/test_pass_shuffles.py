@@ -22,7 +22,7 @@ def logits(b, x):
 
 
 @pytest.mark.parametrize("groups", [2, 4])
-def test_between_ungrouped_convolutions(groups):
+def test_a_shuffle_between_ungrouped_convolutions_is_removed(groups):
     b = Builder()
     x = b.prelu("act", b.affine("bn", b.convolution("first", "image")))
     x = b.add("shuffle", Shuffle(groups), x)
@@ -35,7 +35,7 @@ def test_between_ungrouped_convolutions(groups):
     assert "TRANSPOSE" not in operators(rewritten)
 
 
-def test_after_a_residual_stream():
+def test_a_shuffle_after_a_residual_stream_is_removed():
     b = Builder()
     x = real(b, "stem", "image")
     x = b.sum("sum", x, b.convolution("conv", x))
@@ -46,7 +46,7 @@ def test_after_a_residual_stream():
     assert_equal(graph, rewritten)
 
 
-def test_before_a_classifier():
+def test_a_shuffle_before_a_classifier_is_removed():
     b = Builder()
     x = b.convolution("grouped", "image", groups=2)
     graph = b.graph(logits(b, b.add("shuffle", Shuffle(2), x)))
@@ -55,7 +55,7 @@ def test_before_a_classifier():
     assert_equal(graph, rewritten)
 
 
-def test_between_grouped_convolutions_it_stays():
+def test_a_shuffle_between_grouped_convolutions_stays():
     b = Builder()
     x = b.convolution("first", "image", groups=2)
     graph = b.graph(b.convolution("second", b.add("shuffle", Shuffle(2), x), groups=2))

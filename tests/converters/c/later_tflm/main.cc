@@ -1,5 +1,5 @@
-// LceQuantize, LceBconv2d to bits, LceBMaxPool2d, LceBconv2d to int8, by the API of MicroContext. `graph.h` defines
-// Nodes and Tensors; the image comes from stdin, the result goes to stdout.
+// Runs LCE's operators through the API of MicroContext. `graph.h` defines `tensors` and `operators`; images come from
+// stdin, and results go to stdout.
 #include <cstdio>
 #include <cstring>
 

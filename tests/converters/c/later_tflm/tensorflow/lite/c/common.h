@@ -1,4 +1,4 @@
-// What an operator sees of TensorFlow Lite Micro's common.h since 2021: declarations only, for a compiler's check.
+// The declarations in TensorFlow Lite Micro's common.h since 2021 that our operators use.
 #pragma once
 #include <cstddef>
 #include <cstdint>
