@@ -4,7 +4,7 @@
 
 Each lever changes a few settings of the recipe `best-resnet20-cifar10` and is compared with the recipe itself at the
 same seed, by its accuracy on 5,000 held-out images, never on the test set. Gains and losses are both recorded. Few
-epochs favor settings that learn fast, so a winner needs a full training before it enters a recipe. A lever with a row
+epochs favour settings that learn fast, so a winner needs a full training before it enters a recipe. A lever with a row
 is not trained again, and an interrupted one is resumed.
 """
 

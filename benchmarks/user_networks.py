@@ -170,7 +170,7 @@ def anchors() -> tf.keras.Model:
     return called(WithAnchors(name="anchors"))
 
 
-@kind("class numbers and truth values as outputs")
+@kind("class numbers and booleans as outputs")
 def decisions() -> tf.keras.Model:
     inputs = image()
     logits = layers.Dense(5, name="logits")(layers.GlobalAveragePooling2D()(binary(inputs, "first")))

@@ -26,7 +26,6 @@ from kbnn.converters.verify.diagnosis import (
     diagnose,
     invalid_outputs,
     miscomputed,
-    not_in_interpreter,
     saved_quantized,
     unconvertible,
 )
@@ -150,9 +149,6 @@ def _converted(
         options, file, graph, note = _faster(keras, options, kernel, calibration, told)
     _check_operators(file, graph)
     _check_bitpacked(keras, file, graph, options)
-    foreign = not_in_interpreter(keras, file)
-    if foreign:
-        raise ConversionError("; ".join(foreign))
     parity = verification.compare(keras, file, given, os.fspath(path), graph, labels)
     if not parity.passed:
         raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
@@ -262,7 +258,7 @@ def _check_computable(reference: Reference, options: Options) -> None:
 
 
 def _check_operators(file: File, graph: Graph) -> None:
-    """Refuses operators that LCE's runtime does not have, such as TensorFlow's `Erfc` in exact GELUs."""
+    """Refuses operators that LCE's runtime does not have, such as TensorFlow's `Erf` and `Erfc` in exact GELUs."""
     known = {*flatbuffer.builtin_names(), *audit.LCE_OPERATORS}
     layers = {node.layer for node in graph}
     missing = {}
@@ -273,7 +269,8 @@ def _check_operators(file: File, graph: Graph) -> None:
             missing[operator.name] = name if name in layers else name.rpartition("/")[0] or name
     if missing:
         named = "; ".join(f"layer '{layer}' needs the operator '{name}'" for name, layer in missing.items())
-        hint = "use tf.nn.gelu(x, approximate=True)" if "Erfc" in missing else "use another function"
+        is_exact_gelu = not {"Erf", "Erfc"}.isdisjoint(missing)
+        hint = "use tf.nn.gelu(x, approximate=True)" if is_exact_gelu else "use another function"
         raise ConversionError(f"{named}, which LCE's runtime does not have: {hint}")
 
 

@@ -524,7 +524,7 @@ def describe(name: str) -> str:
 
 
 def get(name: str) -> Method:
-    """The method of a name: a base, or a base with modifiers, such as "xnor+std+ml+bma" (ML+BMA's algorithm 1).
+    """The method with a name: a base, or a base with modifiers, such as "xnor+std+ml+bma" (ML+BMA's algorithm 1).
 
     Raises:
         UsageError: an unknown base or modifier (close names are suggested), a repeated modifier, or one that does not

@@ -90,7 +90,7 @@ def benchmark(
         runs: the number of measured inferences per process.
         repeats: the number of processes.
         kernel: "default", "indirect" or "reference". By default it is "indirect" for the Python interpreter, whose
-            default kernel is not optimised for x86, and "default" for other tools.
+            default kernel is not optimized for x86, and "default" for other tools.
         flags: more flags of the tool by name, such as `{"use_xnnpack": "false"}`.
         images: `(N, H, W, C)` in the data type of the file's input. The target also runs the file on them, and its
             outputs are compared with those of the interpreter on this machine.

@@ -55,8 +55,8 @@ def _check(name: str, key: str, values: np.ndarray, limits: tuple[int, int]) -> 
     if values.size and (values.min() < low or values.max() > high):
         largest = values.max() if values.max() > high else values.min()
         raise ConversionError(
-            f"'{name}' has no form in C: its {key} of {largest} is outside {low} to {high}, take a smaller image or "
-            f"fewer channels"
+            f"'{name}' has no form in C: the field '{key}' holds {low} to {high}, received {largest}: use a "
+            f"smaller image or fewer channels"
         )
 
 

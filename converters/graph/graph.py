@@ -53,6 +53,11 @@ class Node:
     def channels(self) -> int:
         return self.shape[-1]
 
+    def reordered(self, order: np.ndarray) -> "Node":
+        """The node if its value is stored as `value[..., order]`; the operation that computes it is unchanged."""
+        origin = self.origin and replace(self.origin, order=self.origin.order[order], shift=self.origin.shift[order])
+        return replace(self, origin=origin)
+
 
 @dataclass(frozen=True)
 class Graph:

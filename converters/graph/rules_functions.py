@@ -46,7 +46,7 @@ def _operation(layer: TFOpLambda, given: Sequence[object], inputs: int, channels
 
 
 def _public(symbol: str | None) -> _Function | None:
-    """The public function of a name, such as `tf.nn.relu` of "nn.relu"; the layer holds an internal one."""
+    """The public function with a name, such as `tf.nn.relu` for "nn.relu"; the layer holds an internal one."""
     try:
         return operator.attrgetter(symbol or "")(tf)
     except AttributeError:

@@ -78,8 +78,8 @@ class Reference:
     """The graph of `model(x, training=False)` and its values on images; `order` numbers its operations by name.
 
     Variables are frozen to constants, functions are inlined, and identities are skipped, so that a tensor has the name
-    of the operation that computed it. Operations that no output depends on are left out. With
-    `batch`, the graph works for that many samples only, and the shapes in loops are static.
+    of the operation that computed it. Operations that no output depends on are left out. With `batch`, the graph works
+    for that many samples only, and the shapes in loops are static.
 
     `calls` are the calls of layers in this graph; `hidden` are the layers that are called only in other graphs, such as
     those of a `tf.function` or `tf.cond` within the model.
@@ -148,7 +148,7 @@ class Reference:
         return tensor.split(":")[0] in self.order
 
     def tensor(self, name: str) -> tf.Tensor:
-        """The tensor of a name."""
+        """The tensor with this name."""
         operation, _, output = name.partition(":")
         return self._operations[self.order[operation]].outputs[int(output)]
 

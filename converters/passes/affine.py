@@ -66,7 +66,7 @@ def keep_scales_before_dense(graph: Graph) -> Graph:
         for source in dict.fromkeys(node.inputs if _multiplies_matrices(node) else ()):
             affine = graph[source]
             is_scale = isinstance(affine.operation, Affine) and np.ptp(affine.operation.scale) > 0.0
-            if is_scale and not _is_absorbed(graph, affine):
+            if is_scale and not is_binary_output(graph, affine):
                 graph = _kept(graph, node.name, affine)
     return graph
 
@@ -83,7 +83,7 @@ def _kept(graph: Graph, reader: str, node: Node) -> Graph:
     if isinstance(flat.operation, Reshape) and graph.sole_consumer(flat.name) is not None:
         wide = graph[flat.inputs[0]]
         is_alone = graph.sole_consumer(wide.name) is not None
-        if is_alone and _is_absorbed(graph, wide) and wide.channels == node.channels:
+        if is_alone and is_binary_output(graph, wide) and wide.channels == node.channels:
             before = Node(graph.unused(f"{node.name}/affine"), node.operation, flat.inputs, wide.shape, node.layer)
             graph = graph.with_nodes(before, replace(node, operation=flat.operation, inputs=(before.name,)))
             return merge_affine(graph)
@@ -92,8 +92,8 @@ def _kept(graph: Graph, reader: str, node: Node) -> Graph:
     return graph.with_nodes(kept, replace(graph[reader], inputs=inputs))
 
 
-def _is_absorbed(graph: Graph, node: Node) -> bool:
-    """Whether a value is that of a binary convolution and of affine maps that the converter folds into it."""
+def is_binary_output(graph: Graph, node: Node) -> bool:
+    """Whether a value is that of a binary convolution, followed by affine maps that the converter folds into it."""
     while isinstance(node.operation, Affine) and graph.sole_consumer(node.inputs[0]) is not None:
         node = graph[node.inputs[0]]
     return isinstance(node.operation, BinaryConvolution)

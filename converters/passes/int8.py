@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph.graph import Graph, Limits, Node
-from kbnn.converters.graph.operations import Affine, BinaryConvolution, Opaque, Operation, Pool, Sign, Split
+from kbnn.converters.graph.operations import Affine, Opaque, Operation, Pool, Sign, Split
+from kbnn.converters.passes.affine import is_binary_output
 
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
@@ -73,7 +74,7 @@ def _is_stored(graph: Graph, node: Node) -> bool:
         return True
     if reader.operation.is_fused or _is_clipped_later(graph, node):
         return False
-    if not _follows_binary(graph, node):
+    if not is_binary_output(graph, node):
         return True
     return not (isinstance(reader.operation, Affine) or _becomes_bits(graph, reader))
 
@@ -92,13 +93,6 @@ def _is_clipped_later(graph: Graph, node: Node) -> bool:
     return clip is not None and clip.operation.is_fused
 
 
-def _follows_binary(graph: Graph, node: Node) -> bool:
-    """Whether a value comes from a binary convolution, through affine maps that fold into its operator."""
-    while isinstance(node.operation, Affine) and graph.sole_consumer(node.inputs[0]) is not None:
-        node = graph[node.inputs[0]]
-    return isinstance(node.operation, BinaryConvolution)
-
-
 def _becomes_bits(graph: Graph, node: Node) -> bool:
     """Whether a node keeps only the sign of its input, directly or after max pooling."""
     if _is_max_pool(node):
@@ -113,5 +107,5 @@ def _is_max_pool(node: Node) -> bool:
 
 def _with_rounded_constants(graph: Graph, node: Node) -> Operation:
     """A node's operation, with its constants rounded as by the converter."""
-    folds = isinstance(node.operation, Affine) and _follows_binary(graph, node)
+    folds = isinstance(node.operation, Affine) and is_binary_output(graph, node)
     return node.operation if folds else node.operation.with_int8_constants()

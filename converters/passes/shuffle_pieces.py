@@ -26,13 +26,10 @@ from kbnn.converters.graph.operations import (
     Shuffle,
     Split,
 )
+from kbnn.converters.passes.shuffles import FixedOrderError, possible
 
 _PIECES = 8
 _GROUPS = 2
-
-
-class _FixedOrderError(Exception):
-    """The order of a value cannot change."""
 
 
 def shuffles_in_pieces(graph: Graph) -> Graph:
@@ -42,7 +39,7 @@ def shuffles_in_pieces(graph: Graph) -> Graph:
         if node is not None and isinstance(node.operation, Shuffle) and _divides(node.operation, node.channels):
             try:
                 graph = _in_pieces(graph, node, node.operation)
-            except _FixedOrderError:
+            except FixedOrderError:
                 continue
     return graph
 
@@ -55,7 +52,7 @@ def _in_pieces(graph: Graph, node: Node, shuffle: Shuffle) -> Graph:
     """The graph with one shuffle as a split and a concatenation.
 
     Raises:
-        _FixedOrderError: the order of a later value cannot change.
+        FixedOrderError: the order of a later value cannot change.
     """
     # The half that a channel comes from, its quarter there and its eighth: the quarter is the group that reads it, the
     # eighth is the group that the convolution's output, which is added to it, comes from.
@@ -69,14 +66,8 @@ def _in_pieces(graph: Graph, node: Node, shuffle: Shuffle) -> Graph:
         for k in range(_PIECES)
     ]
     inputs = tuple(parts[k].name for k in numbers[..., 0].ravel() // numbers.shape[-1])
-    joined = replace(_held(node, order), operation=Concatenate(), inputs=inputs)
+    joined = replace(node.reordered(order), operation=Concatenate(), inputs=inputs)
     return _without_splits(graph.with_nodes(*changed, split, *parts, joined), joined.name)
-
-
-def _held(node: Node, order: np.ndarray) -> Node:
-    """A node whose value is stored in another order."""
-    origin = node.origin and replace(node.origin, order=node.origin.order[order], shift=node.origin.shift[order])
-    return replace(node, origin=origin)
 
 
 def _without_splits(graph: Graph, name: str) -> Graph:
@@ -124,7 +115,7 @@ class _Orders:
         """The nodes that change, without the first."""
         for name in {**self._orders, **self._operations}:
             node = self._graph[name]
-            node = _held(node, self._orders[name]) if name in self._orders and node.shape else node
+            node = node.reordered(self._orders[name]) if name in self._orders and node.shape else node
             if name != self._start:
                 yield replace(node, operation=self._operations.get(name, node.operation))
 
@@ -135,12 +126,12 @@ class _Orders:
         """Sets the order of a value, once."""
         if name in self._orders:
             if not np.array_equal(self._orders[name], order):
-                raise _FixedOrderError
+                raise FixedOrderError
             return
         self._orders[name] = order
         if not _is_identity(order):
             if self._graph.is_output(name):
-                raise _FixedOrderError
+                raise FixedOrderError
             self._waiting.append(name)
 
     def _spread(self, name: str) -> None:
@@ -163,10 +154,10 @@ class _Orders:
         elif isinstance(operation, Split | Part):
             # Parts have channels of the value that is split, whose order must be set first.
             if node.inputs[0] not in self._orders:
-                raise _FixedOrderError
+                raise FixedOrderError
         else:
             passed, absorbed = operation.permuted(order), operation.writing(order)
-            self._operations[node.name] = _possible(passed or absorbed)
+            self._operations[node.name] = possible(passed or absorbed)
             for source in node.inputs if passed is not None else ():
                 self._hold(source, order)
 
@@ -183,12 +174,12 @@ class _Orders:
             self._hold(reader.name, _blocks(order, [len(order) // parts] * parts)[operation.index])
         elif isinstance(operation, Shuffle | Reorder):
             if reader.name == self._start:
-                raise _FixedOrderError
-            self._operations[reader.name] = _possible(Reorder.of(np.argsort(order)[operation.order_of(len(order))]))
+                raise FixedOrderError
+            self._operations[reader.name] = possible(Reorder.of(np.argsort(order)[operation.order_of(len(order))]))
         elif operation.permuted(order) is not None:
             self._hold(reader.name, order)
         else:
-            self._operations[reader.name] = _possible(operation.reading(order))
+            self._operations[reader.name] = possible(operation.reading(order))
 
     def _hold_joined(self, node: Node) -> None:
         """Sets the order of a concatenation or a padded value from those of its parts; others keep Keras's order."""
@@ -214,19 +205,13 @@ def _blocks(order: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
     """The orders of parts of a value.
 
     Raises:
-        _FixedOrderError: the order moves channels from one part to another.
+        FixedOrderError: the order moves channels from one part to another.
     """
     found, start = [], 0
     for size in sizes:
         part = order[start : start + size] - start
         if size and (part.min() < 0 or part.max() >= size):
-            raise _FixedOrderError
+            raise FixedOrderError
         found.append(part)
         start += size
     return found
-
-
-def _possible(operation: Operation | None) -> Operation:
-    if operation is None:
-        raise _FixedOrderError
-    return operation

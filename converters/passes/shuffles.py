@@ -14,7 +14,7 @@ from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import Operation, Shuffle
 
 
-class _FixedOrderError(Exception):
+class FixedOrderError(Exception):
     """A value's channels cannot be reordered."""
 
 
@@ -31,7 +31,7 @@ def _removed(graph: Graph, shuffle: Node, order: np.ndarray) -> Graph:
     for start, needed in ((shuffle.inputs[0], order), (shuffle.name, np.argsort(order))):
         try:
             changed = _reordered(graph, start, shuffle, needed)
-        except _FixedOrderError:
+        except FixedOrderError:
             continue
         return graph.with_nodes(*changed.values()).without(graph[shuffle.name], None)
     return graph
@@ -41,41 +41,41 @@ def _reordered(graph: Graph, start: str, shuffle: Node, order: np.ndarray) -> Ma
     """All nodes that change if a value is stored in another order: those that store it and those that only read it.
 
     Raises:
-        _FixedOrderError: one of them cannot change.
+        FixedOrderError: one of them cannot change.
     """
     changed: dict[str, Node] = {}
     held, waiting = {start}, [start]
     while waiting:
         name = waiting.pop()
         if graph.is_output(name):
-            raise _FixedOrderError
+            raise FixedOrderError
         node = changed.get(name, graph[name])
         reached: list[str] = []
         if node.name != shuffle.name:
             permuted = node.operation.permuted(order)
             reached += node.inputs if permuted is not None else ()
-            changed[name] = _holding(node, _possible(permuted or node.operation.writing(order)), order)
+            operation = possible(permuted or node.operation.writing(order))
+            changed[name] = replace(node.reordered(order), operation=operation)
         for reader in graph.consumers(name):
             if reader.operation.permuted(order) is not None:
                 reached.append(reader.name)
             elif reader is not shuffle:
                 reader = changed.get(reader.name, reader)
-                changed[reader.name] = replace(reader, operation=_possible(reader.operation.reading(order)))
+                changed[reader.name] = replace(reader, operation=possible(reader.operation.reading(order)))
         waiting += [other for other in dict.fromkeys(reached) if other not in held]
         held.update(reached)
     # If the change reaches both sides of the shuffle, values would need two orders.
     if {shuffle.name, shuffle.inputs[0]} <= held:
-        raise _FixedOrderError
+        raise FixedOrderError
     return changed
 
 
-def _possible(operation: Operation | None) -> Operation:
+def possible(operation: Operation | None) -> Operation:
+    """The operation.
+
+    Raises:
+        FixedOrderError: it is None, because the operation cannot be rewritten for another order.
+    """
     if operation is None:
-        raise _FixedOrderError
+        raise FixedOrderError
     return operation
-
-
-def _holding(node: Node, operation: Operation, order: np.ndarray) -> Node:
-    """A node whose value is stored in another order."""
-    origin = node.origin and replace(node.origin, order=node.origin.order[order], shift=node.origin.shift[order])
-    return replace(node, operation=operation, origin=origin)

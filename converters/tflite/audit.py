@@ -1,6 +1,6 @@
 """Audit: what a .tflite file contains.
 
-LCE silently falls back to float for a 1-bit convolution that it does not recognise, so the audit reads the file itself.
+LCE silently falls back to float for a 1-bit convolution that it does not recognize, so the audit reads the file itself.
 """
 
 import collections

@@ -42,7 +42,7 @@ def value_name(file: File, tensor: Tensor) -> str:
 
 
 def _find(piece: str, order: Mapping[str, int]) -> int | None:
-    """The operation of a name, which a number may follow: `n1/o/112` is the twelfth value named after `n1/o/1`."""
+    """The operation with a name, which a number may follow: `n1/o/112` is the twelfth value named after `n1/o/1`."""
     stem = piece.rstrip("0123456789")
     if not stem.endswith("/"):
         return order.get(piece, order.get(stem))

@@ -9,8 +9,6 @@ from kbnn import structure
 from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls, levels
 from kbnn.converters.graph.slices import sign_source
 from kbnn.converters.graph.trace import LOOPS, Reference
-from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
 # The converter's limits: smaller magnitudes count as zero, and the magnitudes in a filter may differ by this fraction.
@@ -19,12 +17,6 @@ _SCALE_SPREAD = 0.005
 _OUTPUT_TYPES = (tf.float32, tf.int32, tf.int64, tf.int8, tf.uint8, tf.bool)
 # About the rounding error of a sum, as a fraction of the largest value.
 _TIE = 1e-7
-# Operators that are not among TensorFlow Lite's built-in ones, but in its interpreter.
-_INTERPRETER_S_OWN = ("AudioSpectrogram", "Mfcc", "NumericVerify", "TFLite_Detection_PostProcess")
-_INSTEAD = {
-    "Erf": "use tanh, or tf.nn.gelu(x, approximate=True)",
-    "Erfc": "use tf.nn.gelu(x, approximate=True)",
-}
 
 
 def diagnose(reference: Reference, binary: BinaryCall) -> str:
@@ -40,7 +32,7 @@ def diagnose(reference: Reference, binary: BinaryCall) -> str:
     return (
         _by_values(binary, kernel, source)
         or _by_zero(reference, binary.call.inputs[0])
-        or ("LCE does not recognise how its input is binarized: use a quantizer of kbnn or Larq, right before it")
+        or ("LCE does not recognize how its input is binarized: use a quantizer of kbnn or Larq, right before it")
     )
 
 
@@ -82,26 +74,6 @@ def invalid_outputs(reference: Reference) -> list[str]:
         for name, tensor in reference.outputs.items()
         if not reference.grows_with_batch(tensor)
     ]
-
-
-def not_in_interpreter(reference: Reference, file: File) -> list[str]:
-    """The layers with an operation that the file keeps as TensorFlow's, which no interpreter has, each with the fix."""
-    known = (*flatbuffer.builtin_names(), *_INTERPRETER_S_OWN)
-    kinds = dict.fromkeys(operator.name for operator in file.operators)
-    found = []
-    for kind in (kind for kind in kinds if kind not in known and not kind.startswith("Lce")):
-        made = reference.operations(reference.root, (kind.removeprefix("Flex"),))
-        names = dict.fromkeys(reference.layer_name(reference.order[operation.name]) for operation in made)
-        found.append(
-            f"{_layers(list(names))} computes {kind}, which TensorFlow Lite does not have for such inputs: "
-            f"{_INSTEAD.get(kind, 'use other functions')}"
-        )
-    return found
-
-
-def _layers(names: list[str]) -> str:
-    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-    return f"layer '{names[0]}'{more}" if names else "the network"
 
 
 def saved_quantized(model: tf.keras.Model) -> list[str]:
@@ -164,7 +136,7 @@ def _is_wide(operation: tf.Operation) -> bool:
 def miscomputed(reference: Reference, binary: BinaryCall) -> str | None:
     """Why LCE would bitpack a layer but compute something else, with the fix, as in `diagnose`; None if it would not.
 
-    LCE's optimised kernels correct for zero padding as if the convolution's kernel fitted into the image.
+    LCE's optimized kernels correct for zero padding as if the convolution's kernel fitted into the image.
     """
     operation = reference.operation(reference.order[binary.convolutions[0]])
     if operation.type != "Conv2D" or operation.get_attr("padding") != b"SAME":
@@ -174,7 +146,7 @@ def miscomputed(reference: Reference, binary: BinaryCall) -> str | None:
     if image[1] >= reach[0] and image[2] >= reach[1]:
         return None
     return (
-        f"it pads maps of {image[1]}x{image[2]} with zeros for a {reach[0]}x{reach[1]} kernel, which LCE's optimised "
+        f"it pads maps of {image[1]}x{image[2]} with zeros for a {reach[0]}x{reach[1]} kernel, which LCE's optimized "
         f"kernels compute wrongly: use pad_values=1.0, or larger images"
     )
 

@@ -108,11 +108,11 @@ class Parity(tables.Shown):
     this rounding changes. The layers of a file in int8 are compared with the deployed graph with all values rounded;
     its figures include the effect of rounding.
 
-    `outputs` has the agreement at each output that predicts classes, `without_classes` the names of the others, whose
-    decisions are not compared, and `trained` the agreement with the network as it was trained, before
-    any rounding; `accuracy` and `trained_accuracy` are theirs on labelled images. `rebuilt` tells whether a new
-    conversion of the model gives the same file byte for byte; it is None if there was none, for the reason
-    `not_rebuilt`.
+    `outputs` has the agreement at each output that predicts classes, `without_classes` the names of the other outputs,
+    whose decisions are not compared, and `trained` the agreement with the network as it was trained, before any
+    rounding. `accuracy` and `trained_accuracy` are those of the file and of the trained network on labelled images.
+    `rebuilt` tells whether a new conversion of the model gives the same file byte for byte; it is None if there was no
+    new conversion, and `not_rebuilt` is the reason.
     """
 
     path: str
@@ -455,7 +455,7 @@ def _inputs(reference: Reference, file: File, images: Images) -> dict[str, np.nd
 def _side_by_side(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """All outputs in the order of their names: `(B, values)`."""
     flat = [np.reshape(outputs[name], (len(outputs[name]), -1)) for name in sorted(outputs)]
-    # Differences of truth values and of unsigned integers are not numbers.
+    # Booleans cannot be subtracted, and differences of unsigned integers wrap around.
     return np.concatenate([x if np.issubdtype(x.dtype, np.floating) else x.astype(np.float64) for x in flat], axis=1)
 
 
@@ -542,7 +542,7 @@ def _output_failures(
     if padded and all(run.kernel != "reference" for run in wrong):
         names = ", ".join(f"'{name}'" for name in padded)
         found.append(
-            f"LCE's optimised kernels round sums that are exactly 0 in layers padded with zeros ({names}): use "
+            f"LCE's optimized kernels round sums that are exactly 0 in layers padded with zeros ({names}): use "
             f"pad_values=1.0, or train the network, whose batch normalizations then shift the sums"
         )
     elif tied:

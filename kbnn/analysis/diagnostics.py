@@ -9,7 +9,7 @@ import tensorflow as tf
 from kbnn import structure
 from kbnn.analysis import figures
 from kbnn.analysis.observation import Observation, observe
-from kbnn.analysis.report import summarise
+from kbnn.analysis.report import summarize
 from kbnn.analysis.weight_history import WeightHistory
 
 FILE = "weights.npz"
@@ -69,7 +69,7 @@ class Diagnostics(tf.keras.callbacks.Callback):
 
     def _show_activations(self, images: np.ndarray) -> None:
         observations = observe(self.model, images)
-        report = summarise(self.model.name, len(images), observations)
+        report = summarize(self.model.name, len(images), observations)
         for layer in report.layers:
             for measure in MEASURES:
                 tf.summary.scalar(f"analysis/{measure}/{layer.name}", getattr(layer, measure))
@@ -84,7 +84,7 @@ class Diagnostics(tf.keras.callbacks.Callback):
     def _show_pictures(self, observations: list[Observation], samples: int) -> None:
         """Logs figures, once at the end, because drawing takes longer than an epoch of a small network."""
         name = self.model.name
-        report = summarise(name, samples, observations)
+        report = summarize(name, samples, observations)
         for measure, drawn in figures.of_networks({name: observations}, {name: report}).items():
             image = tf.io.decode_png(drawn.png, channels=3)
             tf.summary.image(f"analysis/{measure}", image[None], description=drawn.caption)

@@ -105,7 +105,7 @@ def report(model: "tf.keras.Model", data: Dataset | np.ndarray, samples: int = S
         >>> print(kbnn.analysis.report(model, kbnn.datasets.load("digits")))
     """
     images = images_of(data, samples)
-    return summarise(model.name, len(images), observe(model, images))
+    return summarize(model.name, len(images), observe(model, images))
 
 
 def drawings(model: "tf.keras.Model", data: Dataset | np.ndarray, samples: int = SAMPLES) -> "dict[str, Picture]":
@@ -126,10 +126,10 @@ def drawings(model: "tf.keras.Model", data: Dataset | np.ndarray, samples: int =
 
     images = images_of(data, samples)
     layers = observe(model, images)
-    return of_networks({model.name: layers}, {model.name: summarise(model.name, len(images), layers)})
+    return of_networks({model.name: layers}, {model.name: summarize(model.name, len(images), layers)})
 
 
-def summarise(name: str, samples: int, observations: list[Observation]) -> Report:
+def summarize(name: str, samples: int, observations: list[Observation]) -> Report:
     """The report of observed layers."""
     layers = tuple(_layer(observation) for observation in observations)
     return Report(

@@ -14,7 +14,7 @@ from kbnn.analysis.observation import Observation, observe
 from kbnn.analysis.over_epochs import over_epochs
 from kbnn.analysis.page import Page, Section, Table
 from kbnn.analysis.pictures import Picture
-from kbnn.analysis.report import Report, summarise
+from kbnn.analysis.report import Report, summarize
 from kbnn.analysis.weight_history import WeightHistory
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def study(subjects: Sequence[Subject], images: np.ndarray, folder: str | os.Path
     """
     binary = [subject for subject in subjects if structure.binary_layers(subject.model)] or subjects
     networks = {subject.name: observe(subject.model, images) for subject in binary}
-    reports = {name: summarise(name, len(images), layers) for name, layers in networks.items()}
+    reports = {name: summarize(name, len(images), layers) for name, layers in networks.items()}
     # Binary networks first, so that each has one colour in all pictures.
     ordered = sorted(subjects, key=lambda subject: subject.name not in networks)
     sections = [*_sections(binary, networks, reports), *_training(ordered)]

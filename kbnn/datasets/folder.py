@@ -62,7 +62,7 @@ def load_folder(
     """Loads a folder of images into memory. Images are shrunk to the size that the transform needs.
 
     The layout is either `path/CLASS/image`, of which a stratified fifth becomes the test split, or
-    `path/SPLIT/CLASS/image`. Split folders are recognised by the words train, val and test in their names (`Train`,
+    `path/SPLIT/CLASS/image`. Split folders are recognized by the words train, val and test in their names (`Train`,
     `training_set`, `seg_test`, `validation`). With only train and val, val is the test split; with all three, val is
     the validation split.
 

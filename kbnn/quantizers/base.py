@@ -31,7 +31,7 @@ LARGEST_EXPONENT = 80.0
 
 
 def sign(x: tf.Tensor) -> tf.Tensor:
-    """+1 where x >= 0 (-0.0 too), else -1, in the form that the LCE converter recognises."""
+    """+1 where x >= 0 (-0.0 too), else -1, in the form that the LCE converter recognizes."""
     one = tf.constant(1.0, x.dtype)
     return tf.where(x >= 0, one, -one)
 

@@ -147,7 +147,7 @@ def siman_corollaries(build: Build) -> list[Cell]:
 
 
 def _optimal_share(beyond: Callable[[float], float], moment: Callable[[float], float]) -> float:
-    """P(|w| > t) for the t that maximises E[|w|; |w| > t] / √P(|w| > t) (equation 13), where factors do not matter."""
+    """P(|w| > t) for the t that maximizes E[|w|; |w| > t] / √P(|w| > t) (equation 13), where factors do not matter."""
     from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(lambda t: -moment(t) / math.sqrt(beyond(t)), bounds=(0.0, 3.0), method="bounded")

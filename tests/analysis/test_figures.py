@@ -9,7 +9,7 @@ from kbnn import models
 from kbnn.analysis import figures
 from kbnn.analysis.observation import observe
 from kbnn.analysis.pictures import Picture, confusion_matrix
-from kbnn.analysis.report import summarise
+from kbnn.analysis.report import summarize
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
 
@@ -27,7 +27,7 @@ def networks() -> dict[str, list]:
 
 @pytest.mark.slow
 def test_every_figure_of_two_networks_states_its_sample_size(networks: dict[str, list]):
-    reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
+    reports = {name: summarize(name, 4, layers) for name, layers in networks.items()}
     pictures = figures.of_networks(networks, reports)
     assert set(pictures) == {"shares", "entropy", "quantization-error", "optimal-code", "weights"}
     for picture in pictures.values():
@@ -44,7 +44,7 @@ def test_a_figure_has_a_light_a_dark_and_a_png_version():
 
 @pytest.mark.slow
 def test_bars_start_at_zero_and_have_the_measured_heights(networks: dict[str, list]):
-    reports = {name: summarise(name, 4, layers) for name, layers in networks.items()}
+    reports = {name: summarize(name, 4, layers) for name, layers in networks.items()}
     for picture in (figures.quantization_errors(reports), figures.positive_shares(networks, 4)):
         for axes in drawn(picture).axes:
             assert axes.get_ylim()[0] == 0

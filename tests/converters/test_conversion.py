@@ -135,7 +135,7 @@ def half(x):
     [
         ({"input_quantizer": half}, r"its input is not a sign \(it holds -0.5\)"),
         ({"input_quantizer": lq.quantizers.DoReFa(k_bit=1)}, "its input is binarized to 0 and 1"),
-        ({"input_quantizer": tf.sign}, "does not recognise how its input is binarized"),
+        ({"input_quantizer": tf.sign}, "does not recognize how its input is binarized"),
         ({"kernel_quantizer": per_input_channel}, "not ±s with one s per filter"),
         ({"pad_values": 0.5}, "it pads with 0.5: use pad_values=1.0"),
     ],
@@ -168,7 +168,7 @@ def test_an_untrained_network(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("size", "kernel"), [((1, 1), 3), ((2, 6), 3), ((6, 2), 3), ((4, 4), 5)])
 def test_zero_padding_of_images_smaller_than_the_kernel_is_refused(size, kernel, tmp_path):
-    """LCE's optimised kernels compute something else; only its reference kernel is right."""
+    """LCE's optimized kernels compute something else; only its reference kernel is right."""
     changes = {"pad_values": 0.0, "kernel_quantizer": "ste_sign"}
     layer = lq.layers.QuantConv2D(32, kernel, name="culprit", **{**sample_networks.BINARY, **changes})
     model = sample_networks.single(layer, (*size, 32))
@@ -332,7 +332,7 @@ def test_sums_that_are_exactly_zero_are_named_where_they_move_the_outputs(tmp_pa
     x = lq.layers.QuantConv2D(32, 3, padding="same", use_bias=False, name="second", **quantizers)(x)
     x = layers.Dense(5)(layers.Flatten()(layers.BatchNormalization(scale=False)(x)))
     reason = (
-        r"the outputs of the default(?: and indirect)? kernels? differ from Keras's by .*LCE's optimised kernels round "
+        r"the outputs of the default(?: and indirect)? kernels? differ from Keras's by .*LCE's optimized kernels round "
         r"sums that are exactly 0 in layers padded with zeros \('first', 'second'\): use pad_values=1\.0, or train the"
     )
     with pytest.raises(ConversionError, match=reason):

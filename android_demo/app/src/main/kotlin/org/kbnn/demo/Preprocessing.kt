@@ -22,7 +22,7 @@ class Preprocessing(private val spec: InputSpec) {
         return tensor
     }
 
-    /** The centered part that the network sees: it gets the input's size when the picture is resized as in training. */
+    /** The central part that the network sees: it gets the input's size when the picture is resized as in training. */
     private fun middle(picture: Picture): Window {
         val shorter = min(picture.width, picture.height)
         val width = extent(if (spec.square) picture.width else shorter, spec.width)

@@ -9,7 +9,7 @@ import kotlin.math.min
 /**
  * One output coordinate of a resize: the sum of the inputs from [first] on, times [weights].
  *
- * The weights are a triangle of half-width max(scale, 1) around the output pixel's center, scale = input size / output
+ * The weights are a triangle of half-width max(scale, 1) around the output pixel's centre, scale = input size / output
  * size: bilinear interpolation that avoids aliasing when it shrinks, as in `tf.image.resize(..., antialias=True)`.
  */
 private class Span(val first: Int, val weights: FloatArray)
