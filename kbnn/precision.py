@@ -1,9 +1,23 @@
-"""Converts networks that were trained in mixed precision to float32, for evaluation and deployment."""
+"""Keras's precision policy within a block, and float32 copies of networks that were trained in mixed precision."""
+
+import contextlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from kbnn import structure
 from kbnn.errors import KbnnError
+
+
+@contextlib.contextmanager
+def precision(policy: str | None) -> Iterator[None]:
+    """Sets Keras's global precision policy within the block; None keeps the current one."""
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(policy or before)
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)
 
 
 def in_float32(model: tf.keras.Model) -> tf.keras.Model:

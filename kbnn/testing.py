@@ -8,11 +8,10 @@ kbnn's own tests run the same checks on everything that is registered.
 ...     kbnn.testing.check_model("mine", input_shape=(8, 8, 3), width=0.5)
 """
 
-import contextlib
 import importlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import larq as lq
@@ -21,6 +20,7 @@ import tensorflow as tf
 
 from kbnn import accounting, methods, quantizers, structure, weights
 from kbnn.layers import BinaryConv2D
+from kbnn.precision import precision
 from kbnn.training.networks import build as build_network
 
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -28,17 +28,6 @@ Make = Callable[[], lq.quantizers.Quantizer]
 
 _SHAPE = (6, 6, 8)
 _CLASSES = 3
-
-
-@contextlib.contextmanager
-def precision(policy: str) -> Iterator[None]:
-    """Sets a mixed-precision policy within the block."""
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(policy)
-    try:
-        yield
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)
 
 
 def check_quantizer(quantizer: str | type | lq.quantizers.Quantizer | Make) -> None:

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kbnn import layers, methods, quantizers, regularizers, testing
+from kbnn.precision import precision
 
 X = np.random.default_rng(0).normal(size=(4, 6, 6, 8)).astype(np.float32)
 
@@ -123,7 +124,7 @@ def test_layers_save_load_and_trace(name):
 @pytest.mark.parametrize("policy", [pytest.param(each, marks=COMPILED.get(each, ())) for each in testing.POLICIES])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_in_every_precision(name, policy):
-    with testing.precision(policy):
+    with precision(policy):
         testing.check_layer(LAYERS[name]())
 
 
@@ -185,7 +186,7 @@ def test_loads_and_trains_in_a_new_process_after_importing_kbnn_alone(tmp_path):
         network = testing.network(method)
         made |= {tmp_path / f"{method}{suffix}": network for suffix in (".keras", ".h5")}
     for policy in ("float32", "mixed_float16"):
-        with testing.precision(policy):
+        with precision(policy):
             model = everything()
         (tmp_path / policy).mkdir()
         made |= {tmp_path / policy / "model.keras": model, tmp_path / policy / "saved": model}

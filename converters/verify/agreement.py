@@ -5,15 +5,14 @@ of two classes, decided at 0.5 as by Keras's `binary_accuracy`. Other outputs, s
 classes.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from kbnn.intervals import wilson
+
 Outputs = Mapping[str, np.ndarray]
-# The normal distribution's 97.5 % quantile.
-_Z = 1.959964
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,5 @@ def accuracy(outputs: Outputs, labels: np.ndarray) -> AccuracyInterval | None:
     heads = [values for values in scores if values is not None and values.ndim == 2]
     if len(heads) != 1 or len(outputs) != 1 or len(labels) != len(heads[0]) or not len(labels):
         return None
-    share, count = float(np.mean(heads[0].argmax(1) == labels)), len(labels)
-    centre = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    reach = _Z / (1 + _Z**2 / count) * math.sqrt(share * (1 - share) / count + _Z**2 / (4 * count**2))
-    return AccuracyInterval(share, max(0.0, centre - reach), min(1.0, centre + reach))
+    hits = int(np.sum(heads[0].argmax(1) == labels))
+    return AccuracyInterval(hits / len(labels), *wilson(hits, len(labels)))

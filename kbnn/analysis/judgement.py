@@ -10,9 +10,8 @@ from kbnn import tables
 from kbnn.analysis import pictures
 from kbnn.analysis.page import Page, Section, Table
 from kbnn.datasets import Arrays, Dataset
+from kbnn.intervals import wilson
 
-# 97.5th percentile of the normal distribution, for 95 % intervals.
-_Z = 1.959964
 _SHOWN = 24
 _FIVE = 5
 _DEFINITIONS = (
@@ -128,14 +127,6 @@ def judge(model: str, probabilities: np.ndarray, labels: np.ndarray, classes: Se
             Mistake(int(k), classes[labels[k]], classes[predicted[k]], float(of_prediction[k])) for k in worst
         ),
     )
-
-
-def wilson(hits: int, count: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share (Wilson 1927)."""
-    share, spread = hits / count, _Z**2 / count
-    middle = (share + spread / 2) / (1 + spread)
-    half = _Z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
-    return (float(middle - half) if hits else 0.0), (float(middle + half) if hits < count else 1.0)
 
 
 def _class_figures(k: int, name: str, counts: np.ndarray, classes: Sequence[str]) -> ClassFigures:

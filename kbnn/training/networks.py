@@ -14,6 +14,7 @@ from kbnn.datasets import Dataset
 from kbnn.errors import UsageError
 from kbnn.layers.binarized import Binarized
 from kbnn.methods import Method
+from kbnn.precision import precision
 from kbnn.training.catalog import GROUP
 from kbnn.training.recipe import ModelSettings, Recipe, Stage, source_of
 
@@ -25,7 +26,7 @@ def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Mode
         UsageError: an unknown architecture, method, option or quantizer, or weights that do not fit.
     """
     settings = recipe.model
-    with _policy(recipe.policy), _random_state_in_variables():
+    with precision(recipe.policy), _random_state_in_variables():
         model = build(
             settings.name,
             method(settings, stage),
@@ -170,16 +171,6 @@ def initialize(model: tf.keras.Model, name: str) -> None:
             kernel.assign(tf.keras.initializers.get({"class_name": name, "config": {"seed": int(seed)}})(kernel.shape))
         if isinstance(layer, Binarized):
             layer.restart_scale()
-
-
-@contextlib.contextmanager
-def _policy(name: str | None) -> Iterator[None]:
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy(name or before)
-    try:
-        yield
-    finally:
-        tf.keras.mixed_precision.set_global_policy(before)
 
 
 @contextlib.contextmanager

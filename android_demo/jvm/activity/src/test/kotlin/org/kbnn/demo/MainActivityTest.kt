@@ -32,7 +32,7 @@ import org.robolectric.Shadows.shadowOf
 import org.robolectric.android.controller.ActivityController
 import org.robolectric.annotation.Config
 
-/** The activity's life on a simulated Android: permissions, turns, the background, the gallery. */
+/** The activity's life cycle on a simulated Android: permissions, rotation, the background, the gallery. */
 @RunWith(RobolectricTestRunner::class)
 @Config(sdk = [35])
 class MainActivityTest {
