@@ -47,8 +47,8 @@ class Classifier:
     """A trained network that takes pictures and returns labels with probabilities, best first.
 
     A `.tflite` file made by kbnn contains its labels and how it takes pictures; a run records the same about its data
-    set, which need not be at hand. A picture is turned upright, resized and cropped like the test images, and the
-    Android app does the same.
+    set, which need not be at hand. A picture is turned upright, resized and cropped like the images of a folder, to the
+    same pixels. The Android app does the same without rounding in between.
 
     Args:
         path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.
@@ -131,7 +131,7 @@ class Classifier:
                 f"'{self.path}' was trained on float images, and how to make them from pixels is not known: train on "
                 f"uint8 images, or pass your own inputs to Classifier.probabilities"
             )
-        return prepare(_pixels(picture), self._spec)
+        return prepare(_pixels(picture, self._spec.shorter_side), self._spec)
 
     def outputs(self, inputs: np.ndarray) -> np.ndarray:
         """The network's outputs `(N, classes)` for inputs `(N, H, W, C)`, float32."""
@@ -298,17 +298,18 @@ def _classes(what: str, shape: Sequence[int | None]) -> int:
     return int(shape[1])
 
 
-def _pixels(picture: Picture) -> np.ndarray:
-    """Upright RGB pixels, uint8 `(H, W, 3)`."""
+def _pixels(picture: Picture, shorter: int) -> np.ndarray:
+    """Upright RGB pixels, uint8 `(H, W, 3)`, shrunk as the images of a folder are when it is loaded."""
     if isinstance(picture, np.ndarray):
         channels = picture.shape[2] if picture.ndim == 3 else 1
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or channels not in (1, 3) or not picture.size:
             raise UsageError(
                 f"pixels are uint8 (H, W) or (H, W, 3): received {picture.dtype} {picture.shape}, give levels 0 to 255"
             )
-        return np.broadcast_to(picture.reshape(*picture.shape[:2], channels), (*picture.shape[:2], 3))
+        levels = picture.reshape(*picture.shape[:2], channels)
+        return pictures.shrink(np.repeat(levels, 3 // channels, axis=2), shorter)
     if isinstance(picture, PIL.Image.Image):
-        return pictures.pixels_of(picture)
+        return pictures.shrink(pictures.pixels_of(picture), shorter)
     if isinstance(picture, str | os.PathLike):
         picture = _content(Path(picture))
     if not isinstance(picture, bytes | bytearray | memoryview):
@@ -317,7 +318,7 @@ def _pixels(picture: Picture) -> np.ndarray:
             f"NumPy array, or a Pillow image"
         )
     with pictures.pillow_without_limit():
-        return pictures.decode(bytes(picture))
+        return pictures.decode(bytes(picture), shorter=shorter)
 
 
 def _content(path: Path) -> bytes:

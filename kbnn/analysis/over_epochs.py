@@ -38,7 +38,7 @@ def over_epochs(weights: WeightHistory, label: str = "") -> dict[str, Picture]:
 
 def _scales(of: str, layer: str, weights: WeightHistory, chosen: list[int]) -> Picture:
     alphas = weights.scales[layer][chosen]
-    edges = np.linspace(0, 1.05 * alphas.max(), 41)
+    edges = np.linspace(0, 1.05 * np.nanmax(alphas), 41)
     counts = np.stack([np.histogram(alpha, edges)[0] for alpha in alphas])
     caption = f"{of}learned scales α of the {alphas.shape[1]} filters of {layer} after each epoch."
     return figures.histograms_over_epochs(weights.epochs[chosen], counts, edges, "α", caption)

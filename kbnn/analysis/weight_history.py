@@ -26,8 +26,8 @@ class WeightHistory:
 
     `positive` and `flips` are shares `(E, L)`; the flips of the first epoch are NaN. `histograms` `(E, L, 81)` counts
     latent weights in the bins `EDGES`, in units of the layer's mean magnitude, `magnitudes` `(E, L)`; the outermost
-    bins include all values beyond them. `scales` holds the learned α of each layer that has one, `(E, Cout)`. Epoch 0
-    is the untrained network.
+    bins include all values beyond them. `scales` holds the learned α of each layer that has one, `(E, Cout)`; it is NaN
+    in epochs of stages in which the layer has none. Epoch 0 is the untrained network.
     """
 
     layers: tuple[str, ...] = ()
@@ -67,10 +67,20 @@ class WeightHistory:
         self.magnitudes = _append(self.magnitudes, magnitudes)
         self.histograms = _append(self.histograms, np.array(histograms))
         for layer in layers:
-            if (alpha := structure.learned_scale(layer)) is not None:
-                self.scales[layer.name] = _append(self.scales.get(layer.name, np.zeros((0, 0))), alpha)
+            self._record_scale(layer)
         before = {known: self.signs[known] for known in (epoch - 2, epoch - 1) if known in self.signs}
         self.signs = {**before, epoch: np.packbits(np.concatenate(signs))}
+
+    def _record_scale(self, layer: "tf.keras.layers.Layer") -> None:
+        alpha, known = structure.learned_scale(layer), self.scales.get(layer.name)
+        if alpha is None:
+            if known is not None:
+                self.scales[layer.name] = _append(known, np.full(known.shape[1:], np.nan))
+            return
+        # The layers of another stage may have none, or one of another shape.
+        if known is None or known.shape[1:] != alpha.shape:
+            known = np.full((len(self.epochs) - 1, *alpha.shape), np.nan)
+        self.scales[layer.name] = _append(known, alpha)
 
     def _forget(self, epoch: int) -> None:
         kept = self.epochs < epoch

@@ -33,10 +33,19 @@ def chosen(kind: str, names: Sequence[str], only: str | None) -> list[str]:
 
 
 def parsed(settings: tuple[str, ...]) -> dict[str, object]:
-    """Settings by key; values are TOML, or else plain words."""
+    """Settings by key; values are TOML, or else plain words.
+
+    Raises:
+        UsageError: a key is given twice with different values, or without a value.
+    """
     from kbnn.training.recipe import parse_value
 
-    return {key: parse_value(value) for key, value in _pairs("--set stage.1.epochs=30", settings)}
+    found: dict[str, object] = {}
+    for key, text in _pairs("--set stage.1.epochs=30", settings):
+        value = parse_value(text)
+        if found.setdefault(key, value) != value:
+            raise UsageError(f"cannot set '{key}' twice: received {found[key]!r} and {value!r}, give one of them")
+    return found
 
 
 def several(settings: tuple[str, ...]) -> dict[str, list[object]]:

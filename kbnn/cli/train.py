@@ -1,7 +1,11 @@
 """`kbnn train`."""
 
 import contextlib
+import dataclasses
 import difflib
+import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +85,7 @@ def command(
       kbnn train --model bireal18 --data photos/ --size 128
       kbnn train --weights resnet20-bnn-cifar10 --data photos/
       kbnn train --output runs/resnet20-bireal-cifar10 --resume
+      kbnn train --output runs/bireal18-bireal-photos --resume --data moved/photos
     """
     import_tensorflow()
     from kbnn import training
@@ -88,11 +93,12 @@ def command(
     options = _Options(model, method, dataset, data, size, epochs, batch, seed, weights)
     if recipe is None and resume and output and not (model or weights):
         _check_resumable(output)
-        wanted = options.changed(training.Run.open(output).recipe)
+        wanted = options.resumed(training.Run.open(output).recipe)
     else:
         wanted = options.made() if recipe is None else options.changed(training.catalog.find(recipe))
-    changes = {"data.unreadable": unreadable} if unreadable else {}
-    wanted = wanted.changed({**changes, **parsed(settings)})
+    changes, further = {"data.unreadable": unreadable} if unreadable else {}, parsed(settings)
+    _check_given_once({**options.keys(), **changes}, further, epochs)
+    wanted = wanted.changed({**changes, **further})
     folder = output or Path("runs") / wanted.name
     if resume:
         _check_resumable(folder)
@@ -100,7 +106,7 @@ def command(
     try:
         run = training.train(wanted, folder, resume=resume, data_dir=data_dir, strategy=strategy, quiet=quiet)
     except training.InterruptedRunError as error:
-        fail(f"{error}: kbnn train --output {folder} --resume", error.exit_status)
+        fail(f"{error}: kbnn train --output {shlex.quote(str(folder))} --resume", error.exit_status)
     if training.distribution.is_chief(strategy):
         show(training.result(run), as_json)
 
@@ -118,6 +124,16 @@ class _Options:
     batch: int | None
     seed: int | None
     weights: str | None
+
+    def keys(self) -> dict[str, object]:
+        """The settings of a recipe that the options stand for, by dotted key."""
+        found = {
+            "model.name": self.model,
+            "model.method": self.method,
+            "data.batch": self.batch,
+            "seed": self.seed,
+        }
+        return {key: value for key, value in found.items() if value is not None}
 
     def made(self) -> "Recipe":
         """A recipe with common defaults."""
@@ -153,16 +169,32 @@ class _Options:
         if self.dataset or self.data or self.size:
             recipe = recipe.on(self.dataset, folder=self.data, size=self.size)
         network = self.model or recipe.model.name
-        start = None if self.weights is None else source_of(network, self.weights, self.method)[1]
-        changes = {
-            "model.name": self.model,
-            "model.method": self.method,
-            "model.weights": start,
-            "data.batch": self.batch,
-            "seed": self.seed,
-        }
-        return recipe.changed({key: value for key, value in changes.items() if value is not None}).shortened(
-            self.epochs
+        start = {}
+        if self.weights is not None:
+            start["model.weights"] = source_of(network, self.weights, self.method)[1]
+        return recipe.changed({**self.keys(), **start}).shortened(self.epochs)
+
+    def resumed(self, recipe: "Recipe") -> "Recipe":
+        """A run's recipe, changed by the options that are given; a folder of images may have moved."""
+        if self.data is None or recipe.data.folder is None:
+            return self.changed(recipe)
+        moved = recipe.model_copy(update={"data": recipe.data.model_copy(update={"folder": str(self.data.absolute())})})
+        return dataclasses.replace(self, data=None).changed(moved)
+
+
+def _check_given_once(options: Mapping[str, object], settings: Mapping[str, object], epochs: int | None) -> None:
+    """Raises UsageError if an option and a different value of --set are given for the same setting."""
+    for key, value in options.items():
+        if settings.get(key, value) != value:
+            raise UsageError(
+                f"cannot set '{key}' twice: received {value!r} from its option and {settings[key]!r} from --set, give "
+                f"one of them"
+            )
+    lengths = [key for key in settings if re.fullmatch(r"stage\.\d+\.epochs", key)]
+    if epochs is not None and lengths:
+        raise UsageError(
+            f"cannot set '{lengths[0]}' along with --epochs, the total of all stages: received "
+            f"{settings[lengths[0]]!r} and {epochs}, give one of them"
         )
 
 

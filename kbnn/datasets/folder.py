@@ -59,7 +59,9 @@ def load_folder(
     max_bytes: int | None = None,
     max_pixels: int | None = None,
 ) -> Dataset:
-    """Loads a folder of images into memory. Images are shrunk to the size that the transform needs.
+    """Loads a folder of images into memory, shrunk to the size that the transform needs and compressed without loss.
+
+    A photograph that is shrunk to 256 x 384 pixels takes about 150 kB.
 
     The layout is either `path/CLASS/image`, of which a stratified fifth becomes the test split, or
     `path/SPLIT/CLASS/image`. Split folders are recognized by the words train, val and test in their names (`Train`,

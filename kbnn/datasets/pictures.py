@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from kbnn.errors import KbnnError
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION, _WHITE_IS_ZERO = 258, 262, 0
-_QUALITY = 95
 # Pixels of an image that is decoded alone, whatever the number of threads.
 _LARGE = 10_000_000
 
@@ -75,7 +75,12 @@ def decode(data: bytes, limits: Limits | None = None, *, shorter: int | None = N
     Raises:
         UnreadableImageError: it is damaged, too large, or in a format that is not supported.
     """
-    return np.asarray(_upright_rgb(data, limits or Limits(), shorter)[0])
+    return np.asarray(_upright_rgb(data, limits or Limits(), shorter))
+
+
+def shrink(pixels: np.ndarray, shorter: int | None) -> np.ndarray:
+    """Pixels uint8 `(H, W, 3)`, shrunk as in `decode`."""
+    return np.asarray(_shrunk(PIL.Image.fromarray(pixels), shorter))
 
 
 def pixels_of(image: PIL.Image.Image) -> np.ndarray:
@@ -90,13 +95,10 @@ def pixels_of(image: PIL.Image.Image) -> np.ndarray:
 
 
 def prepare(data: bytes, limits: Limits, shorter: int | None) -> bytes:
-    """The image as an 8-bit RGB PNG file, or as a JPEG file if it had to be shrunk; see `decode`."""
-    image, is_shrunk = _upright_rgb(data, limits, shorter)
+    """The pixels that `decode` returns, as an 8-bit RGB PNG file."""
     buffer = io.BytesIO()
-    if is_shrunk:
-        image.save(buffer, "JPEG", quality=_QUALITY)
-    else:
-        image.save(buffer, "PNG", compress_level=1)
+    # For photographs, run-length encoding is faster than the default and makes smaller files.
+    _upright_rgb(data, limits, shorter).save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
 
@@ -116,13 +118,11 @@ _LOCK = threading.RLock()
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.Image.Image, bool]:
-    """The image, and whether it is smaller than the stored one."""
+def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> PIL.Image.Image:
     if not data:
         raise UnreadableImageError("empty")
     with _decoding():
         image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=FORMATS)
-        stored = min(image.size)
         if shorter is not None:
             # Decodes JPEG images at 1/2, 1/4 or 1/8 of their size if that is at least twice the required size.
             scale = 2 * shorter / min(image.size)
@@ -134,8 +134,7 @@ def _upright_rgb(data: bytes, limits: Limits, shorter: int | None) -> tuple[PIL.
         # Several large images at a time would fill the memory.
         with _ONE_AT_A_TIME if image.width * image.height > _LARGE else contextlib.nullcontext():
             image.load()
-            shrunk = _shrunk(_rgb(_upright(image), image), shorter)
-        return shrunk, min(shrunk.size) < stored
+            return _shrunk(_rgb(_upright(image), image), shorter)
 
 
 @contextlib.contextmanager

@@ -114,6 +114,11 @@ def _adopt(name: str, found: object) -> None:
 _DATASETS: Registry[Loader] = Registry("data set", "kbnn.datasets", _adopt)
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError unless there is a data set with this name; close names are suggested."""
+    _DATASETS.get(name)
+
+
 def check_share(validation: float) -> None:
     """Raises UsageError unless the share of validation images is in [0, 1)."""
     if not 0 <= validation < 1:

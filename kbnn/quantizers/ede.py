@@ -1,5 +1,7 @@
 """IR-Net's error decay estimator."""
 
+import math
+
 import tensorflow as tf
 
 from kbnn._keras import Config
@@ -67,8 +69,8 @@ class EDESign(Estimator):
             UsageError: Tmin or Tmax is not positive.
         """
         lowest, highest = ede
-        if not (lowest > 0 and highest > 0):
-            raise UsageError(f"EDESign: Tmin and Tmax must be positive, received {lowest} and {highest}")
+        if not (0 < lowest < math.inf and 0 < highest < math.inf):
+            raise UsageError(f"EDESign: Tmin and Tmax must be positive and finite, received {lowest} and {highest}")
         t = lowest * (highest / lowest) ** progress
         self.t.assign(t)
         self.k.assign(max(1 / t, 1.0))

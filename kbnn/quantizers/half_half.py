@@ -109,10 +109,16 @@ class HalfHalf(MagnitudeCode):
         Args:
             progress: e/E, the completed share of the training.
             percentile: p₀; the initial percentile if not given.
+
+        Raises:
+            UsageError: p₀ is outside 0..50.
         """
-        if self.is_scheduled:
-            begin = self._initial_percentile if percentile is None else percentile
-            self.percentile.assign(begin * (1 - progress))
+        if not self.is_scheduled:
+            return
+        begin = self._initial_percentile if percentile is None else percentile
+        if not 0 <= begin < 50:
+            raise UsageError(f"HalfHalf: percentile must be in 0..50, received {begin}")
+        self.percentile.assign(begin * (1 - progress))
 
     def get_config(self) -> Config:
         return {**super().get_config(), "percentile": self._initial_percentile}

@@ -1,5 +1,7 @@
 """BNN+'s SignSwish."""
 
+import math
+
 import tensorflow as tf
 
 from kbnn._keras import Config
@@ -109,8 +111,8 @@ class SignSwish(Estimator):
         if beta is None or not self.is_scheduled:
             return
         begin, end = beta
-        if not (begin > 0 and end > 0):
-            raise UsageError(f"SignSwish: beta must be positive, received {begin} and {end}")
+        if not (0 < begin < math.inf and 0 < end < math.inf):
+            raise UsageError(f"SignSwish: beta must be positive and finite, received {begin} and {end}")
         share = min(progress * epochs / max(epochs - 1, 1), 1.0)
         self.beta.assign(begin * (end / begin) ** share)
 

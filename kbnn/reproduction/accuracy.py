@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbnn import tables
-from kbnn.errors import KbnnError
+from kbnn.errors import KbnnError, UsageError
 from kbnn.training import Recipe
 from kbnn.training.grid import check_settings
 
@@ -132,8 +132,9 @@ def reproduce(
 ) -> AccuracyTable:
     """Trains each row with one or several seeds, or resumes its runs, and fills the table.
 
-    Runs are written to `OUTPUT/LABEL-seedN`; seeds count up from the recipe's own. If a row cannot be trained, the
-    error is reported and the other rows are trained.
+    Runs are written to `OUTPUT/LABEL-seedN`; seeds count up from the recipe's own. All recipes are checked before the
+    first one is trained. If a row cannot be trained for another reason, the error is reported and the other rows are
+    trained.
 
     Args:
         name: name of the table.
@@ -146,10 +147,13 @@ def reproduce(
         seeds: number of runs of each row.
 
     Raises:
+        UsageError: a recipe cannot work; the message names the row.
         InterruptedRunError: SIGTERM or Ctrl-C was received; finished and interrupted runs are kept.
     """
     from kbnn.training import InterruptedRunError
 
+    for row in rows:
+        _check(row, _folder(output, row, row.recipe.seed))
     outcomes: list[Outcome] = []
     known: dict[str, str] = {}
     for row in rows:
@@ -157,7 +161,7 @@ def reproduce(
         note, twin = "", ""
         try:
             for recipe in _recipes(row, epochs, seeds):
-                run = train(recipe, output / f"{_slug(row.label)}-seed{recipe.seed}")
+                run = train(recipe, _folder(output, row, recipe.seed))
                 check_settings(run.recipe, row.settings)
                 done[recipe.seed] = evaluate(run)
                 twin = _twin(run, f"{row.label} with seed {recipe.seed}", known) or twin
@@ -167,6 +171,25 @@ def reproduce(
             note = str(error)
         outcomes.append(_outcome(row, epochs, done, note, twin))
     return AccuracyTable(name, source, tuple(outcomes))
+
+
+def _folder(output: Path, row: Row, seed: int) -> Path:
+    """The folder of one of a row's runs."""
+    return output / f"{_slug(row.label)}-seed{seed}"
+
+
+def _check(row: Row, folder: Path) -> None:
+    """Raises UsageError if a row's recipe cannot work, whatever the data."""
+    from kbnn.datasets import registry
+    from kbnn.training import Run
+    from kbnn.training.networks import check
+
+    try:
+        check(row.recipe, is_new=not Run.exists(folder))
+        if row.recipe.data.name is not None:
+            registry.check_name(row.recipe.data.name)
+    except UsageError as error:
+        raise UsageError(f"row '{row.label}': {error}", parameter=error.parameter) from error
 
 
 def _recipes(row: Row, epochs: int | None, seeds: int) -> Iterator[Recipe]:

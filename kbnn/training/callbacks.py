@@ -19,8 +19,8 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
     Includes nested models and Larq's layers. Afterwards, each layer is as trainable as before; the kernels stay ±1.
 
     Raises:
-        UsageError: when training starts, the model is not built, or a kernel quantizer maps the ±1 kernels to other
-            signs.
+        UsageError: when training starts, the model is not built or has no batch normalization, or a kernel quantizer
+            maps the ±1 kernels to other signs.
 
     Example:
         >>> model.fit(x, y, epochs=1, callbacks=[kbnn.training.BatchNormRetraining()])
@@ -30,7 +30,7 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         require_built(self)
-        _sign_kernels(self.model)
+        sign_kernels(self.model)
         self._trainable = [(layer, layer.trainable) for layer in structure.layers(self.model)]
         for layer, _ in self._trainable:
             if not structure.contains(layer, structure.BatchNormalization):
@@ -45,8 +45,16 @@ class BatchNormRetraining(tf.keras.callbacks.Callback):
         self.model.make_train_function(force=True)
 
 
-def _sign_kernels(model: tf.keras.Model) -> None:
-    """Replaces the latent kernels of all binary layers, nested ones and Larq's too, by their binary signs."""
+def sign_kernels(model: tf.keras.Model) -> None:
+    """Replaces the latent kernels of all binary layers, nested ones and Larq's too, by their binary signs.
+
+    Raises:
+        UsageError: the model has no batch normalization to retrain, or a quantizer maps the kernels to other signs.
+    """
+    if not structure.layers_of(model, structure.BatchNormalization):
+        raise UsageError(
+            f"no batch normalization to retrain: received '{model.name}' without one; train all of its weights instead"
+        )
     for layer in structure.layers(model):
         for kernel, quantizer in structure.binary_kernels(layer):
             signs = structure.signs(structure.quantize(quantizer, tf.convert_to_tensor(kernel)), quantizer)

@@ -52,7 +52,8 @@ class Learner(tf.keras.Model):
         temperature: T, positive.
 
     Raises:
-        UsageError: the network is subclassed, the teacher does not fit it, or an argument is out of range.
+        UsageError: the network is subclassed, the teacher does not fit it, one of them ends with a softmax, or an
+            argument is out of range.
 
     Example:
         >>> learner = kbnn.training.Learner(student, teacher=teacher, share=0.5, temperature=4.0)
@@ -302,6 +303,23 @@ def _check(
             f"Learner: the teacher does not fit: received {teacher.output_shape[-1]} classes, the network has "
             f"{network.output_shape[-1]}"
         )
+    for role, model in (("network", network), ("teacher", teacher)):
+        if model is not None and _ends_with_softmax(model):
+            raise UsageError(
+                f"Learner: the {role} must return logits: received '{model.name}', which ends with a softmax; leave "
+                f"the softmax out"
+            )
+
+
+def _ends_with_softmax(model: tf.keras.Model) -> bool:
+    """Whether a functional model returns probabilities; False for other models."""
+    if not model.outputs or not hasattr(model.outputs[0], "_keras_history"):
+        return False
+    last = model.outputs[0]._keras_history.layer
+    if isinstance(last, tf.keras.Model) and last is not model:
+        return _ends_with_softmax(last)
+    activation = getattr(last, "activation", None)
+    return isinstance(last, tf.keras.layers.Softmax) or activation is tf.keras.activations.softmax
 
 
 def require_built(callback: tf.keras.callbacks.Callback) -> None:

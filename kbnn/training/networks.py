@@ -19,8 +19,22 @@ from kbnn.training.catalog import GROUP
 from kbnn.training.recipe import ModelSettings, Recipe, Stage, source_of
 
 
-def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Model | None = None) -> tf.keras.Model:
-    """A stage's network for a data set, with the weights of the previous stage in layers of the same names.
+def network(
+    recipe: Recipe,
+    stage: Stage,
+    data: Dataset,
+    previous: tf.keras.Model | None = None,
+    *,
+    is_restored: bool = False,
+) -> tf.keras.Model:
+    """A stage's network for a data set.
+
+    Args:
+        recipe: the recipe.
+        stage: one of its stages.
+        data: the data set, which determines the input shape and the number of classes.
+        previous: the network of the previous stage, whose weights initialize the layers of the same names.
+        is_restored: whether a checkpoint will replace all weights, so that the recipe's weights are not needed.
 
     Raises:
         UsageError: an unknown architecture, method, option or quantizer, or weights that do not fit.
@@ -38,7 +52,7 @@ def network(recipe: Recipe, stage: Stage, data: Dataset, previous: tf.keras.Mode
         initialize(model, settings.initializer)
     if previous is not None:
         weights.transfer(previous, model)
-    elif settings.weights is not None:
+    elif settings.weights is not None and not is_restored:
         weights.start(model, settings.weights)
     return model
 
@@ -59,23 +73,34 @@ def check(recipe: Recipe, *, is_new: bool = True) -> None:
 
     Args:
         recipe: the recipe.
-        is_new: whether to refuse settings without an effect, too. Earlier versions started runs with them.
+        is_new: whether the run has not started yet: settings without an effect, with which earlier versions started
+            runs, are refused, and so are weights and teachers that do not exist. A run that is resumed may not need
+            them any more.
 
     Raises:
-        UsageError: an unknown architecture, method, quantizer or option, weights or a teacher that do not exist, or
-            settings without an effect.
+        UsageError: an unknown architecture, method, quantizer or option, a transform that cannot work, weights or a
+            teacher that do not exist, or settings without an effect.
     """
     settings = recipe.model
     architecture = _package().get(settings.name)
     built = [method(settings, stage) for stage in recipe.stage]
     for stage, chosen in zip(recipe.stage, built, strict=True):
         architecture.check(chosen, {**settings.options, **stage.options})
-        if stage.distillation is not None and not Path(stage.distillation.teacher).exists():
-            raise UsageError(f"no teacher at '{stage.distillation.teacher}': give a run or a .keras file")
+    recipe.data.transform()
+    if not is_new:
+        return
+    for stage in recipe.stage:
+        if stage.distillation is not None:
+            check_teacher_exists(stage.distillation.teacher)
     if settings.weights is not None:
         source_of(settings.name, settings.weights)
-    if is_new:
-        _check_effects(recipe, built)
+    _check_effects(recipe, built)
+
+
+def check_teacher_exists(path: str) -> None:
+    """Raises UsageError unless there is a file or a folder at the path of a teacher."""
+    if not Path(path).exists():
+        raise UsageError(f"no teacher at '{path}': give a run or a .keras file")
 
 
 def _check_effects(recipe: Recipe, built: Sequence[Method]) -> None:
@@ -99,8 +124,12 @@ def _check_effects(recipe: Recipe, built: Sequence[Method]) -> None:
     _require_effect("model.penalty", settings.penalty, named, f"{method} has no penalty", with_penalty)
     no_scale = f"{method} has no scale of the output"
     _require_effect("model.scale_scope", settings.scale_scope, scaled, no_scale, "give model.scale")
-    for number, stage in enumerate(recipe.stage, start=1):
+    for number, (stage, found) in enumerate(stages, start=1):
         own = [stage] if stage in penalized else []
+        real = "real" if stage.kernels == "real" else None
+        no_signs_here = f"method '{stage.method or settings.method}' has no signs of activations"
+        where = [stage] if found.is_binary else []
+        _require_effect(f"stage.{number}.kernels", real, where, no_signs_here, "give a binary method")
         no_penalty = f"method '{stage.method or settings.method}' has no penalty"
         _require_effect(f"stage.{number}.penalty_warmup", stage.penalty_warmup or None, own, no_penalty, with_penalty)
 

@@ -5,7 +5,10 @@ import math
 import tensorflow as tf
 
 from kbnn._keras import Config
+from kbnn.errors import UsageError, unknown
 from kbnn.training.recipe import Stage
+
+_SHAPES = ("constant", "cosine", "linear", "steps")
 
 
 def optimizer(stage: Stage, steps: int) -> tf.keras.optimizers.Optimizer:
@@ -34,6 +37,9 @@ class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
         warmup: steps of warm-up.
         boundaries: steps, for "steps".
         factor: for "steps".
+
+    Raises:
+        UsageError: an unknown shape, or a number out of range.
     """
 
     def __init__(
@@ -46,6 +52,13 @@ class LearningRate(tf.keras.optimizers.schedules.LearningRateSchedule):
         factor: float = 0.1,
     ) -> None:
         super().__init__()
+        if shape not in _SHAPES:
+            raise unknown("shape of LearningRate", shape, _SHAPES)
+        if not (0 < highest < math.inf and steps >= 1 and warmup >= 0 and factor > 0):
+            raise UsageError(
+                f"LearningRate: received highest={highest}, steps={steps}, warmup={warmup}, factor={factor}; choose "
+                f"highest > 0, steps >= 1, warmup >= 0, factor > 0"
+            )
         self.highest = highest
         self.shape = shape
         self.steps = steps

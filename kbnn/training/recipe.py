@@ -35,6 +35,8 @@ Tables = dict[str, object]
 
 # Marks the fields of a stage that count epochs: they scale with the stage's length.
 IN_EPOCHS = "counts epochs"
+# What `Stage.quantizers` must not contain: the stage itself passes these to the schedules of quantizers.
+_PASSED_BY_THE_STAGE = {"progress", "epochs", "first", "self"}
 # Path components that are safe as folder names below `runs/`; `GRID/VARIANT` is also a name.
 _NAME = re.compile(r"(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+(?:/(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f]+)*")
 
@@ -83,8 +85,8 @@ class TomlTable(BaseModel):
             for only in (mark for mark in field.metadata if isinstance(mark, OnlyIf)):
                 if value != field.default and not only.condition(self):
                     raise ValueError(
-                        f"{name} has an effect only with {only.needs}: received {name}={value!r}, remove it or change "
-                        f"the other setting"
+                        f"{name} has an effect only with {only.needs}: received {name}={value!r}, remove it (its "
+                        f"default is {field.default!r}) or change the other setting"
                     )
         return self
 
@@ -281,6 +283,16 @@ class Stage(TomlTable):
     def _steps_have_boundaries(self) -> "Stage":
         if (self.schedule == "steps") != bool(self.boundaries):
             raise ValueError("schedule 'steps' and boundaries need each other: give both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _quantizers_have_settings_of_their_own(self) -> "Stage":
+        reserved = sorted(_PASSED_BY_THE_STAGE & set(self.quantizers))
+        if reserved:
+            raise ValueError(
+                f"quantizers sets what follows from the stage: received '{reserved[0]}', remove it or change the "
+                f"stage's epochs"
+            )
         return self
 
     def shortened(self, epochs: int) -> "Stage":
@@ -499,6 +511,45 @@ class Recipe(TomlTable):
         """The recipe without the fields that do not affect training: the paper's figures and their source."""
         return self.model_copy(update={"source": None, "table": (), "paper": None, "paper_top5": None})
 
+    def with_absolute_paths(self) -> "Recipe":
+        """The recipe with absolute paths, so that a run can be resumed from any folder."""
+        located = self._with_paths(lambda path: str(Path(path).absolute()))
+        start = self.model.weights
+        if start is None or not Path(start).exists() or pretrained.find(self.model.name, start) is not None:
+            return located
+        model = self.model.model_copy(update={"weights": str(Path(start).absolute())})
+        return located.model_copy(update={"model": model})
+
+    def at_the_places_of(self, other: "Recipe") -> "Recipe":
+        """The recipe with the paths of another one, where both read a folder of images or have a teacher.
+
+        A teacher's file or folder must have the same name there; the images may be in a folder of any name.
+        """
+        moved = [
+            (mine.distillation.teacher, theirs.distillation.teacher)
+            for mine, theirs in zip(self.stage, other.stage, strict=False)
+            if mine.distillation is not None and theirs.distillation is not None
+        ]
+        known = {mine: theirs for mine, theirs in moved if Path(mine).name == Path(theirs).name}
+        if self.data.folder is not None and other.data.folder is not None:
+            known[self.data.folder] = other.data.folder
+        return self._with_paths(lambda path: known.get(path, path))
+
+    def _with_paths(self, moved: Callable[[str], str]) -> "Recipe":
+        folder = self.data.folder
+        data = self.data if folder is None else self.data.model_copy(update={"folder": moved(folder)})
+        stages = tuple(
+            stage
+            if stage.distillation is None
+            else stage.model_copy(
+                update={
+                    "distillation": stage.distillation.model_copy(update={"teacher": moved(stage.distillation.teacher)})
+                }
+            )
+            for stage in self.stage
+        )
+        return self.model_copy(update={"data": data, "stage": stages})
+
     def settings(self) -> Tables:
         """Every setting by its dotted key; stages count from 1."""
         return dict(_flat(self.tables()))
@@ -522,7 +573,8 @@ def read_toml(path: str | os.PathLike[str]) -> Tables:
         UsageError: the file is missing or not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text())
+        # Some editors begin UTF-8 files with a byte order mark, which TOML does not allow.
+        return tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"cannot read recipe '{path}': {reason}; give the TOML file of a recipe") from error

@@ -105,8 +105,8 @@ class Run(tables.Shown):
         return self.folder / "logs"
 
     def start(self, data: datasets.Dataset) -> None:
-        """Writes the recipe and the data's fingerprint, unless the run exists already."""
-        if not Run.exists(self.folder):
+        """Writes the recipe and the data's fingerprint, unless the run has both already."""
+        if not Run.exists(self.folder) or Run.open(self.folder).recipe != self.recipe:
             self.recipe.write(self.folder / _CONFIG)
         if self.fingerprint() is None:
             known = {**dataclasses.asdict(data.fingerprint()), _INPUT: _input(data)}
@@ -276,6 +276,11 @@ def load_data(settings: DataSettings, data_dir: str | os.PathLike[str] | None = 
     """
     transform = settings.transform()
     if settings.folder is not None:
+        if not Path(settings.folder).is_dir():
+            raise UsageError(
+                f"no folder of images at '{settings.folder}': give one with a sub-folder for each class",
+                parameter="data",
+            )
         return datasets.load_folder(
             settings.folder,
             validation=settings.validation,

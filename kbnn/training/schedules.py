@@ -5,6 +5,8 @@ exactly like an uninterrupted one.
 """
 
 import inspect
+import logging
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Protocol
@@ -13,8 +15,11 @@ import tensorflow as tf
 
 from kbnn import quantizers, structure
 from kbnn.errors import UsageError, unknown
+from kbnn.printable import printable
 from kbnn.regularizers import AdjustablePenalty
 from kbnn.training.learner import require_built
+
+logger = logging.getLogger(__name__)
 
 
 class Schedule(tf.keras.callbacks.Callback):
@@ -52,7 +57,7 @@ class QuantizerSchedule(Schedule):
 
     A quantizer that changes during training has a method `schedule(progress, ...)`, which sets its variables
     for progress e/E. It may take `epochs`, E, and settings of its own, such as `ede` of `EDESign`. A quantizer whose
-    attribute `is_scheduled` is False has none.
+    attribute `is_scheduled` is False has none. If no quantizer has a schedule, a warning is logged.
 
     Args:
         epochs: E; by default Keras's number of epochs.
@@ -60,37 +65,73 @@ class QuantizerSchedule(Schedule):
         **settings: passed to the schedules that take them: `ede`, `beta`, `percentile`.
 
     Raises:
-        UsageError: E is less than 1, or a quantizer rejects a setting.
+        UsageError: E is less than 1, or when training starts, no quantizer takes a setting, or one rejects it.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.QuantizerSchedule(beta=(5.0, 10.0))])
     """
 
+    # The quantizers whose schedules are run, and what the model must have; by default, all of them.
     kind: ClassVar[type] = tf.Module
+    needs: ClassVar[str] = ""
 
     def __init__(self, epochs: int | None = None, first: int = 0, **settings: object) -> None:
         super().__init__(epochs, first)
         self.settings = settings
 
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        super().on_train_begin(logs)
+        self.check(self.model)
+
     def set(self, progress: float, epochs: int) -> None:
-        given = {**self.settings, "epochs": epochs}
         for quantizer in scheduled(self.model, self.kind):
-            taken = inspect.signature(quantizer.schedule).parameters
-            quantizer.schedule(progress, **{key: value for key, value in given.items() if key in taken})
+            quantizer.schedule(progress, **self._taken(quantizer, epochs))
+
+    def _taken(self, quantizer: "Scheduled", epochs: int) -> dict[str, object]:
+        """The arguments that the schedule of a quantizer takes, besides the progress."""
+        taken = inspect.signature(quantizer.schedule).parameters
+        return {key: value for key, value in {**self.settings, "epochs": epochs}.items() if key in taken}
 
     def check(self, model: tf.keras.Model) -> None:
-        """Checks that each setting is used by a quantizer of the model.
+        """Checks that the schedules change a quantizer of the model, and that the quantizers take all settings.
+
+        The quantizers get the values of the first epoch.
 
         Raises:
-            UsageError: a setting is not used; close names are suggested.
+            UsageError: a setting is not taken (close names are suggested) or rejected, or a callback for one kind of
+                quantizers finds none.
         """
-        parameters = (inspect.signature(quantizer.schedule).parameters for quantizer in scheduled(model))
+        found = list(scheduled(model, self.kind))
+        if not found and self.needs:
+            raise UsageError(
+                f"{type(self).__name__} has no effect: received '{model.name}' without {self.needs}; remove the "
+                f"callback, or change the quantizers"
+            )
+        parameters = (inspect.signature(quantizer.schedule).parameters for quantizer in found)
         known = {name for taken in parameters for name in taken} - {"progress", "epochs"}
         for name in self.settings:
             if not known:
                 raise UsageError(f"no quantizer of '{model.name}' has a schedule: received '{name}', remove it")
             if name not in known:
                 raise unknown(f"setting of the quantizers of '{model.name}'", name, known)
+        if not found:
+            logger.warning("%s has no effect: no quantizer of '%s' has a schedule", type(self).__name__, model.name)
+        for quantizer in found:
+            self._try(quantizer)
+
+    def _try(self, quantizer: "Scheduled") -> None:
+        """Raises UsageError if the schedule of a quantizer rejects its settings."""
+        given = self._taken(quantizer, self.epochs or 1)
+        try:
+            quantizer.schedule(0.0, **given)
+        except UsageError:
+            raise
+        except (TypeError, ValueError) as error:
+            settings = ", ".join(f"{name}={value!r}" for name, value in given.items() if name in self.settings)
+            raise UsageError(
+                f"{type(quantizer).__name__} cannot be scheduled: received {settings or 'no settings'} "
+                f"({printable(str(error))}); see its method schedule"
+            ) from error
 
 
 class EDESchedule(QuantizerSchedule):
@@ -104,6 +145,9 @@ class EDESchedule(QuantizerSchedule):
         lowest: Tmin.
         highest: Tmax.
 
+    Raises:
+        UsageError: E is less than 1, or when training starts, there is no `EDESign`, or Tmin or Tmax is not positive.
+
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.EDESchedule()])
 
@@ -111,6 +155,7 @@ class EDESchedule(QuantizerSchedule):
     """
 
     kind = quantizers.EDESign
+    needs = "an EDESign"
 
     def __init__(self, epochs: int | None = None, first: int = 0, lowest: float = 1e-3, highest: float = 10.0) -> None:
         super().__init__(epochs, first, ede=(lowest, highest))
@@ -127,11 +172,16 @@ class BetaSchedule(QuantizerSchedule):
         epochs: E; by default Keras's number of epochs.
         first: Keras's number of the schedule's first epoch, counted from 0.
 
+    Raises:
+        UsageError: E is less than 1, or when training starts, there is no `SignSwish` whose β is not trained, or β₀ or
+            β₁ is not positive.
+
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.BetaSchedule(5.0, 10.0)])
     """
 
     kind = quantizers.SignSwish
+    needs = "a SignSwish whose β is not trained"
 
     def __init__(self, begin: float, end: float, epochs: int | None = None, first: int = 0) -> None:
         super().__init__(epochs, first, beta=(begin, end))
@@ -147,6 +197,10 @@ class PercentileSchedule(QuantizerSchedule):
         epochs: E; by default Keras's number of epochs.
         first: Keras's number of the schedule's first epoch, counted from 0.
 
+    Raises:
+        UsageError: E is less than 1, or when training starts, there is no `HalfHalf` with a percentile, or p₀ is
+            outside 0..50.
+
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.PercentileSchedule()])
 
@@ -154,6 +208,7 @@ class PercentileSchedule(QuantizerSchedule):
     """
 
     kind = quantizers.HalfHalf
+    needs = "a HalfHalf with a percentile"
 
     def __init__(self, begin: float = 15.0, epochs: int | None = None, first: int = 0) -> None:
         super().__init__(epochs, first, percentile=begin)
@@ -165,10 +220,10 @@ class RegularizationWarmup(Schedule):
     Args:
         epochs: E; by default Keras's number of epochs.
         first: Keras's number of the schedule's first epoch, counted from 0.
-        strength: λ; by default each regularizer's own strength when training begins.
+        strength: λ, not negative; by default each regularizer's own strength when training begins.
 
     Raises:
-        UsageError: E is less than 1.
+        UsageError: E is less than 1, λ is negative or infinite, or when training starts, the model has no penalty.
 
     Example:
         >>> model.fit(x, y, epochs=60, callbacks=[kbnn.training.RegularizationWarmup(10)])
@@ -178,15 +233,28 @@ class RegularizationWarmup(Schedule):
 
     def __init__(self, epochs: int | None = None, first: int = 0, strength: float | None = None) -> None:
         super().__init__(epochs, first)
+        if strength is not None and not 0 <= strength < math.inf:
+            raise UsageError(f"RegularizationWarmup: strength must not be negative or infinite, received {strength}")
         self.strength = strength
         # The λ that each penalty shall reach. A second `fit`, which may find a partly risen λ, keeps the first one's.
         self._targets: weakref.WeakKeyDictionary[AdjustablePenalty, float] = weakref.WeakKeyDictionary()
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        # Does not require a built model: penalties have their strength from the beginning.
+        # A model that is not built yet has penalties, too, unless a layer creates the layers that have them.
+        if not penalties(self.model):
+            require_built(self)
+        self.check(self.model)
         for penalty in penalties(self.model):
             self._targets.setdefault(
                 penalty, float(penalty.strength.numpy()) if self.strength is None else self.strength
+            )
+
+    def check(self, model: tf.keras.Model) -> None:
+        """Raises UsageError if the model has no penalty whose strength can change."""
+        if not penalties(model):
+            raise UsageError(
+                f"{type(self).__name__} has no effect: received '{model.name}' without a penalty of kbnn.regularizers; "
+                f"remove the callback, or add a penalty"
             )
 
     def set(self, progress: float, epochs: int) -> None:

@@ -13,17 +13,17 @@ from kbnn import files, regularizers, structure, weights
 from kbnn.datasets import Dataset, Given
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training import results
-from kbnn.training.callbacks import BatchNormRetraining, FlipRatio
+from kbnn.training.callbacks import BatchNormRetraining, FlipRatio, sign_kernels
 from kbnn.training.checkpoints import Checkpoint, Position, TrainingState, finish, latest
 from kbnn.training.distribution import is_chief, is_multi_worker, synchronize, training_batches, validation_batches
 from kbnn.training.keeper import Interruption, Keeper
 from kbnn.training.learner import DivergenceError, Learner
-from kbnn.training.networks import check, network
+from kbnn.training.networks import check, check_teacher_exists, network
 from kbnn.training.optimizers import optimizer
 from kbnn.training.progress import Progress, TrainingPlan
 from kbnn.training.recipe import Recipe, Stage
 from kbnn.training.run import Run, given_data, load_data
-from kbnn.training.schedules import QuantizerSchedule, RegularizationWarmup, penalties
+from kbnn.training.schedules import QuantizerSchedule, RegularizationWarmup, penalties, scheduled
 
 Callbacks = Sequence[tf.keras.callbacks.Callback]
 
@@ -49,15 +49,16 @@ def train(
     `history.csv` gets another row, and `model.keras` and `best.keras` hold the latest model and the one with the best
     validation accuracy. Every file is flushed to disk before it replaces the previous one, so an interruption at any
     time, even a power cut, loses at most the current epoch; SIGTERM and Ctrl-C lose nothing. On the same machine, a
-    resumed run continues bit for bit as if it had not been interrupted. A new run that fails before anything is saved
-    leaves nothing behind.
+    resumed run continues bit for bit as if it had not been interrupted. Errors in the settings of later stages are
+    raised before the first step. A new run that fails before anything is saved leaves nothing behind.
 
     Args:
         recipe: what to train.
         output: folder of the run: new, empty, or with `resume`, a run of the same recipe. `runs/NAME` by default.
         data: replaces the recipe's data: a `kbnn.datasets.Dataset`, a pair of NumPy arrays, a `tf.data.Dataset`, or a
             dictionary of these, see `kbnn.datasets.of`.
-        resume: continue an interrupted run; a run that does not exist yet is started.
+        resume: continue an interrupted run; a run that does not exist yet is started. The recipe must be the run's own,
+            but its folder of images and its teachers may be at other places than before.
         data_dir: where tensorflow-datasets keeps its prepared data.
         callbacks: further Keras callbacks; epochs count from 0 through all stages.
         strategy: a `tf.distribute` strategy for several devices or machines. They split each batch, batch normalization
@@ -65,7 +66,8 @@ def train(
         quiet: print nothing on stderr.
 
     Raises:
-        UsageError: the folder is in use, another process trains the run, or it is resumed with other settings or data.
+        UsageError: the recipe cannot work, the folder is in use, another process trains the run, or it is resumed with
+            other settings or data.
         DivergenceError: the loss is not finite; the message names the step, the layer and the last good checkpoint.
         InterruptedRunError: SIGTERM or Ctrl-C was received; the run is saved.
         KbnnError: the data set is not available, or the folder cannot be written or is incomplete.
@@ -76,11 +78,12 @@ def train(
     """
     strategy = strategy or tf.distribute.get_strategy()
     folder = Path("runs") / recipe.name if output is None else Path(output)
+    recipe = recipe.with_absolute_paths()
     run = _run(recipe, folder, resume) if is_chief(strategy) else Run(folder, recipe)
     if results.has_result(run):
         return run
-    check(recipe, is_new=not Run.exists(folder))
-    found = load_data(recipe.data, data_dir) if data is None else given_data(data, recipe.data)
+    check(run.recipe, is_new=not Run.exists(folder))
+    found = load_data(run.recipe.data, data_dir) if data is None else given_data(data, run.recipe.data)
     run.check_data(found)
     position = _train(run, found, strategy, callbacks, quiet)
     if is_chief(strategy):
@@ -132,12 +135,41 @@ class Session:
         position = checkpoint.position if checkpoint else Position()
         _check_whole(self.run, position.total // self.steps)
         _check_validation(self.run.recipe, self.data)
+        self._rehearse(position.stage, is_restored=checkpoint is not None)
+        if Run.exists(self.run.folder):
+            # Its images and teachers may have moved.
+            self.run.start(self.data)
         model: tf.keras.Model | None = None
         while position.stage < len(self.run.recipe.stage):
-            model = self._network(position.stage, self._start(position.stage, model))
+            model = self._network(
+                position.stage, self._start(position.stage, model), is_restored=checkpoint is not None
+            )
             position = self._train_stage(model, position, checkpoint).next_stage()
             checkpoint = None
         return position
+
+    def _rehearse(self, first: int, is_restored: bool) -> None:
+        """Prepares all stages as training will, so that an error in a later one is raised before the first step.
+
+        Args:
+            first: the stage in which training starts; it is prepared anyway if it is the last one.
+            is_restored: whether a checkpoint has its weights.
+
+        Raises:
+            KbnnError: a stage cannot be trained; the message has its number.
+        """
+        stages = self.run.recipe.stage
+        model: tf.keras.Model | None = None
+        for place in range(first, len(stages)) if len(stages) - first > 1 else range(0):
+            try:
+                model = self._network(place, model, is_restored=is_restored)
+                _learner(model, stages[place], self.data)
+                _callbacks(model, stages[place], first=0)
+                if stages[place].train == "batch_norm":
+                    sign_kernels(model)
+            except KbnnError as error:
+                kind = UsageError if isinstance(error, UsageError) else KbnnError
+                raise kind(f"stage {place + 1}: {error}", parameter=error.parameter) from error
 
     def _start(self, place: int, previous: tf.keras.Model | None) -> tf.keras.Model | None:
         """The model whose weights a stage starts from; None for the first stage, or if a checkpoint has them."""
@@ -145,11 +177,11 @@ class Session:
             return previous
         return self.run.model("best")
 
-    def _network(self, place: int, previous: tf.keras.Model | None) -> tf.keras.Model:
+    def _network(self, place: int, previous: tf.keras.Model | None, *, is_restored: bool) -> tf.keras.Model:
         recipe = self.run.recipe
         tf.keras.utils.set_random_seed(recipe.seed + place)
         with self.strategy.scope():
-            model = network(recipe, recipe.stage[place], self.data, previous)
+            model = network(recipe, recipe.stage[place], self.data, previous, is_restored=is_restored)
             synchronize(model, self.strategy)
         return model
 
@@ -269,24 +301,45 @@ def _not_decayed(network: tf.keras.Model, stage: Stage) -> list[tf.Variable]:
 
 
 def _teacher(path: str, data: Dataset) -> tf.keras.Model:
+    """The teacher at a path.
+
+    Raises:
+        UsageError: it is missing, or takes other images or knows other classes than the data set.
+        KbnnError: it is a run that has no model yet, or its file is damaged.
+    """
+    check_teacher_exists(path)
     teacher = weights.load_source(path)
     if not isinstance(teacher, tf.keras.Model):
         raise UsageError(f"a teacher must be a run or a .keras file: received '{path}'")
-    if teacher.input_shape[1:] != data.input_shape or teacher.output_shape[-1] != len(data.classes):
+    shapes = getattr(teacher, "input_shape", None), getattr(teacher, "output_shape", None)
+    if not all(isinstance(shape, tuple) for shape in shapes):
+        raise UsageError(f"teacher '{path}' must have one input and one output: received the shapes {shapes}")
+    images, classes = shapes[0][1:], shapes[1][-1]
+    if images != data.input_shape or classes != len(data.classes):
         raise UsageError(
-            f"teacher '{path}' does not fit data set '{data.name}': received input {teacher.input_shape[1:]} and "
-            f"{teacher.output_shape[-1]} classes, the data has {data.input_shape} and {len(data.classes)}"
+            f"teacher '{path}' does not fit data set '{data.name}': received input {images} and {classes} classes, "
+            f"the data has {data.input_shape} and {len(data.classes)}"
         )
+    # Data that is passed in Python may have no names of classes, only numbers.
+    if Run.exists(path) and data.classes != tuple(map(str, range(classes))):
+        Run.open(path).check_classes(data)
     return teacher
 
 
 def _callbacks(network: tf.keras.Model, stage: Stage, first: int) -> list[tf.keras.callbacks.Callback]:
-    """The schedules of a stage."""
-    quantizers = QuantizerSchedule(stage.epochs, first, **stage.quantizers)
-    quantizers.check(network)
-    callbacks: list[tf.keras.callbacks.Callback] = [quantizers]
+    """The schedules of a stage.
+
+    Raises:
+        UsageError: they have no effect on the network, or a quantizer rejects a setting.
+    """
+    schedules: list[QuantizerSchedule | RegularizationWarmup] = []
+    if stage.quantizers or list(scheduled(network)):
+        schedules.append(QuantizerSchedule(stage.epochs, first, **stage.quantizers))
     if stage.penalty_warmup:
-        callbacks.append(RegularizationWarmup(stage.penalty_warmup, first))
+        schedules.append(RegularizationWarmup(stage.penalty_warmup, first))
+    for schedule in schedules:
+        schedule.check(network)
+    callbacks: list[tf.keras.callbacks.Callback] = list(schedules)
     if stage.train == "batch_norm":
         callbacks.append(BatchNormRetraining())
     return callbacks
@@ -356,10 +409,12 @@ def _run(recipe: Recipe, output: Path, resume: bool) -> Run:
     if not resume or not Run.exists(output):
         return Run.new(output, recipe)
     run = Run.open(output)
-    changed = run.recipe.without_figures().differences(recipe.without_figures())
+    wanted = recipe.without_figures()
+    known = run.recipe.with_absolute_paths().at_the_places_of(recipe)
+    changed = known.without_figures().differences(wanted)
     if changed:
         raise UsageError(
             f"run '{run.folder}' was started with other settings ({'; '.join(changed)}): "
             f"resume it with its own, or start a new one in another folder"
         )
-    return run
+    return Run(output, known)

@@ -53,6 +53,18 @@ def test_repeating_an_epoch_replaces_its_record():
     np.testing.assert_allclose(history.flips[1], [0.5, 0, 0, 0])
 
 
+def test_scales_of_some_stages_only(tmp_path: Path):
+    """A stage without learned scales, between two that have them."""
+    models_ = {name: models.build("tiny", method=name) for name in ("bireal", "bnnplus_r2")}
+    history = WeightHistory()
+    for epoch, name in enumerate(("bireal", "bireal", "bnnplus_r2", "bnnplus_r2", "bireal", "bireal", "bnnplus_r2")):
+        history.record(models_[name], epoch)
+    history.write(tmp_path / "weights.npz")
+    scales = WeightHistory.read(tmp_path / "weights.npz").scales["block1_conv1"]
+    assert np.isnan(scales).all(1).tolist() == [True, True, False, False, True, True, False]
+    np.testing.assert_allclose(scales[2], models_["bnnplus_r2"].get_layer("block1_conv1").alpha)
+
+
 def test_round_trip(tmp_path: Path):
     history, model = recorded()
     history.write(tmp_path / "weights.npz")

@@ -73,6 +73,36 @@ from kbnn.cli import main
             "name '../up' cannot be the name",
         ),
         ("sweep siman-resnet20-cifar10 --over seed", 2, "cannot set 'seed': give KEY=VALUE"),
+        (
+            "train --model tiny --dataset digits --set seed=1 --set seed=2",
+            2,
+            "cannot set 'seed' twice: received 1 and 2, give one of them",
+        ),
+        (
+            "train --model tiny --dataset digits --batch 64 --set data.batch=32",
+            2,
+            "cannot set 'data.batch' twice: received 64 from its option and 32 from --set",
+        ),
+        (
+            "train --model tiny --dataset digits --epochs 5 --set stage.1.epochs=9",
+            2,
+            "cannot set 'stage.1.epochs' along with --epochs, the total of all stages: received 9 and 5",
+        ),
+        (
+            "sweep mlbma-table2 --over model.method=bireel,xnor+ml --set data.name=digits",
+            2,
+            "is a grid of recipes: sweep it to train all of them",
+        ),
+        (
+            "sweep mlbma-resnet20-xnor+ml-cifar10 --over data.name=digits,digit",
+            2,
+            "row 'digit': unknown data set: received 'digit'; did you mean digits?",
+        ),
+        (
+            "sweep mlbma-resnet20-xnor+ml-cifar10 --over model.method=xnor+ml,xnor+mm",
+            2,
+            "row 'xnor+mm': ",
+        ),
         ("recipes siman-vgg*x", 2, "no recipe's name matches: received 'siman-vgg*x'"),
     ],
 )

@@ -82,6 +82,38 @@ def test_a_run_and_its_file_take_a_photograph_alike(
     assert sum(match < 1e-5 for match in matches) == len(inputs)
 
 
+@pytest.mark.parametrize("square", [False, True], ids=["shorter side", "square"])
+def test_large_photographs_are_evaluated_as_they_are_classified(square: bool, tmp_path: Path):
+    """They are shrunk when the folder is loaded, without loss; also if JPEG files are decoded at a fraction of size."""
+    generator = np.random.default_rng(1)
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(5):
+            pixels = generator.integers(0, 256, (90, 131, 3) if k % 2 else (131, 90, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.{'jpg' if k > 2 else 'png'}")
+    transform = Transform(resize=18, square=square, size=16)
+    data = datasets.load_folder(tmp_path / "photos", transform=transform, validation=0)
+    classify = kbnn.Classifier(run_on(data, tmp_path / "run", Recipe.of("tiny", folder=tmp_path / "photos")).folder)
+    found = [classify.input_of(path) for path in sorted((tmp_path / "photos").rglob("*.*"))]
+    evaluated = [*data.inputs(data.train), *data.inputs(data.test)]
+    assert len(evaluated) == len(found) == 10
+    for image in evaluated:
+        assert min(np.abs(image - one).max() for one in found) == 0
+    # Shrinking them in one step, without rounding to levels, differs by one level at most.
+    path = next((tmp_path / "photos").rglob("*.png"))
+    whole = prepare(np.asarray(PIL.Image.open(path)), input_of(data))
+    assert np.abs(classify.input_of(path) - whole).max() < 1.01 / min(data.normalization.std)
+
+
+def test_pictures_in_memory_are_shrunk_like_files(run: Run, tmp_path: Path):
+    pixels = np.random.default_rng(2).integers(0, 256, (50, 70, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "one.png")
+    classify = kbnn.Classifier(run.folder)
+    expected = classify.input_of(tmp_path / "one.png")
+    for picture in (pixels, PIL.Image.fromarray(pixels), (tmp_path / "one.png").read_bytes()):
+        np.testing.assert_array_equal(classify.input_of(picture), expected)
+
+
 def test_the_centre_by_hand():
     pixels = np.arange(6 * 9 * 3, dtype=np.uint8).reshape(6, 9, 3)
     # 4 of the shorter side's 6 pixels are the middle 4 x 4; if squeezed, 4/6 of the rows and 6/6 of the columns.

@@ -110,6 +110,21 @@ def test_variants_with_equal_runs_give_a_warning(tmp_path: Path):
     assert "warning: 32 equals 16 with seed 0 in every figure of every epoch" in str(table)
 
 
+def test_all_recipes_are_checked_before_the_first_is_trained(tmp_path: Path):
+    def train(one: Recipe, folder: Path) -> Run:
+        raise AssertionError("trained")
+
+    for changes, message in (
+        ({"model.method": "bireel"}, "row 'b': unknown method: received 'bireel'; did you mean bireal"),
+        ({"data.name": "digit"}, "row 'b': unknown data set: received 'digit'; did you mean digits"),
+        ({"stage.1.distillation": {"teacher": "none"}}, "row 'b': no teacher at 'none'"),
+        ({"data.resize": 8, "data.size": 9}, "row 'b': cannot crop size=9 from resize=8 pixels"),
+    ):
+        rows = [Row("a", recipe(1)), Row("b", recipe(1).changed(changes))]
+        with pytest.raises(UsageError, match=message):
+            reproduction.reproduce("t", "", rows, tmp_path, train, outcome)
+
+
 def test_an_interruption_ends_the_table(tmp_path: Path):
     def train(one: Recipe, folder: Path) -> Run:
         raise InterruptedRunError("stopped", signal.SIGTERM)

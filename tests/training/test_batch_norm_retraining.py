@@ -112,3 +112,10 @@ def test_nested_models_and_larqs_layers():
     kernels = {found[name].kernel.name for name in signs}
     assert changed - kernels == {weight.name for layer in normalizations for weight in layer.weights}
     assert {layer: layer.trainable for layer in structure.layers(network)} == trainable
+
+
+def test_a_network_without_batch_normalization_is_refused():
+    network = tf.keras.Sequential([tf.keras.Input((4, 4, 2)), tf.keras.layers.Conv2D(4, 3)])
+    network.compile("sgd", "mse")
+    with pytest.raises(UsageError, match=r"no batch normalization to retrain: received 'sequential.*' without one"):
+        network.fit(X, np.zeros((8, 2, 2, 4)), verbose=0, callbacks=[BatchNormRetraining()])

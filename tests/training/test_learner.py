@@ -198,6 +198,28 @@ def test_mismatches_are_refused(make: Callable[[], object], message: str):
         make()
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda: tf.keras.layers.Dense(4, activation="softmax"),
+        lambda: tf.keras.layers.Softmax(),
+        lambda: tf.keras.layers.Activation("softmax"),
+        lambda: tf.keras.Sequential([tf.keras.layers.Dense(4), tf.keras.layers.Softmax()]),
+    ],
+    ids=["dense", "layer", "activation", "nested"],
+)
+def test_probabilities_instead_of_logits_are_refused(last: Callable[[], tf.keras.layers.Layer]):
+    """The softmax of probabilities would be almost uniform."""
+    inputs = tf.keras.Input((3,))
+    model = tf.keras.Model(inputs, last()(tf.keras.layers.Dense(4)(inputs)), name="shares")
+    with pytest.raises(
+        UsageError, match="the network must return logits: received 'shares', which ends with a softmax"
+    ):
+        Learner(model)
+    with pytest.raises(UsageError, match="the teacher must return logits: received 'shares'"):
+        Learner(linear(), teacher=model)
+
+
 def binary() -> tf.keras.Model:
     """Eight trained weights: a real kernel and bias, a batch normalization's two, and four of a binary layer."""
     inputs = tf.keras.Input((4, 4, 2))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kbnn.errors import UsageError
 from kbnn.training import Stage
 from kbnn.training.optimizers import LearningRate, optimizer
 
@@ -46,6 +47,22 @@ def test_learning_rate_config_round_trip():
     again = LearningRate.from_config(rate.get_config())
     for step in (0, 5, 15, 35):
         assert float(again(step)) == float(rate(step))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": "cosin"}, "unknown shape of LearningRate: received 'cosin'; did you mean cosine?"),
+        ({"highest": -0.1}, "received highest=-0.1, steps=10, warmup=0, factor=0.1; choose highest > 0"),
+        ({"highest": float("nan")}, "received highest=nan"),
+        ({"steps": 0}, "steps=0"),
+        ({"factor": 0.0}, "factor=0.0"),
+    ],
+)
+def test_learning_rates_that_cannot_be(changes: dict[str, object], message: str):
+    with pytest.raises(UsageError) as caught:
+        LearningRate(**{"highest": 0.1, "shape": "cosine", "steps": 10, **changes})
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])

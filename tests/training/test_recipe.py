@@ -211,3 +211,27 @@ def test_files_that_are_not_recipes(tmp_path: Path):
     (tmp_path / "broken.toml").write_text("name = ")
     with pytest.raises(UsageError, match=r"cannot read recipe .*broken.toml': Invalid value"):
         Recipe.read(tmp_path / "broken.toml")
+
+
+def test_a_run_may_find_its_images_and_teachers_at_other_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stages = [{"epochs": 2, "distillation": {"teacher": "runs/teacher"}}, {"epochs": 3}]
+    recipe = Recipe.parse(tables(data={"folder": "photos", "size": 32}, stage=stages))
+    monkeypatch.chdir(tmp_path)
+    located = recipe.with_absolute_paths()
+    assert located.data.folder == str(tmp_path / "photos")
+    assert located.stage[0].distillation.teacher == str(tmp_path / "runs" / "teacher")
+    assert located.stage[1] == recipe.stage[1]
+    there = located.changed({"data.folder": "/there/pictures", "stage.1.distillation.teacher": "/there/teacher"})
+    assert located.at_the_places_of(there) == there
+    other = located.changed({"stage.1.distillation.teacher": "/there/another", "data.flip": True})
+    assert located.at_the_places_of(other) == located
+
+
+def test_weights_that_ship_are_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "mine").mkdir()
+    named = Recipe.parse(tables(model={"name": "resnet20", "method": "bnn", "weights": "cifar10"}))
+    assert named.with_absolute_paths() == named
+    mine = named.changed({"model.weights": "mine"}).with_absolute_paths()
+    assert mine.model.weights == str(tmp_path / "mine")

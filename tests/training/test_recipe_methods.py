@@ -72,6 +72,10 @@ def test_a_scope_without_a_scale_is_refused():
             "'float' has no binary kernels: received model.kernels='x",
         ),
         (
+            {"model.method": "float", "stage.1.kernels": "real"},
+            "method 'float' has no signs of activations: received stage.1.kernels='real', remove it or give a binary m",
+        ),
+        (
             {"stage.1.kernels": "real", "model.scale": "learned"},
             "has no binary kernels: received model.scale='learned'",
         ),

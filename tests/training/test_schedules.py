@@ -129,8 +129,59 @@ def test_invalid_arguments(make: Callable[[], object]):
 @pytest.mark.parametrize("schedule", [EDESchedule(lowest=0.0), QuantizerSchedule(ede=(1.0, -1.0))])
 def test_quantizers_check_their_schedules_settings(schedule: Schedule):
     network = model(input_quantizer=quantizers.EDESign())
-    with pytest.raises(UsageError, match="Tmin and Tmax must be positive"):
+    with pytest.raises(UsageError, match="Tmin and Tmax must be positive and finite"):
         watched(network, schedule, lambda: None, epochs=1)
+
+
+ONES = np.ones((2, 4, 4, 2), np.float32), np.ones((2, 4), np.float32)
+EDE = {"input_quantizer": "ede", "kernel_quantizer": "ste_sign"}
+
+
+@pytest.mark.parametrize(
+    ("callback", "arguments", "message"),
+    [
+        (EDESchedule(), {}, r"EDESchedule has no effect: received 'model.*' without an EDESign; remove the callback"),
+        (BetaSchedule(5.0, 10.0), EDE, "BetaSchedule has no effect: .* without a SignSwish whose β is not trained"),
+        (
+            BetaSchedule(5.0, 10.0),
+            {"input_quantizer": quantizers.SignSwish(trainable_beta=True)},
+            "BetaSchedule has no effect: .* without a SignSwish whose β is not trained",
+        ),
+        (
+            PercentileSchedule(),
+            {"kernel_quantizer": "half_half"},
+            "PercentileSchedule has no effect: .* without a HalfHalf with a percentile",
+        ),
+        (
+            PercentileSchedule(begin=50.0),
+            {"kernel_quantizer": quantizers.HalfHalf(percentile=5.0)},
+            r"HalfHalf: percentile must be in 0\.\.50, received 50\.0",
+        ),
+        (QuantizerSchedule(beta=(5.0, 9.0)), EDE, "unknown setting of the quantizers of 'model.*': received 'beta'"),
+        (QuantizerSchedule(ede=1.0), EDE, r"EDESign cannot be scheduled: received ede=1\.0 \("),
+        (QuantizerSchedule(ede=(1.0, 2.0)), {}, "no quantizer of 'model.*' has a schedule: received 'ede', remove it"),
+        (RegularizationWarmup(), EDE, "RegularizationWarmup has no effect: .* without a penalty of kbnn.regularizers"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, tf.keras.callbacks.Callback) else "",
+)
+def test_a_schedule_without_an_effect_is_an_error(
+    callback: tf.keras.callbacks.Callback, arguments: dict[str, object], message: str
+):
+    with pytest.raises(UsageError, match=message):
+        model(**arguments).fit(*ONES, callbacks=[callback], verbose=0)
+
+
+def test_without_any_schedule_there_is_a_warning(caplog: pytest.LogCaptureFixture):
+    """Not an error, because a script for all methods may always have this callback."""
+    model(kernel_quantizer="ste_sign").fit(*ONES, callbacks=[QuantizerSchedule()], verbose=0)
+    (record,) = caplog.records
+    assert re.fullmatch(r"QuantizerSchedule has no effect: no quantizer of 'model.*' has a schedule", record.message)
+
+
+@pytest.mark.parametrize("strength", [-1.0, float("nan"), float("inf")])
+def test_a_strength_that_is_not_one(strength: float):
+    with pytest.raises(UsageError, match=f"strength must not be negative or infinite, received {strength}"):
+        RegularizationWarmup(strength=strength)
 
 
 class Slope(quantizers.LeakySteSign):
@@ -150,7 +201,8 @@ def test_one_callback_runs_every_quantizers_schedule():
     schedule.check(network)
     seen = watched(network, schedule, lambda: float(conv.kernel_quantizer.beta), epochs=3)
     np.testing.assert_allclose(seen, [5.0, 10.0, 20.0], rtol=1e-6)
-    assert Slope.seen == [(0.0, 0.25), (1 / 3, 0.25), (2 / 3, 0.25)]
+    # Checking the settings runs the first epoch's schedule, too.
+    assert list(dict.fromkeys(Slope.seen)) == [(0.0, 0.25), (1 / 3, 0.25), (2 / 3, 0.25)]
 
 
 def test_unknown_schedule_settings():
@@ -184,7 +236,12 @@ class Subclassed(tf.keras.Model):
     def __init__(self) -> None:
         super().__init__()
         self.conv = layers.BinaryConv2D(
-            4, 3, input_quantizer=quantizers.EDESign(), kernel_quantizer="ste_sign", name="conv"
+            4,
+            3,
+            input_quantizer=quantizers.EDESign(),
+            kernel_quantizer=quantizers.HalfHalf(percentile=15.0),
+            kernel_regularizer=regularizers.MedianLoss(0.1),
+            name="conv",
         )
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

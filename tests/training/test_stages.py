@@ -1,5 +1,6 @@
 """Runs of several stages: transferred weights, batch normalization retraining, schedules, teachers, patience."""
 
+import dataclasses
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 import tensorflow as tf
 from sample_runs import AtStep, PowerCutError, assert_equal, send
 
+from kbnn import datasets
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training import InterruptedRunError, Recipe, Run, train
 from kbnn.training.checkpoints import Position, TrainingState
+from kbnn.training.session import _teacher
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -184,6 +187,96 @@ def test_training_stops_when_patience_runs_out(recipe: Recipe, tmp_path: Path):
     assert all(any(improvements[k : k + 2]) for k in range(len(improvements) - 2))
     (run.folder / "result.json").unlink()
     assert train(run.recipe, run.folder, resume=True).history() == run.history()
+
+
+class Untouched(tf.keras.callbacks.Callback):
+    """Fails if training begins."""
+
+    def on_train_begin(self, logs: object = None) -> None:
+        raise AssertionError("training began")
+
+
+def refused(recipe: Recipe, second: dict[str, object], output: Path) -> str:
+    """The error for a recipe with a wrong second stage, which must be raised before the first one is trained."""
+    wrong = Recipe.parse({**recipe.tables(), "stage": [{"epochs": 1, "method": "float"}, {"epochs": 1, **second}]})
+    with pytest.raises(KbnnError) as caught:
+        train(wrong, output, callbacks=[Untouched()])
+    assert not output.exists()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (
+            {"method": "irnet", "quantizers": {"ede": [1.0, -1.0]}},
+            "stage 2: EDESign: Tmin and Tmax must be positive and finite, received 1.0 and -1.0",
+        ),
+        (
+            {"method": "irnet", "quantizers": {"ede": [1e-3, float("inf")]}},
+            "stage 2: EDESign: Tmin and Tmax must be positive and finite, received 0.001 and inf",
+        ),
+        ({"method": "irnet", "quantizers": {"ede": 3}}, "stage 2: EDESign cannot be scheduled: received ede=3 ("),
+        ({"method": "irnet", "quantizers": {"ede": ["a", "b"]}}, "stage 2: EDESign cannot be scheduled: received ede="),
+        ({"method": "irnet", "quantizers": {"edd": [1.0, 2.0]}}, "received 'edd'; did you mean ede?"),
+        ({"method": "float", "quantizers": {"beta": [5.0, 9.0]}}, "stage 2: no quantizer of 'model"),
+        ({"method": "siman", "train": "batch_norm"}, "stage 2: layer 'conv' cannot keep ±1 kernels"),
+        (
+            {"kernels": "real", "method": "float"},
+            "'float' has no signs of activations: received stage.2.kernels='real'",
+        ),
+        ({"quantizers": {"epochs": 3}}, "quantizers sets what follows from the stage: received 'epochs', remove it"),
+        ({"distillation": {"teacher": "none"}}, "none': give a run or a .keras file"),
+        ({"distillation": {"teacher": "x", "temperature": 0}}, "key 'stage.2.distillation.temperature' of the recipe"),
+        ({"options": {"width": -1.0}}, "tiny: width: "),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_errors_of_later_stages_are_raised_before_the_first_step(
+    recipe: Recipe, tmp_path: Path, second: dict[str, object], message: str
+):
+    try:
+        found = refused(recipe, second, tmp_path / "run")
+    except UsageError as error:
+        found = str(error)
+    assert message in found
+
+
+def test_weights_that_cannot_be_passed_on_are_an_error_before_the_first_step(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def build(_: str, method: object, *, input_shape: tuple[int, int, int], classes: int, width: float = 1.0):
+        inputs = tf.keras.Input(input_shape, name="image")
+        x = tf.keras.layers.Conv2D(round(4 * width), 3, name="conv")(inputs)
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(classes)(tf.keras.layers.Flatten()(x)))
+
+    monkeypatch.setattr("kbnn.training.networks.build", build)
+    found = refused(recipe, {"method": "float", "options": {"width": 2.0}}, tmp_path / "run")
+    assert found.startswith("stage 2: ")
+    assert "'conv" in found or "conv/kernel" in found
+    found = refused(recipe, {"method": "float", "train": "batch_norm"}, tmp_path / "run")
+    assert found.startswith("stage 2: no batch normalization to retrain: received 'model")
+    # The network has no layers with the method's penalty.
+    found = refused(recipe, {"method": "xnor+ml", "penalty_warmup": 1}, tmp_path / "run")
+    assert found.startswith("stage 2: RegularizationWarmup has no effect: received 'model")
+
+
+def test_a_teacher_of_other_classes(recipe: Recipe, tmp_path: Path):
+    digits = datasets.load("digits")
+    teacher = Run.new(tmp_path / "teacher", recipe)
+    teacher.start(dataclasses.replace(digits, classes=tuple("abcdefghij")))
+    inputs = tf.keras.Input((8, 8, 1))
+    network = tf.keras.Model(inputs, tf.keras.layers.Dense(10)(tf.keras.layers.Flatten()(inputs)))
+    named = dataclasses.replace(digits, classes=tuple("jihgfedcba"))
+    with pytest.raises(KbnnError, match=r"has no model\.keras: resume it"):
+        _teacher(str(teacher.folder), named)
+    teacher.save(network)
+    with pytest.raises(
+        UsageError, match=r"does not have the classes that run '.*teacher' was trained on: its classes are"
+    ):
+        _teacher(str(teacher.folder), named)
+    # Data that is passed in Python has numbers for classes.
+    assert _teacher(str(teacher.folder), digits).output_shape == (None, 10)
 
 
 def test_patience_needs_images_to_validate_on(recipe: Recipe, tmp_path: Path):
