@@ -48,7 +48,8 @@ class Classifier:
 
     A `.tflite` file made by kbnn contains its labels and how it takes pictures; a run records the same about its data
     set, which need not be at hand. A picture is turned upright, resized and cropped like the images of a folder, to the
-    same pixels. The Android app does the same without rounding in between.
+    same pixels. The Android app cuts out the same part, but resizes it in one step: pixels of large pictures differ a
+    little.
 
     Args:
         path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.

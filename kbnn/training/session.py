@@ -163,10 +163,11 @@ class Session:
         for place in range(first, len(stages)) if len(stages) - first > 1 else range(0):
             try:
                 model = self._network(place, model, is_restored=is_restored)
-                _learner(model, stages[place], self.data)
-                _callbacks(model, stages[place], first=0)
-                if stages[place].train == "batch_norm":
-                    sign_kernels(model)
+                with self.strategy.scope():
+                    _learner(model, stages[place], self.data)
+                    _callbacks(model, stages[place], first=0)
+                    if stages[place].train == "batch_norm":
+                        sign_kernels(model)
             except KbnnError as error:
                 kind = UsageError if isinstance(error, UsageError) else KbnnError
                 raise kind(f"stage {place + 1}: {error}", parameter=error.parameter) from error
@@ -201,8 +202,8 @@ class Session:
         """
         recipe, steps = self.run.recipe, self.steps
         stage = recipe.stage[position.stage]
-        callbacks = _callbacks(network, stage, first=position.total // steps - position.epoch)
         with self.strategy.scope():
+            callbacks = _callbacks(network, stage, first=position.total // steps - position.epoch)
             learner = _learner(network, stage, self.data)
             learner.compile(optimizer(stage, steps), steps_per_execution=min(recipe.steps_per_execution, steps))
             # As Keras does when it loads a model: with all variables in place, the step is traced only once.

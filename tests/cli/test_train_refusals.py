@@ -46,7 +46,7 @@ from kbnn.cli import main
         (
             "train --model tiny --data nowhere --set stage.1.distillation.teacher=none",
             2,
-            "no teacher at 'none': give a run",
+            "/none': give a run or a .keras file",
         ),
         ("train --weights taken/notes.txt --data nowhere", 2, "does not record the name of its network: give --model"),
         ("models --pretrained --max-kb 10", 2, "--pretrained lists trained weights as they are"),

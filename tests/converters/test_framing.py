@@ -98,11 +98,7 @@ def test_large_photographs_are_evaluated_as_they_are_classified(square: bool, tm
     evaluated = [*data.inputs(data.train), *data.inputs(data.test)]
     assert len(evaluated) == len(found) == 10
     for image in evaluated:
-        assert min(np.abs(image - one).max() for one in found) == 0
-    # Shrinking them in one step, without rounding to levels, differs by one level at most.
-    path = next((tmp_path / "photos").rglob("*.png"))
-    whole = prepare(np.asarray(PIL.Image.open(path)), input_of(data))
-    assert np.abs(classify.input_of(path) - whole).max() < 1.01 / min(data.normalization.std)
+        assert min(np.abs(image - one).max() for one in found) < 1e-5
 
 
 def test_pictures_in_memory_are_shrunk_like_files(run: Run, tmp_path: Path):

@@ -12,6 +12,7 @@ from sample_runs import AtStep, PowerCutError, assert_equal, send
 
 from kbnn import datasets
 from kbnn.errors import KbnnError, UsageError
+from kbnn.methods import Method
 from kbnn.training import InterruptedRunError, Recipe, Run, train
 from kbnn.training.checkpoints import Position, TrainingState
 from kbnn.training.session import _teacher
@@ -220,7 +221,6 @@ def refused(recipe: Recipe, second: dict[str, object], output: Path) -> str:
         ({"method": "irnet", "quantizers": {"ede": ["a", "b"]}}, "stage 2: EDESign cannot be scheduled: received ede="),
         ({"method": "irnet", "quantizers": {"edd": [1.0, 2.0]}}, "received 'edd'; did you mean ede?"),
         ({"method": "float", "quantizers": {"beta": [5.0, 9.0]}}, "stage 2: no quantizer of 'model"),
-        ({"method": "siman", "train": "batch_norm"}, "stage 2: layer 'conv' cannot keep ±1 kernels"),
         (
             {"kernels": "real", "method": "float"},
             "'float' has no signs of activations: received stage.2.kernels='real'",
@@ -245,10 +245,13 @@ def test_errors_of_later_stages_are_raised_before_the_first_step(
 def test_weights_that_cannot_be_passed_on_are_an_error_before_the_first_step(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def build(_: str, method: object, *, input_shape: tuple[int, int, int], classes: int, width: float = 1.0):
+    def build(
+        _: str, method: Method, *, input_shape: tuple[int, int, int], classes: int, width: float = 1.0
+    ) -> tf.keras.Model:
         inputs = tf.keras.Input(input_shape, name="image")
         x = tf.keras.layers.Conv2D(round(4 * width), 3, name="conv")(inputs)
-        return tf.keras.Model(inputs, tf.keras.layers.Dense(classes)(tf.keras.layers.Flatten()(x)))
+        x = tf.keras.layers.Dense(classes, name="logits")(tf.keras.layers.Flatten()(x))
+        return tf.keras.Model(inputs, x)
 
     monkeypatch.setattr("kbnn.training.networks.build", build)
     found = refused(recipe, {"method": "float", "options": {"width": 2.0}}, tmp_path / "run")
@@ -259,6 +262,22 @@ def test_weights_that_cannot_be_passed_on_are_an_error_before_the_first_step(
     # The network has no layers with the method's penalty.
     found = refused(recipe, {"method": "xnor+ml", "penalty_warmup": 1}, tmp_path / "run")
     assert found.startswith("stage 2: RegularizationWarmup has no effect: received 'model")
+
+
+def test_kernels_that_cannot_stay_binary_are_an_error_before_the_first_step(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Half-half marks the first half of 18 equal magnitudes; of 9, it would mark the same ones again."""
+
+    def build(_: str, method: Method, *, input_shape: tuple[int, int, int], classes: int) -> tf.keras.Model:
+        inputs = tf.keras.Input(input_shape, name="image")
+        x = method.convolution(tf.keras.layers.Concatenate(name="twice")([inputs, inputs]), 4, 3, name="conv")
+        x = tf.keras.layers.Flatten(name="flat")(tf.keras.layers.BatchNormalization(name="bn")(x))
+        return tf.keras.Model(inputs, tf.keras.layers.Dense(classes, name="logits")(x))
+
+    monkeypatch.setattr("kbnn.training.networks.build", build)
+    found = refused(recipe, {"method": "siman", "train": "batch_norm"}, tmp_path / "run")
+    assert found.startswith("stage 2: layer 'conv' cannot keep ±1 kernels: its HalfHalf maps them to other signs")
 
 
 def test_a_teacher_of_other_classes(recipe: Recipe, tmp_path: Path):

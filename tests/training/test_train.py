@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 from sample_runs import AtStep, PowerCutError, assert_equal, cut, send
@@ -239,6 +240,42 @@ def test_resuming_a_trained_run_evaluates_it(finished: Run, copy: Run):
     train(copy.recipe, copy.folder, resume=True)
     assert result(copy).top1 == result(finished).top1
     assert result(Run.open(copy.folder.rename(copy.folder.with_name("moved")))).run.endswith("moved")
+
+
+@pytest.mark.slow
+def test_a_run_finds_images_that_were_moved(tmp_path: Path):
+    generator = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(8):
+            pixels = generator.integers(0, 256, (9, 12, 3), np.uint8)
+            PIL.Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.png")
+    recipe = Recipe.of("tiny", "bireal", folder=tmp_path / "photos", size=8, epochs=1)
+    run = train(recipe, tmp_path / "run")
+    (run.folder / "result.json").unlink()
+    (tmp_path / "photos").rename(tmp_path / "pictures")
+    with pytest.raises(UsageError, match=r"no folder of images at '.*photos'"):
+        train(recipe, run.folder, resume=True)
+    moved = recipe.changed({"data.folder": str(tmp_path / "pictures")})
+    with pytest.raises(UsageError, match=r"was started with other settings \(data.flip: True -> False\)"):
+        train(moved.changed({"data.flip": False}), run.folder, resume=True)
+    train(moved, run.folder, resume=True)
+    assert Run.open(run.folder).recipe.data.folder == str(tmp_path / "pictures")
+    assert result(run).samples == 4
+    assert Run.open(run.folder).dataset().test.size == 4
+
+
+@pytest.mark.slow
+def test_a_resumed_run_does_not_need_the_weights_that_it_started_from(finished: Run, recipe: Recipe, tmp_path: Path):
+    shutil.copytree(finished.folder, tmp_path / "start")
+    started = recipe.changed({"model.weights": str(tmp_path / "start")})
+    with pytest.raises(InterruptedRunError):
+        train(started, tmp_path / "run", callbacks=[AtStep(3, send(signal.SIGTERM))])
+    shutil.rmtree(tmp_path / "start")
+    run = train(started, tmp_path / "run", resume=True)
+    assert len(run.history()) == 3
+    with pytest.raises(UsageError, match="no trained weights"):
+        train(started, tmp_path / "another")
 
 
 def test_the_test_set_is_evaluated_in_float32(finished: Run):
