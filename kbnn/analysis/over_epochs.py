@@ -31,14 +31,17 @@ def over_epochs(weights: WeightHistory, label: str = "") -> dict[str, Picture]:
             f"their mean magnitude; 0 is the untrained network.",
         )
     }
-    if layer in weights.scales:
-        drawn[f"scales-over-epochs{suffix}"] = _scales(of, layer, weights, chosen)
+    if layer in weights.scales and not np.isnan(weights.scales[layer]).all():
+        drawn[f"scales-over-epochs{suffix}"] = _scales(of, layer, weights)
     return drawn
 
 
-def _scales(of: str, layer: str, weights: WeightHistory, chosen: list[int]) -> Picture:
+def _scales(of: str, layer: str, weights: WeightHistory) -> Picture:
+    # In some stages, the layer may have no learned scale.
+    scaled = np.flatnonzero(~np.isnan(weights.scales[layer]).all(1))
+    chosen = scaled[_spread(len(scaled))]
     alphas = weights.scales[layer][chosen]
-    edges = np.linspace(0, 1.05 * np.nanmax(alphas), 41)
+    edges = np.linspace(0, 1.05 * alphas.max(), 41)
     counts = np.stack([np.histogram(alpha, edges)[0] for alpha in alphas])
     caption = f"{of}learned scales α of the {alphas.shape[1]} filters of {layer} after each epoch."
     return figures.histograms_over_epochs(weights.epochs[chosen], counts, edges, "α", caption)
