@@ -19,14 +19,13 @@ from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.converters.tflite.flatbuffer import Tensor
 from kbnn.converters.tflite.metadata import Description, describe
 from kbnn.datasets import Dataset, Normalization, pictures
-from kbnn.errors import UsageError
+from kbnn.errors import KbnnError, UsageError
 from kbnn.precision import in_float32
 from kbnn.training import Run
 
 Picture: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | np.ndarray | PIL.Image.Image
 
 _FLOATS = ("float16", "float32", "float64")
-_INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 # The largest input of a network, in values; a hostile file may claim more than the memory holds.
 _MOST_VALUES = 100_000_000
 # Images per batch.
@@ -62,7 +61,7 @@ class Classifier:
         normalization: maps pixels to the network's input.
 
     Raises:
-        UsageError: there is no such file, it is not an image classifier, or its labels or normalization are not known.
+        UsageError: there is no such file, it is not an image classifier, or its normalization is not known.
         KbnnError: the file is damaged, or cannot be run on this platform.
 
     Example:
@@ -93,9 +92,16 @@ class Classifier:
         if not self._takes_pixels and data is not None and not data.takes_pixels:
             self.normalization = data.normalization
             return
-        if not description.mean or len(description.mean) not in (1, self.input_shape[2]):
+        if description.mean and len(description.mean) not in (1, self.input_shape[2]):
             raise UsageError(
-                f"'{self.path}' does not say how its input is normalized: give the data set that it was trained on"
+                f"'{self.path}' takes {self.input_shape[2]} channels, the normalization is for "
+                f"{len(description.mean)}: give the data set that it was trained on",
+                parameter="data",
+            )
+        if not description.mean:
+            raise UsageError(
+                f"'{self.path}' does not say how its input is normalized: give the data set that it was trained on",
+                parameter="data",
             )
         if len(description.std) != len(description.mean) or not _is_divisible(description):
             raise UsageError(
@@ -132,12 +138,25 @@ class Classifier:
                 f"'{self.path}' was trained on float images, and how to make them from pixels is not known: train on "
                 f"uint8 images, or pass your own inputs to Classifier.probabilities"
             )
+        if self.input_shape[2] not in (1, 3):
+            raise UsageError(
+                f"'{self.path}' takes {self.input_shape[2]} channels, but a picture has 1 (grey) or 3 (colours): pass "
+                f"your own inputs to Classifier.probabilities"
+            )
         return prepare(_pixels(picture, self._spec.shorter_side), self._spec)
 
     def outputs(self, inputs: np.ndarray) -> np.ndarray:
         """The network's outputs `(N, classes)` for inputs `(N, H, W, C)`, float32."""
         batches = [self._network.run(inputs[k : k + _BATCH]) for k in range(0, len(inputs), _BATCH)]
-        return np.concatenate(batches).astype(np.float32)
+        outputs = np.concatenate(batches).astype(np.float32)
+        # A class may have the logit -inf, whose probability is 0.
+        wrong = np.isnan(outputs).any(-1) | (outputs.max(-1) == -np.inf) | (outputs.max(-1) == np.inf)
+        if wrong.any():
+            raise KbnnError(
+                f"'{self.path}' returns values that are not numbers for {np.count_nonzero(wrong)} of {len(wrong)} "
+                f"inputs: the network is damaged, or takes inputs in another range"
+            )
+        return outputs
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
         """The probabilities `(N, classes)` for inputs `(N, H, W, C)`: the softmax, unless the network ends with it."""
@@ -246,8 +265,8 @@ class _File(_Network):
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         # A file may list its output several times.
-        outputs = interpreter.run(self._data, [_quantized(inputs, self._input)])[0]
-        return _dequantized(outputs, self._output)
+        outputs = interpreter.run(self._data, [self._input.stored(inputs)])[0]
+        return self._output.real(outputs)
 
 
 def _check_type(path: Path, tensor: Tensor) -> None:
@@ -255,25 +274,11 @@ def _check_type(path: Path, tensor: Tensor) -> None:
     if tensor.dtype in _FLOATS:
         return
     is_quantized = len(tensor.scales) == len(tensor.zero_points) == 1 and 0 < tensor.scales[0] < np.inf
-    if tensor.dtype not in _INTEGERS or (tensor.scales and not is_quantized):
+    if tensor.dtype not in flatbuffer.INTEGERS or (tensor.scales and not is_quantized):
         raise UsageError(
             f"'{path}' has an input or output '{tensor.name}' of type {tensor.dtype} with scales {tensor.scales[:3]} "
             f"and zero points {tensor.zero_points[:3]}: only numbers with at most one scale are supported"
         )
-
-
-def _quantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
-    if tensor.dtype in _FLOATS or not tensor.scales:
-        return values.astype(tensor.dtype)
-    limits = np.iinfo(tensor.dtype)
-    levels = np.rint(values / tensor.scales[0]) + tensor.zero_points[0]
-    return np.clip(levels, limits.min, limits.max).astype(tensor.dtype)
-
-
-def _dequantized(values: np.ndarray, tensor: Tensor) -> np.ndarray:
-    if tensor.dtype in _FLOATS or not tensor.scales:
-        return values
-    return (values.astype(np.float32) - tensor.zero_points[0]) * np.float32(tensor.scales[0])
 
 
 def _image_shape(what: str, shape: Sequence[int | None]) -> tuple[int, int, int]:

@@ -30,6 +30,29 @@ def suffix(path: str | os.PathLike[str]) -> str:
     return Path(path).suffix.lower()
 
 
+def component(name: str) -> str:
+    """A name as one component of a path: "a/../b" becomes "a-..-b"."""
+    return re.sub(r"[^\w.+-]+", "-", name)
+
+
+def unwritable(path: str | os.PathLike[str]) -> str:
+    """Why a file cannot be written, as far as that can be told without writing; empty if it can."""
+    target = Path(path)
+    try:
+        if target.is_dir():
+            return "it is a folder"
+        if _is_special(target):
+            return "it is a device, a pipe or a socket"
+        folder = next(parent for parent in target.absolute().parents if parent.exists())
+    except OSError as error:
+        return error.strerror or str(error)
+    if not folder.is_dir():
+        return f"'{folder}' is not a folder"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"no permission to write in '{folder}', or it is read-only"
+    return ""
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path next to `path` for writing a file or a folder, and renames it to `path` on success.
@@ -314,9 +337,15 @@ def _sweep(parent: Path, prefix: str, grace: float = _GRACE) -> None:
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 
+def _is_special(target: Path) -> bool:
+    """Whether a path exists and is neither a file nor a folder, or is a name that the system uses."""
+    return os.path.realpath(target.parent) == "/dev" or (
+        target.exists() and not target.is_file() and not target.is_dir()
+    )
+
+
 def _check_ordinary(target: Path) -> None:
-    """Raises UsageError if `target` exists and is neither a file nor a folder, or is a name that the system uses."""
-    if os.path.realpath(target.parent) == "/dev" or (target.exists() and not target.is_file() and not target.is_dir()):
+    if _is_special(target):
         raise UsageError(f"cannot write '{target}': it is a device, a pipe or a socket; choose another place")
 
 

@@ -4,13 +4,15 @@ import contextvars
 import html
 import io
 import re
+import secrets
 from collections.abc import Iterable, Sequence
 
 from kbnn.printable import printable
 
 # While a result is rendered as HTML: the tables that replace the marks in its text.
 _TABLES: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("tables", default=None)
-_MARK = "\x1e"
+# Random, so that no text from a file contains one.
+_MARK = f"\x1e{secrets.token_hex(8)}\x1e"
 
 
 class Shown:
@@ -67,6 +69,16 @@ def _html(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     head = line("th", (column.removeprefix(">") for column in columns))
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def count(number: float, digits: int = 3) -> str:
+    """Formats a count with a few digits and a unit prefix: 1234567 -> 1.23 M."""
+    for unit, factor in (("", 1.0), (" k", 1e3), (" M", 1e6), (" G", 1e9)):
+        text = f"{number / factor:.{digits}g}" if unit else f"{number:.0f}"
+        # Rounding may carry into the next unit.
+        if float(text) < 1000:
+            return f"{text}{unit}"
+    return f"{number / 1e9:,.0f} G"
 
 
 def size(count: int) -> str:

@@ -79,7 +79,8 @@ def pack(model: tf.keras.Model, folder: str | os.PathLike[str]) -> Path:
 
 
 def _write(model: tf.keras.Model, folder: str | os.PathLike[str], data: bytes, ending: str) -> Path:
-    path = Path(folder) / f"{model.name}-{hashlib.sha256(data).hexdigest()}{ending}"
+    # Files of strangers give models any name, such as a path.
+    path = Path(folder) / f"{files.component(model.name)}-{hashlib.sha256(data).hexdigest()}{ending}"
     files.write(path, data)
     return path
 

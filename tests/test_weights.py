@@ -33,6 +33,13 @@ def test_files_are_named_by_sha256_and_nothing_else_is_left(path: Path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_model_named_like_a_path_stays_in_the_folder(tmp_path: Path):
+    inputs = tf.keras.Input((4,))
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(2)(inputs), name="../../elsewhere/x")
+    for write in (weights.save, weights.pack):
+        assert write(model, tmp_path).parent == tmp_path
+
+
 def test_the_same_weights_have_the_same_name(model: tf.keras.Model, path: Path, tmp_path: Path):
     assert weights.save(model, tmp_path).name == path.name
 

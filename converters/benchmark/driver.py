@@ -14,7 +14,7 @@ import numpy as np
 
 from kbnn.converters.benchmark import device
 from kbnn.converters.benchmark.judge import judge
-from kbnn.converters.benchmark.numerics import check_numerics
+from kbnn.converters.benchmark.numerics import check_images, check_numerics
 from kbnn.converters.benchmark.output import Output, parse
 from kbnn.converters.benchmark.program import read_program
 from kbnn.converters.benchmark.report import (
@@ -92,8 +92,9 @@ def benchmark(
         kernel: "default", "indirect" or "reference". By default it is "indirect" for the Python interpreter, whose
             default kernel is not optimized for x86, and "default" for other tools.
         flags: more flags of the tool by name, such as `{"use_xnnpack": "false"}`.
-        images: `(N, H, W, C)` in the data type of the file's input. The target also runs the file on them, and its
-            outputs are compared with those of the interpreter on this machine.
+        images: `(N, H, W, C)` in the data type of the file's input, or real values, which are quantized for files in
+            int8. The target also runs the file on them, and its outputs are compared with those of the interpreter on
+            this machine.
         progress: called with each line of progress.
 
     Raises:
@@ -180,6 +181,9 @@ def compare_runs(
         for _, settings in files:
             check_kernel(command, settings.kernel)
             check_flags(command, settings.flags)
+        if images is not None:
+            for file, _ in files:
+                check_images(command, file.path, images)
         bench = _Bench(place, command, images, progress)
         lost = bench.measure(files)
         if lost is None and not found.emulated:

@@ -11,7 +11,12 @@ from kbnn.converters.benchmark.report import Measurement, OperatorTime
 from kbnn.printable import printable
 
 _COUNT = re.compile(r"INFO: count=(?P<count>[0-9]{1,9})(?P<rest>(?: .*)?)")
-_VALUE = re.compile(r"(?P<name>\w+)=(?P<value>[-+.\w]+)")
+_VALUE = re.compile(r"\b(?P<name>curr|min|max|avg|std|p5|median|p95)=(?P<value>\S+)")
+_ALL_SAME = "(all same)"
+# A process is stopped long before an inference could take 1000 s.
+_LONGEST_US = 1e9
+# The tool prints means with six digits, and the extremes in full.
+_ROUNDING = 1e-5
 _UNCONSUMED = "WARN: Unconsumed cmdline flags: "
 _DRY_RUN = "INFO: Run w/o invoking kernels: [1]"
 _PROFILE = "Operator-wise Profiling Info for Regular Benchmark Runs:"
@@ -73,13 +78,14 @@ def _measurement(match: re.Match[str]) -> Measurement:
     """Parses a line of figures; raises ValueError for impossible ones."""
     count = int(match["count"])
     # "(all same)" follows the value without a space.
-    pairs = _VALUE.findall(match["rest"].replace("(all same)", ""))
+    pairs = _VALUE.findall(match["rest"].replace(_ALL_SAME, ""))
     values = {name: _microseconds(name, value) for name, value in pairs}
-    if count and "avg" not in values:
+    is_repeated = len(values) < len(pairs)
+    if "curr" in values and (count == 1 or _ALL_SAME in match["rest"]):
         # If all inferences have the same duration, the tool prints only that.
-        if "curr" not in values:
-            raise ValueError(f"'{_foreign(match[0])}'")
         values |= dict.fromkeys(("avg", "min", "max"), values["curr"]) | {"std": 0.0}
+    if is_repeated or (count and not _is_consistent(values)):
+        raise ValueError(f"'{_foreign(match[0])}'")
     return Measurement(
         count=count,
         mean_us=values.get("avg"),
@@ -92,10 +98,19 @@ def _measurement(match: re.Match[str]) -> Measurement:
     )
 
 
+def _is_consistent(values: dict[str, float]) -> bool:
+    """Whether the mean and the percentiles lie between the extremes, in ascending order."""
+    if not {"min", "avg", "max"} <= values.keys():
+        return False
+    low, high = values["min"] * (1 - _ROUNDING), values["max"] * (1 + _ROUNDING)
+    inner = [values[name] for name in ("p5", "median", "p95") if name in values]
+    return all(low <= value <= high for value in (values["avg"], *inner)) and inner == sorted(inner)
+
+
 def _microseconds(name: str, text: str) -> float:
     """A positive duration, or a standard deviation, which may also be 0."""
     value = _number(text)
-    if value is None or value < 0 or (value == 0 and name != "std"):
+    if value is None or not 0 <= value <= _LONGEST_US or (value == 0 and name != "std"):
         raise ValueError(f"'{name}={_foreign(text)}'")
     return value
 

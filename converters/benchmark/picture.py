@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from kbnn.analysis import pictures
 from kbnn.converters.benchmark.report import BenchmarkComparison
 from kbnn.errors import KbnnError
+from kbnn.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,7 @@ def latencies(comparison: BenchmarkComparison) -> pictures.Picture:
     middles = [statistics.median(each) for each in means]
     below = [middle - min(each) for middle, each in zip(middles, means, strict=True)]
     above = [max(each) - middle for middle, each in zip(middles, means, strict=True)]
-    names = [report.file.path for report in comparison.reports]
+    names = [printable(report.file.path) for report in comparison.reports]
 
     def draw(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -59,7 +60,9 @@ def time_per_operator(comparison: BenchmarkComparison) -> pictures.Picture:
     Raises:
         KbnnError: there is no profile, or it is withheld.
     """
-    profiles = [(report.file.path, {o.type: o.mean_ms for o in report.operators}) for report in comparison.reports]
+    profiles = [
+        (printable(report.file.path), {o.type: o.mean_ms for o in report.operators}) for report in comparison.reports
+    ]
     times = [(path, {kind: time for kind, time in profile.items() if time}) for path, profile in profiles]
     if not any(profile for _, profile in times):
         raise KbnnError("no time per operator to draw: the tool made no profile here; measure with lce_benchmark_model")

@@ -100,6 +100,9 @@ def _inputs(values: str | None, interpreter: Interpreter) -> list[np.ndarray]:
 def _noise(generator: np.random.Generator, shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     if np.issubdtype(dtype, np.floating):
         return generator.standard_normal(shape).astype(dtype)
+    if dtype not in (np.int8, np.uint8):
+        # Wider integers are indices, such as those of words, which must exist in the network's table.
+        return generator.integers(0, 2, shape).astype(dtype)
     limits = np.iinfo(dtype)
     return generator.integers(limits.min, limits.max, shape, dtype, endpoint=True)
 

@@ -123,7 +123,7 @@ def summarize(runs: Sequence[Measurement]) -> Summary:
     quartiles = statistics.quantiles(means, n=4, method="inclusive") if len(means) > 1 else [median] * 3
     return Summary(
         median_of_means_us=median,
-        min_us=min(run.min_us for run in runs if run.min_us is not None),
+        min_us=min((run.min_us for run in runs if run.min_us is not None), default=None),
         iqr_us=quartiles[2] - quartiles[0],
         spread=(max(means) - min(means)) / median if median else None,
         p95_us=statistics.median(slow) if slow else None,

@@ -140,7 +140,7 @@ class Audit(tables.Shown):
     @property
     def instructions_text(self) -> str:
         """The estimated instructions of one inference on each device, and the operators that they leave out."""
-        counts = ", ".join(f"{name} {_millions(self.instructions[device])}" for device, name in DEVICES.items())
+        counts = ", ".join(f"{name} {tables.count(self.instructions[device], 4)}" for device, name in DEVICES.items())
         return f"{counts}, without {', '.join(self.not_measured)}, not measured" if self.not_measured else counts
 
     @property
@@ -196,16 +196,12 @@ def _work(found: Audit) -> str:
         for k, device in enumerate(DEVICES, 1):
             sums[k] += work.instructions[device] or 0.0
     rows = [
-        (name, int(count), *("not measured" if name in found.not_measured else _millions(cost) for cost in costs))
+        (name, int(count), *("not measured" if name in found.not_measured else tables.count(cost, 4) for cost in costs))
         for name, (count, *costs) in sorted(totals.items(), key=lambda item: -item[1][1])[:_MOST_ROWS]
     ]
     title = f"instructions of one inference, an estimate and not a latency: {found.instructions_text}"
     table = tables.render(("operator", ">times", *(f">{name}" for name in DEVICES.values())), rows)
     return f"{title}\n\n{table}"
-
-
-def _millions(count: float) -> str:
-    return f"{count / 1e6:.2f} M"
 
 
 def inspect(path: str | os.PathLike[str]) -> Audit:

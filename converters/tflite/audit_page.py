@@ -11,6 +11,7 @@ from pathlib import Path
 from kbnn import files, tables
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.audit import (
+    LCE_OPERATORS,
     Audit,
     AuditedConvolution,
     Work,
@@ -158,7 +159,7 @@ def _facts(found: Audit, device: str) -> list[tuple[str, str]]:
         ("operators", f"{sum(found.operators.values()):,}"),
         ("binary convolutions", f"{len(found.binary_convolutions)}"),
         ("MACs that are binary", found.share),
-        (f"instructions, estimated for a {DEVICES[device]}", _count(found.instructions[device])),
+        (f"instructions, estimated for a {DEVICES[device]}", tables.count(found.instructions[device])),
     ]
 
 
@@ -188,7 +189,7 @@ def _costs(found: Audit, device: str) -> list[tuple[str, str, int, float, list[s
     for name, members in groups.items():
         sums = {each: sum(work.instructions[each] or 0.0 for work in members) for each in DEVICES}
         known = not any(work.instructions[device] is None for work in members)
-        texts = [_count(each) if known else "not measured" for each in sums.values()]
+        texts = [tables.count(each) if known else "not measured" for each in sums.values()]
         rows.append((_cut(name), _WORDS.get(name, ""), len(members), sums[device] / total, texts))
     return sorted(rows, key=lambda row: -row[3])[:_MOST_STEPS]
 
@@ -228,12 +229,12 @@ def _rows(file: File, found: Audit, steps: list[Operator], device: str) -> list[
                 operator=_cut(operator.name),
                 name=_cut(work.name),
                 shape=_shape(operator),
-                bits=_operator_bits(operator, cost),
+                bits=_operator_bits(file, operator, cost),
                 reads=_reads(operator, row, made),
                 lanes=lanes[row],
-                macs="" if cost is None else f"{_count(cost.macs)} MACs",
+                macs="" if cost is None else f"{tables.count(cost.macs)} MACs",
                 macs_share=0.0 if cost is None else cost.macs / most_macs,
-                cost="" if estimate is None else _count(estimate),
+                cost="" if estimate is None else tables.count(estimate),
                 cost_share=(estimate or 0.0) / most,
             )
         )
@@ -317,7 +318,7 @@ def _lines(file: File, steps: list[Operator] | None = None) -> list[tuple[int, i
     read: list[tuple[int, Tensor]] = [(row, tensor) for row, o in enumerate(steps) for tensor in o.operands]
     read += [(len(steps), tensor) for tensor in file.outputs.values()]
     lines, busy_until = [], [0] * (_MOST_LANES + 1)
-    for start, end, bits in sorted({(made[t.index], row, _bits(t)) for row, t in read if t.index in made}):
+    for start, end, bits in sorted({(made[t.index], row, _bits(file, t)) for row, t in read if t.index in made}):
         if end - start <= 1:
             lines.append((start, end, 0, bits))
             continue
@@ -347,27 +348,23 @@ def _shape(operator: Operator) -> str:
     return by(sizes) if len(sizes) <= 6 else f"{by(sizes[:6])}…"
 
 
-def _count(number: float) -> str:
-    """A large number with a unit prefix, such as 1.23 M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}"
-
-
 def _cut(name: str, longest: int = _LONGEST_NAME) -> str:
     return printable(name, longest=longest)
 
 
-def _operator_bits(operator: Operator, cost: AuditedConvolution | None) -> int:
+def _operator_bits(file: File, operator: Operator, cost: AuditedConvolution | None) -> int:
     if cost is not None:
         return cost.bits
-    return _bits(operator.outputs[0]) if operator.outputs else 0
+    return _bits(file, operator.outputs[0]) if operator.outputs else 0
 
 
-def _bits(tensor: Tensor) -> int:
-    """Bits per value: LCE packs 32 signs into an int32."""
-    return {"int32": 1, "int8": 8, "uint8": 8, "float32": 32, "float16": 16}.get(tensor.dtype, 0)
+def _bits(file: File, tensor: Tensor) -> int:
+    """Bits per value; 0 for other types than those of networks' values, such as the numbers of classes."""
+    producer = file.producers.get(tensor.index)
+    if tensor.dtype == "int32" and producer is not None and producer.name in LCE_OPERATORS:
+        # LCE packs 32 signs into an int32.
+        return 1
+    return {"int8": 8, "uint8": 8, "int16": 16, "float32": 32, "float16": 16}.get(tensor.dtype, 0)
 
 
 def _convolution_rows(found: Audit) -> list[tuple[object, ...]]:

@@ -22,6 +22,7 @@ from flatbuffers import flexbuffers
 from kbnn.converters.tflite import budget, lce
 from kbnn.converters.tflite.lce import SchemaObject
 from kbnn.errors import KbnnError, UsageError
+from kbnn.printable import printable
 
 # The attributes of an operator by name; their types depend on the operator.
 Attributes: TypeAlias = dict[str, Any]
@@ -41,6 +42,7 @@ _KERAS = (b"\x89HDF", b"PK\x03\x04")
 _HEADER = 8
 # A hostile file can give many operators the same long name.
 _LONGEST_NAME = 2000
+INTEGERS = ("int8", "uint8", "int16", "int32", "int64")
 _DTYPES = {
     "FLOAT32": "float32",
     "FLOAT16": "float16",
@@ -79,6 +81,25 @@ class Tensor:
         if self.data is None:
             raise ValueError(f"'{self.name}' is not a constant")
         return self.data.view(self.dtype).reshape(self.shape)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its integers stand for real values: scale * (value - zero point)."""
+        return self.dtype in INTEGERS and bool(self.scales) and bool(self.zero_points)
+
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """Real values as the tensor stores them."""
+        if not self.is_quantized:
+            return values.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        levels = np.rint(values / self.scales[0]) + self.zero_points[0]
+        return np.clip(levels, limits.min, limits.max).astype(self.dtype)
+
+    def real(self, values: np.ndarray) -> np.ndarray:
+        """The real values of values as the tensor stores them."""
+        if not self.is_quantized:
+            return values
+        return (values.astype(np.float32) - self.zero_points[0]) * np.float32(self.scales[0])
 
 
 @dataclass(frozen=True)
@@ -363,7 +384,7 @@ def _signature(
     inputs = [_at(tensors, t) for t in _values(graph.InputsAsNumpy())]
     outputs = [_at(tensors, t) for t in _values(graph.OutputsAsNumpy())]
     if not model.SignatureDefsLength():
-        return {tensor.name: tensor for tensor in inputs}, {tensor.name: tensor for tensor in outputs}
+        return _by_name(inputs, []), _by_name(outputs, [])
     signature = model.SignatureDefs(0)
     return (
         _by_name(inputs, [signature.Inputs(k) for k in range(signature.InputsLength())]),
@@ -372,11 +393,19 @@ def _signature(
 
 
 def _by_name(tensors: list[Tensor], entries: list[SchemaObject]) -> dict[str, Tensor]:
-    """Tensors by their names in a signature, in the graph's order; a tensor may have several names."""
+    """Tensors by their names in a signature, in the graph's order; a tensor may have several names.
+
+    Without a name in the signature it is that of the tensor, with the tensor's number if another one has it, too.
+    """
     names: dict[int, list[str]] = {}
     for entry in entries:
         names.setdefault(entry.TensorIndex(), []).append(_text(entry.Name()))
-    return {(names.get(tensor.index) or [tensor.name]).pop(0): tensor for tensor in tensors}
+    found: dict[str, Tensor] = {}
+    for tensor in tensors:
+        name = (names.get(tensor.index) or [tensor.name]).pop(0)
+        is_taken = found.get(name, tensor) is not tensor
+        found[f"{name}:{tensor.index}" if is_taken else name] = tensor
+    return found
 
 
 def _metadata(model: SchemaObject, buffers: list[np.ndarray]) -> dict[str, bytes]:
@@ -391,7 +420,8 @@ def _metadata(model: SchemaObject, buffers: list[np.ndarray]) -> dict[str, bytes
 
 
 def _text(value: bytes | None) -> str:
-    return (value or b"").decode()
+    """A name, in which control characters are escaped: reports print names, and a line break would add lines."""
+    return printable((value or b"").decode())
 
 
 def _values(vector: np.ndarray | int | None) -> np.ndarray:

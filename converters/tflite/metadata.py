@@ -4,6 +4,7 @@ A TFLite file may contain an entry `TFLITE_METADATA`, which is a FlatBuffer with
 It may end with a ZIP archive of the files that this entry names; kbnn's files have a `labels.txt` there.
 """
 
+import contextlib
 import io
 import json
 import re
@@ -18,11 +19,11 @@ import flatbuffers
 import flatbuffers.encode
 import flatbuffers.packer
 import numpy as np
-from flatbuffers.table import Table
 
 import kbnn
 from kbnn import labels as class_names
-from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.tflite import budget, flatbuffer
+from kbnn.converters.tflite.budget import MeteredTable
 from kbnn.converters.tflite.flatbuffer import File, Tensor
 from kbnn.errors import KbnnError
 
@@ -42,6 +43,8 @@ _MIN_PARSER_VERSION = "1.0.0"
 # Numbers of the schema.
 _IMAGE_PROPERTIES, _NORMALIZATION, _AXIS_LABELS = 2, 1, 2
 _COLOR_SPACES = {1: 2, 3: 1}
+# What reading damaged metadata raises.
+_DAMAGE = (struct.error, IndexError, ValueError, TypeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -104,18 +107,34 @@ def with_metadata(file: File, description: Description) -> bytes:
 
 
 def labels(file: File) -> list[str]:
-    """The labels in the archive at the end of a file; empty if there is no archive, or an unreadable one."""
+    """The labels in the archive at the end of a file; empty if there is no archive, or an unreadable one.
+
+    The metadata names their file, which other tools than kbnn call by any name.
+    """
+    name = _labels_name(file)
     try:
         with zipfile.ZipFile(io.BytesIO(file.data)) as archive:
-            if archive.getinfo(LABELS).file_size > _MOST_LABEL_BYTES:
+            if archive.getinfo(name).file_size > _MOST_LABEL_BYTES:
                 return []
-            text = archive.read(LABELS).decode()
+            text = archive.read(name).decode()
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, OSError, RuntimeError, ValueError):
         # The archive is damaged, encrypted or of an unknown kind.
         return []
     # Not `splitlines`, which also splits at characters that a label may contain, such as U+2028.
     lines = re.split(r"\r\n|\n|\r", text)
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def _labels_name(file: File) -> str:
+    """The name of the file with an output's labels, in the archive; kbnn's own if damaged metadata does not tell."""
+    with contextlib.suppress(*_DAMAGE), budget.limited(len(file.metadata.get(ENTRY, b""))):
+        root = _root(file)
+        for graph in _tables_at(root, 3) if root is not None else []:
+            for tensor in _tables_at(graph, 3):
+                for associated in _tables_at(tensor, 6):
+                    if _number_at(associated, 2) == _AXIS_LABELS:
+                        return _text_at(associated, 0)
+    return LABELS
 
 
 def _with_archive(data: bytes, contents: Mapping[str, str]) -> bytes:
@@ -241,23 +260,29 @@ def describe(file: File) -> Description:
     Raises:
         KbnnError: the metadata is damaged.
     """
-    content = file.metadata.get(ENTRY)
     resize, square = framing(file)
     found = Description(labels=tuple(labels(file)), resize=resize, square=square)
-    if content is None:
-        return found
     try:
-        root = Table(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
-        name = _text_at(root, 0)
-        for graph in _tables_at(root, 3):
-            for tensor in _tables_at(graph, 2):
-                for unit in _tables_at(tensor, 4):
-                    options = _table_at(unit, 1)
-                    if options is not None and _number_at(unit, 0) == _NORMALIZATION:
-                        found = replace(found, mean=_floats_at(options, 0), std=_floats_at(options, 1))
-        return replace(found, model=name)
-    except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
+        with budget.limited(len(file.metadata.get(ENTRY, b""))):
+            root = _root(file)
+            if root is None:
+                return found
+            for graph in _tables_at(root, 3):
+                for tensor in _tables_at(graph, 2):
+                    for unit in _tables_at(tensor, 4):
+                        options = _table_at(unit, 1)
+                        if options is not None and _number_at(unit, 0) == _NORMALIZATION:
+                            found = replace(found, mean=_floats_at(options, 0), std=_floats_at(options, 1))
+            return replace(found, model=_text_at(root, 0))
+    except _DAMAGE as error:
         raise KbnnError(f"the file's metadata is damaged ({error}): convert the model again") from error
+
+
+def _root(file: File) -> MeteredTable | None:
+    content = file.metadata.get(ENTRY)
+    if content is None:
+        return None
+    return MeteredTable(content, flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0))
 
 
 def framing(file: File) -> tuple[int | None, bool]:
@@ -280,28 +305,28 @@ def framing(file: File) -> tuple[int | None, bool]:
     return resize, square
 
 
-def _offset(table: Table, slot: int) -> int:
+def _offset(table: MeteredTable, slot: int) -> int:
     """The position of a field; 0 if it is absent."""
     found = int(table.Offset(4 + 2 * slot))
     return found + table.Pos if found else 0
 
 
-def _number_at(table: Table, slot: int) -> int:
+def _number_at(table: MeteredTable, slot: int) -> int:
     place = _offset(table, slot)
     return int(table.Bytes[place]) if place else 0
 
 
-def _text_at(table: Table, slot: int) -> str:
+def _text_at(table: MeteredTable, slot: int) -> str:
     place = _offset(table, slot)
     return bytes(table.String(place)).decode(errors="replace") if place else ""
 
 
-def _table_at(table: Table, slot: int) -> Table | None:
+def _table_at(table: MeteredTable, slot: int) -> MeteredTable | None:
     place = _offset(table, slot)
-    return Table(table.Bytes, table.Indirect(place)) if place else None
+    return MeteredTable(table.Bytes, table.Indirect(place)) if place else None
 
 
-def _vector_at(table: Table, slot: int) -> tuple[int, int]:
+def _vector_at(table: MeteredTable, slot: int) -> tuple[int, int]:
     """The start and the length of a vector."""
     place = _offset(table, slot)
     if not place:
@@ -309,14 +334,16 @@ def _vector_at(table: Table, slot: int) -> tuple[int, int]:
     length = int(table.VectorLen(place - table.Pos))
     if length > _MOST_ENTRIES:
         raise ValueError(f"{length} entries")
+    # Tables can share vectors, whose entries then count each time.
+    budget.spend(lookups=length)
     return int(table.Vector(place - table.Pos)), length
 
 
-def _tables_at(table: Table, slot: int) -> list[Table]:
+def _tables_at(table: MeteredTable, slot: int) -> list[MeteredTable]:
     start, length = _vector_at(table, slot)
-    return [Table(table.Bytes, table.Indirect(start + 4 * k)) for k in range(length)]
+    return [MeteredTable(table.Bytes, table.Indirect(start + 4 * k)) for k in range(length)]
 
 
-def _floats_at(table: Table, slot: int) -> tuple[float, ...]:
+def _floats_at(table: MeteredTable, slot: int) -> tuple[float, ...]:
     start, length = _vector_at(table, slot)
     return tuple(float(value) for value in np.frombuffer(table.Bytes, "<f4", length, start))

@@ -101,6 +101,10 @@ def _render(
         "svg.fonttype": "none",
         "font.family": "sans-serif",
         "svg.hashsalt": "kbnn",
+        # Names of classes, files and operators may contain dollar signs.
+        "text.parse_math": False,
+        # matplotlib reads settings from the working directory, which may be somebody else's.
+        "text.usetex": False,
     }
     with matplotlib.rc_context(style):
         figure = Figure(figsize=drawing.size, layout="constrained")

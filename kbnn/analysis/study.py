@@ -75,7 +75,8 @@ def study(subjects: Sequence[Subject], images: np.ndarray, folder: str | os.Path
     title = "Analysis of " + ", ".join(subject.name for subject in subjects)
     written = []
     for name, drawn in ((name, drawn) for section in sections for name, drawn in section.pictures.items()):
-        path = Path(folder) / f"{name}.png"
+        # Names of networks may be paths.
+        path = Path(folder) / f"{files.component(name)}.png"
         files.write(path, drawn.png)
         written.append(str(path))
     accuracies = {subject.name: subject.accuracy for subject in ordered}

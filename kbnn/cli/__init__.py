@@ -1,6 +1,8 @@
 """The `kbnn` command. Each subcommand is a module here, which imports its dependencies when it runs."""
 
+import errno
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -64,6 +66,10 @@ class Commands(click.Group):
         windows_expand_args: bool = True,
         **extra: object,
     ) -> NoReturn:
+        for stream in (sys.stdout, sys.stderr):
+            # Terminals in other encodings than UTF-8 lack the lines of tables, and some names.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             status = super().main(
                 args, prog_name, complete_var, False, windows_expand_args=windows_expand_args, **extra
@@ -78,7 +84,20 @@ class Commands(click.Group):
                 "interrupted; saved files are kept (resume a training with --resume, a sweep by calling it again)",
                 130,
             )
+        except OSError as error:
+            if "--debug" in (sys.argv if args is None else args):
+                raise
+            fail(_reason(error), 1)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _reason(error: OSError) -> str:
+    """An error of the operating system as one line."""
+    what = "the system refused an operation" if error.filename is None else f"cannot access '{error.filename}'"
+    if error.filename is None and error.errno == errno.ENOSPC:
+        # Errors in writing files name them.
+        what = "cannot print the result"
+    return f"{what}: {error.strerror or error}; check the path, its permissions and the free space"
 
 
 def fail(message: str, status: int) -> NoReturn:

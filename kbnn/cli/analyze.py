@@ -54,6 +54,7 @@ def command(
     import_tensorflow()
     from kbnn.analysis.observation import images_of
     from kbnn.analysis.study import study
+    from kbnn.training import Run
 
     first = models[0]
     data = load_dataset(first, dataset, data_dir)
@@ -62,6 +63,8 @@ def command(
         folder = output or files.fresh_folder(first.parent / "comparison")
     else:
         folder = output or (first / "analysis" if first.is_dir() else Path(f"{first.stem}-analysis"))
+        if output is None and Run.exists(first):
+            Run.open(first).check_folders()
     subjects = _subjects(models)
     for subject in subjects:
         shape = getattr(subject.model, "input_shape", None)

@@ -76,6 +76,8 @@ def artifact_name(path: Path) -> str:
 class OutputFile(click.Path):
     """A file to write; an existing one is replaced only if it is empty or of the same kind.
 
+    Whether it can be written is checked before the command starts its work, which may take long.
+
     Args:
         kind: a key of `_STARTS`.
     """
@@ -86,6 +88,10 @@ class OutputFile(click.Path):
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        # Rows are appended to a CSV file in its place; other files are replaced.
+        reason = "" if self._kind == _CSV and path.is_file() else files.unwritable(path)
+        if reason:
+            self.fail(f"cannot write '{path}': {reason}; choose another path", param, ctx)
         if path.is_file():
             with path.open("rb") as file:
                 beginning = file.read(_BEGINNING)
@@ -95,10 +101,13 @@ class OutputFile(click.Path):
 
 
 _BEGINNING = 512
+_CSV = "a CSV file"
 _STARTS: dict[str, Callable[[bytes], bool]] = {
     "a .tflite file": lambda beginning: beginning[4:8] == b"TFL3",
     "an HTML page": lambda beginning: beginning.lstrip().lower().startswith((b"<!doctype html", b"<html")),
     "an SVG file": lambda beginning: b"<svg" in beginning,
+    # Rows are appended; a file with other columns is refused later.
+    _CSV: lambda beginning: b"\0" not in beginning,
 }
 
 

@@ -72,7 +72,7 @@ _CALIBRATION_IMAGES = 256
 )
 @click.option("--forms", is_flag=True, help="Convert a model to all forms, measure them, and recommend one.")
 @trust_option
-@click.option("--csv", type=click.Path(path_type=Path), help="Append the results to a CSV file.")
+@click.option("--csv", type=OutputFile("a CSV file"), help="Append the results to a CSV file.")
 @click.option("--picture", type=OutputFile("an SVG file"), help="Draw where the time goes to an SVG file.")
 @json_option
 def command(

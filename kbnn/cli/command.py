@@ -32,17 +32,14 @@ class Command(click.Command):
             return super().invoke(ctx)
         except KbnnError as error:
             return fail(f"{error}{_hint(ctx, error)}", error.exit_status)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            return fail(f"{error.strerror or error}: received '{error.filename}'; check the path and permissions", 1)
 
 
 def _hint(ctx: click.Context, error: KbnnError) -> str:
     """The command's option for the parameter that an error names."""
     for parameter in ctx.command.params:
-        if parameter.name == error.parameter and isinstance(parameter, click.Option):
-            return f" (here: {parameter.opts[0]})"
+        for option in parameter.opts if isinstance(parameter, click.Option) else ():
+            if option.lstrip("-").replace("-", "_") == error.parameter:
+                return f" (here: {option})"
     return ""
 
 

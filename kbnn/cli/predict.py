@@ -79,7 +79,9 @@ def command(
     found, failed = [], []
     for name, content in given:
         try:
-            ranked = classifier(sys.stdin.buffer.read() if content is None else pictures.read(content), top)
+            ranked = classifier(
+                pictures.read_from(sys.stdin.buffer) if content is None else pictures.read(content), top
+            )
         except UsageError:
             raise
         except KbnnError as error:

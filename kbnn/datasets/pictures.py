@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import PIL.Image
@@ -59,6 +60,19 @@ def read(path: Path, limits: Limits | None = None) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from error
+
+
+def read_from(stream: IO[bytes], limits: Limits | None = None) -> bytes:
+    """The content of an image that a stream delivers, such as standard input.
+
+    Raises:
+        UnreadableImageError: it is too large.
+    """
+    limits = limits or Limits()
+    content = stream.read(limits.bytes + 1)
+    if len(content) > limits.bytes:
+        raise UnreadableImageError(f"more than {limits.bytes:,} bytes", parameter="max_bytes")
+    return content
 
 
 def decode(data: bytes, limits: Limits | None = None, *, shorter: int | None = None) -> np.ndarray:

@@ -59,6 +59,9 @@ BATCH = 128
 STEPS = 8
 
 
+# The largest recipe in bytes; those that ship have less than 2 kB.
+_LARGEST = 1_000_000
+
 # The validation context of recipes that a run recorded.
 _RECORDED = object()
 
@@ -573,9 +576,14 @@ def read_toml(path: str | os.PathLike[str]) -> Tables:
         UsageError: the file is missing or not TOML.
     """
     try:
+        with Path(path).open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise ValueError(f"it has more than {_LARGEST:,} bytes")
         # Some editors begin UTF-8 files with a byte order mark, which TOML does not allow.
-        return tomllib.loads(Path(path).read_text("utf-8-sig"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        # Besides its own error, the parser raises others for numbers of thousands of digits and for deep nesting.
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"cannot read recipe '{path}': {reason}; give the TOML file of a recipe") from error
 
@@ -584,7 +592,7 @@ def parse_value(text: str) -> object:
     """Parses a setting from the command line: a TOML value, or else the text itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+import pydantic
+import pydantic_core
 import tensorflow as tf
 
 from kbnn import files, tables
@@ -146,8 +148,8 @@ def result(run: Run) -> Result:
     if not has_result(run):
         raise KbnnError(f"run '{run.folder}' has not finished: resume it")
     try:
-        values = json.loads(path.read_text())
+        values = pydantic_core.from_json(path.read_bytes())
         # The folder may have been moved since.
-        return Result(**{**values, "run": str(run.folder), "changes": tuple(values.get("changes", ()))})
-    except (ValueError, TypeError, AttributeError) as error:
+        return pydantic.TypeAdapter(Result).validate_python({**values, "run": str(run.folder)})
+    except (ValueError, TypeError) as error:
         raise KbnnError(f"'{path}' is damaged ({error}): remove it and resume the run to write it again") from error

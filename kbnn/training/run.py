@@ -14,9 +14,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import tensorflow as tf
+from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
 from kbnn import datasets, files, tables
 from kbnn.datasets import Fingerprint
@@ -32,7 +33,37 @@ _HISTORY = "history.csv"
 _COUNTS = ("stage", "epoch")
 # The key of `_DATASET` for the normalization and the fields of the transform that apply to test images.
 _INPUT = "input"
+# The largest `_DATASET` in bytes; that of 1,000 classes has 40 kB.
+_LARGEST = 64_000_000
 _TESTING = ("resize", "square", "size")
+# The folders in a run that kbnn writes to.
+_FOLDERS = ("checkpoints", "logs", "analysis")
+
+
+class _RecordedInput(BaseModel):
+    """How a network takes pictures, in `_DATASET`."""
+
+    mean: tuple[FiniteFloat, ...] = Field(min_length=1)
+    std: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = Field(min_length=1)
+    resize: int | None = Field(ge=1)
+    square: bool
+    size: int | None = Field(ge=1)
+
+
+class _Recorded(BaseModel):
+    """The content of `_DATASET`; without a name, there is no fingerprint."""
+
+    name: str | None = None
+    classes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    digest: str = ""
+    input: _RecordedInput | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> "_Recorded":
+        if self.name is not None and not {"classes", "counts", "digest"} <= self.model_fields_set:
+            raise ValueError("the classes, their counts or the digest are missing")
+        return self
 
 
 class ChangedDataError(UsageError):
@@ -163,10 +194,10 @@ class Run(tables.Shown):
             KbnnError: the file is damaged.
         """
         with self._recorded() as text:
-            values = json.loads(text)
-            if not values:
+            found = _Recorded.model_validate_json(text)
+            if found.name is None:
                 return None
-            return Fingerprint(values["name"], tuple(values["classes"]), tuple(values["counts"]), values["digest"])
+            return Fingerprint(found.name, found.classes, found.counts, found.digest)
 
     def preparation(self) -> tuple[datasets.Normalization, datasets.Transform] | None:
         """How the run's network takes pictures; None if it was trained on float images, or the run does not record it.
@@ -175,21 +206,23 @@ class Run(tables.Shown):
             KbnnError: the file is damaged.
         """
         with self._recorded() as text:
-            values = json.loads(text)
-            found = values.get(_INPUT)
-            if not found:
+            found = _Recorded.model_validate_json(text).input
+            if found is None:
                 return None
-            normalization = datasets.Normalization(tuple(found["mean"]), tuple(found["std"]))
-            return normalization, datasets.Transform(**{name: found[name] for name in _TESTING})
+            transform = datasets.Transform(**found.model_dump(include=set(_TESTING)))
+            return datasets.Normalization(found.mean, found.std), transform
 
     @contextlib.contextmanager
     def _recorded(self) -> Iterator[str]:
         """The JSON in `dataset.json`, an empty object if there is none; errors in reading it become KbnnError."""
         path = self.folder / _DATASET
         try:
+            if path.is_file() and path.stat().st_size > _LARGEST:
+                raise ValueError(f"it has more than {_LARGEST:,} bytes")
             yield path.read_text() if path.is_file() else "{}"
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise KbnnError(f"'{path}' is damaged ({error}): restore it, or start a new run") from error
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise KbnnError(f"'{path}' is damaged ({reason}): restore it, or start a new run") from error
 
     def check_data(self, data: datasets.Dataset) -> None:
         """Checks that a data set has the images that the run was trained on.
@@ -247,6 +280,20 @@ class Run(tables.Shown):
         writer.writeheader()
         writer.writerows(rows)
         files.write(self.folder / _HISTORY, text.getvalue())
+
+    def check_folders(self) -> None:
+        """Checks that the folders that kbnn writes to are in the run, and not links that come from somebody else.
+
+        Raises:
+            UsageError: one of them is a link to another place.
+        """
+        for name in _FOLDERS:
+            path = self.folder / name
+            if path.is_symlink() and self.folder.resolve() not in path.resolve().parents:
+                raise UsageError(
+                    f"'{path}' is a link to '{path.resolve()}', outside of the run: replace it with a folder, or move "
+                    f"the whole run there"
+                )
 
     def remove_leftovers(self) -> None:
         """Removes temporary files that killed processes left behind."""

@@ -406,6 +406,7 @@ def _writable(run: Run, strategy: tf.distribute.Strategy) -> Iterator[Run]:
 
 
 def _run(recipe: Recipe, output: Path, resume: bool) -> Run:
+    Run(output, recipe).check_folders()
     Run(output, recipe).remove_leftovers()
     if not resume or not Run.exists(output):
         return Run.new(output, recipe)

@@ -113,3 +113,9 @@ def test_a_confusion_matrix_is_pale_on_a_light_page_and_dim_on_a_dark_one():
     assert brightness(cells[0, 1], page=0.09) < 0.2
     for page in (1.0, 0.09):
         assert 0.2 < brightness(cells[0, 0], page) < 0.5, "white text is read on the diagonal"
+
+
+def test_dollar_signs_in_names_are_no_formulas():
+    names = ["$\\nothing{$", "a $ b $ c"]
+    picture = confusion_matrix(np.array([0, 1]), np.array([1, 1]), names, "two")
+    assert b"$\\nothing{$" in picture.light

@@ -1,11 +1,13 @@
 """What all commands share, as a process: help, usage errors, exit statuses."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import kbnn as package
 from kbnn.cli import COMMANDS
 
 KBNN = Path(sys.executable).with_name("kbnn")
@@ -22,8 +24,6 @@ def test_help_lists_every_command():
 
 
 def test_version():
-    import kbnn as package
-
     assert kbnn("--version").stdout == f"kbnn, version {package.__version__}\n"
 
 
@@ -78,3 +78,43 @@ def test_a_file_of_another_kind_is_not_overwritten(arguments: list[str], kind: s
     assert done.returncode == 2
     assert f"'{path}' exists and is not {kind}: choose another file to write" in done.stderr
     assert path.read_text() == "years of work"
+
+
+EXAMPLE = next((Path(package.__file__).parent / "examples").glob("tiny-*.tflite"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["inspect", str(EXAMPLE), "--html", "FOLDER"], "it is a folder"),
+        (["inspect", str(EXAMPLE), "--html", "FOLDER/" + 300 * "x"], "File name too long"),
+        (["inspect", str(EXAMPLE), "--html", "/dev/full"], "it is a device, a pipe or a socket"),
+        (["convert", "absent.keras", "-o", "FOLDER/file/x.tflite"], "'FOLDER/file' is not a folder"),
+        (["benchmark", str(EXAMPLE), "--csv", "FOLDER"], "it is a folder"),
+    ],
+    ids=["folder", "long name", "device", "below a file", "csv"],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(arguments: list[str], reason: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    given = [each.replace("FOLDER", str(tmp_path)) for each in arguments]
+    done = kbnn(*given)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"cannot write '{given[-1]}': {reason.replace('FOLDER', str(tmp_path))}" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["inspect", "--help"], ["inspect", str(EXAMPLE), "--json"]])
+def test_a_full_disk_behind_the_output_is_one_line(arguments: list[str]):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([KBNN, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: cannot print the result: No space left on device; check the path, its permissions and the free space\n"
+    )
+
+
+def test_a_terminal_without_unicode_shows_what_it_can():
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([KBNN, "inspect", EXAMPLE], env=environment, capture_output=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"binary convolutions: 4" in done.stdout

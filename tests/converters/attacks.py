@@ -42,13 +42,13 @@ class Writer:
             self.builder.PrependUOffsetTRelative(offset)
         return self.builder.EndVector()
 
-    def tensor(self, shape, name="t", buffer=0, scale=None):
-        """`shape`, `name` and `scale` may be offsets of parts that have been written already."""
+    def tensor(self, shape, name="t", buffer=0, scale=None, dtype=0):
+        """`shape`, `name` and `scale` may be offsets of parts that have been written already; type 0 is float32."""
         shape = shape if isinstance(shape, int) else self.numbers(shape)
         offsets = {0: shape, 3: name if isinstance(name, int) else self.text(name)}
         if scale is not None:
             offsets[4] = self.table({2: scale})
-        return self.table(offsets, uint32={2: buffer})
+        return self.table(offsets, int8={1: dtype}, uint32={2: buffer})
 
     def operator(self, inputs, outputs, code=0, options=None):
         """`inputs` and `outputs` may be offsets; `options` are packed custom options."""

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import attacks
 import pytest
 import sample_networks
 import tensorflow as tf
@@ -90,3 +91,12 @@ def test_any_file_can_be_drawn():
     file = sample_networks.raw(sample_networks.plain())
     assert "LceBconv2d" in page(file, "raw")
     assert flatbuffer.parse(file.data).is_lce
+
+
+def test_only_lces_words_are_drawn_as_one_bit(bireal_file: File):
+    """ARG_MAX writes a class as int32, which is no packed sign."""
+    writer = attacks.Writer()
+    tensors = [writer.tensor([1, 4]), writer.tensor([1], dtype=2)]
+    data = writer.file(tensors, [writer.operator([0], [1])], [writer.builtin("ARG_MAX")], outputs=(1,))
+    assert {bits for *_, bits in _lines(flatbuffer.parse(data))} == {32, 0}
+    assert {bits for *_, bits in _lines(bireal_file)} == {32, 1}

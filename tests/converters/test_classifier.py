@@ -17,6 +17,7 @@ from kbnn.analysis import judgement
 from kbnn.cli import main
 from kbnn.converters.classifier import probabilities
 from kbnn.converters.tflite import flatbuffer, lce, metadata
+from kbnn.datasets import pictures
 from kbnn.errors import KbnnError, UsageError
 from kbnn.intervals import wilson
 
@@ -442,3 +443,63 @@ def test_bytes_of_a_picture_are_decoded_upright():
     turned = np.asarray(image)[::-1, ::-1]
     for picture in (buffer.getvalue(), PIL.Image.open(buffer)):
         np.testing.assert_array_equal(classifier.input_of(picture), classifier.input_of(turned))
+
+
+def test_labels_in_files_of_other_tools_have_any_name(tmp_path: Path):
+    """Field numbers of metadata_schema.fbs: the output's associated file has the type TENSOR_AXIS_LABELS, 2."""
+    file = flatbuffer.read(DIGITS)
+    entry = file.metadata[metadata.ENTRY]
+    changed = dataclasses.replace(file, metadata={metadata.ENTRY: entry.replace(b"labels.txt", b"zahlen.txt")})
+    assert metadata.labels(changed) == []
+    names = [f"number {k}" for k in range(10)]
+    data = metadata._with_archive(file.data[: file.data.index(b"PK\x03\x04")], {"zahlen.txt": "\n".join(names)})
+    assert metadata.labels(dataclasses.replace(changed, data=data)) == names
+
+
+def test_a_picture_does_not_have_four_channels(tmp_path: Path):
+    path = tmp_path / "four.keras"
+    network = tf.keras.Sequential([tf.keras.Input((8, 8, 4)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(2)])
+    network.save(path)
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 4), np.uint8)
+    classifier = kbnn.Classifier(path, data=datasets.of((images, np.arange(8) % 2)))
+    assert classifier.probabilities(np.zeros((3, 8, 8, 4), np.float32)).shape == (3, 2)
+    with pytest.raises(UsageError, match="takes 4 channels, but a picture has 1"):
+        classifier(images[0, ..., :3])
+
+
+def test_outputs_that_are_not_numbers_are_an_error(model: Path, digits: datasets.Dataset, tmp_path: Path):
+    network = tf.keras.models.load_model(model)
+    kernel, bias = network.layers[-1].get_weights()
+    classifier = kbnn.Classifier(model, data=digits)
+    inputs = digits.inputs(digits.test, 3)
+    for wrong in (np.nan, np.inf):
+        network.layers[-1].set_weights([kernel, np.where(np.arange(10) == 3, wrong, bias)])
+        network.save(tmp_path / "wrong.keras")
+        with pytest.raises(KbnnError, match="returns values that are not numbers for 3 of 3 inputs"):
+            kbnn.Classifier(tmp_path / "wrong.keras", data=digits).outputs(inputs)
+    # A class that is never predicted may have the logit -inf.
+    network.layers[-1].set_weights([kernel, np.where(np.arange(10) == 3, -np.inf, bias)])
+    network.save(tmp_path / "wrong.keras")
+    masked = kbnn.Classifier(tmp_path / "wrong.keras", data=digits).probabilities(inputs)
+    expected = classifier.probabilities(inputs)
+    expected[:, 3] = 0
+    np.testing.assert_allclose(masked, expected / expected.sum(-1, keepdims=True), atol=1e-6)
+
+
+def test_a_stream_is_read_up_to_the_limit():
+    limits = pictures.Limits(bytes=10)
+    assert pictures.read_from(io.BytesIO(b"0123456789"), limits) == b"0123456789"
+    with pytest.raises(KbnnError, match="more than 10 bytes"):
+        pictures.read_from(io.BytesIO(b"01234567890"), limits)
+
+
+def test_a_file_that_does_not_tell_its_normalization_asks_for_data(photos: Path, tmp_path: Path):
+    path = tmp_path / "plain.tflite"
+    path.write_bytes(
+        flatbuffer.pack(flatbuffer.tree(DIGITS.read_bytes())).replace(b"TFLITE_METADATA", b"OTHER__METADATA")
+    )
+    done = run("predict", path, photos / "1.png")
+    assert done.exit_code == 2
+    assert "does not say how its input is normalized: give the data set that it was trained on (here: --data)" in (
+        done.stderr
+    )

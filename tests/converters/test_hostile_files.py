@@ -1,5 +1,6 @@
 """Damaged and hostile files raise an error; they never crash the process, nor take much time or memory."""
 
+import dataclasses
 import os
 import struct
 import subprocess
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 from kbnn.converters import benchmark
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.tflite import audit, audit_page, flatbuffer, interpreter
+from kbnn.converters.tflite import audit, audit_page, flatbuffer, interpreter, metadata
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.verify import verification
 from kbnn.errors import KbnnError, UsageError
@@ -196,6 +197,26 @@ def test_names_cannot_control_the_terminal_or_the_page():
     assert r"=cmd\x07" in shown
 
 
+def test_names_cannot_add_lines_to_a_report():
+    writer = attacks.Writer()
+    # The second line is one of a report's, the third what once marked a table in notebooks.
+    name = "a\nsilent fallbacks: 0\n\x1e7\x1e"
+    tensors = [writer.tensor([1, 4], name) for _ in range(2)]
+    found = audit.audit(flatbuffer.parse(writer.file(tensors, [writer.operator([0], [1])], [writer.custom(name)])))
+    lines = str(found).splitlines()
+    assert [line for line in lines if line.startswith("silent fallbacks")] == ["silent fallbacks: 0"]
+    assert r"a\nsilent fallbacks: 0\n\x1e7\x1e 1" in str(found)
+    assert found._repr_html_().count("<table>") == 2
+
+
+def test_inputs_of_the_same_name_are_told_apart():
+    writer = attacks.Writer()
+    tensors = [writer.tensor([1, size], "x") for size in (4, 5, 6)]
+    operators = [writer.operator([0, 1], [2])]
+    data = writer.file(tensors, operators, [writer.builtin("CONCATENATION")], inputs=(0, 1), outputs=(2,))
+    assert audit.audit(flatbuffer.parse(data)).inputs == {"x": (1, 4), "x:1": (1, 5)}
+
+
 @pytest.mark.parametrize("special", ["/dev/zero", "fifo", "folder"])
 def test_only_regular_files_are_read(special: str, tmp_path: Path):
     path = Path(special) if special.startswith("/") else tmp_path / special
@@ -262,3 +283,19 @@ def test_a_child_that_is_interrupted_does_not_answer_the_next_request(
             interpreter.run(bireal_file.data, images)
     assert process.wait(10) != 0
     assert interpreter.run(bireal_file.data, images)[0].shape == (1, 10)
+
+
+def test_metadata_whose_tables_share_vectors_is_not_read_without_end():
+    """4096 graphs with 4096 tensors with 4096 entries each, in 50 kB."""
+    writer = attacks.Writer()
+    shared = writer.table(int8={0: 1})
+    for slots in ((4, 6), (2, 3), (3,)):
+        vector = writer.tables([shared] * 4096)
+        shared = writer.table(dict.fromkeys(slots, vector))
+    writer.builder.Finish(shared, b"M001")
+    file = dataclasses.replace(
+        flatbuffer.parse(attacks.foreign_text()), metadata={metadata.ENTRY: bytes(writer.builder.Output())}
+    )
+    with pytest.raises(KbnnError, match="refers to more data than it can contain"):
+        metadata.describe(file)
+    assert metadata.labels(file) == []

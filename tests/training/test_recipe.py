@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-from kbnn.errors import UsageError
-from kbnn.training import Recipe, Run
+from kbnn.errors import KbnnError, UsageError
+from kbnn.training import Recipe, Run, train
 from kbnn.training.recipe import parse_value
 
 
@@ -235,3 +235,61 @@ def test_weights_that_ship_are_no_path(tmp_path: Path, monkeypatch: pytest.Monke
     assert named.with_absolute_paths() == named
     mine = named.changed({"model.weights": "mine"}).with_absolute_paths()
     assert mine.model.weights == str(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    "content", ["a = " + 100_000 * "[", "a = " + 5_000 * "9", f'a = "{1_000_001 * "x"}"', "a = \\ud800"]
+)
+def test_a_damaged_file_is_one_error(content: str, tmp_path: Path):
+    (tmp_path / "recipe.toml").write_text(content)
+    with pytest.raises(UsageError, match="cannot read recipe"):
+        Recipe.read(tmp_path / "recipe.toml")
+
+
+def recorded(folder: Path, dataset: str) -> Run:
+    """A run that records something about its data."""
+    Recipe.parse(tables()).write(folder / "config.toml")
+    (folder / "dataset.json").write_text(dataset)
+    return Run.open(folder)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        100_000 * "[",
+        "[]",
+        '{"name": "photos"}',
+        '{"name": "photos", "classes": [1, 2], "counts": [], "digest": ""}',
+        '{"input": {"mean": ["a"], "std": [1], "resize": 8, "square": false, "size": 8}}',
+        '{"input": {"mean": [1], "std": [0], "resize": 8, "square": false, "size": 8}}',
+        '{"input": {"mean": [1], "std": [1], "resize": "x", "square": false, "size": 8}}',
+        '{"input": {"mean": [1], "std": [1], "resize": 4, "square": false, "size": 8}}',
+    ],
+)
+def test_a_damaged_record_of_a_runs_data_is_one_error(dataset: str, tmp_path: Path):
+    run = recorded(tmp_path, dataset)
+    with pytest.raises(KbnnError, match=r"dataset.json' is damaged"):
+        (run.fingerprint(), run.preparation())
+
+
+def test_a_run_that_records_its_data(tmp_path: Path):
+    taken = '{"mean": [1.5], "std": [2], "resize": null, "square": false, "size": 8}'
+    run = recorded(tmp_path, f'{{"name": "a", "classes": ["x", "y"], "counts": [], "digest": "d", "input": {taken}}}')
+    assert run.fingerprint().classes == ("x", "y")
+    normalization, transform = run.preparation()
+    assert (normalization.mean, normalization.std, transform.size) == ((1.5,), (2.0,), 8)
+    assert recorded(tmp_path, "{}").fingerprint() is None
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "logs", "analysis"])
+def test_kbnn_does_not_write_through_a_link_in_a_run(name: str, tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    run = recorded(tmp_path / "run", "{}")
+    (run.folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"is a link to .*, outside of the run"):
+        train(run.recipe, run.folder, resume=True, quiet=True)
+    # A link to the whole run is the user's own.
+    (run.folder / name).unlink()
+    (tmp_path / "linked").symlink_to(run.folder)
+    Run.open(tmp_path / "linked").check_folders()

@@ -80,6 +80,13 @@ def test_impossible_figures_are_refused(model: Path, tmp_path: Path, name: str, 
         f"INFO: count={'9' * 5000} first=1 curr=1 min=1 max=1 avg=1 std=0",
         "INFO: count=-1 first=1 curr=1 min=1 max=1 avg=1 std=0",
         "INFO: count=1 curr=nan",
+        "INFO: count=50 avg=12.5",
+        "INFO: count=50 curr=12.5",
+        "INFO: count=50 min=20 max=30 avg=12.5 std=1",
+        "INFO: count=50 min=20 max=30 avg=40 std=1",
+        "INFO: count=50 min=20 max=30 avg=25 std=1 p5=29 median=28 p95=30",
+        "INFO: count=50 min=1 max=1e300 avg=1e299 std=1",
+        "INFO: count=50 min=20 max=30 avg=25 avg=26 std=1",
     ],
 )
 def test_malformed_lines_are_an_error_and_never_a_traceback(model: Path, tmp_path: Path, line: str):

@@ -9,7 +9,7 @@ import pytest
 from benchmark_tools import emulated, replay
 
 from kbnn.converters.benchmark import benchmark, python_tool
-from kbnn.converters.tflite import interpreter, lce
+from kbnn.converters.tflite import flatbuffer, interpreter, lce
 from kbnn.errors import KbnnError, UsageError
 
 
@@ -55,6 +55,36 @@ def test_outputs_of_another_size_are_an_error(files: dict[str, Path], images: np
 def test_a_tool_that_writes_no_outputs(files: dict[str, Path], images: np.ndarray, tmp_path: Path):
     with pytest.raises(KbnnError, match="has no --input_layer"):
         once(files["binary"], tool=replay(tmp_path, "out-arm.default"), images=images)
+
+
+def test_images_are_checked_before_anything_is_measured(files: dict[str, Path], images: np.ndarray):
+    lines: list[str] = []
+    with pytest.raises(UsageError, match="images do not fit"):
+        once(files["binary"], images=images[:, :4], progress=lines.append)
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "extremes"), [("int32", (0, 1)), ("int64", (0, 1)), ("bool", (0, 1)), ("int8", (-128, 127))]
+)
+def test_inputs_of_a_file_without_images(dtype: str, extremes: tuple[int, int]):
+    """A table of words may have two rows only."""
+    values = python_tool._noise(np.random.default_rng(0), (1, 10_000), np.dtype(dtype))
+    assert (values.dtype, values.shape) == (dtype, (1, 10_000))
+    assert (int(values.min()), int(values.max())) == extremes
+
+
+def test_outputs_of_an_int8_file_are_compared_as_real_values(files: dict[str, Path], images: np.ndarray):
+    file = flatbuffer.read(files["int8"])
+    (given,), (returned,) = file.inputs.values(), file.outputs.values()
+    assert (given.dtype, returned.dtype) == ("int8", "int8")
+    scale, zero_point = given.scales[0], given.zero_points[0]
+    levels = np.clip(np.round(images / scale) + zero_point, -128, 127).astype(np.int8)
+    outputs = interpreter.run(file.data, [levels])[0].astype(np.float64) * returned.scales[0]
+    numerics = once(files["int8"], images=images).numerics
+    # The tool's own kernels for int8 may round another way, by a step.
+    assert numerics.max_abs_difference <= 1.001 * returned.scales[0]
+    assert numerics.output_range == pytest.approx(outputs.max() - outputs.min(), rel=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 8, 8, 3), np.int8)])

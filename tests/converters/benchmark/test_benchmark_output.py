@@ -69,17 +69,18 @@ def six_digits(value: float) -> str:
 
 @given(st.integers(2, 10**6), st.tuples(VALUES, VALUES, VALUES, VALUES), st.booleans(), st.sampled_from(["\n", "\r\n"]))
 def test_statistics_lines(count: int, values: tuple[float, ...], percentiles: bool, line_break: str):
-    first, low, mean, deviation = (six_digits(value) for value in values)
-    line = f"INFO: count={count} first={first} curr={first} min={low} max={first} avg={mean} std={deviation}"
+    low, mean, high = (six_digits(value) for value in sorted(values[:3]))
+    deviation = six_digits(values[3])
+    line = f"INFO: count={count} first={high} curr={high} min={low} max={high} avg={mean} std={deviation} unit=us"
     if percentiles:
-        line += f" p5={low} median={mean} p95={first}"
+        line += f" p5={low} median={mean} p95={high}"
     expected = Measurement(
         count,
         float(mean),
         float(low),
-        float(first),
+        float(high),
         float(deviation),
-        *((float(low), float(mean), float(first)) if percentiles else (None, None, None)),
+        *((float(low), float(mean), float(high)) if percentiles else (None, None, None)),
     )
     output = parse(line_break.join(["INFO: STARTING!", "INFO: count=1 curr=3", line, ""]))
     assert output.measured == expected
