@@ -1,5 +1,6 @@
 """Runs: the files they write, how they resume after an interruption, and their errors."""
 
+import json
 import resource
 import shutil
 import signal
@@ -231,9 +232,14 @@ def test_an_incomplete_run_is_not_changed(copy: Run, name: str, message: str):
 
 
 def test_a_damaged_result_is_an_error(copy: Run):
-    (copy.folder / "result.json").write_text('{"run": "copy"')
-    with pytest.raises(KbnnError, match=r"result\.json' is damaged .*: remove it and resume the run to write it again"):
-        result(copy)
+    path = copy.folder / "result.json"
+    known = json.loads(path.read_text())
+    for content in ('{"run": "copy"', "[]", 100_000 * "[", json.dumps({**known, "top1": "high"})):
+        path.write_text(content)
+        with pytest.raises(
+            KbnnError, match=r"result\.json' is damaged .*: remove it and resume the run to write it again"
+        ):
+            result(copy)
 
 
 def test_resuming_a_trained_run_evaluates_it(finished: Run, copy: Run):
