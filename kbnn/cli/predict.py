@@ -91,7 +91,7 @@ def command(
     if found:
         show(Predictions(tuple(found)), as_json)
     if failed:
-        raise KbnnError(f"{len(failed)} of {len(given)} images cannot be read: {', '.join(failed[:3])}")
+        raise KbnnError(f"{len(failed)} of {len(given)} images cannot be classified: {', '.join(failed[:3])}")
 
 
 def _images(paths: tuple[Path, ...]) -> Iterator[tuple[str, Path | None]]:
