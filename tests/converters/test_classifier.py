@@ -279,7 +279,7 @@ def test_predict_names_what_it_cannot_read(photos: Path, tmp_path: Path):
     done = run("predict", DIGITS, tmp_path / "bad.png", photos / "1.png")
     assert done.exit_code == 1
     assert "1.png" in done.stdout
-    assert "1 of 2 images cannot be read" in done.stderr
+    assert "1 of 2 images cannot be classified" in done.stderr
     assert run("predict", DIGITS, tmp_path / "absent.png").exit_code == 2
     (tmp_path / "empty").mkdir()
     assert "no images in" in run("predict", DIGITS, tmp_path / "empty").stderr
