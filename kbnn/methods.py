@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
 import larq as lq
 import tensorflow as tf
@@ -29,9 +29,7 @@ from kbnn.layers import (
 )
 from kbnn.quantizers.base import ScaleScope
 from kbnn.registry import Registry
-from kbnn.regularizers import Euclidean, Manhattan, MedianLoss
-
-Penalty = TypeVar("Penalty", MedianLoss | None, Manhattan | Euclidean | None)
+from kbnn.regularizers import AdjustablePenalty, Euclidean, Manhattan, MedianLoss
 
 # Applies a layer to a tensor, given the tensor and a name.
 Step = Callable[[tf.Tensor, str], tf.Tensor]
@@ -86,6 +84,8 @@ ACTIVATIONS: dict[str, Step | None] = {
 
 # A quantizer's registered name, a class or function that creates one, or a quantizer that each layer gets a copy of.
 QuantizerSource: TypeAlias = str | Callable[[], lq.quantizers.Quantizer] | lq.quantizers.Quantizer
+# The same for constraints.
+ConstraintSource: TypeAlias = str | Callable[[], tf.keras.constraints.Constraint] | tf.keras.constraints.Constraint
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Method:
         base: the name without modifiers; set by `get`.
         input_quantizer: binarizes activations; None leaves them real-valued.
         kernel_quantizer: binarizes kernels; None leaves them real-valued.
-        kernel_constraint: creates the constraint of a latent kernel.
+        kernel_constraint: the constraint of latent kernels, such as "weight_clip".
         kernel_regularizer: the penalty of latent kernels.
         scale: scale of the output, see `kbnn.layers.BinaryConv2D`.
         scale_scope: "filter" or "layer", see `kbnn.layers.BinaryConv2D`.
@@ -119,12 +119,12 @@ class Method:
     base: str = ""
     input_quantizer: QuantizerSource | None = None
     kernel_quantizer: QuantizerSource | None = None
-    kernel_constraint: Callable[[], tf.keras.constraints.Constraint] | None = None
-    kernel_regularizer: MedianLoss | None = None
+    kernel_constraint: ConstraintSource | None = None
+    kernel_regularizer: tf.keras.regularizers.Regularizer | None = None
     scale: str | None = None
     scale_scope: ScaleScope = "filter"
     scale_initializer: str = "mean"
-    scale_regularizer: Manhattan | Euclidean | None = None
+    scale_regularizer: tf.keras.regularizers.Regularizer | None = None
     before: tuple[Step, ...] = ()
     after: Step | None = None
     scales_activations: bool = False
@@ -132,18 +132,25 @@ class Method:
     def __post_init__(self) -> None:
         for field in ("input_quantizer", "kernel_quantizer"):
             object.__setattr__(self, field, _maker(getattr(self, field), field))
+        object.__setattr__(self, "kernel_constraint", _constraint_maker(self.kernel_constraint))
 
     @property
     def is_binary(self) -> bool:
         """Whether activations or kernels are binarized, as in every method but the real-valued twin."""
         return self.input_quantizer is not None or self.kernel_quantizer is not None
 
+    @property
+    def penalties(self) -> list[AdjustablePenalty]:
+        """The penalties whose strength λ can be changed; Keras's regularizers are not among them."""
+        both = (self.kernel_regularizer, self.scale_regularizer)
+        return [penalty for penalty in both if isinstance(penalty, AdjustablePenalty)]
+
     def fresh(self) -> "Method":
         """The same method for another network, with penalties of its own."""
         return dataclasses.replace(
             self,
-            kernel_regularizer=_copied(self.kernel_regularizer),
-            scale_regularizer=_copied(self.scale_regularizer),
+            kernel_regularizer=_fresh(self.kernel_regularizer),
+            scale_regularizer=_fresh(self.scale_regularizer),
         )
 
     def with_activation(self, name: str) -> "Method":
@@ -182,6 +189,9 @@ class Method:
             groups: as for `BinaryConv2D`.
             name: name of the convolution; the names of the layers before it begin with it.
             **kwargs: further arguments of `BinaryConv2D`, which override the method's.
+
+        Raises:
+            UsageError: a dilated convolution in a method that scales activations, or as for `BinaryConv2D`.
         """
         layer = BinaryConv2D(
             filters,
@@ -192,6 +202,11 @@ class Method:
             name=name,
             **{**self.layer_arguments(), **kwargs},
         )
+        if self.scales_activations and layer.dilation_rate != (1, 1):
+            raise UsageError(
+                f"{name}: received dilation_rate={layer.dilation_rate}, but the magnitude of the activations is "
+                f"averaged over windows without dilation; choose a method that does not scale activations"
+            )
         x = self._prepared(x, name)
         return self._scaled(layer(x), x, name, kernel_size, strides, padding)
 
@@ -233,7 +248,7 @@ class Method:
         return {
             "input_quantizer": _made(self.input_quantizer),
             "kernel_quantizer": _made(self.kernel_quantizer),
-            "kernel_constraint": self.kernel_constraint and self.kernel_constraint(),
+            "kernel_constraint": self.kernel_constraint() if callable(self.kernel_constraint) else None,
             "kernel_regularizer": self.kernel_regularizer,
             "scale": self.scale,
             "scale_scope": self.scale_scope,
@@ -254,17 +269,27 @@ def _maker(source: QuantizerSource | None, what: str) -> Callable[[], lq.quantiz
     return functools.partial(_copy, source) if isinstance(source, lq.quantizers.Quantizer) else source
 
 
-def _copy(quantizer: lq.quantizers.Quantizer) -> lq.quantizers.Quantizer:
-    config = {key: value for key, value in quantizer.get_config().items() if key != "name"}
-    return type(quantizer).from_config(config)
+def _constraint_maker(source: ConstraintSource | None) -> Callable[[], tf.keras.constraints.Constraint] | None:
+    """A function that creates constraints."""
+    if isinstance(source, str):
+        return functools.partial(tf.keras.constraints.get, source)
+    return functools.partial(_copy, source) if isinstance(source, tf.keras.constraints.Constraint) else source
+
+
+# Any, because these are classes of untyped libraries.
+def _copy(made: Any) -> Any:
+    """A quantizer or constraint with the same configuration."""
+    config = {key: value for key, value in made.get_config().items() if key != "name"}
+    return type(made).from_config(config)
 
 
 def _made(source: QuantizerSource | None) -> lq.quantizers.Quantizer | None:
     return source() if callable(source) else None
 
 
-def _copied(regularizer: Penalty) -> Penalty:
-    return regularizer and type(regularizer)(float(regularizer.strength.numpy()))
+def _fresh(regularizer: tf.keras.regularizers.Regularizer | None) -> tf.keras.regularizers.Regularizer | None:
+    """A penalty for another network; Keras's regularizers have no state."""
+    return regularizer.fresh() if isinstance(regularizer, AdjustablePenalty) else regularizer
 
 
 def register(name: str) -> Callable[[Callable[[], Method]], Callable[[], Method]]:
@@ -449,7 +474,16 @@ def _with_activation_scale(method: Method) -> Method:
 
 @_modifier("ml")
 def _with_median_loss(method: Method) -> Method:
-    """`+ml`: the median loss, λ = 1e-4, over all binarized layers."""
+    """`+ml`: the median loss, λ = 1e-4, over all binarized layers.
+
+    Raises:
+        UsageError: the base has another penalty of kernels.
+    """
+    if method.kernel_regularizer is not None:
+        raise UsageError(
+            f"method '{method.base}' cannot take '+ml', which would replace its kernel_regularizer "
+            f"{type(method.kernel_regularizer).__name__}: leave one of them out"
+        )
     return dataclasses.replace(method, kernel_regularizer=MedianLoss(1e-4))
 
 
@@ -570,7 +604,7 @@ def name_of(method: Method) -> str:
         function = _Given(dataclasses.replace(method, base=method.base or method.name))
         _GIVEN.add(function)
         _METHODS.add(method.name, function, _Given)
-    elif _settings(get(method.name)) != _settings(method):
+    elif _settings(get(method.name)) != _settings(method.fresh()):
         raise UsageError(
             f"method '{method.name}' differs from the one registered under that name: give it a name of its own, as in "
             f"dataclasses.replace(method, name='mine')"

@@ -48,6 +48,10 @@ class AdjustablePenalty(tf.__internal__.tracking.AutoTrackable, tf.keras.regular
     def get_config(self) -> Config:
         return {"strength": float(self.strength.numpy())}
 
+    def fresh(self) -> "AdjustablePenalty":
+        """The same penalty for the layers of another network, with a λ of its own."""
+        return type(self).from_config(self.get_config())
+
 
 @serializable
 class MedianLoss(AdjustablePenalty):
@@ -86,6 +90,9 @@ class MedianLoss(AdjustablePenalty):
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         return self.strength / self.layers * median_loss(w)
+
+    def fresh(self) -> "MedianLoss":
+        return type(self).from_config({**self.get_config(), "layers": self._stated_layers})
 
     def get_config(self) -> Config:
         counted = len(self._attached) or None

@@ -3,7 +3,8 @@
 Used by callbacks, diagnostics, penalties, accounting and the converter.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import numpy as np
@@ -77,7 +78,7 @@ def binarizes_input(layer: tf.keras.layers.Layer) -> bool:
 
 
 def has_binary_kernel(layer: tf.keras.layers.Layer) -> bool:
-    """Whether a layer binarizes its kernel, or both kernels if it has two."""
+    """Whether a layer binarizes its kernel; of two kernels, at least one, and the other one if it has a quantizer."""
     quantizers = [getattr(layer, name) for _, name in _KERNELS if getattr(layer, name, None) is not None]
     return bool(quantizers) and all(bits(quantizer) == 1 for quantizer in quantizers)
 
@@ -90,6 +91,15 @@ def is_binary(layer: tf.keras.layers.Layer) -> bool:
 def binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """The 1-bit layers of a model, kbnn's and Larq's, in order."""
     return [layer for layer in layers(model) if is_binary(layer)]
+
+
+def names_of(layers: Iterable[tf.keras.layers.Layer]) -> list[str]:
+    """A name for each layer: its own, or with `_2`, `_3`, … if layers of nested models share it."""
+    names: list[str] = []
+    for layer in layers:
+        numbered = (f"{layer.name}_{k}" for k in itertools.count(2))
+        names.append(next(name for name in itertools.chain([layer.name], numbered) if name not in names))
+    return names
 
 
 def require_binary_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:

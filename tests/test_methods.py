@@ -1,5 +1,6 @@
 """Methods by name: the parts of each, composition, and errors."""
 
+import larq as lq
 import numpy as np
 import pytest
 import reference
@@ -153,6 +154,44 @@ def test_fresh_methods_share_no_penalty():
     assert fresh.kernel_regularizer is not method.kernel_regularizer
     assert fresh.scale_regularizer is not method.scale_regularizer
     assert float(fresh.scale_regularizer.strength) == float(method.scale_regularizer.strength)
+
+
+def test_a_method_takes_keras_s_regularizers():
+    method = methods.Method(input_quantizer="ste", kernel_quantizer="xnor", kernel_regularizer="l2", base="mine")
+    inputs = tf.keras.Input((6, 6, 8))
+    model = tf.keras.Model(inputs, method.fresh().convolution(inputs, 8, 3, name="conv"))
+    kernel = model.get_layer("conv").latent_kernel.numpy().astype(float)
+    assert float(model.losses[0]) == pytest.approx(0.01 * np.sum(kernel**2), rel=1e-5)
+    assert method.penalties == []
+    with pytest.raises(UsageError, match=r"cannot take '\+ml', which would replace its kernel_regularizer"):
+        methods._MODIFIERS["ml"].change(method)
+
+
+@pytest.mark.parametrize("source", ["weight_clip", lq.constraints.WeightClip(1.0), lq.constraints.WeightClip])
+def test_each_layer_has_its_own_constraint(source):
+    method = methods.Method(kernel_quantizer="ste", kernel_constraint=source)
+    first, second = (method.layer_arguments()["kernel_constraint"] for _ in range(2))
+    assert first is not second
+    np.testing.assert_array_equal(first(tf.constant([-3.0, 0.5, 2.0])), [-1.0, 0.5, 1.0])
+
+
+def test_a_fresh_method_keeps_the_stated_number_of_layers_and_forgets_the_counted_one():
+    stated = methods.Method(kernel_regularizer=regularizers.MedianLoss(1e-3, layers=20)).fresh().kernel_regularizer
+    assert (stated.layers, float(stated.strength)) == (20, pytest.approx(1e-3))
+    counting = methods.get("xnor+ml")
+    convolutions = [layers.BinaryConv2D(4, 3, **counting.layer_arguments()) for _ in range(3)]
+    for convolution in convolutions:
+        convolution.build((None, 6, 6, 4))
+    assert counting.kernel_regularizer.layers == 3
+    assert counting.fresh().kernel_regularizer.layers == 1
+    assert methods.name_of(counting) == "xnor+ml"
+
+
+def test_the_magnitude_of_activations_knows_no_dilation():
+    inputs = tf.keras.Input((6, 6, 8))
+    with pytest.raises(UsageError, match=r"conv: received dilation_rate=\(2, 2\)"):
+        methods.get("xnor+k").convolution(inputs, 8, 3, name="conv", dilation_rate=2)
+    assert methods.get("xnor").convolution(inputs, 8, 3, name="conv", dilation_rate=2).shape[1:] == (6, 6, 8)
 
 
 def test_further_arguments_override_the_method():

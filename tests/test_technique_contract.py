@@ -128,6 +128,28 @@ def test_layers_in_every_precision(name, policy):
         testing.check_layer(LAYERS[name]())
 
 
+@pytest.mark.core("BatchMedian-float64", "BinaryConv2D-float16")
+@pytest.mark.parametrize("policy", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_in_one_precision(name, policy):
+    """Without mixed precision, weights are float32, too, and inputs may be float64."""
+    tf.keras.utils.set_random_seed(0)
+    expected = LAYERS[name]()(tf.constant(X))
+    with testing.precision(policy):
+        layer = LAYERS[name]()
+        tf.keras.utils.set_random_seed(0)
+        x = tf.constant(X, policy)
+        with tf.GradientTape() as tape:
+            y = layer(x)
+            loss = tf.reduce_sum(y * y)
+    assert y.dtype == policy
+    tolerance = {"float64": 1e-5, "float16": 1e-2, "bfloat16": 8e-2}[policy]
+    np.testing.assert_allclose(tf.cast(y, tf.float32), expected, tolerance, tolerance * np.abs(expected).max())
+    own = [weight for weight in layer.weights if "batch_normalization" not in weight.name]
+    assert {weight.dtype.name for weight in own} <= {"float32"}
+    assert None not in tape.gradient(loss, layer.trainable_weights)
+
+
 @pytest.mark.core("bireal", "xnor")
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(method):

@@ -61,11 +61,12 @@ class Diagnostics(tf.keras.callbacks.Callback):
         self._writer.flush()
 
     def _show_weights(self) -> None:
-        for layer, flips in zip(structure.binary_layers(self.model), self.history.flips[-1], strict=True):
-            tf.summary.scalar(f"analysis/flip_ratio/{layer.name}", flips)
-            tf.summary.histogram(f"analysis/weights/{layer.name}", structure.latent_kernel(layer))
+        layers = structure.binary_layers(self.model)
+        for layer, name, flips in zip(layers, self.history.layers, self.history.flips[-1], strict=True):
+            tf.summary.scalar(f"analysis/flip_ratio/{name}", flips)
+            tf.summary.histogram(f"analysis/weights/{name}", structure.latent_kernel(layer))
             if (alpha := structure.learned_scale(layer)) is not None:
-                tf.summary.histogram(f"analysis/scales/{layer.name}", alpha)
+                tf.summary.histogram(f"analysis/scales/{name}", alpha)
 
     def _show_activations(self, images: np.ndarray) -> None:
         observations = observe(self.model, images)

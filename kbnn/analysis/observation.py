@@ -1,30 +1,30 @@
 """Observes a network: its binary layers, their kernels, and the inputs of their signs."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from kbnn import structure
 from kbnn.datasets import Dataset
+from kbnn.errors import UsageError
 from kbnn.layer_calls import Arguments, Keywords, watched
+from kbnn.layers import BatchMedian, ChannelShift
+from kbnn.quantizers import AdaptiveSign
 
 SAMPLES = 256
-# The name of a batch median in front of a binary layer is the layer's name with this suffix.
-_MEDIAN = "_median"
-
-
-@dataclass(frozen=True)
-class Binarization:
-    """How a layer binarizes activations: a threshold, per channel or a single one, and the distances of both levels."""
-
-    threshold: np.ndarray
-    scales: tuple[float, float] | None
+# The attribute of a tensor that a layer with a threshold computed: see `_Before`.
+_BEFORE = "_kbnn_before"
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One binary layer: its kernel as latent weights and as ±1, and its activations before binarization."""
+    """One binary layer: its kernel as latent weights and as ±1, and its activations before binarization.
+
+    If a batch median or a channel shift computes the layer's input, `activations` are that layer's input. `threshold`
+    is what the network compares them with: a number per channel, or a single one.
+    """
 
     name: str
     latent: np.ndarray
@@ -32,7 +32,7 @@ class Observation:
     scale: np.ndarray | None
     activations: np.ndarray
     signs: np.ndarray
-    binarization: Binarization
+    threshold: np.ndarray
 
     @property
     def filters(self) -> np.ndarray:
@@ -41,35 +41,43 @@ class Observation:
 
 
 def observe(model: tf.keras.Model, images: np.ndarray) -> list[Observation]:
-    """Runs images through a network and observes every binary layer.
+    """Runs images through a network and observes every binary layer that it calls; of several calls, the last one.
 
     Args:
         model: any Keras model with binary layers: functional, sequential, nested or subclassed.
         images: network inputs `(N, H, W, C)`, processed as one batch.
 
     Raises:
-        UsageError: the model has no binary layer.
+        UsageError: the model has no binary layer, or calls none.
     """
     layers = structure.require_binary_layers(model)
-    medians = {layer.name: layer for layer in structure.layers(model) if layer.name.endswith(_MEDIAN)}
     inputs = _Inputs()
-    with watched([*layers, *medians.values()], inputs):
+    shifting = [*structure.layers_of(model, BatchMedian), *structure.layers_of(model, ChannelShift)]
+    with watched([*layers, *shifting], inputs):
         model(images, training=False)
-    return [_observation(layer, medians.get(layer.name + _MEDIAN), inputs.by_name) for layer in layers]
+    named = zip(layers, structure.names_of(layers), strict=True)
+    called = [_observation(layer, name, inputs) for layer, name in named if id(layer) in inputs.of]
+    if not called:
+        raise UsageError(f"model '{model.name}' calls none of its {len(layers)} binary layers at inference")
+    return called
 
 
-def _observation(
-    layer: tf.keras.layers.Layer, median: tf.keras.layers.Layer | None, inputs: dict[str, np.ndarray]
-) -> Observation:
-    before_sign = inputs[layer.name]
+def _observation(layer: tf.keras.layers.Layer, name: str, inputs: "_Inputs") -> Observation:
+    read, before = inputs.of[id(layer)], inputs.before[id(layer)]
+    if isinstance(layer.input_quantizer, AdaptiveSign):
+        activations, threshold = read, np.asarray(layer.input_quantizer.beta, np.float32)
+    elif before is not None:
+        activations, threshold = before
+    else:
+        activations, threshold = read, np.zeros((), np.float32)
     return Observation(
-        name=layer.name,
+        name=name,
         latent=structure.latent_kernel(layer),
         binary=np.where(structure.binary_signs(layer), 1, -1).astype(np.float32),
         scale=structure.learned_scale(layer),
-        activations=before_sign if median is None else inputs[median.name],
-        signs=np.where(structure.signs(_quantized(layer, before_sign), layer.input_quantizer), 1, -1).astype(np.int8),
-        binarization=Binarization(np.zeros(()), None) if median is None else _of_median(median),
+        activations=activations,
+        signs=np.where(structure.signs(_quantized(layer, read), layer.input_quantizer), 1, -1).astype(np.int8),
+        threshold=threshold,
     )
 
 
@@ -77,23 +85,32 @@ def _quantized(layer: tf.keras.layers.Layer, before_sign: np.ndarray) -> np.ndar
     return np.asarray(structure.quantize(layer.input_quantizer, tf.constant(before_sign)), np.float32)
 
 
-def _of_median(layer: tf.keras.layers.Layer) -> Binarization:
-    """The threshold and scales that a batch median applies at inference."""
-    threshold = np.asarray(layer.moving_median, np.float32) - np.asarray(layer.beta, np.float32)
-    return Binarization(threshold, (float(layer.moving_positive_rms), float(layer.moving_negative_rms)))
+class _Before(NamedTuple):
+    """The input of a batch median or a channel shift, and its thresholds: the output has the sign of the difference."""
+
+    activations: np.ndarray
+    threshold: np.ndarray
 
 
 class _Inputs:
-    """Records the input of each layer, in float32, by the layer's name."""
+    """Records the inputs `of` layers, in float32, and what comes `before` them, by the `id` of a layer.
+
+    Layers of nested models may share a name.
+    """
 
     def __init__(self) -> None:
-        self.by_name: dict[str, np.ndarray] = {}
+        self.of: dict[int, np.ndarray] = {}
+        self.before: dict[int, _Before | None] = {}
 
     def enter(self, layer: tf.keras.layers.Layer, args: Arguments, kwargs: Keywords) -> tuple[Arguments, Keywords]:
-        self.by_name[layer.name] = np.asarray(args[0]).astype(np.float32)
+        self.of[id(layer)] = np.asarray(args[0]).astype(np.float32)
+        self.before[id(layer)] = getattr(args[0], _BEFORE, None)
         return args, kwargs
 
     def leave(self, layer: tf.keras.layers.Layer, outputs: object) -> object:
+        if isinstance(layer, BatchMedian | ChannelShift):
+            threshold = layer.threshold() if isinstance(layer, BatchMedian) else -layer.bias
+            setattr(outputs, _BEFORE, _Before(self.of[id(layer)], np.asarray(threshold, np.float32)))
         return outputs
 
 

@@ -22,9 +22,10 @@ class LayerReport:
 
     `weight_positive` and `activation_positive` are shares of +1, `weight_entropy` and `activation_entropy` entropies in
     bits, and `optimal_proportion` is the share of ones in SiMaN's optimal code. `quantization_error` is the error with
-    the network's own threshold, `quantization_error_sign` and `_median` the errors with the plain sign and with the
-    median of these images, all with the optimal levels for their threshold. `paper_error_sign` and `paper_error_median`
-    use ML+BMA's own levels, see `kbnn.analysis.paper_quantization_errors`.
+    the network's own threshold (that of a batch median, a channel shift or AdaBin's activations; 0 without one),
+    `quantization_error_sign` and `_median` the errors with the plain sign and with the median of these images, all with
+    the optimal levels for their threshold. `paper_error_sign` and `paper_error_median` use ML+BMA's own levels, see
+    `kbnn.analysis.paper_quantization_errors`.
     """
 
     name: str
@@ -151,7 +152,7 @@ def _layer(seen: Observation) -> LayerReport:
         weight_entropy=measures.weight_entropy(seen.binary),
         activation_positive=float(measures.proportion_positive(seen.signs)),
         activation_entropy=measures.activation_entropy(seen.signs),
-        quantization_error=measures.quantization_error(seen.activations, seen.binarization.threshold),
+        quantization_error=measures.quantization_error(seen.activations, seen.threshold),
         quantization_error_sign=measures.quantization_error(seen.activations),
         quantization_error_median=measures.quantization_error(seen.activations, np.median(seen.activations)),
         paper_error_sign=paper_sign,

@@ -53,7 +53,7 @@ class WeightHistory:
             UsageError: the model has no binary layer.
         """
         layers = structure.require_binary_layers(model)
-        names = tuple(layer.name for layer in layers)
+        names = tuple(structure.names_of(layers))
         if names != self.layers:
             vars(self).update(vars(WeightHistory(names)))
         self._forget(epoch)
@@ -66,21 +66,21 @@ class WeightHistory:
         self.flips = _append(self.flips, self._flips_since(epoch - 1, signs))
         self.magnitudes = _append(self.magnitudes, magnitudes)
         self.histograms = _append(self.histograms, np.array(histograms))
-        for layer in layers:
-            self._record_scale(layer)
+        for name, layer in zip(names, layers, strict=True):
+            self._record_scale(name, layer)
         before = {known: self.signs[known] for known in (epoch - 2, epoch - 1) if known in self.signs}
         self.signs = {**before, epoch: np.packbits(np.concatenate(signs))}
 
-    def _record_scale(self, layer: "tf.keras.layers.Layer") -> None:
-        alpha, known = structure.learned_scale(layer), self.scales.get(layer.name)
+    def _record_scale(self, name: str, layer: "tf.keras.layers.Layer") -> None:
+        alpha, known = structure.learned_scale(layer), self.scales.get(name)
         if alpha is None:
             if known is not None:
-                self.scales[layer.name] = _append(known, np.full(known.shape[1:], np.nan))
+                self.scales[name] = _append(known, np.full(known.shape[1:], np.nan))
             return
         # The layers of another stage may have none, or one of another shape.
         if known is None or known.shape[1:] != alpha.shape:
             known = np.full((len(self.epochs) - 1, *alpha.shape), np.nan)
-        self.scales[layer.name] = _append(known, alpha)
+        self.scales[name] = _append(known, alpha)
 
     def _forget(self, epoch: int) -> None:
         kept = self.epochs < epoch

@@ -1,5 +1,6 @@
 """XNOR-Net's scale of the activations."""
 
+import numpy as np
 import tensorflow as tf
 
 from kbnn._keras import Config
@@ -58,13 +59,16 @@ class ActivationScale(tf.keras.layers.Layer):
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
         outputs, activations = inputs
-        return outputs * self.scale(tf.stop_gradient(activations))
+        return outputs * tf.cast(self.scale(tf.stop_gradient(activations)), outputs.dtype)
 
     def scale(self, activations: tf.Tensor) -> tf.Tensor:
-        """The scale K of an input A."""
-        magnitude = tf.reduce_mean(tf.abs(activations), -1, keepdims=True)
+        """The scale K of an input A, in float32."""
+        magnitude = tf.reduce_mean(tf.abs(tf.cast(activations, tf.float32)), -1, keepdims=True)
         if len(magnitude.shape) == 2 or self.kernel_size == (1, 1) == self.strides:
             return magnitude
+        if self.padding == "same" and not magnitude.shape[1:].is_fully_defined():
+            window = tf.fill((*self.kernel_size, 1, 1), 1 / (self.kernel_size[0] * self.kernel_size[1]))
+            return tf.nn.conv2d(magnitude, window, self.strides, "SAME")
         if self.padding == "same":
             borders = same_padding(magnitude.shape[1:3], self.kernel_size, self.strides)
             magnitude = tf.pad(magnitude, [[0, 0], *borders, [0, 0]])
@@ -81,4 +85,5 @@ class ActivationScale(tf.keras.layers.Layer):
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    height, width = np.broadcast_to(value, 2).tolist()
+    return height, width

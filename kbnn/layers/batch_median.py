@@ -10,7 +10,7 @@ from kbnn._keras import Config
 from kbnn.compiled import compiled, narrow, partial_sums, total, widen
 from kbnn.constraints import Positive
 from kbnn.errors import UsageError
-from kbnn.layers.channels import known_channels, parametric_relu
+from kbnn.layers.channels import add_float32_weight, known_channels, parametric_relu
 from kbnn.layers.rematerialization import attach
 from kbnn.quantizers.base import power_of_two
 
@@ -232,10 +232,8 @@ class BatchMedian(tf.keras.layers.Layer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         shape = (known_channels(self, input_shape),)
-        self.gamma = self.add_weight(
-            "gamma", shape, initializer="ones", constraint=Positive(), experimental_autocast=False
-        )
-        self.beta = self.add_weight("beta", shape, initializer="zeros", experimental_autocast=False)
+        self.gamma = add_float32_weight(self, "gamma", shape, "ones", Positive())
+        self.beta = add_float32_weight(self, "beta", shape, "zeros")
         self.moving_median = self._add_moving_average("moving_median", "zeros")
         self.moving_positive_rms = self._add_moving_average("moving_positive_rms", "ones")
         self.moving_negative_rms = self._add_moving_average("moving_negative_rms", "ones")

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from kbnn._keras import Config
 from kbnn.compiled import compiled, narrow, partial_sums, total, widen
-from kbnn.layers.channels import check_divides, known_channels, parametric_relu
+from kbnn.layers.channels import add_float32_weight, check_divides, known_channels, parametric_relu
 
 
 @compiled
@@ -78,10 +78,8 @@ class BiasedPReLU(tf.keras.layers.Layer):
         if self.groups is not None:
             check_divides(self.name, self.groups, channels, "channels")
         shape = (self.groups or channels,)
-        self.gamma = self.add_weight("gamma", shape, initializer="zeros", experimental_autocast=False)
-        self.slope = self.add_weight(
-            "slope", shape, initializer=tf.keras.initializers.Constant(0.25), experimental_autocast=False
-        )
+        self.gamma = add_float32_weight(self, "gamma", shape, "zeros")
+        self.slope = add_float32_weight(self, "slope", shape, tf.keras.initializers.Constant(0.25))
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,9 @@
 """The base of the binary convolution and the binary dense layer: a float32 kernel, an output scale, and its penalty."""
 
+import inspect
+import math
 import numbers
+from collections.abc import Callable
 from typing import TypeAlias
 
 import larq as lq
@@ -25,9 +28,9 @@ SCALE_SCOPES = ("filter", "layer")
 class Binarized(tf.keras.layers.Layer):
     """Mixin for Larq's layers that binarizes the latent kernel in float32 and scales the output.
 
-    The kernel is binarized before it is cast to the compute dtype, so that mixed precision cannot round a small
-    weight to zero and change its sign. `alpha` is the learned scale: a positive value per output channel, or one for
-    the layer.
+    Weights are float32 under every policy. The kernel is binarized before it is cast to the compute dtype, so that
+    half precision cannot round a small weight to zero and change its sign. `alpha` is the learned scale: a positive
+    value per output channel, or one for the layer.
     """
 
     def __init__(
@@ -66,17 +69,35 @@ class Binarized(tf.keras.layers.Layer):
             raise unknown(f"scale of {self.name}", str(self.scale), SCALES)
         if self.scale_scope not in SCALE_SCOPES:
             raise unknown(f"scale_scope of {self.name}", str(self.scale_scope), SCALE_SCOPES)
-        if self.scale_regularizer is not None and self.scale != "learned":
-            raise UsageError(f"{self.name}: scale_regularizer needs scale='learned', received scale={self.scale!r}")
+        self._check_regularizers()
         if not isinstance(self.scale_initializer, numbers.Real):
             if self.scale_initializer not in SCALE_INITIALIZERS:
                 raise unknown(f"scale_initializer of {self.name}", str(self.scale_initializer), SCALE_INITIALIZERS)
-        elif self.scale_initializer <= 0:
-            raise UsageError(f"{self.name}: scale_initializer must be positive, received {self.scale_initializer}")
+        elif not 0 < self.scale_initializer < math.inf:
+            raise UsageError(
+                f"{self.name}: scale_initializer must be positive and finite, received {self.scale_initializer}"
+            )
+
+    def _check_regularizers(self) -> None:
+        if self.kernel_regularizer is not None and not _takes(self.kernel_regularizer, 1):
+            raise UsageError(
+                f"{self.name}: kernel_regularizer is a penalty of the latent kernel alone, received "
+                f"{type(self.kernel_regularizer).__name__}; pass a penalty of (W, α) as scale_regularizer"
+            )
+        if self.scale_regularizer is None:
+            return
+        if self.scale != "learned":
+            raise UsageError(f"{self.name}: scale_regularizer needs scale='learned', received scale={self.scale!r}")
+        if not _takes(self.scale_regularizer, 2):
+            raise UsageError(
+                f"{self.name}: scale_regularizer is a penalty of (W, α) such as kbnn.regularizers.Manhattan, received "
+                f"{type(self.scale_regularizer).__name__}; pass a penalty of W alone as kernel_regularizer"
+            )
 
     def add_weight(
         self, name: str | None = None, *, constraint: Constraint | None = None, **kwargs: object
     ) -> tf.Variable:
+        kwargs["dtype"] = tf.float32
         if name in ("kernel", "alpha"):
             kwargs["experimental_autocast"] = False
         if name == "kernel" and isinstance(self.kernel_quantizer, quantizers.KernelQuantizer):
@@ -187,6 +208,17 @@ class Binarized(tf.keras.layers.Layer):
             "scale_initializer": self.scale_initializer,
             "scale_regularizer": tf.keras.regularizers.serialize(self.scale_regularizer),
         }
+
+
+def _takes(penalty: Callable[..., tf.Tensor], arguments: int) -> bool:
+    """Whether a penalty can be called with this number of arguments."""
+    try:
+        inspect.signature(penalty).bind(*[None] * arguments)
+    except TypeError:
+        return False
+    except ValueError:  # It has no signature, as some functions that are not written in Python.
+        return True
+    return True
 
 
 def _chained(first: Constraint | None, second: Constraint | None) -> Constraint | None:

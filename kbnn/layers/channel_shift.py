@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from kbnn.compiled import channel_sums, compiled, narrow, widen
-from kbnn.layers.channels import known_channels
+from kbnn.layers.channels import add_float32_weight, known_channels
 from kbnn.layers.rematerialization import attach
 
 
@@ -34,8 +34,7 @@ class ChannelShift(tf.keras.layers.Layer):
     """
 
     def build(self, input_shape: tf.TensorShape) -> None:
-        channels = known_channels(self, input_shape)
-        self.bias = self.add_weight("bias", (channels,), initializer="zeros", experimental_autocast=False)
+        self.bias = add_float32_weight(self, "bias", (known_channels(self, input_shape),), "zeros")
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,19 @@ def known_channels(layer: tf.keras.layers.Layer, input_shape: tf.TensorShape) ->
     return shape[-1]
 
 
+def add_float32_weight(
+    layer: tf.keras.layers.Layer,
+    name: str,
+    shape: tuple[int, ...],
+    initializer: str | tf.keras.initializers.Initializer,
+    constraint: tf.keras.constraints.Constraint | None = None,
+) -> tf.Variable:
+    """Adds a trainable weight that is float32 under every policy, and that is not cast when it is read."""
+    return layer.add_weight(
+        name, shape, dtype=tf.float32, initializer=initializer, constraint=constraint, experimental_autocast=False
+    )
+
+
 def check_divides(layer: str, groups: int, number: int, what: str) -> None:
     """Raises UsageError unless `number` of `what` can be split into `groups`."""
     if groups < 1 or number % groups:

@@ -5,7 +5,7 @@ import tensorflow as tf
 from kbnn._keras import Config
 from kbnn.compiled import compiled, narrow, widen
 from kbnn.errors import UsageError
-from kbnn.layers.channels import check_divides, known_channels
+from kbnn.layers.channels import add_float32_weight, check_divides, known_channels
 
 
 def _mean(x: tf.Tensor) -> tf.Tensor:
@@ -78,8 +78,8 @@ class GroupNormalization(tf.keras.layers.Layer):
             raise UsageError(f"{self.name} takes (batch, height, width, channels): received {input_shape}")
         check_divides(self.name, self.groups, channels, "channels")
         if self.affine:
-            self.gamma = self.add_weight("gamma", (channels,), initializer="ones")
-            self.beta = self.add_weight("beta", (channels,), initializer="zeros")
+            self.gamma = add_float32_weight(self, "gamma", (channels,), "ones")
+            self.beta = add_float32_weight(self, "beta", (channels,), "zeros")
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -87,7 +87,7 @@ class GroupNormalization(tf.keras.layers.Layer):
         height, width = height or tf.shape(inputs)[1], width or tf.shape(inputs)[2]
         grouped = tf.reshape(inputs, [-1, height, width, self.groups, channels // self.groups])
         y = tf.reshape(group_normalization(grouped, self.epsilon), [-1, height, width, channels])
-        return y * self.gamma + self.beta if self.affine else y
+        return y * tf.cast(self.gamma, y.dtype) + tf.cast(self.beta, y.dtype) if self.affine else y
 
     def get_config(self) -> Config:
         return {**super().get_config(), "groups": self.groups, "affine": self.affine, "epsilon": self.epsilon}

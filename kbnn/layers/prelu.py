@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from kbnn.compiled import compiled, narrow, partial_sums, total, widen
-from kbnn.layers.channels import known_channels, parametric_relu
+from kbnn.layers.channels import add_float32_weight, known_channels, parametric_relu
 
 
 @compiled
@@ -78,7 +78,7 @@ class PReLU(tf.keras.layers.Layer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         shape = (known_channels(self, input_shape),)
-        self.slope = self.add_weight("slope", shape, initializer=_start(0.25), experimental_autocast=False)
+        self.slope = add_float32_weight(self, "slope", shape, _start(0.25))
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -102,8 +102,8 @@ class Maxout(tf.keras.layers.Layer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         shape = (known_channels(self, input_shape),)
-        self.positive = self.add_weight("positive", shape, initializer="ones", experimental_autocast=False)
-        self.negative = self.add_weight("negative", shape, initializer=_start(0.25), experimental_autocast=False)
+        self.positive = add_float32_weight(self, "positive", shape, "ones")
+        self.negative = add_float32_weight(self, "negative", shape, _start(0.25))
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from kbnn.layers.biased_prelu import rprelu
-from kbnn.layers.channels import known_channels
+from kbnn.layers.channels import add_float32_weight, known_channels
 
 
 @tf.keras.utils.register_keras_serializable(package="kbnn")
@@ -23,11 +23,9 @@ class RPReLU(tf.keras.layers.Layer):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         shape = (known_channels(self, input_shape),)
-        self.gamma = self.add_weight("gamma", shape, initializer="zeros", experimental_autocast=False)
-        self.zeta = self.add_weight("zeta", shape, initializer="zeros", experimental_autocast=False)
-        self.slope = self.add_weight(
-            "slope", shape, initializer=tf.keras.initializers.Constant(0.25), experimental_autocast=False
-        )
+        self.gamma = add_float32_weight(self, "gamma", shape, "zeros")
+        self.zeta = add_float32_weight(self, "zeta", shape, "zeros")
+        self.slope = add_float32_weight(self, "slope", shape, tf.keras.initializers.Constant(0.25))
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:

@@ -47,7 +47,8 @@ class AdaptiveSign(Estimator):
 
     Once the layer is built, `alpha` and `beta` are variables, one scalar each per quantizer. They start at 1 and 0, and
     α stays positive. A binary layer computes A_b ∗ W = α·(q(x) ∗ W) + β·ΣW, so the values cost only a scale and an
-    offset per filter. Signs are padded with +1, which stands for β + α.
+    offset per filter. Signs are padded with +1, which stands for β + α. Anywhere else, such as in Larq's layers or on
+    kernels, the quantizer is q alone, a sign with a learned threshold and the gradients of q((x - β)/α).
 
     Args:
         alpha: initial half distance of the two values, positive.

@@ -239,7 +239,9 @@ def _of_method(surrogate: Callable[..., tf.Tensor]) -> Gradient:
 class KernelQuantizer(lq.quantizers.Quantizer):
     """A quantizer for kernels only, because its result for a weight depends on the whole filter.
 
-    A subclass defines `call`, which maps a latent kernel `(..., Cin, Cout)` to the binary one of the same shape.
+    A subclass defines `call`, which maps a latent kernel `(..., Cin, Cout)` to the binary one of the same shape. The
+    last axis numbers the filters; of the depthwise kernels `(h, w, C, multiplier)` of Larq's layers, all channels count
+    as one filter.
 
     Raises:
         UsageError: on build, if the input is activations (a shape with an unknown batch size).

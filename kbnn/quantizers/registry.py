@@ -46,7 +46,7 @@ class Registered:
 def register(
     name: str,
     *,
-    kind: Kind = "activation",
+    kind: Kind | None = None,
     levels: tuple[float, ...] | None = SIGNS,
     aliases: tuple[str, ...] = (),
     presets: Mapping[str, Mapping[str, object]] | None = None,
@@ -59,7 +59,8 @@ def register(
     Args:
         name: the name that layers, methods and recipes use.
         kind: "activation" if the quantizer works elementwise and so takes activations and kernels, "kernel" if its
-            result for a weight depends on the whole filter.
+            result for a weight depends on the whole filter. By default the kind that the class declares, as subclasses
+            of `KernelQuantizer` do, or else "activation".
         levels: the values that it returns, in ascending order; for kernels, up to a positive factor per filter. None
             if they are learned.
         aliases: further names. The class's own name is always one of them.
@@ -76,7 +77,7 @@ def register(
         ...         return dy * tf.maximum(1 - tf.abs(x) ** 3, 0)
         >>> kbnn.layers.BinaryConv2D(64, 3, input_quantizer="cubic", kernel_quantizer="ste")
     """
-    if kind not in KINDS:
+    if kind not in (None, *KINDS):
         raise unknown(f"kind of quantizer '{name}'", str(kind), KINDS)
     if levels is not None and list(levels) != sorted(set(levels)):
         raise UsageError(f"levels of quantizer '{name}' must be in ascending order: received {levels}")
@@ -88,12 +89,13 @@ def register(
                 f"kbnn.quantizers.Estimator, kbnn.quantizers.KernelQuantizer or larq.quantizers.Quantizer"
             )
         declared = None if levels is None else tuple(map(float, levels))
-        setattr(quantizer, "kind", kind)  # noqa: B010, mypy knows only that it is a class
+        chosen = kind or kind_of(quantizer) or "activation"
+        setattr(quantizer, "kind", chosen)  # noqa: B010, mypy knows only that it is a class
         setattr(quantizer, "levels", declared)  # noqa: B010
         names: dict[str, Mapping[str, object]] = {name: {}, **(presets or {})}
         for known, arguments in names.items():
             extra = (*aliases, quantizer.__name__) if known == name else ()
-            value = Registered(known, quantizer, kind, declared, arguments)
+            value = Registered(known, quantizer, chosen, declared, arguments)
             _QUANTIZERS.add(known, value, quantizer, [alias for alias in extra if alias != known])
         serializable(quantizer)
         return quantizer
@@ -104,7 +106,7 @@ def register(
 def _adopt(name: str, found: object) -> None:
     if not isinstance(found, type):
         raise UsageError(f"an entry point of '{_QUANTIZERS.group}' must name a module or a class: received {found!r}")
-    register(name, kind=getattr(found, "kind", "activation"), levels=getattr(found, "levels", None))(found)
+    register(name, levels=getattr(found, "levels", None))(found)
 
 
 _QUANTIZERS: Registry[Registered] = Registry("quantizer", "kbnn.quantizers", _adopt)

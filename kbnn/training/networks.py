@@ -110,9 +110,9 @@ def _check_effects(recipe: Recipe, built: Sequence[Method]) -> None:
     binary = [stage for stage, found in stages if found.is_binary]
     quantized = [stage for stage in binary if stage.kernels == "binary"]
     replaceable = [stage for stage in binary if not {**settings.options, **stage.options}.get("estimator")]
-    penalized = [stage for stage, found in stages if _has_penalty(found)]
+    penalized = [stage for stage, found in stages if found.penalties]
     # Another scale may replace a learned one with its penalty, as in a grid over scales.
-    named = [stage for stage in recipe.stage if _has_penalty(methods.get(stage.method or settings.method))]
+    named = [stage for stage in recipe.stage if methods.get(stage.method or settings.method).penalties]
     scaled = [stage for stage, found in stages if found.scale]
     no_kernels, no_signs = f"{method} has no binary kernels", f"{method} has no signs of activations"
     _require_effect("model.kernels", settings.kernels, quantized, no_kernels, "give a binary method")
@@ -132,10 +132,6 @@ def _check_effects(recipe: Recipe, built: Sequence[Method]) -> None:
         _require_effect(f"stage.{number}.kernels", real, where, no_signs_here, "give a binary method")
         no_penalty = f"method '{stage.method or settings.method}' has no penalty"
         _require_effect(f"stage.{number}.penalty_warmup", stage.penalty_warmup or None, own, no_penalty, with_penalty)
-
-
-def _has_penalty(method: Method) -> bool:
-    return method.kernel_regularizer is not None or method.scale_regularizer is not None
 
 
 def _require_effect(key: str, value: object, where: Sequence[Stage], reason: str, remedy: str) -> None:
@@ -175,7 +171,7 @@ def method(settings: ModelSettings, stage: Stage) -> Method:
     if settings.scale_scope is not None:
         result = dataclasses.replace(result, scale_scope=settings.scale_scope)
     if settings.penalty is not None:
-        for penalty in filter(None, (result.kernel_regularizer, result.scale_regularizer)):
+        for penalty in result.penalties:
             penalty.strength.assign(settings.penalty)
     return _with_real_kernels(result) if stage.kernels == "real" else result
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kbnn import analysis, datasets, layers, models, structure
+from kbnn import analysis, datasets, layers, models, quantizers, structure
 from kbnn.analysis.observation import images_of, observe
+from kbnn.analysis.weight_history import WeightHistory
 from kbnn.errors import UsageError
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
@@ -102,14 +103,62 @@ def test_the_input_of_a_batch_median_is_recorded():
     model = models.build("tiny", method="xnor+bma")
     median = model.get_layer("block1_conv1_median")
     median.moving_median.assign(0.25)
-    median.moving_positive_rms.assign(1.5)
     median.beta.assign(np.linspace(-0.1, 0.1, 32))
     seen = observe(model, IMAGES)[0]
     stem = tf.keras.Model(model.inputs, median.input)(IMAGES).numpy()
     np.testing.assert_allclose(seen.activations, stem, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(seen.signs, np.where(stem >= 0.25 - np.linspace(-0.1, 0.1, 32), 1, -1))
-    assert seen.binarization.scales == (1.5, 1.0)
-    np.testing.assert_allclose(seen.binarization.threshold, 0.25 - np.linspace(-0.1, 0.1, 32), rtol=1e-6)
+    np.testing.assert_allclose(seen.threshold, 0.25 - np.linspace(-0.1, 0.1, 32), rtol=1e-6)
+
+
+def thresholded(layer: tf.keras.layers.Layer, **arguments: object) -> tf.keras.Model:
+    inputs = tf.keras.Input((8, 8, 1))
+    convolution = {"input_quantizer": "ste", "kernel_quantizer": "ste", **arguments}
+    return tf.keras.Model(inputs, layers.BinaryConv2D(4, 3, **convolution)(layer(inputs)))
+
+
+def test_the_threshold_is_that_of_any_layer_before_the_sign():
+    median, shift = layers.BatchMedian(), layers.ChannelShift()
+    models = [thresholded(median), thresholded(shift)]
+    median.moving_median.assign(0.25)
+    shift.bias.assign([-0.25])
+    for model in models:
+        (seen,) = observe(model, IMAGES)
+        np.testing.assert_array_equal(seen.activations, IMAGES)
+        np.testing.assert_array_equal(seen.threshold, [0.25])
+        np.testing.assert_array_equal(seen.signs, np.where(IMAGES >= 0.25, 1, -1))
+
+
+def test_the_threshold_of_adabin_is_its_learned_centre():
+    model = thresholded(tf.keras.layers.Layer(), input_quantizer=quantizers.AdaptiveSign(2.0, 0.25))
+    (seen,) = observe(model, IMAGES)
+    np.testing.assert_array_equal(seen.threshold, 0.25)
+    np.testing.assert_array_equal(seen.signs, np.where(IMAGES >= 0.25, 1, -1))
+    (layer,) = analysis.report(model, IMAGES).layers
+    below, above = IMAGES[IMAGES < 0.25].astype(float), IMAGES[IMAGES >= 0.25].astype(float)
+    expected = (below.var() * below.size + above.var() * above.size) / np.sum(IMAGES.astype(float) ** 2)
+    assert layer.quantization_error == pytest.approx(expected)
+
+
+def test_layers_of_nested_models_may_share_a_name():
+    inputs = tf.keras.Input((8, 8, 1))
+    x = functional(binary(1))(inputs)
+    model = tf.keras.Model(inputs, functional(binary(1, scale="learned"))(x))
+    first, second = observe(model, IMAGES)
+    assert (first.name, second.name) == ("binary", "binary_2")
+    np.testing.assert_allclose(first.activations, 2 * IMAGES - 1, rtol=1e-6)
+    np.testing.assert_allclose(second.activations, 2 * model.layers[1](IMAGES) - 1, rtol=1e-5)
+    history = WeightHistory()
+    for epoch in range(3):
+        history.record(model, epoch)
+    assert history.layers == ("binary", "binary_2")
+    assert history.scales["binary_2"].shape == (3, 1)
+
+
+def test_layers_that_are_not_called_are_left_out():
+    model = Subclassed(binary())
+    model.auxiliary = binary()
+    assert len(observe(model, IMAGES)) == 1
 
 
 @pytest.mark.slow

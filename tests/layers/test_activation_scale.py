@@ -43,6 +43,23 @@ def test_scales_by_the_windows_mean_magnitude(kernel, stride, padding, borders):
     assert da is None
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3), 2), ((1, 5), 1)])
+def test_unknown_height_and_width(kernel, stride):
+    a = RNG.normal(size=(2, 7, 8, 5)).astype(np.float32)
+    layer = ActivationScale(kernel, stride)
+    expected = layer([tf.ones((2, -(-7 // stride), -(-8 // stride), 3)), tf.constant(a)])
+    inputs = tf.keras.Input((None, None, 5))
+    outputs = tf.keras.Input((None, None, 3))
+    model = tf.keras.Model([outputs, inputs], ActivationScale(kernel, stride)([outputs, inputs]))
+    np.testing.assert_allclose(model([tf.ones_like(expected), a]), expected, 1e-5, 1e-6)
+
+
+def test_the_mean_over_many_channels_is_finite_in_float16():
+    a = tf.fill((1, 2, 2, 4096), tf.constant(100.0, tf.float16))
+    outputs = ActivationScale(1, dtype="mixed_float16")([tf.ones((1, 2, 2, 3), tf.float16), a])
+    np.testing.assert_array_equal(outputs, np.full((1, 2, 2, 3), 100.0, np.float16))
+
+
 def test_scales_each_sample_of_a_dense_layer():
     y, a = tf.constant([[1.0, -2.0], [3.0, 4.0]]), tf.constant([[1.0, -3.0, 2.0], [0.0, 0.0, -6.0]])
     np.testing.assert_allclose(ActivationScale(1)([y, a]), [[2.0, -4.0], [6.0, 8.0]])

@@ -1,5 +1,7 @@
 """The 1-bit convolution: padding with ones, groups, scales, gradients, precision, errors."""
 
+import math
+
 import larq as lq
 import numpy as np
 import pytest
@@ -227,8 +229,15 @@ def test_larqs_summary_counts_one_bit_kernels():
         (lambda: BinaryConv2D(4, 3, groups=0), "groups=0"),
         (lambda: BinaryConv2D(4, 3, scale="learnt"), "unknown scale.*did you mean learned"),
         (lambda: BinaryConv2D(4, 3, scale="learned", scale_initializer="medan"), "did you mean median"),
-        (lambda: BinaryConv2D(4, 3, scale="learned", scale_initializer=0.0), "must be positive, received 0.0"),
+        (
+            lambda: BinaryConv2D(4, 3, scale="learned", scale_initializer=0.0),
+            "must be positive and finite, received 0.0",
+        ),
+        (lambda: BinaryConv2D(4, 3, scale="learned", scale_initializer=math.nan), "and finite, received nan"),
         (lambda: BinaryConv2D(4, 3, scale_regularizer=regularizers.Manhattan()), "needs scale='learned'"),
+        (lambda: BinaryConv2D(4, 3, scale="learned", scale_regularizer="l2"), "scale_regularizer is .* received L2"),
+        (lambda: BinaryConv2D(4, 3, kernel_regularizer=regularizers.Euclidean()), r"of \(W, α\) as scale_regularizer"),
+        (lambda: BinaryDense(4, kernel_regularizer=regularizers.Manhattan()), r"of \(W, α\) as scale_regularizer"),
         (lambda: BinaryConv2D(4, 3, input_quantizer=quantizers.HalfHalf()), "pass it as kernel_quantizer"),
         (lambda: BinaryConv2D(4, 3, data_format="channels_first"), "received data_format='channels_first'"),
         (lambda: BinaryConv2D(4, 3)(X[None]), r"takes \(batch, height, width, channels\)"),

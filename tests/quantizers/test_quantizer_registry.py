@@ -77,6 +77,18 @@ def test_registering_takes_one_class():
     assert type(again.input_quantizer) is type(again.kernel_quantizer) is Mine
 
 
+def test_the_kind_is_that_of_the_base_class_unless_given():
+    @quantizers.register("mine")
+    class Mine(quantizers.KernelQuantizer):
+        def call(self, inputs):
+            return tf.sign(inputs)
+
+    assert quantizers.find("mine").kind == Mine.kind == "kernel"
+    assert "mine" not in quantizers.names("activation")
+    with pytest.raises(UsageError, match="binarizes kernels"):
+        layers.BinaryConv2D(8, 3, input_quantizer="mine")
+
+
 def test_registering_again_replaces():
     def define(factor):
         @quantizers.register("mine")
