@@ -135,6 +135,19 @@ def _added_up(values: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
     return xla.variadic_reduce(list(values), zeros, dimensions_to_reduce=[0], reducer=_adder(len(values)))
 
 
+def _sum_gradient(op: tf.Operation, *dy: tf.Tensor) -> list[tf.Tensor | None]:
+    """The gradient of `_added_up`, for second derivatives."""
+    adders = [_adder(number).function_def.signature.name for number in range(1, len(dy) + 1)]
+    if op.get_attr("reducer").name not in adders:
+        raise LookupError(f"{op.type} has a gradient for sums only: received the reducer {op.get_attr('reducer').name}")
+    return [*(tf.broadcast_to(each, tf.shape(op.inputs[0])) for each in dy), *[None] * len(dy)]
+
+
+# TensorFlow registers none; if a later version does, it is the same.
+with contextlib.suppress(KeyError):
+    tf.RegisterGradient("XlaVariadicReduceV2")(_sum_gradient)
+
+
 @functools.cache
 def _adder(number: int) -> "tf.types.experimental.ConcreteFunction":
     """The reducer for XLA: the sums of `number` pairs of scalars."""

@@ -169,7 +169,7 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
     """
     sample = _gathered_over_replicas(tf.stop_gradient(sample_rows(x)))
     median, unit = tf.unstack(_median_and_unit(sample, tf.stop_gradient(beta)))
-    by_channel = total(_side_sums(tf.stop_gradient(x), tf.stop_gradient(beta), median, unit))
+    by_channel = total(_side_sums(x, beta, median, unit))
     sums, entries = _summed_over_replicas(tf.reduce_sum(by_channel[:4], 1)), by_channel[4:]
 
     @tf.custom_gradient
@@ -183,7 +183,7 @@ def batch_median(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[tf.Te
 
         return _normalized(x, gamma, beta, median, unit, sums), gradient
 
-    positive, negative = _scales(sums, unit)
+    positive, negative = _scales(tf.stop_gradient(sums), unit)
     largest = tf.float32.max
     return (
         attach(normalize(x, gamma, beta), _normalized, x, gamma, beta, median, unit, sums),

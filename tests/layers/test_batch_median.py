@@ -65,6 +65,30 @@ def test_training_equals_the_formula(kind, parameters):
     np.testing.assert_allclose(layer.moving_negative_rms, 0.99 + 0.01 * negative, 1e-5)
 
 
+def by_formula(x: tf.Tensor, median: float) -> tf.Tensor:
+    """Equation 12 with TensorFlow's own gradients."""
+    m = x - median
+    above, below = tf.cast(m > 0, x.dtype), tf.cast(m < 0, x.dtype)
+    sides = [tf.sqrt(tf.reduce_sum(side * m**2) / tf.reduce_sum(side)) for side in (above, below)]
+    return tf.where(m > 0, m / sides[0], m / sides[1])
+
+
+@pytest.mark.parametrize("kind", ["plain", pytest.param("compiled", marks=[pytest.mark.xla, pytest.mark.slow])])
+def test_second_derivatives_flow_through_the_scales(kind):
+    x, v = (tf.constant(RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)) for _ in range(2))
+    layer, median = built(), float(np.median(x))
+    found = []
+    for function in (lambda x: layer(x, training=True), lambda x: by_formula(x, median)):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                y = tf.reduce_sum(tf.sin(function(x)))
+            product = tf.reduce_sum(inner.gradient(y, x) * v)
+        found.append(outer.gradient(product, x))
+    np.testing.assert_allclose(*found, 1e-4, 1e-5 * np.abs(found[1]).max())
+
+
 @pytest.mark.slow
 def test_moving_averages_are_plain():
     layer = built(1, momentum=0.9)
