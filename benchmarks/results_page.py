@@ -63,6 +63,24 @@ _PAPER_ERROR = ("paper_error_sign", "paper_error_median")
 UNTESTED = "not tested"
 
 
+@dataclass(frozen=True)
+class Aim:
+    """The accuracy that a network should reach, in percent, and what it is compared with."""
+
+    network: str
+    method: str
+    top1: float
+    compared: str
+
+
+AIMS = (
+    Aim("resnet20", "bnn", 86.0, "published 1-bit ResNet-20: IR-Net 86.5, SiMaN 87.4, AdaBin 88.1, after 400 epochs"),
+    Aim("compact32", "bnn", 87.0, "ResNet-8 in int8, MLPerf Tiny's first task: 85 are asked for"),
+    Aim("compact64", "bnn", 91.0, "MLPerf Tiny's second task: 91 are asked for"),
+    Aim("resnet20", "float+relu", 91.5, "published real-valued ResNet-20: 91.25"),
+)
+
+
 def main() -> None:
     # The first rows were recorded before these columns existed.
     trained = [{"learning_rate": "", "form": "", **row} for row in record.read("trained")]
@@ -75,6 +93,7 @@ def main() -> None:
         comparison=_comparison(compared),
         conversion=f"{max(100 * abs(float(row['keras_top1']) - float(row['tflite_top1'])) for row in trained):.2f}",
         claims=_claims(record.read("claims"), trained),
+        aims=_aims(trained),
         papers=_paper_tables(record.read("paper_tables")),
         others=_others(trained),
         levers=_levers(record.read("levers")),
@@ -190,6 +209,48 @@ def _own_recipes(histories: Path, trained: Sequence[Row]) -> list[dict[str, str]
             }
         )
     return found
+
+
+def _aims(trained: Sequence[Row]) -> str:
+    """How far the networks are from what they should reach, and what the gain per doubling of the epochs promises."""
+    columns = (
+        *("network", "aim (%)", "reached (%)", "epochs", "missing", "per doubling of the epochs"),
+        *("epochs to the aim at that gain", "compared with"),
+    )
+    lines = []
+    for aim in AIMS:
+        runs = [row for row in trained if (row["network"], row["method"]) == (aim.network, aim.method)]
+        best = _best_by_epochs([row for row in runs if aim.method == "float+relu" or _is_own(row)])
+        label = f"`{aim.network}`" if aim.method == "bnn" else f"`{aim.network}`, {aim.method}"
+        if not best:
+            lines.append((label, f"{aim.top1:g}", "not trained", "", "", "", "", aim.compared))
+            continue
+        epochs, reached = max(best.items(), key=lambda item: item[1])
+        missing = max(0.0, aim.top1 - reached)
+        gain = _gain_per_doubling(best)
+        cells = (label, f"{aim.top1:g}", f"{reached:.2f}", str(epochs), f"{missing:.1f}")
+        if gain is None or gain <= 0:
+            lines.append((*cells, "unknown: one run" if gain is None else f"{gain:+.1f}", "", aim.compared))
+        else:
+            lines.append((*cells, f"{gain:+.1f}", f"{epochs * 2 ** (missing / gain):.0f}", aim.compared))
+    return _markdown(columns, lines)
+
+
+def _best_by_epochs(rows: Sequence[Row]) -> dict[int, float]:
+    """The best test accuracy of a .tflite file, in percent, for each number of epochs."""
+    best: dict[int, float] = {}
+    for row in rows:
+        epochs = int(row["epochs"])
+        best[epochs] = max(best.get(epochs, 0.0), 100 * float(row["tflite_top1"]))
+    return best
+
+
+def _gain_per_doubling(best: Mapping[int, float]) -> float | None:
+    """The points gained per doubling of the epochs, between the shortest and the longest run; None for one run."""
+    if len(best) < 2:
+        return None
+    short, long = min(best), max(best)
+    return (best[long] - best[short]) / math.log2(long / short)
 
 
 def _paper_tables(rows: Sequence[Row]) -> str:

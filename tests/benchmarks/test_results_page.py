@@ -72,6 +72,19 @@ def trained(method: str, rate: str, **changes: str) -> dict[str, str]:
     return {**row, **changes}
 
 
+def test_aims_extrapolate_the_gain_per_doubling_of_the_epochs():
+    own = {"trained_by": "kbnn train best-resnet20-cifar10"}
+    runs = [
+        trained("bnn", "0.01", **own, epochs=epochs, tflite_top1=top1)
+        for epochs, top1 in (("40", "0.80"), ("160", "0.84"))
+    ]
+    resnet20, compact32, *_ = results_page._aims(runs).splitlines()[2:]
+    # 4 points in two doublings; 2 points are missing: another doubling of 160 epochs.
+    assert "| 86 | 84.00 | 160 | 2.0 | +2.0 | 320 |" in resnet20
+    assert "not trained" in compact32
+    assert "| 80.00 | 40 | 6.0 | unknown: one run |" in results_page._aims(runs[:1])
+
+
 def test_methods_keep_the_order_of_the_table_and_a_run_in_its_own_form_replaces_the_earlier_one():
     rows = [trained("bireal", ""), trained("bnn", "", seed="1"), trained("bnn", ""), trained("bireal", "0.01")]
     found = results_page._compared([*rows, trained("xnor", "0.01", epochs="60")])
