@@ -4,8 +4,10 @@
     taskset -c 0,1 .venv/bin/python benchmarks/methods.py --network resnet20 react react-with-relu
 
 The two networks alternate in one process, on the same constant batch. The ratio compares their fastest steps; the ratio
-of processor times, which depends less on other load, is also reported. Writes results/methods.csv. `react-with-relu`
-replaces RPReLU by TensorFlow's parameter-free ReLU, which shows the cost of any activation in that place.
+of processor times, which depends less on other load, is also reported. Writes results/methods.csv.
+
+METHOD-with-ACTIVATION has another activation after the additions: `bnn-with-prelu` shows the cost of PReLU,
+and `react-with-relu`, with TensorFlow's parameter-free ReLU instead of RPReLU, the cost of any activation there.
 """
 
 import argparse
@@ -19,15 +21,16 @@ import kbnn
 
 BATCH = {"resnet20": 128, "bireal18": 64}
 MODIFIED = ("xnor+ml", "xnor+std", "xnor+bma", "xnor+std+ml+bma", "irnet+ml+bma", "react+bma")
-WITH_RELU = "react-with-relu"
 
 
 def method_of(name: str) -> kbnn.methods.Method:
     import tensorflow as tf
 
-    if name != WITH_RELU:
-        return kbnn.methods.get(name)
-    return dataclasses.replace(kbnn.methods.get("react"), after=lambda x, name: tf.keras.layers.ReLU(name=name)(x))
+    base, _, activation = name.partition("-with-")
+    method = kbnn.methods.get(base)
+    if activation == "relu":
+        return dataclasses.replace(method, after=lambda x, name: tf.keras.layers.ReLU(name=name)(x))
+    return method.with_activation(activation) if activation else method
 
 
 class Step:
