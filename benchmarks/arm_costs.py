@@ -646,13 +646,11 @@ def _difference(file: "File", processor: str) -> float:
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 PAGE = record.ROOT / "docs" / "deployment.md"
-_MARKS = ("<!-- arm_networks: begin -->\n", "<!-- arm_networks: end -->")
 
 
 def page() -> str:
     """`docs/deployment.md` with the table of whole networks."""
-    before, rest = PAGE.read_text().split(_MARKS[0])
-    return f"{before}{_MARKS[0]}{_networks_table()}{_MARKS[1]}{rest.split(_MARKS[1])[1]}"
+    return record.filled(PAGE.read_text(), "arm_networks", _networks_table())
 
 
 def _networks_table() -> str:
@@ -670,7 +668,7 @@ def _networks_table() -> str:
         totals = [row.get("total", "") for row in both]
         size = f"{int(both[0]['bytes']):,}"
         lines.append(f"| {' | '.join([network, form.replace('with ', ''), size, *totals, *columns])} |")
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(lines)
 
 
 def _both(figures: Iterable[str]) -> str:

@@ -7,7 +7,6 @@ A run that is measured again replaces its rows. `kbnn benchmark --forms` measure
 """
 
 import argparse
-import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -95,9 +94,7 @@ def page(text: str) -> str:
     """The page with its tables written from `results/`."""
     tables = {TABLE: table(record.read(TABLE)), SOURCES: sources_table(record.read(SOURCES))}
     for name, content in tables.items():
-        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        between = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-        text = between.sub(lambda _, between=f"{begin}\n{content}\n{end}": between, text)
+        text = record.filled(text, name, content)
     return text
 
 

@@ -58,7 +58,7 @@ def main() -> int:
     for name in arguments.levers or LEVERS:
         if name not in LEVERS:
             parser.error(f"unknown lever '{name}': choose from {', '.join(LEVERS)}")
-        if _is_measured(name, arguments.epochs, arguments.seed):
+        if record.is_measured(TABLE, lever=name, epochs=arguments.epochs, seed=arguments.seed):
             continue
         if needs_teacher(name) and arguments.teacher is None:
             print(f"skipped: '{name}' needs --teacher", flush=True)
@@ -101,11 +101,6 @@ def recipe(name: str, epochs: int, seed: int, teacher: Path | None = None) -> Re
         changes = {key: value for key, value in part.items() if key != "share"}
         stages.append({**stage, "epochs": max(1, round(part["share"] * epochs)), **changes})
     return base.changed({"stage": stages}).changed(settings)
-
-
-def _is_measured(lever: str, epochs: int, seed: int) -> bool:
-    wanted = {"lever": lever, "epochs": str(epochs), "seed": str(seed)}
-    return any(all(row[key] == value for key, value in wanted.items()) for row in record.read(TABLE))
 
 
 if __name__ == "__main__":

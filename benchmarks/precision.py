@@ -29,13 +29,8 @@ def main() -> None:
     options = arguments.parse_args()
     for seed in range(options.seeds):
         for policy in POLICIES:
-            if not _is_measured(policy, options.epochs, seed):
+            if not record.is_measured(TABLE, policy=policy, epochs=options.epochs, seed=seed):
                 _measure(policy, options.epochs, seed, options.output / policy)
-
-
-def _is_measured(policy: str, epochs: int, seed: int) -> bool:
-    wanted = {"policy": policy, "epochs": str(epochs), "seed": str(seed)}
-    return any(wanted.items() <= row.items() for row in record.read(TABLE))
 
 
 def _measure(policy: str, epochs: int, seed: int, output: Path) -> None:

@@ -44,6 +44,25 @@ def read(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def is_measured(name: str, **wanted: object) -> bool:
+    """Whether `results/NAME.csv` has a row with these values."""
+    texts = {key: str(value) for key, value in wanted.items()}
+    return any(texts.items() <= row.items() for row in read(name))
+
+
+def filled(page: str, name: str, content: str) -> str:
+    """A page with `content` between `<!-- NAME: begin -->` and `<!-- NAME: end -->`, instead of what is there.
+
+    Raises:
+        ValueError: the page does not have each of the two marks once, in this order.
+    """
+    marks = f"<!-- {name}: begin -->\n", f"\n<!-- {name}: end -->"
+    if [page.count(mark) for mark in marks] != [1, 1] or page.index(marks[0]) > page.index(marks[1]):
+        raise ValueError(f"the page needs one pair of marks '{name}: begin' and '{name}: end', each on its own line")
+    before, rest = page.split(marks[0])
+    return f"{before}{marks[0]}{content}{marks[1]}{rest.split(marks[1])[1]}"
+
+
 def provenance(seed: int | None = None) -> dict[str, object]:
     """The columns that make a row reproducible: command, commit, seed, date and machine."""
     return {

@@ -60,7 +60,8 @@ def main() -> None:
     for name in arguments.candidates or known:
         if name not in known:
             parser.error(f"unknown candidate '{name}': choose from {', '.join(known)}")
-        if not _is_measured(arguments.network, name, arguments.epochs, arguments.seed):
+        wanted = {"network": arguments.network, "candidate": name, "epochs": arguments.epochs, "seed": arguments.seed}
+        if not record.is_measured(TABLE, **wanted):
             row = measure(arguments.network, name, known[name], arguments.epochs, arguments.seed, arguments.output)
             print(row, flush=True)
             record.append(TABLE, [row], seed=arguments.seed)
@@ -99,11 +100,6 @@ def measure(
         "real_parameters": cost.real_parameters,
         "storage_bytes": cost.storage_bits // 8,
     }
-
-
-def _is_measured(network: str, candidate: str, epochs: int, seed: int) -> bool:
-    wanted = {"network": network, "candidate": candidate, "epochs": str(epochs), "seed": str(seed)}
-    return any(all(row[key] == value for key, value in wanted.items()) for row in record.read(TABLE))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ import record
 from kbnn.errors import KbnnError
 
 PAGE = record.ROOT / "docs" / "security.md"
-MARKS = ("<!-- soak: written by benchmarks/soak.py -->", "<!-- end of soak -->")
 # Limits: seconds of processor time per case, and seconds per attack.
 LONGEST = 10.0
 _LONGEST_ATTACK = 3600.0
@@ -651,15 +650,8 @@ def _table(rows: Iterable[dict[str, str]]) -> str:
 
 
 def _write_page() -> None:
-    """Replaces the text between the marks in docs/security.md."""
-    if not PAGE.exists():
-        return
-    text = PAGE.read_text()
-    if not all(mark in text for mark in MARKS):
-        return
-    before, rest = text.split(MARKS[0], 1)
-    after = rest.split(MARKS[1], 1)[1]
-    PAGE.write_text(f"{before}{MARKS[0]}\n\n{_table(record.read('soak'))}\n\n{MARKS[1]}{after}")
+    """Writes the table in docs/security.md."""
+    PAGE.write_text(record.filled(PAGE.read_text(), "soak", _table(record.read("soak"))))
 
 
 @click.command()

@@ -7,7 +7,6 @@ Each function builds a small network of a kind that appears in public issues of 
 """
 
 import argparse
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import kbnn  # isort: skip  (first: it selects tf.keras 2)
 import larq as lq
 import numpy as np
+import record
 import tensorflow as tf
 
 from kbnn.converters import ConversionError, convert
@@ -24,7 +24,6 @@ layers = tf.keras.layers
 Build = Callable[[], tf.keras.Model]
 
 DOCS = Path(__file__).parents[1] / "docs" / "deployment.md"
-BEGIN, END = "<!-- user_networks: begin -->", "<!-- user_networks: end -->"
 BINARY = {
     "padding": "same",
     "pad_values": 1.0,
@@ -511,9 +510,7 @@ def main() -> None:
         found = table(Path(folder))
     print(found)
     if arguments.docs:
-        text = DOCS.read_text()
-        pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
-        DOCS.write_text(re.sub(pattern, lambda _: f"{BEGIN}\n{found}\n{END}", text, flags=re.DOTALL))
+        DOCS.write_text(record.filled(DOCS.read_text(), "user_networks", found))
 
 
 if __name__ == "__main__":

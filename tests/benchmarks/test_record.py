@@ -35,5 +35,31 @@ def test_provenance_records_command_source_time_and_machine():
     assert "cores" in str(stamp["machine"])
 
 
+def test_measured_is_what_has_a_row_with_the_same_values():
+    record.append("levers", [{"lever": "rate", "epochs": 5}], seed=0)
+    assert record.is_measured("levers", lever="rate", epochs=5, seed=0)
+    assert not record.is_measured("levers", lever="rate", epochs=5, seed=1)
+    assert not record.is_measured("levers", lever="rate", teacher="none")
+
+
+def test_only_the_marked_part_of_a_page_is_replaced():
+    page = "before\n<!-- table: begin -->\nstale\n<!-- table: end -->\nafter\n"
+    assert record.filled(page, "table", "new") == page.replace("stale", "new")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "no marks",
+        "<!-- table: begin -->\nno end",
+        "twice\n<!-- table: begin -->\n\n<!-- table: end -->\n<!-- table: begin -->\n\n<!-- table: end -->",
+        "reversed\n<!-- table: end -->\n<!-- table: begin -->\n",
+    ],
+)
+def test_a_page_without_one_pair_of_marks_is_refused(page: str):
+    with pytest.raises(ValueError, match="one pair of marks 'table: begin' and 'table: end'"):
+        record.filled(page, "table", "new")
+
+
 def test_no_file_has_no_rows():
     assert record.read("nothing") == []
