@@ -16,9 +16,9 @@ import numpy as np
 import kbnn
 from kbnn import files, tables
 from kbnn.converters.c import integer
-from kbnn.converters.c.plan import Plan, check_fits, plan
+from kbnn.converters.c.plan import Plan, Tensor, check_fits, plan
 from kbnn.converters.c.source import Program, program, wrapped
-from kbnn.converters.c.writers import SCORES, Network, write
+from kbnn.converters.c.writers import Network, write
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import audit, flatbuffer, interpreter, metadata
 from kbnn.converters.tflite.flatbuffer import File
@@ -36,6 +36,10 @@ _UNEXPORTED = "kernels_unexported"
 TFLM = ("kbnn_tflm.h", "kbnn_tflm.cc")
 _HERE = Path(__file__).parent
 _TEST_IMAGES = 4
+# How pixels commonly become network input, as mean and standard deviation.
+_CONVENTIONS = {"pixel": (0.0, 1.0), "pixel / 255": (0.0, 255.0), "pixel / 127.5 - 1": (127.5, 127.5)}
+# The kernels that compute in single precision.
+_IN_FLOAT = ("kbnn_normalize", "kbnn_softmax")
 _CHECK_SECONDS = 600
 _MADE_BY = "KBNN"
 # Files for build systems and readers, and their templates.
@@ -136,7 +140,7 @@ def export_c(
 
     Raises:
         UsageError: a name that is not a C identifier, a folder with other files, or a model without calibration.
-        ConversionError: something in the network has no integer form, or the arena is larger than `max_ram`.
+        ConversionError: something in the network has no form in C, or the arena is larger than `max_ram`.
         KbnnError: the file is damaged, or the folder cannot be written.
 
     Example:
@@ -226,22 +230,10 @@ def _file(
     from kbnn.converters.conversion import convert
 
     model = _model(source) if isinstance(source, str | os.PathLike) else source
-    _check_end(model)
     with files.scratch() as work:
         path = work / "model.tflite"
         convert(model, path, device="microcontroller", calibration=calibration, description=description)
         return flatbuffer.read(path)
-
-
-def _check_end(model: "tf.keras.Model") -> None:
-    """Refuses a model that ends with softmax by that name; converted to int8, it would differ from Keras."""
-    last = model
-    while getattr(last, "layers", None):
-        last = last.layers[-1]
-    if "softmax" in (type(last).__name__.lower(), getattr(getattr(last, "activation", None), "__name__", "")):
-        raise ConversionError(
-            f"'{last.name}' (SOFTMAX) has no form in C: there is no kernel for this operator; {SCORES}"
-        )
 
 
 def _model(source: str | os.PathLike[str]) -> "tf.keras.Model":
@@ -399,15 +391,15 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
         "input_zero_point": image.zero_point,
         "output_scale": _float(output.scale),
         "output_zero_point": output.zero_point,
-        "normalization": _normalization(mean, std),
-        "pixel_tables": _pixel_tables(network, mean, std),
+        "normalization": _normalization(image, mean, std),
+        "pixel_tables": _pixel_tables(image, mean, std),
         "labels": [_string(label) for label in labels],
         "constants": made.constants,
         "rows": made.rows,
         "steps": made.steps,
         "passes": made.passes,
         "pass_count": made.pass_count,
-        "uses_float": any(step.kernel == "kbnn_normalize" for step in network.steps),
+        "uses_float": any(step.kernel in _IN_FLOAT for step in network.steps),
     }
 
 
@@ -419,21 +411,35 @@ def _numbers(values: object, count: int) -> np.ndarray | None:
     return found if found.shape == (count,) and np.all(np.isfinite(found)) else None
 
 
-def _normalization(mean: np.ndarray | None, std: np.ndarray | None) -> str:
+def _normalization(image: Tensor, mean: np.ndarray | None, std: np.ndarray | None) -> str:
     def listed(values: np.ndarray) -> str:
         return ", ".join(f"{float(value):g}" for value in values)
 
     if mean is None or std is None:
-        return "pixel / 255, because the file does not record its normalization"
+        return (
+            f"{_convention(image)}, which fits the range of the network's input best: a guess, because the file has no "
+            f"normalization (kbnn.converters.Description)"
+        )
     return f"(pixel - mean) / std with mean {listed(mean)} and std {listed(std)} by channel"
 
 
-def _pixel_tables(network: Network, mean: np.ndarray | None, std: np.ndarray | None) -> list[str]:
+def _convention(image: Tensor) -> str:
+    """The convention of which pixels have most nearly the range of the network's input."""
+    low, high = ((level - image.zero_point) * image.scale for level in (integer.LOW, integer.HIGH))
+
+    def distance(name: str) -> float:
+        mean, std = _CONVENTIONS[name]
+        darkest, brightest = -mean / std, (255 - mean) / std
+        return (abs(darkest - low) + abs(brightest - high)) / max(brightest - darkest, high - low)
+
+    return min(_CONVENTIONS, key=distance)
+
+
+def _pixel_tables(image: Tensor, mean: np.ndarray | None, std: np.ndarray | None) -> list[str]:
     """The int8 value of each pixel value: a table per channel, or one for all if they agree."""
-    image = network.input
     pixels = np.arange(256, dtype=np.float32)[:, None]
     if mean is None or std is None:
-        mean, std = np.zeros(image.channels, np.float32), np.full(image.channels, 255, np.float32)
+        mean, std = (np.full(image.channels, value, np.float32) for value in _CONVENTIONS[_convention(image)])
     levels = integer.to_int8((pixels - mean) / std, image.scale, image.zero_point)
     columns = [levels[:, 0]] if np.all(levels == levels[:, :1]) else list(levels.T)
     return [wrapped([str(value) for value in column.tolist()]).rstrip() for column in columns]
@@ -477,7 +483,7 @@ def _images(calibration: "Images", shape: Sequence[int]) -> np.ndarray:
     if not isinstance(calibration, np.ndarray) and isinstance(calibration, Sequence) and len(calibration) == 1:
         calibration = calibration[0]
     images = np.asarray(calibration, np.float32)
-    if images.ndim != 4 or images.shape[1:] != tuple(shape) or not len(images):
+    if images.shape[1:] != tuple(shape) or not len(images):
         raise UsageError(f"the network takes images {tuple(shape)}: received calibration {images.shape}")
     return images
 

@@ -78,11 +78,18 @@ def rounded(x: np.ndarray) -> np.ndarray:
 def to_int8(x: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
     """Float values on the levels of an int8 tensor: TensorFlow Lite's optimized QUANTIZE.
 
-    It multiplies by the scale's inverse and rounds halves to even. The reference kernel divides and rounds them away
-    from zero, but LCE's interpreter does not run it.
+    Its vectors multiply by the scale's inverse and round halves to even.
     """
     levels = np.rint(np.asarray(x, np.float32) * (np.float32(1) / np.float32(scale)))
     return saturated(levels.astype(np.int64) + zero_point)
+
+
+def to_int8_alone(x: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
+    """The same for the last values of an array, which fill no vector.
+
+    They are divided in double precision, with halves rounded away from zero.
+    """
+    return saturated(rounded(np.asarray(x, np.float64) / np.float64(np.float32(scale))) + zero_point)
 
 
 def saturated(x: np.ndarray, low: int = LOW, high: int = HIGH) -> np.ndarray:

@@ -1391,7 +1391,7 @@ static taps taps_inside(int32_t start, int32_t count, int32_t dilation, int32_t 
 
 /* Adds the products of a row of every filter with values that are `next` apart. */
 KBNN_HOT static void add_filter_rows(
-    const kbnn_depthwise_params *p, const int8_t *value, const int8_t *weight, int32_t count, int32_t next, int32_t *sum) {
+    const kbnn_grouped_params *p, const int8_t *value, const int8_t *weight, int32_t count, int32_t next, int32_t *sum) {
     const int8_t *const end = value + p->channels;
     const int32_t width = p->kernel_width;
     const int32_t times = p->times;
@@ -1416,21 +1416,44 @@ KBNN_HOT static void add_filter_rows(
     }
 }
 
-KBNN_HOT static void rescale_filters(const kbnn_depthwise_params *p, const int32_t *sum, int8_t *out) {
+/* The same for groups of any number of channels. */
+static void add_group_rows(
+    const kbnn_grouped_params *p, const int8_t *value, const int8_t *weight, int32_t count, int32_t next, int32_t *sum) {
+    const int8_t *const end = value + p->channels;
+    const int32_t own = p->own;
+    const int32_t width = p->kernel_width * own;
+    const int32_t zero = p->zero;
+    for (; value != end; value += own) {
+        for (int32_t k = p->times; k > 0; --k, weight += width) {
+            const int8_t *at = value;
+            const int8_t *by = weight;
+            int32_t total = 0;
+            for (int32_t j = 0; j < count; ++j, at += next, by += own) {
+                for (int32_t c = 0; c < own; ++c) {
+                    total += (at[c] - zero) * by[c];
+                }
+            }
+            *sum++ += total;
+        }
+    }
+}
+
+KBNN_HOT static void rescale_filters(const kbnn_grouped_params *p, const int32_t *sum, int8_t *out) {
     const kbnn_filter *by = p->filters;
     const int32_t zero = p->out_zero;
     const int32_t low = p->low;
     const int32_t high = p->high;
     int32_t up = p->up;
-    for (int32_t f = (int32_t)p->channels * p->times; f > 0; --f, --up, ++by) {
+    for (int32_t f = (int32_t)p->groups * p->times; f > 0; --f, --up, ++by) {
         const int32_t value = rescaled_here(*sum++, by->multiplier, by->shift, up <= 0) + zero;
         *out++ = (int8_t)(value > high ? high : value < low ? low : value);
     }
 }
 
-void kbnn_depthwise(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    const kbnn_depthwise_params *p = (const kbnn_depthwise_params *)step->params;
-    const int32_t filters = (int32_t)p->channels * p->times;
+KBNN_INLINE void convolve_groups(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int is_depthwise) {
+    const kbnn_grouped_params *p = (const kbnn_grouped_params *)step->params;
+    const int32_t own = is_depthwise ? 1 : p->own;
+    const int32_t filters = (int32_t)p->groups * p->times;
     const int32_t top = y * p->stride_y - p->pad_top;
     const taps rows = taps_inside(top, p->kernel_height, p->dilation_y, p->height);
     int32_t *sums = (int32_t *)(void *)scratch_of(step, memory);
@@ -1444,12 +1467,25 @@ void kbnn_depthwise(const kbnn_step *step, int32_t y, const kbnn_memory *memory)
         }
         for (int32_t i = rows.first; i < rows.end; ++i) {
             const int8_t *values = (const int8_t *)row_of(step->in0, top + i * p->dilation_y, memory) + first;
-            const int8_t *weights = p->weights + i * filters * p->kernel_width + columns.first;
+            const int8_t *weights = p->weights + (i * filters * p->kernel_width + columns.first) * own;
             const int32_t count = columns.end - columns.first;
-            add_filter_rows(p, values, weights, count, (int32_t)p->dilation_x * p->channels, sums);
+            const int32_t next = (int32_t)p->dilation_x * p->channels;
+            if (is_depthwise) {
+                add_filter_rows(p, values, weights, count, next, sums);
+            } else {
+                add_group_rows(p, values, weights, count, next, sums);
+            }
         }
         rescale_filters(p, sums, out);
     }
+}
+
+void kbnn_depthwise(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_groups(step, y, memory, 1);
+}
+
+void kbnn_conv_grouped(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    convolve_groups(step, y, memory, 0);
 }
 
 void kbnn_dense(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
@@ -1591,6 +1627,45 @@ void kbnn_table(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     }
 }
 
+void kbnn_with_rest(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_rest_params *p = (const kbnn_rest_params *)step->params;
+    const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    const int32_t count = p->values;
+    const int32_t before = y * count;
+    const int32_t first = before < p->in_vectors ? p->in_vectors - before : 0;
+    const int8_t *table = p->rest + 256 * (before + first - p->in_vectors);
+    kbnn_step whole = *step;
+    int8_t rest[KBNN_MOST_REST];
+    /* The kernel may replace the values in place. */
+    for (int32_t k = first; k < count; ++k, table += 256) {
+        rest[k - first] = table[values[k] + 128];
+    }
+    whole.params = p->params;
+    p->kernel(&whole, y, memory);
+    for (int32_t k = first; k < count; ++k) {
+        out[k] = rest[k - first];
+    }
+}
+
+KBNN_INLINE void choose(const kbnn_step *step, int32_t y, const kbnn_memory *memory, int is_larger) {
+    const kbnn_extreme_params *p = (const kbnn_extreme_params *)step->params;
+    const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
+    const int8_t *b = (const int8_t *)row_of(step->in1, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t k = p->values; k > 0; --k, ++a, ++b) {
+        *out++ = (*a > *b) == is_larger ? *a : *b;
+    }
+}
+
+void kbnn_maximum(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    choose(step, y, memory, 1);
+}
+
+void kbnn_minimum(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    choose(step, y, memory, 0);
+}
+
 void kbnn_channels(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     const kbnn_channels_params *p = (const kbnn_channels_params *)step->params;
     const int8_t *a = (const int8_t *)row_of(step->in0, y, memory);
@@ -1631,14 +1706,24 @@ void kbnn_pad(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     }
 }
 
-void kbnn_flatten(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
-    const kbnn_flatten_params *p = (const kbnn_flatten_params *)step->params;
+void kbnn_reshape(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_reshape_params *p = (const kbnn_reshape_params *)step->params;
+    const unsigned char *values = row_of(step->in0, 0, memory) + y * p->bytes;
     unsigned char *out = row_of(step->out, y, memory);
-    for (int32_t i = 0; i < (int32_t)p->rows; ++i) {
-        const unsigned char *row = row_of(step->in0, i, memory);
-        for (uint32_t k = 0; k < p->bytes; ++k) {
-            *out++ = row[k];
-            KEEP_LOOP();
+    for (int32_t k = p->bytes; k > 0; --k) {
+        *out++ = *values++;
+        KEEP_LOOP();
+    }
+}
+
+void kbnn_rearrange(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_rearrange_params *p = (const kbnn_rearrange_params *)step->params;
+    const int8_t *row = (const int8_t *)row_of(step->in0, 0, memory) + p->rows[y];
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    for (int32_t x = 0; x < (int32_t)p->width; ++x) {
+        const int8_t *pixel = row + p->columns[x];
+        for (int32_t c = 0; c < (int32_t)p->channels; ++c) {
+            *out++ = pixel[p->places[c]];
         }
     }
 }
@@ -1761,7 +1846,7 @@ void kbnn_mean(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
     }
 }
 
-/* ---- Layer normalization ---------------------------------------------------------------------------------------- */
+/* ---- Layer normalization and softmax, in single precision -------------------------------------------------------- */
 
 /* No fused multiply-add: it rounds once where the interpreter rounds twice. */
 #if defined(__clang__)
@@ -1899,5 +1984,30 @@ UNCONTRACTED void kbnn_normalize(const kbnn_step *step, int32_t y, const kbnn_me
             const float result = (p->offset == 0 ? scaled - shift : scaled + shift) * p->out_inverse;
             *out++ = (int8_t)saturated(nearest_even(result) + p->out_zero);
         }
+    }
+}
+
+UNCONTRACTED void kbnn_softmax(const kbnn_step *step, int32_t y, const kbnn_memory *memory) {
+    const kbnn_softmax_params *p = (const kbnn_softmax_params *)step->params;
+    const int8_t *values = (const int8_t *)row_of(step->in0, y, memory);
+    int8_t *out = (int8_t *)row_of(step->out, y, memory);
+    const int32_t channels = p->channels;
+    for (int32_t x = p->width; x > 0; --x, values += channels) {
+        int32_t largest = values[0];
+        float sum = 0.0f;
+        float inverse;
+        for (int32_t c = 1; c < channels; ++c) {
+            largest = values[c] > largest ? values[c] : largest;
+        }
+        for (int32_t c = 0; c < channels; ++c) {
+            sum = sum + p->powers[largest - values[c]];
+        }
+        inverse = sum * p->out_scale;
+        inverse = 1.0f / inverse;
+        for (int32_t c = 0; c < channels; ++c) {
+            const float share = p->powers[largest - values[c]] * inverse;
+            out[c] = (int8_t)saturated(nearest(share) + p->out_zero);
+        }
+        out += channels;
     }
 }

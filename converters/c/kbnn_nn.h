@@ -1,8 +1,8 @@
 /* Kernels for 1-bit neural networks in plain C99: the same file for every network that kbnn exports.
  *
  * No allocation, no standard library beyond <stdint.h>, no writable globals: all memory is the caller's arena. Only layer
- * normalization uses floating point, and LCE's own scaling, which only the operators for TensorFlow Lite Micro use. Tensors
- * are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1. A pixel of signs takes whole 32-bit
+ * normalization and softmax use floating point, and LCE's own scaling, which only the operators for TensorFlow Lite Micro
+ * use. Tensors are stored row by row, channels last. A sign is one bit, 0 for +1 and 1 for -1. A pixel of signs takes whole 32-bit
  * words, with channel k of a word in bit k.
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -251,21 +251,23 @@ typedef struct {
     int32_t shift;
 } kbnn_filter;
 
-/* Each channel with its own filters. A filter's sum, including its bias, is rescaled; the first `up` filters round halves up,
- * the others away from zero. */
+/* Groups of channels, each with its own filters. A filter's sum, including its bias, is rescaled; the first `up` filters round
+ * halves up, the others away from zero. */
 typedef struct {
-    const int8_t *weights; /* kernel_height x filters x kernel_width; filter f reads channel f / times */
+    const int8_t *weights; /* kernel_height x filters x kernel_width x own; filter f reads group f / times */
     const kbnn_filter *filters;
     uint16_t height;
     uint16_t width;
     uint16_t channels;
+    uint16_t groups;
+    uint16_t own;   /* channels of a group; 1 with kbnn_depthwise */
+    uint16_t times; /* filters of a group */
     uint16_t up;
     uint16_t out_width;
     int16_t zero;
     int16_t out_zero;
     int8_t low;
     int8_t high;
-    uint8_t times; /* filters per channel */
     uint8_t kernel_height;
     uint8_t kernel_width;
     uint8_t stride_y;
@@ -274,9 +276,10 @@ typedef struct {
     uint8_t dilation_x;
     uint8_t pad_top;
     uint8_t pad_left;
-} kbnn_depthwise_params;
+} kbnn_grouped_params;
 
 kbnn_kernel kbnn_depthwise;
+kbnn_kernel kbnn_conv_grouped; /* any groups and dilation */
 
 typedef struct {
     const int8_t *weights;
@@ -385,6 +388,28 @@ typedef struct {
 
 kbnn_kernel kbnn_table;
 
+/* A function of one value whose last values are rounded differently: TensorFlow Lite computes values in vectors, and those
+ * that fill no vector one by one. `kernel` computes all values as in vectors; `rest` has 256 results for each of the last. */
+typedef struct {
+    kbnn_kernel *kernel;
+    const void *params;
+    const int8_t *rest;
+    int32_t in_vectors; /* values of the tensor before the last ones, of which there are at most KBNN_MOST_REST */
+    uint16_t values;    /* of a row */
+} kbnn_rest_params;
+
+#define KBNN_MOST_REST 15
+
+kbnn_kernel kbnn_with_rest;
+
+/* The larger or the smaller of two values. */
+typedef struct {
+    uint16_t values; /* of a row */
+} kbnn_extreme_params;
+
+kbnn_kernel kbnn_maximum;
+kbnn_kernel kbnn_minimum;
+
 typedef struct {
     uint16_t height;
     uint16_t width;
@@ -468,13 +493,35 @@ typedef struct {
 
 kbnn_kernel kbnn_pad;
 
-/* All rows of in0, one after the other. */
+/* The bytes of in0 in rows of another length. */
 typedef struct {
-    uint32_t bytes; /* of a row */
-    uint16_t rows;
-} kbnn_flatten_params;
+    int32_t bytes; /* of an output row */
+} kbnn_reshape_params;
 
-kbnn_kernel kbnn_flatten;
+kbnn_kernel kbnn_reshape;
+
+/* Values in other places, as in a transposed, cropped or enlarged image: channel c of pixel (y, x) is value
+ * rows[y] + columns[x] + places[c] of in0. */
+typedef struct {
+    const int32_t *rows;
+    const int32_t *columns;
+    const int32_t *places;
+    uint16_t width;
+    uint16_t channels;
+} kbnn_rearrange_params;
+
+kbnn_kernel kbnn_rearrange;
+
+/* Softmax over the channels of each pixel as TensorFlow Lite computes it, in single precision, summed in order. */
+typedef struct {
+    const float *powers; /* exp(-k * scale of in0) for k from 0 to 255 */
+    float out_scale;
+    uint16_t width;
+    uint16_t channels;
+    int16_t out_zero;
+} kbnn_softmax_params;
+
+kbnn_kernel kbnn_softmax;
 
 #ifdef __cplusplus
 }

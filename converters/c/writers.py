@@ -2,7 +2,7 @@
 
 C code that is equal to the file bit for bit must start from the file's integers: LCE's converter chooses the scale,
 zero point, multiplier and threshold of each value when `lower` writes the file, whereas kbnn's own graph has real
-values and their ranges. Runs and models are therefore converted to a file first. An operator without an integer form is
+values and their ranges. Runs and models are therefore converted to a file first. An operator without a writer is
 refused by name.
 """
 
@@ -33,6 +33,8 @@ _LONGEST_PAIR_STRIDE = 8
 _MOST_PADDING = 255
 # The most exceptions per filter; with more, the results do not follow a line.
 _MOST_EXCEPTIONS = 16
+# How many values TensorFlow Lite's vector code computes at once. It rounds those that fill no vector differently.
+_FLOAT_VECTOR, _INT8_VECTOR, _BROADCAST_VECTOR = 8, 16, 8
 # The ranges that TensorFlow Lite's fused activations clip to, by number.
 _ACTIVATIONS: dict[int, tuple[float, float]] = {
     0: (-math.inf, math.inf),
@@ -67,11 +69,14 @@ class Accumulator:
 
 @dataclass(frozen=True)
 class Function:
-    """A float value that depends on one integer at the same position: per channel, its value for each of `levels`."""
+    """A float value that depends on one integer at the same position.
+
+    `tables` has its value for each of `levels` and channel, `(2, levels, C)`: in vectors, and where values fill none.
+    """
 
     source: Tensor | Accumulator
     levels: np.ndarray
-    table: np.ndarray
+    tables: np.ndarray
     is_dequantized: bool = False
 
 
@@ -116,10 +121,14 @@ class Normalizing:
 
 @dataclass(frozen=True)
 class Reordered:
-    """An int8 tensor seen in another shape and order of axes: an intermediate value of a channel shuffle."""
+    """An int8 tensor with its values in other places: `places` has the index of each in the tensor.
+
+    A step is added only if something reads it that does not reorder it further.
+    """
 
     tensor: Tensor
     places: np.ndarray
+    operator: Operator
 
 
 Value = Tensor | Signs | Function | Derived | Padded | Normalizing | Reordered
@@ -159,11 +168,10 @@ class Lowering:
         """
         operand = operator.inputs[number]
         value = None if operand is None else self.values.get(operand.index)
-        if isinstance(value, Derived | Padded) and type(value) not in kinds:
+        if isinstance(value, Derived | Padded | Reordered) and type(value) not in kinds:
             value = self.computed(value)
         if not isinstance(value, kinds):
-            name = "nothing" if operand is None else f"'{operand.name}' ({operand.dtype})"
-            raise refused(operator, f"it reads {name}, which has no integer form here")
+            raise refused(operator, _unreadable(operand))
         return value
 
     def output(self, operator: Operator, number: int = 0, kind: str = "int8") -> Tensor:
@@ -179,15 +187,18 @@ class Lowering:
         self.values[item.index] = made
         return made
 
-    def computed(self, value: Derived | Padded) -> Tensor:
-        """Adds the step that computes a derived or padded tensor, and returns the tensor."""
-        if isinstance(value, Padded):
-            self.add(value.step)
-        else:
-            self.add(value.step or _function_step(value.source, value.table, value.tensor))
+    def computed(self, value: "Derived | Padded | Reordered") -> Tensor:
+        """Adds the step that computes a tensor that is not in memory yet, and returns the tensor."""
         index = next(index for index, held in self.values.items() if held is value)
-        self.values[index] = value.tensor
-        return value.tensor
+        if isinstance(value, Reordered):
+            step = _reordering_step(value, self.output(value.operator))
+        elif isinstance(value, Padded):
+            step = value.step
+        else:
+            step = value.step or _function_step(value.source, value.table, value.tensor)
+        self.add(step)
+        self.values[index] = step.output
+        return step.output
 
     def derive(
         self, operator: Operator, source: Tensor, table: np.ndarray, output: Tensor, step: Step | None = None
@@ -199,25 +210,32 @@ class Lowering:
         self.steps.append(step)
 
 
+def _unreadable(operand: flatbuffer.Tensor | None) -> str:
+    """Why an operand cannot be read."""
+    if operand is None:
+        return "it reads nothing"
+    if operand.dtype == "float32":
+        return f"it reads '{operand.name}', which is float, and it has a form in int8 only"
+    return f"it reads '{operand.name}' ({operand.dtype}), which has no form in C here"
+
+
 # Advice for operators at the end of a network.
-SCORES = "end the network with the logits, whose largest is the predicted class"
+_SCORES = "end the network with the logits, whose largest is the predicted class"
 # The prefix of the names of values that belong to no layer.
 _UNNAMED = "unnamed"
-_OTHER_FORM = "convert to int8 for the device 'microcontroller', which keeps PReLUs"
 _REMEDIES = {
-    "SOFTMAX": SCORES,
-    "LOG_SOFTMAX": SCORES,
-    "ARG_MAX": SCORES,
-    "MINIMUM": _OTHER_FORM,
+    "LOG_SOFTMAX": _SCORES,
+    "ARG_MAX": _SCORES,
 }
 
 
 def refused(operator: Operator, why: str) -> ConversionError:
     """The error about an operator that cannot be exported, by the name of what it computes."""
-    remedy = _REMEDIES.get(
-        operator.name,
-        "convert to int8 for the device 'microcontroller', and use the layers that docs/microcontrollers.md lists",
+    tensors = (*operator.operands, *operator.outputs)
+    form = (
+        "convert to int8 for the device 'microcontroller', and " if any(t.dtype == "float32" for t in tensors) else ""
     )
+    remedy = _REMEDIES.get(operator.name, f"{form}use the layers that docs/microcontrollers.md lists")
     return ConversionError(f"{_named(operator)} has no form in C: {why}; {remedy}")
 
 
@@ -278,7 +296,7 @@ def write(file: File) -> Network:
         with _damage(operator.name, operator.outputs[0].name if operator.outputs else ""):
             _WRITERS[operator.name](lowering, operator)
     value = lowering.values.get(returned.index)
-    if isinstance(value, Derived | Padded):
+    if isinstance(value, Derived | Padded | Reordered):
         value = lowering.computed(value)
     if isinstance(value, Function) and isinstance(value.source, Tensor):
         value = value.source
@@ -319,12 +337,18 @@ def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
     item = given
     if given.dtype == "float32" and len(readers) == 1 and readers[0].name == "QUANTIZE":
         item = readers[0].outputs[0]
-    if item.dtype != "int8" or len(item.shape) != 4:
+    if item.dtype != "int8":
         raise ConversionError(
             f"input '{given.name}' of the network is {given.dtype} and is not quantized to int8: convert the model to "
             f"int8 for the device 'microcontroller'"
         )
-    _, height, width, channels = item.shape
+    sizes = _sizes(item.shape)
+    if sizes is None:
+        raise ConversionError(
+            f"input '{given.name}' of the network has the shape {item.shape}: C code takes one vector, signal (length, "
+            f"channels) or image (height, width, channels) of at most {_LARGEST_SIZE} values per axis"
+        )
+    height, width, channels = sizes
     image = Tensor("image", height, width, channels, "int8", item.scales[0], item.zero_points[0], "image")
     lowering.values[item.index] = image
     return image
@@ -345,11 +369,19 @@ def _with_scores(steps: Sequence[Step], image: Tensor, output: Tensor, input_ind
 
 
 def _image_shape(operator: Operator, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and channels; a vector counts as one pixel."""
-    sizes = (1, 1, shape[-1]) if len(shape) == 2 else shape[1:]
-    if len(sizes) != 3 or shape[0] != 1 or max(sizes) > _LARGEST_SIZE:
-        raise refused(operator, f"its output has the shape {shape}")
-    return sizes[0], sizes[1], sizes[2]
+    """Height, width and channels."""
+    sizes = _sizes(shape)
+    if sizes is None:
+        raise refused(operator, f"its output has the shape {shape}, which is not one vector, signal or image")
+    return sizes
+
+
+def _sizes(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Height, width and channels of one sample: a signal has one row, a vector one pixel."""
+    if not 2 <= len(shape) <= 4 or shape[0] != 1 or not 1 <= min(shape) <= max(shape) <= _LARGEST_SIZE:
+        return None
+    height, width, channels = (1,) * (4 - len(shape)) + shape[1:]
+    return height, width, channels
 
 
 def _quantization(operator: Operator, item: flatbuffer.Tensor) -> tuple[float, int]:
@@ -447,9 +479,10 @@ def _dequantize(lowering: Lowering, operator: Operator) -> None:
     source = lowering.tensor(operator)
     # The interpreter's vector code subtracts after the multiplication.
     scale = np.float32(source.scale)
-    table = scale * _LEVELS.astype(np.float32) - scale * np.float32(source.zero_point)
-    spread = np.repeat(table[:, None], source.channels, axis=1)
-    lowering.values[operator.outputs[0].index] = Function(source, _LEVELS, spread, is_dequantized=True)
+    vectors = scale * _LEVELS.astype(np.float32) - scale * np.float32(source.zero_point)
+    rest = scale * (_LEVELS - source.zero_point).astype(np.float32)
+    tables = np.repeat(np.stack([vectors, rest])[..., None], source.channels, axis=2)
+    lowering.values[operator.outputs[0].index] = Function(source, _LEVELS, tables, is_dequantized=True)
 
 
 @writes("QUANTIZE")
@@ -460,30 +493,54 @@ def _quantize(lowering: Lowering, operator: Operator) -> None:
         return
     output = lowering.output(operator)
     if isinstance(value, Function):
-        table = integer.to_int8(value.table, output.scale, output.zero_point)
-        _write_function(lowering, operator, value, table, output)
+        rules = (integer.to_int8, integer.to_int8_alone)
+        tables = [rule(table, *_levels_of(output)) for rule, table in zip(rules, value.tables, strict=True)]
+        _write_function(lowering, operator, value, np.stack(tables), output)
     else:
         _requantize(lowering, operator, value, output)
 
 
 def _requantize(lowering: Lowering, operator: Operator, value: Derived | Tensor, output: Tensor) -> None:
-    """From int8 to other int8 levels; values that fill no vector of 16 are rounded differently."""
+    """From int8 to other int8 levels."""
     before = value.tensor if isinstance(value, Derived) else value
     multiplier = integer.quantized_multiplier(float(_product(before.scale) / _product(output.scale)))
     x = _LEVELS - before.zero_point
-    vectors, alone = (
-        integer.saturated(rule(x, *multiplier) + output.zero_point) for rule in (integer.rescaled_up, integer.rescaled)
-    )
+    rules = (integer.rescaled_up, integer.rescaled)
+    results = np.stack([integer.saturated(rule(x, *multiplier) + output.zero_point) for rule in rules])
     source, levels = before, np.repeat(_LEVELS[:, None], before.channels, axis=1)
     if isinstance(value, Derived):
         source, levels = value.source, value.table.astype(np.int64)
-    count = before.height * before.row_bytes
-    places = np.unique(levels) - integer.LOW
-    if count >= 16 and count % 16 and np.any(vectors[places] != alone[places]):
-        raise refused(
-            operator, f"its {count} values are not a multiple of 16, and the last ones are rounded differently"
-        )
-    lowering.derive(operator, source, (vectors if count >= 16 else alone)[levels - integer.LOW], output)
+    _derive_in_vectors(lowering, operator, source, results[:, levels - integer.LOW], output, _INT8_VECTOR)
+
+
+def _derive_in_vectors(
+    lowering: Lowering, operator: Operator, source: Tensor, tables: np.ndarray, output: Tensor, vector: int
+) -> None:
+    """Records that an output is a function of a tensor, in vectors and where values fill none."""
+    in_vectors, alone = tables
+    count = source.height * source.row_bytes
+    first = count // vector * vector
+    channels = np.arange(first, count) % source.channels
+    rest = alone[:, channels]
+    if not first:
+        lowering.derive(operator, source, alone, output)
+    elif np.all(rest == in_vectors[:, channels]):
+        lowering.derive(operator, source, in_vectors, output)
+    else:
+        lowering.add(_with_rest(_function_step(source, in_vectors, output), rest, first))
+
+
+def _with_rest(step: Step, rest: np.ndarray, first: int) -> Step:
+    """A step on all values, of which those from `first` on have their own results, `(256, rest)`."""
+    fields: dict[str, Field] = {
+        "kernel": step.kernel,
+        "params": step.params,
+        "rest": Array("int8_t", rest.T.ravel(), f"{step.output.name}/rest"),
+        "in_vectors": first,
+        "values": step.output.row_bytes,
+    }
+    params = Struct("kbnn_rest_params", fields, step.output.name)
+    return dataclasses.replace(step, kernel="kbnn_with_rest", params=params)
 
 
 @writes("LOGISTIC", "TANH")
@@ -491,7 +548,7 @@ def _squash(lowering: Lowering, operator: Operator) -> None:
     """A sigmoid or tanh, which TensorFlow Lite computes in single precision once, for all levels."""
     held = lowering.values.get(operator.operands[0].index) if operator.operands else None
     if isinstance(held, Function):
-        raise refused(operator, "its input is float, because a layer around it has no int8 form")
+        raise refused(operator, "its input is float, because a layer before it has no int8 form")
     source, output = lowering.tensor(operator), lowering.output(operator)
     x = np.float32(source.scale) * (_LEVELS - source.zero_point).astype(np.float32)
     # Rounded from double precision, as the C library's functions are.
@@ -503,7 +560,7 @@ def _squash(lowering: Lowering, operator: Operator) -> None:
     lowering.derive(operator, source, np.repeat(integer.saturated(levels)[:, None], source.channels, axis=1), output)
 
 
-@writes("MUL", "ADD", "SUB", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM", "MINIMUM")
+@writes("MUL", "ADD", "SUB", "ELU", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM", "MINIMUM")
 def _elementwise(lowering: Lowering, operator: Operator) -> None:
     constants = [item for item in operator.inputs if item is not None and item.data is not None]
     held = [lowering.values.get(item.index) for item in operator.operands]
@@ -515,14 +572,12 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
             _float_function(lowering, operator, value, constants)
         else:
             _int8_function(lowering, operator, value, constants)
-    elif operator.name == "ADD":
+    elif operator.name in ("ADD", "SUB"):
         _sum(lowering, operator)
     elif operator.name == "MUL":
         _multiply(lowering, operator)
-    elif operator.name == "MAXIMUM":
-        _maximum(lowering, operator)
     else:
-        raise refused(operator, "it combines two computed values")
+        _extreme(lowering, operator)
 
 
 # The stage that two intermediate values of a layer normalization lead to; `x` is the tensor itself in float.
@@ -565,7 +620,11 @@ def _next_stage(operator: Operator, held: Sequence[Value | None], constants: lis
     elif len(given) == 1 and operator.name == "SUB" and first.stage == "shift" and operator.inputs[0] is constants[0]:
         found = dataclasses.replace(first, stage="offset", offset=np.broadcast_to(given[0], (channels,)))
     if found is None or operator.options.get("fusedActivationFunction"):
-        raise refused(operator, "it is supported only in a layer normalization over all channels")
+        raise refused(
+            operator,
+            "it combines float values, which has a form only in a layer normalization over height, width and channels "
+            "together; combine three or more values in pairs, which are int8",
+        )
     return found
 
 
@@ -590,7 +649,9 @@ def _float_mean(lowering: Lowering, operator: Operator) -> None:
     }
     stage = stages.get((value.stage, tuple(over)))
     if stage is None or not operator.options.get("keepDims"):
-        raise refused(operator, "it is supported only in a layer normalization over all channels")
+        raise refused(
+            operator, "it is supported only in a layer normalization over height, width and channels together"
+        )
     lowering.values[operator.outputs[0].index] = dataclasses.replace(value, stage=stage)
 
 
@@ -634,20 +695,32 @@ def _float_function(
 ) -> None:
     """A float operator between DEQUANTIZE and QUANTIZE, computed for each level and channel."""
     given = [np.asarray(item.value(), np.float32).reshape(-1) for item in constants]
-    order = [value.table if item.data is None else given[0] for item in operator.inputs if item is not None]
-    apply: dict[str, Callable[..., np.ndarray]] = {
-        "MUL": np.multiply,
-        "ADD": np.add,
-        "SUB": np.subtract,
-        "MAXIMUM": np.maximum,
-        "MINIMUM": np.minimum,
-        **{name: lambda x, name=name: np.clip(x, *np.array(_RECTIFIERS[name], np.float32)) for name in _RECTIFIERS},
-    }
-    if not all(_is_per_channel(item, value.table.shape[1]) for item in constants):
+    order = [value.tables if item.data is None else given[0] for item in operator.inputs if item is not None]
+    if not all(_is_per_channel(item, value.tables.shape[-1]) for item in constants):
         raise refused(operator, "its constant is not one per channel")
     low, high = _fused_activation(operator)
-    table = np.clip(apply[operator.name](*order).astype(np.float32), np.float32(low), np.float32(high))
-    lowering.values[operator.outputs[0].index] = Function(value.source, value.levels, table)
+    results = _FLOAT_FUNCTIONS[operator.name](*order).astype(np.float32)
+    tables = np.clip(results, np.float32(low), np.float32(high))
+    lowering.values[operator.outputs[0].index] = Function(value.source, value.levels, tables)
+
+
+def _elu(x: np.ndarray) -> np.ndarray:
+    """Rounded from double precision, as the C library's expm1f is."""
+    return np.where(x < 0, np.expm1(np.minimum(x, 0).astype(np.float64)), x)
+
+
+_FLOAT_FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
+    "MUL": np.multiply,
+    "ADD": np.add,
+    "SUB": np.subtract,
+    "MAXIMUM": np.maximum,
+    "MINIMUM": np.minimum,
+    "ELU": _elu,
+    **{
+        name: lambda x, bounds=bounds: np.clip(x, np.float32(bounds[0]), np.float32(bounds[1]))
+        for name, bounds in _RECTIFIERS.items()
+    },
+}
 
 
 def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, constants: list[flatbuffer.Tensor]) -> None:
@@ -672,13 +745,14 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
         return
     x = np.repeat(_LEVELS[:, None], value.channels, axis=1) - value.zero_point
     if operator.name == "ADD":
-        multipliers = _sum_multipliers(operator, value.scale, scale, output.scale)
-        result = _added_constant(operator, value, x, constant - zero_point, multipliers)
+        results = _added_constant(
+            value, x, constant - zero_point, _sum_multipliers(operator, value.scale, scale, output.scale)
+        )
     else:
         multiplier = _float_multiplier((value.scale, scale), output.scale)
-        result = integer.rescaled(x * (constant - zero_point), *multiplier)
-    table = integer.saturated(result + output.zero_point, *_clipping(operator, output))
-    lowering.derive(operator, value, table, output)
+        results = np.stack([integer.rescaled(x * (constant - zero_point), *multiplier)] * 2)
+    tables = integer.saturated(results + output.zero_point, *_clipping(operator, output))
+    _derive_in_vectors(lowering, operator, value, tables, output, _BROADCAST_VECTOR)
 
 
 _EXTREMES: dict[str, Callable[..., np.ndarray]] = {"MAXIMUM": np.maximum, "MINIMUM": np.minimum}
@@ -694,38 +768,36 @@ def _is_per_channel(item: flatbuffer.Tensor, channels: int) -> bool:
     return size == 1 or (size == channels and item.shape[-1] == channels)
 
 
-def _added_constant(
-    operator: Operator, value: Tensor, x: np.ndarray, constant: np.ndarray, multipliers: _Multipliers
-) -> np.ndarray:
-    """The sum for each level and channel; TensorFlow Lite rounds values that do not fill a vector differently."""
+def _added_constant(value: Tensor, x: np.ndarray, constant: np.ndarray, multipliers: _Multipliers) -> np.ndarray:
+    """The sums for each level and channel, `(2, levels, C)`: in vectors, and where values fill none."""
     alone = _added(x, constant, multipliers, integer.term_alone)
-    if len(constant) > 1:
-        # Each pixel's channels go into vectors of 16.
-        vectors = _added(x, constant, multipliers, integer.term_in_vector)
-        in_vectors = np.arange(value.channels) < value.channels // 16 * 16
-        return np.where(in_vectors, vectors, alone)
-    vectors = _added(x, constant, multipliers, integer.term_of_broadcast)
-    count = value.height * value.row_bytes
-    if count % 8 and np.any(vectors != alone):
-        raise refused(
-            operator, f"its {count} values are not a multiple of 8, and the last ones are rounded differently"
-        )
-    return vectors
+    if len(constant) == 1:
+        return np.stack([_added(x, constant, multipliers, integer.term_of_broadcast), alone])
+    # Each pixel's channels go into vectors of their own.
+    vectors = _added(x, constant, multipliers, integer.term_in_vector)
+    in_vectors = np.arange(value.channels) < value.channels // _INT8_VECTOR * _INT8_VECTOR
+    return np.stack([np.where(in_vectors, vectors, alone)] * 2)
 
 
-def _maximum(lowering: Lowering, operator: Operator) -> None:
-    """The larger of two functions of one tensor, such as a PReLU written as max(x, slope·x)."""
+def _extreme(lowering: Lowering, operator: Operator) -> None:
+    """The larger or smaller of two values; two functions of one tensor, as in max(x, slope·x), are a function of it."""
     values = [lowering.of(operator, k, Tensor, Derived) for k in (0, 1)]
     sources = [value.source if isinstance(value, Derived) else value for value in values]
     held = [value.tensor if isinstance(value, Derived) else value for value in values]
     output = lowering.output(operator)
     if any(_levels_of(tensor) != _levels_of(output) for tensor in held):
         raise refused(operator, "its two values have different scales")
-    if sources[0] is not sources[1]:
-        raise refused(operator, "its two values are not functions of one value")
-    levels = np.repeat(_LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
-    tables = [value.table if isinstance(value, Derived) else levels for value in values]
-    lowering.derive(operator, sources[0], np.maximum(*tables), output)
+    if sources[0] is sources[1]:
+        levels = np.repeat(_LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
+        tables = [value.table if isinstance(value, Derived) else levels for value in values]
+        lowering.derive(operator, sources[0], _EXTREMES[operator.name](*tables), output)
+        return
+    a, b = lowering.tensor(operator, 0), lowering.tensor(operator, 1)
+    if not _shape_of(a) == _shape_of(b) == _shape_of(output):
+        raise refused(operator, "its two values have different shapes")
+    params = Struct("kbnn_extreme_params", {"values": output.row_bytes}, output.name)
+    kernel = f"kbnn_{operator.name.lower()}"
+    lowering.add(Step(kernel, params, (a, b), (_ELEMENTWISE, _ELEMENTWISE), output))
 
 
 def _multiply(lowering: Lowering, operator: Operator) -> None:
@@ -772,11 +844,18 @@ def _product(*scales: float) -> np.float64:
     return np.prod([np.float64(np.float32(scale)) for scale in scales])
 
 
-def _write_function(lowering: Lowering, operator: Operator, value: Function, table: np.ndarray, output: Tensor) -> None:
-    if isinstance(value.source, Accumulator):
-        _write_sums(lowering, value.source, table, output)
-    else:
-        lowering.derive(operator, value.source, table, output)
+def _write_function(
+    lowering: Lowering, operator: Operator, value: Function, tables: np.ndarray, output: Tensor
+) -> None:
+    if isinstance(value.source, Tensor):
+        _derive_in_vectors(lowering, operator, value.source, tables, output, _FLOAT_VECTOR)
+        return
+    count = output.height * output.row_bytes
+    if count % _FLOAT_VECTOR and np.any(tables[0] != tables[1]):
+        raise refused(
+            operator, f"its {count} values are not a multiple of 8, and the last ones are rounded differently"
+        )
+    _write_sums(lowering, value.source, tables[0], output)
 
 
 def _function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
@@ -931,7 +1010,7 @@ def _binary_convolution(lowering: Lowering, operator: Operator) -> None:
         return
     levels = np.arange(largest + 1)
     table = _float_sums(operator, levels, largest)
-    function = Function(accumulator, levels, table)
+    function = Function(accumulator, levels, np.stack([table, table]))
     if operator.outputs[0].dtype == "int8":
         output = lowering.output(operator)
         _write_sums(lowering, accumulator, integer.saturated(integer.rounded(table)), output)
@@ -1164,7 +1243,12 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
     source, geometry = _padded_source(lowering, operator, (height, width))
     output = lowering.output(operator)
     if own != source.channels or geometry.dilations != (1, 1):
-        raise refused(operator, "there is no kernel for grouped or dilated int8 convolutions")
+        # TensorFlow Lite has an optimized kernel for dilation, but not for groups.
+        up = count if own == source.channels else 0
+        constants = _filters(operator, source, output, kernel, bias, scales)
+        step = _grouped_step("kbnn_conv_grouped", operator, source, geometry, output, kernel, constants, up)
+        lowering.add(step)
+        return
     ring_values = geometry.padded_width(source.width, output.width) * own
     row_values = width * own
     # A patch takes whole words from each of its rows.
@@ -1233,36 +1317,53 @@ def _depthwise(lowering: Lowering, operator: Operator) -> None:
     _, height, width, count = kernel.shape
     source, geometry = _padded_source(lowering, operator, (height, width))
     output = lowering.output(operator)
-    if count % source.channels:
-        raise refused(operator, f"it has {count} filters for {source.channels} channels")
-    filters = np.moveaxis(kernel[0], -1, 0)
+    filters = np.moveaxis(kernel[0], -1, 0)[..., None]
+    constants = _filters(operator, source, output, filters, bias, scales)
+    # TensorFlow Lite rounds vectors of 8 filters differently from the filters that fill none.
+    up = count // 8 * 8
+    lowering.add(_grouped_step("kbnn_depthwise", operator, source, geometry, output, filters, constants, up))
+
+
+def _grouped_step(
+    kernel: str,
+    operator: Operator,
+    source: Tensor,
+    geometry: _Geometry,
+    output: Tensor,
+    filters: np.ndarray,
+    constants: np.ndarray,
+    up: int,
+) -> Step:
+    """A convolution whose filters `(F, kh, kw, own)` each read a group of channels; the first `up` round halves up."""
+    count, height, width, own = filters.shape
+    groups = source.channels // own
+    if groups * own != source.channels or count % groups:
+        raise refused(operator, f"it has {count} filters of {own} channels for {source.channels} channels")
     low, high = _clipping(operator, output)
     fields: dict[str, Field] = {
         "weights": Array("int8_t", filters.swapaxes(0, 1).ravel(), f"{output.name}/weights"),
-        "filters": Array(
-            "kbnn_filter", _filters(operator, source, output, filters, bias, scales), f"{output.name}/filters"
-        ),
+        "filters": Array("kbnn_filter", constants, f"{output.name}/filters"),
         "height": source.height,
         "width": source.width,
         "channels": source.channels,
-        # TensorFlow Lite rounds vectors of 8 filters differently from the filters that fill none.
-        "up": count // 8 * 8,
+        "groups": groups,
+        "own": own,
+        "times": count // groups,
+        "up": up,
         "out_width": output.width,
         "zero": source.zero_point,
         "out_zero": output.zero_point,
         "low": low,
         "high": high,
-        "times": count // source.channels,
         "kernel_height": height,
         "kernel_width": width,
         **geometry.fields,
         "dilation_y": geometry.dilations[0],
         "dilation_x": geometry.dilations[1],
     }
-    params = Struct("kbnn_depthwise_params", fields, output.name)
-    macs = output.height * output.width * kernel.size
-    step = Step("kbnn_depthwise", params, (source,), (geometry.window(),), output, scratch=4 * count, real_macs=macs)
-    lowering.add(step)
+    params = Struct("kbnn_grouped_params", fields, output.name)
+    macs = output.height * output.width * filters.size
+    return Step(kernel, params, (source,), (geometry.window(),), output, scratch=4 * count, real_macs=macs)
 
 
 def _framed(words: np.ndarray, filters: np.ndarray, small: bool) -> np.ndarray:
@@ -1374,9 +1475,12 @@ def _sum_multipliers(operator: Operator, *scales: float) -> _Multipliers:
 
 
 def _sum(lowering: Lowering, operator: Operator) -> None:
+    """The sum or difference of two values."""
     a, b, output = lowering.tensor(operator, 0), lowering.tensor(operator, 1), lowering.output(operator)
     if not a.height == b.height == output.height or not a.row_bytes == b.row_bytes == output.row_bytes:
         raise refused(operator, "its two values have different shapes")
+    if operator.name == "SUB":
+        b = _negated(lowering, b)
     clipping = _clipping(operator, output)
     multipliers = _sum_multipliers(operator, a.scale, b.scale, output.scale)
     levels = _LEVELS[:, None] - a.zero_point, _LEVELS[None, :] - b.zero_point
@@ -1384,11 +1488,14 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
         integer.saturated(_added(*levels, multipliers, term) + output.zero_point, *clipping)
         for term in (integer.term_in_vector, integer.term_alone)
     )
-    # TensorFlow Lite adds vectors of 16 values, and rounds the remaining values differently.
-    has_rest = output.height * output.row_bytes % 16 != 0 and np.any(vectors != alone)
-    found = None if has_rest else integer.fit_sum(vectors, a.scale / output.scale, b.scale / output.scale)
+    # TensorFlow Lite adds in vectors, but subtracts value by value.
+    count = output.height * output.row_bytes
+    in_vectors = 0 if operator.name == "SUB" else count // _INT8_VECTOR * _INT8_VECTOR
+    is_split = 0 < in_vectors < count and np.any(vectors != alone)
+    table = vectors if in_vectors else alone
+    found = None if is_split else integer.fit_sum(table, a.scale / output.scale, b.scale / output.scale)
     if found is None:
-        lowering.add(_exact_sum(a, b, output, multipliers, clipping))
+        lowering.add(_exact_sum(a, b, output, multipliers, clipping, in_vectors))
         return
     fields: dict[str, Field] = {
         "a_multiplier": found.a_multiplier,
@@ -1402,10 +1509,20 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
     lowering.add(Step(kernel, params, (a, b), (_ELEMENTWISE, _ELEMENTWISE), output))
 
 
-def _exact_sum(a: Tensor, b: Tensor, output: Tensor, multipliers: _Multipliers, clipping: tuple[int, int]) -> Step:
+def _negated(lowering: Lowering, value: Tensor) -> Tensor:
+    """A tensor with the opposite sign: all bits of values and zero point are inverted, so that none overflows."""
+    negated = dataclasses.replace(value, name=f"{value.name}/negated", zero_point=~value.zero_point, memory="arena")
+    table = np.repeat(~_LEVELS[:, None], value.channels, axis=1).astype(np.int8)
+    lowering.add(_function_step(value, table, negated))
+    return negated
+
+
+def _exact_sum(
+    a: Tensor, b: Tensor, output: Tensor, multipliers: _Multipliers, clipping: tuple[int, int], in_vectors: int
+) -> Step:
     fields: dict[str, Field] = {
         "multiplier": Array("", np.array([multiplier for multiplier, _ in multipliers]), ""),
-        "in_vectors": output.height * output.row_bytes // 16 * 16,
+        "in_vectors": in_vectors,
         "shift": Array("", np.array([shift for _, shift in multipliers]), ""),
         "zero": Array("", np.array([a.zero_point, b.zero_point, output.zero_point]), ""),
         "values": output.row_bytes,
@@ -1471,13 +1588,12 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
         _float_mean(lowering, operator)
         return
     source = lowering.tensor(operator)
-    axes = operator.inputs[1]
-    if axes is None or sorted(np.atleast_1d(axes.value()).tolist()) != [1, 2]:
-        raise refused(operator, "only means over height and width are supported")
+    _check_over_pixels(operator)
     output = lowering.output(operator)
     count = source.height * source.width
-    # TensorFlow Lite has an optimized kernel for means that keep their axes.
-    scaling = _kept_mean if operator.options.get("keepDims") else _squeezed_mean
+    # TensorFlow Lite has an optimized kernel for means of images that keep their axes.
+    is_kept = bool(operator.options.get("keepDims")) and len(operator.operands[0].shape) == 4
+    scaling = _kept_mean if is_kept else _squeezed_mean
     multiplier, shift, offset, out_zero = scaling(source, output, count)
     if 255 * count << max(shift, 0) >= 2**31:
         raise refused(operator, f"the sum of {count} values does not fit 32 bits")
@@ -1489,7 +1605,7 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
         "width": source.width,
         "channels": source.channels,
         # The optimized kernel rounds halves up in vectors of 16 channels.
-        "up": source.channels // 16 * 16 if operator.options.get("keepDims") else 0,
+        "up": source.channels // 16 * 16 if is_kept else 0,
         "shift": shift,
     }
     window = Window(source.height, source.height, 0)
@@ -1500,13 +1616,20 @@ def _mean(lowering: Lowering, operator: Operator) -> None:
 def _largest(lowering: Lowering, operator: Operator) -> None:
     """The largest value of each channel: max-pooling over the whole image."""
     source, output = lowering.tensor(operator), lowering.output(operator)
-    axes = operator.inputs[1]
-    if axes is None or sorted(np.atleast_1d(axes.value()).tolist()) != [1, 2]:
-        raise refused(operator, "only maxima over height and width are supported")
+    _check_over_pixels(operator)
     if _levels_of(source) != _levels_of(output):
         raise refused(operator, "its input and output have different scales")
     size = (source.height, source.width)
     lowering.add(_pool_step("kbnn_max_pool", operator, source, output, size, (integer.LOW, integer.HIGH)))
+
+
+def _check_over_pixels(operator: Operator) -> None:
+    """Refuses means and maxima that are not over all axes but batch and channels."""
+    rank = len(operator.operands[0].shape)
+    axes = operator.inputs[1]
+    over = [] if axes is None else sorted(axis % rank for axis in np.atleast_1d(axes.value()).tolist())
+    if over != list(range(1, rank - 1)):
+        raise refused(operator, "it is supported over height and width, or over the length of a signal, only")
 
 
 def _squeezed_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, int, int]:
@@ -1526,6 +1649,26 @@ def _kept_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, in
     return multiplier, shift, 0, offset
 
 
+@writes("SOFTMAX")
+def _softmax(lowering: Lowering, operator: Operator) -> None:
+    """exp(x) / sum(exp(x)) over channels, from a table of exp(-k·scale) for the distance k to the largest value."""
+    source, output = lowering.tensor(operator), lowering.output(operator)
+    if _shape_of(source) != _shape_of(output):
+        raise refused(operator, "its input and output have different shapes")
+    step = np.float32(source.scale) * np.float32(operator.options.get("beta") or 1.0)
+    exponents = -step * np.arange(256, dtype=np.float32)
+    powers = np.exp(exponents.astype(np.float64)).astype(np.float32)
+    fields: dict[str, Field] = {
+        "powers": Array("float", powers, f"{output.name}/powers"),
+        "out_scale": float_literal(output.scale),
+        "width": output.width,
+        "channels": output.channels,
+        "out_zero": output.zero_point,
+    }
+    params = Struct("kbnn_softmax_params", fields, output.name)
+    lowering.add(Step("kbnn_softmax", params, (source,), (Window(),), output))
+
+
 # ---- Operators that move values --------------------------------------------------------------------------------------
 
 
@@ -1535,7 +1678,7 @@ def _concatenation(lowering: Lowering, operator: Operator) -> None:
     output = lowering.output(operator)
     if len(values) < 2:
         raise refused(operator, "it joins a single value")
-    if operator.options.get("axis") not in (-1, 3) or len(operator.outputs[0].shape) != 4:
+    if not _is_last_axis(operator, int(operator.options.get("axis") or 0)):
         raise refused(operator, "it is supported along channels only")
     if any(_levels_of(tensor) != _levels_of(output) for tensor in values):
         raise refused(operator, "its inputs have different scales")
@@ -1546,6 +1689,10 @@ def _concatenation(lowering: Lowering, operator: Operator) -> None:
         made = output if k == len(values) else dataclasses.replace(whole, name=name, channels=channels, memory="arena")
         lowering.add(_channels_step((whole, value), np.arange(channels), made))
         whole = made
+
+
+def _is_last_axis(operator: Operator, axis: int) -> bool:
+    return axis in (-1, len(operator.outputs[0].shape) - 1)
 
 
 def _channels_step(inputs: tuple[Tensor, ...], source: np.ndarray, output: Tensor, constant: int | None = None) -> Step:
@@ -1612,63 +1759,127 @@ def _border_step(source: Tensor, output: Tensor, top: int, columns: Sequence[int
 def _split(lowering: Lowering, operator: Operator) -> None:
     source = lowering.tensor(operator, 1)
     axis = operator.inputs[0]
-    if axis is None or int(np.atleast_1d(axis.value())[0]) not in (-1, 3):
+    if axis is None or not _is_last_axis(operator, int(np.atleast_1d(axis.value())[0])):
         raise refused(operator, "it is supported along channels only")
     for k in range(len(operator.outputs)):
         output = lowering.output(operator, k)
         lowering.add(_channels_step((source,), np.arange(output.channels) + k * output.channels, output))
 
 
-@writes("RESHAPE", "TRANSPOSE")
+@writes(
+    "RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "STRIDED_SLICE", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE",
+    "RESIZE_NEAREST_NEIGHBOR",
+)  # fmt: skip
 def _reorder(lowering: Lowering, operator: Operator) -> None:
-    """Follows the index of each value through reshape, transpose and reshape, which make up a channel shuffle."""
+    """Follows the index of each value through operators that only move values, such as those of a channel shuffle."""
     value = lowering.of(operator, 0, Tensor, Reordered, Function)
-    item = operator.outputs[0]
     if isinstance(value, Function):
         _reshape_function(lowering, operator, value)
         return
+    source, item = operator.operands[0], operator.outputs[0]
     tensor = value if isinstance(value, Tensor) else value.tensor
-    if isinstance(value, Tensor):
-        (operand,) = operator.operands
-        places = np.arange(math.prod(operand.shape)).reshape(operand.shape)
-    else:
-        places = value.places
-    axes = operator.inputs[1] if len(operator.inputs) > 1 else None
-    if operator.name == "TRANSPOSE":
-        if axes is None:
-            raise refused(operator, "its order of axes is not a constant")
-        places = places.transpose(axes.value())
-    else:
-        places = places.reshape(item.shape)
-    lowering.values[item.index] = Reordered(tensor, places)
-    if len(item.shape) == 2 or len(item.shape) == 4:
-        _settle(lowering, operator, tensor, places)
+    before = value.places if isinstance(value, Reordered) else np.arange(math.prod(source.shape)).reshape(source.shape)
+    places = _MOVES.get(operator.name, _reshaped)(operator, before)
+    if places.shape != item.shape:
+        raise refused(operator, f"it turns the shape {source.shape} into {item.shape}")
+    is_same = np.array_equal(places.ravel(), np.arange(tensor.height * tensor.row_bytes))
+    lowering.values[item.index] = (
+        tensor if is_same and _sizes(item.shape) == _shape_of(tensor) else Reordered(tensor, places, operator)
+    )
 
 
-def _settle(lowering: Lowering, operator: Operator, tensor: Tensor, places: np.ndarray) -> None:
-    """Resolves a reordered tensor into a view, or into its channels in another order."""
-    height, width, channels = _image_shape(operator, operator.outputs[0].shape)
-    index = operator.outputs[0].index
-    same = (height, width, channels) == (tensor.height, tensor.width, tensor.channels)
-    if np.array_equal(places.ravel(), np.arange(places.size)):
-        if same:
-            lowering.values[index] = tensor
-        elif (height, width) == (1, 1):
-            _flatten(lowering, operator, tensor)
-        return
-    pixels = places.reshape(-1, channels)
-    order = pixels[0]
-    if same and np.array_equal(pixels, order + channels * np.arange(len(pixels))[:, None]):
-        lowering.add(_channels_step((tensor,), order, lowering.output(operator)))
+def _constant(operator: Operator, number: int) -> np.ndarray:
+    """An operand that says how values move."""
+    item = operator.inputs[number]
+    if item is None or item.data is None:
+        raise refused(operator, "the places of its values are not constants")
+    return item.value()
 
 
-def _flatten(lowering: Lowering, operator: Operator, tensor: Tensor) -> None:
-    """Copies all values into the channels of one pixel; the bytes stay the same."""
-    output = lowering.output(operator)
-    fields: dict[str, Field] = {"rows": tensor.height, "bytes": tensor.row_bytes}
-    params = Struct("kbnn_flatten_params", fields, output.name)
-    window = Window(tensor.height, tensor.height, 0)
-    lowering.add(Step("kbnn_flatten", params, (tensor,), (window,), output))
+def _reshaped(operator: Operator, places: np.ndarray) -> np.ndarray:
+    return places.reshape(operator.outputs[0].shape)
+
+
+def _transposed(operator: Operator, places: np.ndarray) -> np.ndarray:
+    return places.transpose(_constant(operator, 1))
+
+
+def _sliced(operator: Operator, places: np.ndarray) -> np.ndarray:
+    options = operator.options
+    if options.get("ellipsisMask") or options.get("newAxisMask"):
+        raise refused(operator, "it slices with an ellipsis or a new axis")
+    first, last, steps = (_constant(operator, k).tolist() for k in (1, 2, 3))
+    masks = [int(options.get(name) or 0) for name in ("beginMask", "endMask", "shrinkAxisMask")]
+    index: list[slice | int] = []
+    for axis, (begin, end, step) in enumerate(zip(first, last, steps, strict=True)):
+        opens, ends, shrinks = (mask >> axis & 1 for mask in masks)
+        index.append(begin if shrinks else slice(None if opens else begin, None if ends else end, step))
+    return places[tuple(index)]
+
+
+def _blocks_in_channels(operator: Operator, places: np.ndarray) -> np.ndarray:
+    """The pixels of each block as the channels of one pixel."""
+    size = int(operator.options["blockSize"])
+    batch, height, width, channels = places.shape
+    blocks = places.reshape(batch, height // size, size, width // size, size, channels)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(operator.outputs[0].shape)
+
+
+def _channels_in_blocks(operator: Operator, places: np.ndarray) -> np.ndarray:
+    """The reverse."""
+    size = int(operator.options["blockSize"])
+    batch, height, width, channels = places.shape
+    blocks = places.reshape(batch, height, width, size, size, channels // size**2)
+    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(operator.outputs[0].shape)
+
+
+def _enlarged(operator: Operator, places: np.ndarray) -> np.ndarray:
+    """The nearest pixels, with indices in single precision."""
+    options = operator.options
+    for axis, size in zip((1, 2), _constant(operator, 1).tolist(), strict=True):
+        held = places.shape[axis]
+        is_aligned = bool(options.get("alignCorners")) and size > 1
+        scale = np.float32(held - 1) / np.float32(size - 1) if is_aligned else np.float32(held) / np.float32(size)
+        at = (np.arange(size, dtype=np.float32) + np.float32(0.5 * bool(options.get("halfPixelCenters")))) * scale
+        index = integer.rounded(at) if options.get("alignCorners") else np.floor(at).astype(np.int64)
+        places = places.take(np.clip(index, 0, held - 1), axis=axis)
+    return places
+
+
+_MOVES: dict[str, Callable[[Operator, np.ndarray], np.ndarray]] = {
+    "TRANSPOSE": _transposed,
+    "STRIDED_SLICE": _sliced,
+    "SPACE_TO_DEPTH": _blocks_in_channels,
+    "DEPTH_TO_SPACE": _channels_in_blocks,
+    "RESIZE_NEAREST_NEIGHBOR": _enlarged,
+}
+
+
+def _reordering_step(value: Reordered, output: Tensor) -> Step:
+    """A step for values in other places: other channels, another shape, or independent places by axis."""
+    tensor, places = value.tensor, value.places.reshape(_shape_of(output))
+    order = places[0, 0]
+    # Which channels of its own pixel each output channel is.
+    pixels = np.arange(tensor.height * tensor.width).reshape(tensor.height, tensor.width, 1) * tensor.channels
+    if _shape_of(tensor)[:2] == places.shape[:2] and np.array_equal(places, pixels + order):
+        return _channels_step((tensor,), order, output)
+    # Every row may read any row of the source, which must outlast the step.
+    whole = (Window(0, tensor.height, 0),)
+    if np.array_equal(places.ravel(), np.arange(tensor.height * tensor.row_bytes)):
+        params = Struct("kbnn_reshape_params", {"bytes": output.row_bytes}, output.name)
+        return Step("kbnn_reshape", params, (tensor,), whole, output)
+    rows, columns = places[:, 0, 0], places[0, :, 0] - places[0, 0, 0]
+    channels = order - order[0]
+    if not np.array_equal(places, rows[:, None, None] + columns[:, None] + channels):
+        raise refused(value.operator, "its values do not move by whole rows, columns and channels")
+    fields: dict[str, Field] = {
+        "rows": Array("int32_t", rows, f"{output.name}/rows"),
+        "columns": Array("int32_t", columns, f"{output.name}/columns"),
+        "places": Array("int32_t", channels, f"{output.name}/places"),
+        "width": output.width,
+        "channels": output.channels,
+    }
+    return Step("kbnn_rearrange", Struct("kbnn_rearrange_params", fields, output.name), (tensor,), whole, output)
 
 
 def _reshape_function(lowering: Lowering, operator: Operator, value: Function) -> None:

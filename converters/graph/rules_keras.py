@@ -84,6 +84,16 @@ def _add(call: Call, context: Context) -> list[Step] | None:
     return [("add", op.Add(), None)] if len(shapes) == 1 and len(call.inputs) > 1 else None
 
 
+@rule(layers.Average)
+def _average(call: Call, context: Context) -> list[Step] | None:
+    """The sum divided by the number of inputs."""
+    steps, shape = _add(call, context), context.input_shape(call)
+    if steps is None:
+        return None
+    share = np.full(shape[-1], 1.0 / len(call.inputs))
+    return [*steps, ("share", op.Affine(share, np.zeros(shape[-1])), None)]
+
+
 @rule(layers.Subtract)
 def _subtract(call: Call, context: Context) -> list[Step] | None:
     shapes = {context.reference.shape(tensor) for tensor in call.inputs}

@@ -18,7 +18,10 @@ from kbnn.converters.passes.affine import is_binary_output
 
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
-    """The range, including zero, of each value that will be rounded, over batches of inputs by name."""
+    """The range, including zero, of each value that will be rounded, over batches of inputs by name.
+
+    Operators with fixed levels, such as softmax, keep them: other levels would round and clip their results once more.
+    """
     names = [node.name for node in graph if _is_stored(graph, node)]
     found: dict[str, Limits] = {}
     for batch in batches:
@@ -28,6 +31,8 @@ def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dic
                 low, high = found.get(name, (0.0, 0.0))
                 value = values[name].numpy()
                 found[name] = (min(low, float(value.min())), max(high, float(value.max())))
+    fixed = {name: graph[name].operation.fixed_limits for name in found}
+    found |= {name: limits for name, limits in fixed.items() if limits is not None}
     # A value that is always zero still needs two levels.
     return {name: limits if limits[0] < limits[1] else (0.0, 1.0) for name, limits in found.items()}
 

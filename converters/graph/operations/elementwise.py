@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import tensorflow as tf
 
-from kbnn.converters.graph.operations.operation import Operation
+from kbnn.converters.graph.operations.operation import FIXED_LIMITS, Operation
 from kbnn.converters.graph.rounding import rounded_between_extremes, rounded_tensor
 
 
@@ -144,6 +144,17 @@ class Kept(Operation):
         return tf.maximum(x, tf.float32.min)
 
 
+# Functions that become one operator with fixed int8 levels.
+_OPERATORS: dict[Callable[..., tf.Tensor], str] = {
+    tf.keras.activations.softmax: "Softmax",
+    tf.nn.softmax: "Softmax",
+    tf.keras.activations.sigmoid: "Sigmoid",
+    tf.sigmoid: "Sigmoid",
+    tf.keras.activations.tanh: "Tanh",
+    tf.tanh: "Tanh",
+}
+
+
 @dataclass(frozen=True, eq=False)
 class ElementwiseFunction(Operation):
     """Any other elementwise function f; `keeps_signs` if f is strictly increasing and f(0) = 0."""
@@ -153,6 +164,10 @@ class ElementwiseFunction(Operation):
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return self.function(x)
+
+    @property
+    def fixed_limits(self) -> tuple[float, float] | None:
+        return FIXED_LIMITS.get(_OPERATORS.get(self.function, ""))
 
     def permuted(self, order: np.ndarray) -> "ElementwiseFunction":
         return self

@@ -24,6 +24,9 @@ _COMPARES = frozenset(
     ("Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "NotEqual")
 )
 
+# The limits of the levels of TensorFlow Lite's int8 operators that do not depend on data: multiples of 1/256 and 1/128.
+FIXED_LIMITS = {"Softmax": (0.0, 255 / 256), "Sigmoid": (0.0, 255 / 256), "Tanh": (-1.0, 127 / 128)}
+
 _INTEGERS = frozenset((tf.int32.as_datatype_enum, tf.int64.as_datatype_enum))
 
 
@@ -42,6 +45,11 @@ class Operation:
     def rounding_step(self) -> float:
         """How much its value changes if a number halfway between two levels is rounded the other way."""
         return 0.0
+
+    @property
+    def fixed_limits(self) -> tuple[float, float] | None:
+        """The limits of its int8 values, if they do not depend on data."""
+        return None
 
     @property
     def rounding_share(self) -> float:
@@ -141,6 +149,13 @@ class Opaque(Operation):
         return (
             len(self.results) == 1 and types == {tf.float32.as_datatype_enum} and {node.op for node in nodes} <= _MOVES
         )
+
+    @property
+    def fixed_limits(self) -> tuple[float, float] | None:
+        """Those of the TensorFlow Lite operator that computes its results."""
+        kinds = {node.name: node.op for node in self.graph_def.node}
+        found = {FIXED_LIMITS.get(kinds.get(name.split(":")[0], "")) for name in self.results}
+        return found.pop() if len(found) == 1 else None
 
     @functools.cached_property
     def rounding_share(self) -> float:

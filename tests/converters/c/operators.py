@@ -83,15 +83,20 @@ class Builder:
         ]
         return self.add("LceBconv2d", inputs, (1, h, w, filters), out, scale=0.03, **options)
 
-    def convolution(self, filters, size=3, stride=1, valid=False, activation=0, scale=0.06):
+    def convolution(
+        self, filters, size=3, stride=1, valid=False, activation=0, scale=0.06, groups=1, dilation=1, scales=None
+    ):
         source = self.last
-        channels = source.shape[3]
+        channels = source.shape[3] // groups
         kernel = self.random.integers(-127, 128, size=(filters, size, size, channels)).astype(np.int8)
-        scales = self.random.uniform(0.5, 1.0, filters) / (60 * size * math.sqrt(channels))
+        if scales is None:
+            scales = self.random.uniform(0.5, 1.0, filters) / (60 * size * math.sqrt(channels))
         bias = self.random.integers(-500, 500, filters).astype(np.int32)
-        h, w = ((n - size) // stride + 1 if valid else -(-n // stride) for n in source.shape[1:3])
+        extent = (size - 1) * dilation + 1
+        h, w = ((n - extent) // stride + 1 if valid else -(-n // stride) for n in source.shape[1:3])
         inputs = [source, self.constant(kernel, tuple(scales), (0,) * filters), self.constant(bias)]
-        options = {"strideH": stride, "strideW": stride, "padding": int(valid), "fusedActivationFunction": activation}
+        options = {"strideH": stride, "strideW": stride, "dilationHFactor": dilation, "dilationWFactor": dilation}
+        options |= {"padding": int(valid), "fusedActivationFunction": activation}
         return self.add("CONV_2D", inputs, (1, h, w, filters), scale=scale, **options)
 
     def depthwise(self, size=(3, 3), stride=1, dilation=1, times=1, valid=False, activation=0, scale=0.06, scales=None):
@@ -238,11 +243,15 @@ def _clip(operator, values, activation=0):
 
 
 def _convolution(operator, x, kernel, bias):
+    """Filters in several groups, for which there is no optimized kernel, round halves away from zero."""
     source, weights, output = operator.inputs[0], operator.inputs[1], operator.outputs[0]
     seen = windows(x.astype(np.int64) - source.zero_points[0], operator, kernel.shape[1:3], 0)
-    sums = np.tensordot(seen, kernel.astype(np.int64), axes=([3, 4, 5], [1, 2, 3])) + bias
+    groups = x.shape[3] // kernel.shape[3]
+    pairs = zip(np.split(seen, groups, -1), np.split(kernel.astype(np.int64), groups), strict=True)
+    sums = np.concatenate([np.tensordot(a, b, axes=([3, 4, 5], [1, 2, 3])) for a, b in pairs], -1) + bias
+    rule = rescale_up if groups == 1 else rescale
     scaled = [
-        rescale_up(sums[..., c], _scale(source) * np.float64(f32(weights.scales[c])) / _scale(output))
+        rule(sums[..., c], _scale(source) * np.float64(f32(weights.scales[c])) / _scale(output))
         for c in range(len(kernel))
     ]
     return _clip(operator, np.stack(scaled, -1))
@@ -430,8 +439,10 @@ def _mean(operator, x, axes):
     if operator.outputs[0].dtype == "float32":
         return _float_mean(operator, x, axes)
     source, output = operator.inputs[0], operator.outputs[0]
-    count = x.shape[1] * x.shape[2]
-    if operator.options.get("keepDims"):
+    is_image = x.ndim == 4
+    x = x.reshape(len(x), -1, 1, x.shape[-1])
+    count = x.shape[1]
+    if operator.options.get("keepDims") and is_image:
         return _kept_mean(operator, x.astype(np.int64).sum((1, 2)), count)
     quantized, exponent = multiplier(_scale(source) / _scale(output))
     spare = min(count.bit_length() - 1, 32, 31 + exponent)
@@ -478,23 +489,80 @@ def _requantize(operator, x):
     source, output = operator.inputs[0], operator.outputs[0]
     real = _scale(source) / _scale(output)
     moved = x.astype(np.int64) - source.zero_points[0]
-    place = np.arange(math.prod(x.shape[1:])).reshape(x.shape[1:])
-    in_vector = place < place.size // 16 * 16
-    result = np.where(in_vector, rescale_up(moved, real), rescale(moved, real)) + output.zero_points[0]
+    result = np.where(_in_vectors(x, 16), rescale_up(moved, real), rescale(moved, real)) + output.zero_points[0]
     return np.clip(result, -128, 127).astype(np.int8)
 
 
+def _in_vectors(x, size):
+    """Whether each value is in a whole vector of `size` values."""
+    place = np.arange(math.prod(x.shape[1:])).reshape(x.shape[1:])
+    return place < place.size // size * size
+
+
 def _quantize(operator, x):
+    """Vectors of 8 values multiply by the inverse and round halves to even; other values are divided in double."""
     output = operator.outputs[0]
     if x.dtype == np.int8:
         return _requantize(operator, x)
-    return np.clip(np.rint(x * (f32(1) / f32(output.scales[0]))) + output.zero_points[0], -128, 127).astype(np.int8)
+    scale = f32(output.scales[0])
+    levels = np.where(_in_vectors(x, 8), np.rint(x * (f32(1) / scale)), nearest(np.float64(x) / np.float64(scale)))
+    return np.clip(levels + output.zero_points[0], -128, 127).astype(np.int8)
 
 
 def _dequantize(operator, x):
+    """Vectors of 8 values subtract after the multiplication."""
     source = operator.inputs[0]
-    scale = f32(source.scales[0])
-    return x.astype(f32) * scale - f32(source.zero_points[0]) * scale
+    scale, zero = f32(source.scales[0]), source.zero_points[0]
+    return np.where(
+        _in_vectors(x, 8), x.astype(f32) * scale - f32(zero) * scale, f32(x.astype(np.int64) - zero) * scale
+    )
+
+
+def _subtract(operator, a, b):
+    """Value by value, without vectors."""
+    if operator.outputs[0].dtype == "float32":
+        return a - b
+    left, right, output = (*operator.inputs, operator.outputs[0])
+    x, y = a.astype(np.int64) - left.zero_points[0], b.astype(np.int64) - right.zero_points[0]
+    return _clip(operator, added(x, -y, left, right, output, "alone"))
+
+
+def _softmax(operator, x):
+    """From a table of exp(-k·scale); sums are taken in order, in single precision."""
+    source, output = operator.inputs[0], operator.outputs[0]
+    powers = np.exp(np.float64(-f32(source.scales[0]) * np.arange(256, dtype=f32))).astype(f32)
+    below = x.max(-1, keepdims=True).astype(np.int64) - x
+    total = np.zeros_like(below[..., :1], f32)
+    for k in range(x.shape[-1]):
+        total = total + powers[below[..., k : k + 1]]
+    levels = nearest(powers[below] * (f32(1) / (total * f32(output.scales[0])))) + output.zero_points[0]
+    return np.clip(levels, -128, 127).astype(np.int8)
+
+
+def _slice(operator, x, begin, end, steps):
+    index = [slice(*bounds) for bounds in zip(begin.tolist(), end.tolist(), steps.tolist(), strict=True)]
+    return x[(slice(None), *index[1:])]
+
+
+def _space_to_depth(operator, x):
+    size = operator.options["blockSize"]
+    return np.concatenate([x[:, i::size, j::size] for i in range(size) for j in range(size)], -1)
+
+
+def _depth_to_space(operator, x):
+    size, (_, height, width, channels) = operator.options["blockSize"], operator.outputs[0].shape
+    made = np.zeros((len(x), height, width, channels), x.dtype)
+    for k in range(size * size):
+        made[:, k // size :: size, k % size :: size] = x[..., k * channels : (k + 1) * channels]
+    return made
+
+
+def _nearest_pixels(operator, x, size):
+    """The pixel whose centre is nearest."""
+    rows, columns = (
+        np.floor((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, x.shape[1:3], strict=True)
+    )
+    return x[:, rows][:, :, columns]
 
 
 def _pad(operator, x, sides, value=None):
@@ -511,7 +579,13 @@ _COMPUTE = {
     "LceBconv2d": _binary,
     "LceBMaxPool2d": _maximum_sign,
     "ADD": _add,
-    "SUB": lambda operator, x, y: x - y,
+    "SUB": _subtract,
+    "ELU": lambda operator, x: np.where(x < 0, np.expm1(np.float64(np.minimum(x, 0))), x).astype(f32),
+    "SOFTMAX": _softmax,
+    "STRIDED_SLICE": _slice,
+    "SPACE_TO_DEPTH": _space_to_depth,
+    "DEPTH_TO_SPACE": _depth_to_space,
+    "RESIZE_NEAREST_NEIGHBOR": _nearest_pixels,
     "RSQRT": lambda operator, x: f32(1) / np.sqrt(x),
     "LEAKY_RELU": _leaky,
     "MAXIMUM": lambda operator, x, y: np.maximum(x, y),
@@ -529,7 +603,9 @@ _COMPUTE = {
     "LOGISTIC": _in_a_table(lambda x: 1 / (1 + f32(np.exp(-x)))),
     "TANH": _in_a_table(np.tanh),
     "MINIMUM": lambda operator, x, y: np.minimum(x, y),
-    "REDUCE_MAX": lambda operator, x, axes: x.max((1, 2)).reshape(-1, *operator.outputs[0].shape[1:]),
+    "REDUCE_MAX": lambda operator, x, axes: x.max(tuple(range(1, x.ndim - 1))).reshape(
+        -1, *operator.outputs[0].shape[1:]
+    ),
     "RESHAPE": lambda operator, x, shape=None: x.reshape(-1, *operator.outputs[0].shape[1:]),
     "TRANSPOSE": lambda operator, x, axes: x.transpose(axes),
     "SPLIT": lambda operator, axis, x: tuple(np.split(x, operator.options["numSplits"], -1)),

@@ -11,7 +11,7 @@ from compiled import WARNINGS
 from operators import compute
 
 from kbnn.converters import ConversionError, Description, convert, export_c
-from kbnn.converters.c import export, writers
+from kbnn.converters.c import export, plan, writers
 from kbnn.converters.tflite import flatbuffer, interpreter
 from kbnn.errors import KbnnError, UsageError
 
@@ -195,15 +195,27 @@ def test_a_feature_map_is_refused(bireal, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_softmax_at_the_end_is_refused_by_name(bireal, tmp_path):
-    keras = sample_networks.tf.keras
-    images = sample_networks.images(bireal, 16, seed=2)
-    for end in (keras.layers.Softmax(name="end"), keras.layers.Dense(3, "softmax", name="end")):
-        model = keras.Model(bireal.inputs, end(bireal.output))
-        with pytest.raises(
-            ConversionError, match=r"'end' \(SOFTMAX\) has no form in C: .*; end the network with the logits"
-        ):
-            export_c(model, tmp_path / "out", calibration=images)
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 255.0, "pixel"),
+        (0.0, 200.0, "pixel"),
+        (0.0, 1.0, "pixel / 255"),
+        (0.1, 0.9, "pixel / 255"),
+        (-1.0, 1.0, "pixel / 127.5 - 1"),
+        (-2.1, 2.6, "pixel / 127.5 - 1"),
+    ],
+)
+def test_pixels_without_a_recorded_normalization_fill_the_inputs_range(low, high, expected):
+    """A network that scales pixels itself takes them as they are."""
+    scale = (high - low) / 255
+    image = plan.Tensor("image", 8, 8, 1, "int8", scale, round(-128 - low / scale), "image")
+    assert export._normalization(image, None, None).startswith(f"{expected}, which fits")
+    (table,) = export._pixel_tables(image, None, None)
+    values = np.array(table.replace(",", " ").split(), int)
+    assert values.shape == (256,)
+    if low in (0.0, -1.0) and high != 200.0:
+        np.testing.assert_allclose(values, np.arange(-128, 128), atol=1)
 
 
 @pytest.mark.slow
@@ -225,10 +237,12 @@ def test_a_relu_fused_into_a_binary_convolution_equals_the_interpreters(compiler
 
 def test_a_layer_without_an_integer_form_is_refused_by_its_name(bireal, tmp_path):
     layers, keras = sample_networks.layers, sample_networks.tf.keras
-    x = layers.Activation("elu", name="curve")(bireal.get_layer("add2").output)
+    x = layers.Activation("mish", name="curve")(bireal.get_layer("add2").output)
     logits = layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(bireal.inputs, logits, name="curved")
-    with pytest.raises(ConversionError, match=r"'curve' \(ELU\) has no form in C: .*; convert to int8 .* and use the"):
+    with pytest.raises(
+        ConversionError, match=r"'curve\S*' \(\w+\) has no form in C: .*; convert to int8 .* and use the"
+    ):
         export_c(model, tmp_path / "out", calibration=sample_networks.images(model, 16, seed=2))
     assert not list(tmp_path.iterdir())
 
@@ -270,7 +284,39 @@ def gated():
     return ending(x, 5, None, image, "gated")
 
 
+def ordinary():
+    """What else small networks have: raw pixels, groups, dilation, ELU, moved pixels, pairs of values, softmax."""
+    layers = sample_networks.layers
+    image = sample_networks.tf.keras.Input((9, 11, 1), name="image")
+    x = layers.Rescaling(2.0, offset=-0.5)(layers.Cropping2D(((1, 0), (2, 1)))(image))
+    x = layers.Conv2D(12, 3, padding="same", dilation_rate=2, activation="elu", name="dilated")(x)
+    x = layers.Conv2D(12, 3, padding="same", groups=3, strides=2, name="grouped")(x)
+    x = layers.UpSampling2D((2, 1), name="upsampled")(layers.Permute((2, 1, 3))(x))
+    y = sample_networks.convolution(x, 12, "conv")
+    y = layers.Maximum()([x, layers.Subtract()([x, y])])
+    x = layers.Average()([y, layers.Minimum()([x, y])])
+    x = layers.Lambda(lambda x: sample_networks.tf.nn.space_to_depth(x, 2))(x)
+    return ending(sample_networks.convolution(x, 7, "conv2"), 5, "softmax", image, "ordinary")
+
+
+def signal():
+    """Convolutions along time, means and maxima joined as vectors, and a binary dense layer."""
+    layers, larq = sample_networks.layers, sample_networks.lq
+    given = sample_networks.tf.keras.Input((30, 2), name="signal")
+    x = layers.Conv1D(10, 5, strides=2, padding="same", activation="relu", name="along")(given)
+    x = layers.BatchNormalization()(x)
+    x = layers.Reshape((1, 15, 10))(layers.MaxPooling1D(2, strides=1, padding="same")(x))
+    x = layers.Reshape((15, 12))(sample_networks.convolution(x, 12, "conv"))
+    x = layers.Concatenate()([layers.GlobalAveragePooling1D()(x), layers.GlobalMaxPooling1D()(x)])
+    quantizers = {"input_quantizer": "ste_sign", "kernel_quantizer": "magnitude_aware_sign", "use_bias": False}
+    x = layers.BatchNormalization()(larq.layers.QuantDense(33, name="binary", **quantizers)(x))
+    model = sample_networks.tf.keras.Model(given, layers.Dense(5, name="logits")(x), name="signal")
+    return sample_networks.varied(sample_networks.randomized(model))
+
+
 KERNELS = {
+    ordinary: {"kbnn_conv_grouped", "kbnn_rearrange", "kbnn_maximum", "kbnn_minimum", "kbnn_softmax"},
+    signal: {"kbnn_channels", "kbnn_bconv_of_int8"},
     mobile: {"kbnn_conv", "kbnn_depthwise", "kbnn_multiply"},
     gated: {"kbnn_multiply", "kbnn_channels", "kbnn_average_pool"},
 }
@@ -281,11 +327,9 @@ KERNELS = {
 def test_networks_with_ordinary_layers_equal_the_interpreters(network, compiler, tmp_path):
     model = network()
     file = flatbuffer.read(int8_path(model, tmp_path))
-    # All in int8: the only float value is the output.
-    assert [o.name for o in file.operators if o.outputs[0].dtype == "float32" and o.name != "DEQUANTIZE"] in (
-        [],
-        ["MUL", "ADD", "MINIMUM", "RELU"],
-    )
+    # All in int8, but for functions of one value, which become tables.
+    in_float = {o.name for o in file.operators if o.outputs[0].dtype == "float32"}
+    assert in_float <= {"DEQUANTIZE", "MUL", "ADD", "MINIMUM", "RELU", "ELU"}
     images = sample_networks.images(model, 40, seed=5)
     found, _ = equal_to_the_interpreter(file, compiler, images)
     assert KERNELS[network] <= {step.kernel for step in found.steps}

@@ -20,6 +20,12 @@ _OPTIONS = {
     "MEAN": "ReducerOptions",
     "MUL": "MulOptions",
     "REDUCE_MAX": "ReducerOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "SPACE_TO_DEPTH": "SpaceToDepthOptions",
+    "DEPTH_TO_SPACE": "DepthToSpaceOptions",
+    "STRIDED_SLICE": "StridedSliceOptions",
+    "SUB": "SubOptions",
 }
 # The versions of operators that know int8.
 _VERSIONS = {
@@ -27,6 +33,8 @@ _VERSIONS = {
     "DEPTHWISE_CONV_2D": 3,
     "FULLY_CONNECTED": 4,
     "DEQUANTIZE": 2,
+    "DEPTH_TO_SPACE": 1,
+    "ELU": 1,
     "PRELU": 1,
     "QUANTIZE": 1,
     "RELU_N1_TO_1": 1,
@@ -102,9 +110,16 @@ def pooled(kind, valid):
     return made
 
 
-def convolved(size):
-    made = Builder(6, 7, 5)
-    made.convolution(21, size)
+def convolved(size, channels=5, **geometry):
+    made = Builder(6, 7, channels)
+    made.convolution(21, size, **geometry)
+    return made
+
+
+def convolved_ties(**geometry):
+    """Sums that are exactly halfway between two levels: multipliers are powers of two."""
+    made = Builder(6, 6, 6, scale=0.5)
+    made.convolution(24, scale=0.5, scales=[2.0 ** (-6 - k % 3) for k in range(24)], **geometry)
     return made
 
 
@@ -177,11 +192,47 @@ def dense():
     return made
 
 
-def in_float():
-    made = Builder(4, 4, 21)
-    made.add("DEQUANTIZE", [made.image], (1, 4, 4, 21), "float32")
-    made.add("MUL", [made.last, made.constant(np.linspace(-1, 2, 21).astype(f32))], (1, 4, 4, 21), "float32")
-    made.add("QUANTIZE", [made.last], (1, 4, 4, 21), scale=0.031)
+def in_float(channels=21, name="MUL", scales=(0.02, 0.031), constants=None):
+    """DEQUANTIZE, a float operator, QUANTIZE, on 16 pixels."""
+    made = Builder(4, 4, channels, scale=scales[0], zero_point=3)
+    source = made.add("DEQUANTIZE", [made.image], (1, 4, 4, channels), "float32")
+    given = [] if name == "ELU" else [np.linspace(-1, 2, channels) if constants is None else constants]
+    made.add(name, [source, *(made.constant(f32(values)) for values in given)], (1, 4, 4, channels), "float32")
+    made.add("QUANTIZE", [made.last], (1, 4, 4, channels), scale=scales[1])
+    return made
+
+
+def in_float_alone(scale, factors):
+    """The same on 15 values, of which the last 7 fill no vector."""
+    made = Builder(1, 1, 15, scale=scale, zero_point=17)
+    made.add("DEQUANTIZE", [made.image], (1, 1, 1, 15), "float32")
+    made.add("MUL", [made.last, made.constant(f32(factors))], (1, 1, 1, 15), "float32")
+    made.add("QUANTIZE", [made.last], (1, 1, 1, 15), scale=0.2, zero_point=-9)
+    return made
+
+
+# The float32 values next to 0.2 times a half, for values in a vector and for others.
+_NEXT_TO_HALVES = [np.nextafter(f32(k + 0.5) * f32(0.2), f32(way)) for k in (0, 1, 6) for way in (0, k + 1)]
+HALVES = [*_NEXT_TO_HALVES, 0.1, 0.3, *_NEXT_TO_HALVES, 0.1]
+
+
+def normalized(channels, scale):
+    made = Builder(3, 3, channels, scale=scale)
+    made.add("SOFTMAX", [made.image], (1, 3, 3, channels), scale=1 / 256, zero_point=-128, beta=1.0)
+    return made
+
+
+def moved(name, shape, *constants, **options):
+    made = Builder(4, 6, 8)
+    given = [made.constant(np.array(values, np.int32)) for values in constants]
+    made.add(name, [made.image, *given], (1, *shape), scale=0.02, zero_point=3, **options)
+    return made
+
+
+def signal_mean(keep):
+    made = Builder(37, 21, scale=0.0137, zero_point=-23)
+    axes = made.constant(np.array([1], np.int32))
+    made.add("MEAN", [made.image, axes], (1, 1, 21) if keep else (1, 21), scale=0.02, keepDims=keep)
     return made
 
 
@@ -203,8 +254,26 @@ OPERATORS = {
     "MAX_POOL_2D": lambda: pooled("MAX_POOL_2D", valid=False),
     "CONV_2D": lambda: convolved(3),
     "CONV_2D, 1x1": lambda: convolved(1),
+    "CONV_2D, dilated": lambda: convolved(3, dilation=2),
+    "CONV_2D, dilated, ties": lambda: convolved_ties(dilation=2),
+    "CONV_2D, 3 groups": lambda: convolved(3, 6, groups=3, stride=2),
+    "CONV_2D, 3 groups, ties": lambda: convolved_ties(groups=3),
+    "CONV_2D, 3 groups, dilated": lambda: convolved(2, 6, groups=3, dilation=2, valid=True),
     "FULLY_CONNECTED": dense,
     "DEQUANTIZE, MUL, QUANTIZE": in_float,
+    "DEQUANTIZE, ELU, QUANTIZE": lambda: in_float(16, "ELU", (0.031, 0.021)),
+    "DEQUANTIZE, MUL, QUANTIZE of ties": lambda: in_float_alone(0.1, np.ones(15)),
+    "DEQUANTIZE, MUL, QUANTIZE of almost ties": lambda: in_float_alone(1.0, HALVES),
+    "SOFTMAX": lambda: normalized(10, 0.1),
+    "SOFTMAX of many": lambda: normalized(100, 0.02),
+    "SOFTMAX, steep": lambda: normalized(3, 0.7),
+    "TRANSPOSE": lambda: moved("TRANSPOSE", (6, 4, 8), (0, 2, 1, 3)),
+    "STRIDED_SLICE": lambda: moved("STRIDED_SLICE", (2, 5, 3), (0, 1, 1, 2), (1, 4, 6, 8), (1, 2, 1, 2)),
+    "SPACE_TO_DEPTH": lambda: moved("SPACE_TO_DEPTH", (2, 3, 32), blockSize=2),
+    "DEPTH_TO_SPACE": lambda: moved("DEPTH_TO_SPACE", (8, 12, 2), blockSize=2),
+    "RESIZE_NEAREST_NEIGHBOR": lambda: moved("RESIZE_NEAREST_NEIGHBOR", (8, 9, 8), (8, 9), halfPixelCenters=True),
+    "MEAN of a signal": lambda: signal_mean(keep=False),
+    "MEAN of a signal that keeps its axes": lambda: signal_mean(keep=True),
     "DEPTHWISE_CONV_2D": lambda: depthwise(21),
     "DEPTHWISE_CONV_2D, stride 2, ReLU6": lambda: depthwise(16, stride=2, activation=3),
     "DEPTHWISE_CONV_2D, dilated": lambda: depthwise(8, dilation=2),
@@ -243,7 +312,10 @@ PRODUCTS = {
 @pytest.mark.parametrize("name", OPERATORS)
 def test_operators_equal_the_interpreters(name):
     file = OPERATORS[name]().file()
-    images = np.random.default_rng(1).integers(-128, 128, size=(50, *file.inputs["image"].shape[1:])).astype(np.int8)
+    shape = file.inputs["image"].shape[1:]
+    images = np.random.default_rng(1).integers(-128, 128, size=(50, *shape)).astype(np.int8)
+    if np.prod(shape) < 30:
+        images = np.broadcast_to(LEVELS.reshape(-1, *[1] * len(shape)), (256, *shape)).astype(np.int8)
     (received,) = interpreter.run(packed(file), [images], kernel="reference")
     expected = run(file, images)[file.outputs["out"].index]
     np.testing.assert_array_equal(received.reshape(expected.shape), expected)
@@ -267,20 +339,21 @@ def test_products_equal_the_interpreters(name, scale):
     np.testing.assert_array_equal(received, compute(file.operators[0], [images, others]))
 
 
-def two_terms(name, shape):
-    """A file that adds two images."""
+def two_terms(name, shape, operator="ADD"):
+    """A file that adds two images, or subtracts one."""
     (a, b, out) = SUMS[name]
     made = Builder(*shape, scale=a[0], zero_point=a[1])
     other = made.tensor((1, *shape), "int8", None, (b[0],), (b[1],), name="other")
-    made.add("ADD", [made.image, other], (1, *shape), scale=out[0], zero_point=out[1])
+    made.add(operator, [made.image, other], (1, *shape), scale=out[0], zero_point=out[1])
     file = made.file()
     file.inputs["other"] = other
     return file
 
 
+@pytest.mark.parametrize("operator", ["ADD", "SUB"])
 @pytest.mark.parametrize("name", SUMS)
-def test_all_sums_equal_the_interpreters(name):
-    file = two_terms(name, (256, 256, 1))
+def test_all_sums_equal_the_interpreters(name, operator):
+    file = two_terms(name, (256, 256, 1), operator)
     pairs = [values[..., None] for values in np.meshgrid(LEVELS, LEVELS, indexing="ij")]
     expected = compute(file.operators[0], [values[None] for values in pairs])
     np.testing.assert_array_equal(interpreted(file, *pairs), expected)
