@@ -237,11 +237,11 @@ def test_a_relu_fused_into_a_binary_convolution_equals_the_interpreters(compiler
 
 def test_a_layer_without_an_integer_form_is_refused_by_its_name(bireal, tmp_path):
     layers, keras = sample_networks.layers, sample_networks.tf.keras
-    x = layers.Activation("mish", name="curve")(bireal.get_layer("add2").output)
+    x = layers.UpSampling2D(interpolation="bilinear", name="enlarged")(bireal.get_layer("add2").output)
     logits = layers.Dense(3, name="logits")(layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(bireal.inputs, logits, name="curved")
+    model = keras.Model(bireal.inputs, logits, name="large")
     with pytest.raises(
-        ConversionError, match=r"'curve\S*' \(\w+\) has no form in C: .*; convert to int8 .* and use the"
+        ConversionError, match=r"'enlarged' \(RESIZE_BILINEAR\) has no form in C: .*; use the layers that docs"
     ):
         export_c(model, tmp_path / "out", calibration=sample_networks.images(model, 16, seed=2))
     assert not list(tmp_path.iterdir())
