@@ -15,8 +15,9 @@ _VALUE = re.compile(r"\b(?P<name>curr|min|max|avg|std|p5|median|p95)=(?P<value>\
 _ALL_SAME = "(all same)"
 # A process is stopped long before an inference could take 1000 s.
 _LONGEST_US = 1e9
-# The tool prints means with six digits, and the extremes in full.
-_ROUNDING = 1e-5
+# The tool prints means with six digits, and the extremes as whole microseconds.
+_MEAN_ROUNDING = 1e-5
+_EXTREMES_ROUNDING_US = 1.0
 _UNCONSUMED = "WARN: Unconsumed cmdline flags: "
 _DRY_RUN = "INFO: Run w/o invoking kernels: [1]"
 _PROFILE = "Operator-wise Profiling Info for Regular Benchmark Runs:"
@@ -102,7 +103,8 @@ def _is_consistent(values: dict[str, float]) -> bool:
     """Whether the mean and the percentiles lie between the extremes, in ascending order."""
     if not {"min", "avg", "max"} <= values.keys():
         return False
-    low, high = values["min"] * (1 - _ROUNDING), values["max"] * (1 + _ROUNDING)
+    low = values["min"] * (1 - _MEAN_ROUNDING) - _EXTREMES_ROUNDING_US
+    high = values["max"] * (1 + _MEAN_ROUNDING) + _EXTREMES_ROUNDING_US
     inner = [values[name] for name in ("p5", "median", "p95") if name in values]
     return all(low <= value <= high for value in (values["avg"], *inner)) and inner == sorted(inner)
 

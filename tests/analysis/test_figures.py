@@ -117,5 +117,5 @@ def test_a_confusion_matrix_is_pale_on_a_light_page_and_dim_on_a_dark_one():
 
 def test_dollar_signs_in_names_are_no_formulas():
     names = ["$\\nothing{$", "a $ b $ c"]
-    picture = confusion_matrix(np.array([0, 1]), np.array([1, 1]), names, "two")
+    picture = confusion_matrix(np.array([[0, 1], [0, 1]]), names, "two")
     assert b"$\\nothing{$" in picture.light

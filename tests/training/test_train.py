@@ -231,9 +231,9 @@ def test_an_incomplete_run_is_not_changed(copy: Run, name: str, message: str):
     assert sorted(path.name for path in copy.folder.iterdir()) == left
 
 
-def test_a_damaged_result_is_an_error(copy: Run):
+def test_a_damaged_result_is_an_error(finished: Run, copy: Run):
     path = copy.folder / "result.json"
-    known = json.loads(path.read_text())
+    known = json.loads((finished.folder / "result.json").read_text())
     for content in ('{"run": "copy"', "[]", 100_000 * "[", json.dumps({**known, "top1": "high"})):
         path.write_text(content)
         with pytest.raises(
