@@ -152,4 +152,12 @@ def result(run: Run) -> Result:
         # The folder may have been moved since.
         return pydantic.TypeAdapter(Result).validate_python({**values, "run": str(run.folder)})
     except (ValueError, TypeError) as error:
-        raise KbnnError(f"'{path}' is damaged ({error}): remove it and resume the run to write it again") from error
+        reason = _reason(error)
+        raise KbnnError(f"'{path}' is damaged ({reason}): remove it and resume the run to write it again") from error
+
+
+def _reason(error: Exception) -> str:
+    """An error in one line; of wrong values, their names and what is wrong with them."""
+    if isinstance(error, pydantic.ValidationError):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return str(error)

@@ -312,10 +312,12 @@ def _teacher(path: str, data: Dataset) -> tf.keras.Model:
     teacher = weights.load_source(path)
     if not isinstance(teacher, tf.keras.Model):
         raise UsageError(f"a teacher must be a run or a .keras file: received '{path}'")
-    shapes = getattr(teacher, "input_shape", None), getattr(teacher, "output_shape", None)
-    if not all(isinstance(shape, tuple) for shape in shapes):
-        raise UsageError(f"teacher '{path}' must have one input and one output: received the shapes {shapes}")
-    images, classes = shapes[0][1:], shapes[1][-1]
+    given, returned = getattr(teacher, "input_shape", None), getattr(teacher, "output_shape", None)
+    if not isinstance(given, tuple) or not isinstance(returned, tuple):
+        raise UsageError(
+            f"teacher '{path}' must have one input and one output: received the shapes {given} and {returned}"
+        )
+    images, classes = given[1:], returned[-1]
     if images != data.input_shape or classes != len(data.classes):
         raise UsageError(
             f"teacher '{path}' does not fit data set '{data.name}': received input {images} and {classes} classes, "
