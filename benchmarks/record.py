@@ -66,12 +66,20 @@ def filled(page: str, name: str, content: str) -> str:
 def provenance(seed: int | None = None) -> dict[str, object]:
     """The columns that make a row reproducible: command, commit, seed, date and machine."""
     return {
-        "command": shlex.join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0], ROOT), *map(_portable, sys.argv[1:])]),
         "commit": commit(),
         "seed": "" if seed is None else seed,
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "machine": machine(),
     }
+
+
+def _portable(argument: str) -> str:
+    """An argument without the folders of this machine: an absolute path within the repository, or in runs/."""
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f"runs/{path.name}"
 
 
 def commit() -> str:
