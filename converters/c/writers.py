@@ -1249,15 +1249,11 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
         step = _grouped_step("kbnn_conv_grouped", operator, source, geometry, output, kernel, constants, up)
         lowering.add(step)
         return
-    ring_values = geometry.padded_width(source.width, output.width) * own
     row_values = width * own
     # A patch takes whole words from each of its rows.
     row_words = -(-row_values // 2)
-    phases = 2 if (geometry.strides[1] * own) % 2 and output.width > 1 else 1
-    ring_words = -(-ring_values // 2) + 1
     in_groups = own % 4 == 0
-    if in_groups:
-        ring_words, phases = ring_values // 2, 1
+    ring_words, phases = _ring(geometry, source, output, in_groups)
     patch = _in_pairs(kernel.reshape(count, height, row_values), row_words, in_groups)
     low, high = _clipping(operator, output)
     filters = _filters(operator, source, output, kernel, bias, scales)
@@ -1299,6 +1295,15 @@ def _convolution(lowering: Lowering, operator: Operator) -> None:
             real_macs=output.height * output.width * kernel.size,
         )
     )
+
+
+def _ring(geometry: _Geometry, source: Tensor, output: Tensor, in_groups: bool) -> tuple[int, int]:
+    """Words per buffered input row, and its number of copies: a second one, shifted by a value, for odd offsets."""
+    values = geometry.padded_width(source.width, output.width) * source.channels
+    if in_groups:
+        return values // 2, 1
+    odd = geometry.strides[1] * source.channels % 2 == 1
+    return -(-values // 2) + 1, 2 if odd and output.width > 1 else 1
 
 
 def _padded_source(lowering: Lowering, operator: Operator, kernel: tuple[int, int]) -> tuple[Tensor, _Geometry]:
