@@ -37,15 +37,18 @@ _TEMPLATE = Path(__file__).with_name("micro.md.j2")
 # The core whose cost at -O2 is measured too, and the cores that layers are measured on.
 _COMPARED = "cortex-m4"
 _LAYER_CORES = ("cortex-m4", "cortex-m55")
+# Networks made for microcontrollers, and the int8 network that they are compared with.
+_SMALL = ("resnet8-int8", "compact32", "compact64")
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network of the registry with its options, and the side of its images."""
+    """A network of the registry with its options, the side of its images, and its method unless it is the default."""
 
     model: str
     options: Mapping[str, Any]
     side: int = 32
+    method: str | None = None
 
 
 # One of each family, at sizes that microcontrollers have memory for.
@@ -63,6 +66,8 @@ NETWORKS = {
     "aresb10": Network("aresb10", {"width": 0.25, "block_shortcut": "binary"}),
     "alexnet": Network("alexnet", {"width": 0.25}),
     "dorefa_svhn": Network("dorefa_svhn", {"width": 0.25}, 40),
+    # MLPerf Tiny's network for image classification, which has no binary layers.
+    "resnet8-int8": Network("resnet20", {"blocks": 1, "shortcuts": "res", "shortcut_type": "B"}, method="float+relu"),
 }
 
 
@@ -124,7 +129,8 @@ def _folder(path: Path) -> Path:
 
 def measure_network(name: str, run: str | None, work: Path, chosen: list[str]) -> None:
     """Exports a network and adds a row per core."""
-    exported = export.export_c(_network_file(name, run, work), work / "net", name="net")
+    file = _network_file(name, run, work)
+    exported = export.export_c(file, work / "net", name="net") if NETWORKS[name].method is None else _bare(file, work)
     for core in cores.CORES:
         if core.name not in chosen:
             continue
@@ -133,6 +139,23 @@ def measure_network(name: str, run: str | None, work: Path, chosen: list[str]) -
             continue
         about = {"network": name, "weights": "trained" if run else "random", "core": core.name}
         _add("micro", {**about, **_cost(core, exported, work)})
+
+
+def _bare(file: Path, work: Path) -> export.CExport:
+    """The C code of a network without binary layers, which `export_c` refuses."""
+    network, plan = cores.write_bare(flatbuffer.read(file), _folder(work / "net"))
+    image = network.input
+    return export.CExport(
+        folder=str(work / "net"),
+        name="net",
+        constant_bytes=0,
+        arena_bytes=plan.arena_bytes,
+        binary_macs=sum(step.binary_macs for step in network.steps),
+        real_macs=sum(step.real_macs for step in network.steps),
+        classes=network.output.channels,
+        input_shape=(image.height, image.width, image.channels),
+        test_images=0,
+    )
 
 
 def measure_layer(name: str, work: Path, chosen: list[str]) -> None:
@@ -261,7 +284,7 @@ def write_page() -> None:
         costs=list(costs.values()),
         layers=list(layers.values()),
         equality=list(equality.values()),
-        small=[row for (name, core, _), row in costs.items() if name.startswith("compact") and core == _COMPARED],
+        small=[row for (name, core, _), row in costs.items() if name in _SMALL and core == _COMPARED],
     )
     _PAGE.write_text(text)
 

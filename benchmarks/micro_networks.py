@@ -84,7 +84,7 @@ def _random(network: "Network", images: np.ndarray) -> tf.keras.Model:
     """Random weights, with the batch statistics of real images."""
     tf.keras.utils.set_random_seed(0)
     shape = (network.side, network.side, 3)
-    model = kbnn.models.build(network.model, input_shape=shape, classes=10, **network.options)
+    model = kbnn.models.build(network.model, network.method, input_shape=shape, classes=10, **network.options)
     _adapt(model, images)
     return model
 
