@@ -10,7 +10,7 @@ and the validation accuracies are written to `results/rates.csv`. The best rate 
 
 Without it, each row runs `kbnn reproduce cifar10-resnet20` and then `benchmarks/trained.py` in child processes. If a
 row fails, the error is reported and the next row starts. When the script is run again, finished rows take seconds and
-an interrupted row resumes from its last step. Ctrl-C and SIGTERM stop it with everything saved.
+an interrupted row resumes from its last step. Ctrl-C, SIGTERM and a closed terminal stop it with everything saved.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from kbnn import training
 from kbnn.reproduction.ours import CHOICE_EPOCHS, EPOCHS, METHODS, RATES, comparison
 
 TABLE = "cifar10-resnet20"
-# Exit statuses of a process that SIGINT or SIGTERM ended, with and without its own handler.
-INTERRUPTED = (-2, -15, 130, 143)
+# Exit statuses of a process that SIGHUP, SIGINT or SIGTERM ended, with and without its own handler.
+INTERRUPTED = (-1, -2, -15, 129, 130, 143)
 
 
 def main() -> int:
@@ -89,10 +89,13 @@ def _sibling(path: str, name: str) -> str:
 
 
 def _succeeds(command: list[str]) -> bool:
-    """Whether a command succeeded. SIGTERM is passed on to it so that it can save; Ctrl-C reaches it anyway."""
+    """Whether a command succeeded. It gets SIGTERM and SIGHUP, too, so that it can save; Ctrl-C reaches it anyway."""
     with subprocess.Popen(command) as process:
-        handlers = {signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in before.items():
+            # Under nohup, SIGHUP stays ignored.
+            if handler != signal.SIG_IGN:
+                signal.signal(number, lambda given, _: None if given == signal.SIGINT else process.send_signal(given))
         try:
             status = process.wait()
         finally:

@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+import signal
 import sys
 import zlib
 from collections.abc import Iterator
@@ -55,6 +56,20 @@ def compile_with_xla(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
         monkeypatch.setenv(compiled.VARIABLE, "1")
         monkeypatch.setattr(compiled, "available", lambda: True)
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """Signals have their usual effect, even if the tests were started by nohup or in the background of a shell."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 # Growth of a worker, in bytes, after which it frees memory left by its tests.

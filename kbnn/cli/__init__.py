@@ -3,6 +3,7 @@
 import errno
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -102,7 +103,11 @@ def _reason(error: OSError) -> str:
 
 def fail(message: str, status: int) -> NoReturn:
     """Ends the process with one line on stderr."""
-    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
+    try:
+        click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
+    except OSError:
+        # The terminal is gone. Python would fail once more when it flushes stderr at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.exit(status)
 
 

@@ -148,7 +148,8 @@ def reproduce(
 
     Raises:
         UsageError: a recipe cannot work; the message names the row.
-        InterruptedRunError: SIGTERM or Ctrl-C was received; finished and interrupted runs are kept.
+        InterruptedRunError: SIGINT (Ctrl-C), SIGTERM or SIGHUP was received; finished and interrupted runs are
+            kept.
     """
     from kbnn.training import InterruptedRunError
 

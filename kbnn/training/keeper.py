@@ -1,4 +1,4 @@
-"""Saves a run while it trains, and stops it on SIGINT or SIGTERM."""
+"""Saves a run while it trains, and stops it on SIGINT, SIGTERM or SIGHUP."""
 
 import contextlib
 import signal
@@ -16,12 +16,13 @@ from kbnn.training.run import History, Run
 # A checkpoint is written at least this often, even in the middle of an epoch.
 SECONDS = 600.0
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed, for example by the end of an ssh session. Windows does not have it.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _Handler = Callable[[int, FrameType | None], object] | signal.Handlers | int | None
 
 
 class InterruptedRunError(KbnnError):
-    """A signal stopped the training, after saving it. The exit status is the shell's for the signal: 130 or 143.
+    """A signal stopped the training, after saving it. The exit status is the shell's for the signal, such as 130.
 
     Args:
         what: where training stopped, and where it is saved.
@@ -36,9 +37,11 @@ class InterruptedRunError(KbnnError):
 
 
 class Interruption:
-    """Records SIGINT and SIGTERM within a `with` block; a second signal has its usual effect.
+    """Records SIGINT, SIGTERM and SIGHUP within a `with` block; a second SIGINT or SIGTERM has its usual effect.
 
-    Python handles signals in the main thread only: in other threads, nothing is recorded.
+    A second SIGHUP is ignored, because closing a terminal sends several. A signal that the process was started to
+    ignore, as by nohup, stays ignored. Python handles signals in the main thread only: in other threads, nothing is
+    recorded.
     """
 
     def __init__(self) -> None:
@@ -47,20 +50,20 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+            self._before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
+            for number in self._before:
+                signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        for other, handler in self._before.items():
+            signal.signal(other, signal.SIG_IGN if other.name == "SIGHUP" else handler)
 
 
 class Keeper(tf.keras.callbacks.Callback):

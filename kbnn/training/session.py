@@ -48,9 +48,10 @@ def train(
     After each epoch, the state (weights, optimizer, random generators, position) is saved as a checkpoint,
     `history.csv` gets another row, and `model.keras` and `best.keras` hold the latest model and the one with the best
     validation accuracy. Every file is flushed to disk before it replaces the previous one, so an interruption at any
-    time, even a power cut, loses at most the current epoch; SIGTERM and Ctrl-C lose nothing. On the same machine, a
-    resumed run continues bit for bit as if it had not been interrupted. Errors in the settings of later stages are
-    raised before the first step. A new run that fails before anything is saved leaves nothing behind.
+    time, even a power cut, loses at most the current epoch; Ctrl-C, SIGTERM and SIGHUP (a closed terminal) lose
+    nothing. On the same machine, a resumed run continues bit for bit as if it had not been interrupted. Errors in the
+    settings of later stages are raised before the first step. A new run that fails before anything is saved leaves
+    nothing behind.
 
     Args:
         recipe: what to train.
@@ -69,7 +70,7 @@ def train(
         UsageError: the recipe cannot work, the folder is in use, another process trains the run, or it is resumed with
             other settings or data.
         DivergenceError: the loss is not finite; the message names the step, the layer and the last good checkpoint.
-        InterruptedRunError: SIGTERM or Ctrl-C was received; the run is saved.
+        InterruptedRunError: SIGINT (Ctrl-C), SIGTERM or SIGHUP was received; the run is saved.
         KbnnError: the data set is not available, or the folder cannot be written or is incomplete.
 
     Example:

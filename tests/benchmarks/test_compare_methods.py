@@ -38,14 +38,15 @@ def test_a_command_succeeds_by_its_status(status: int, succeeds: bool):
     assert compare_methods._succeeds([sys.executable, "-c", f"raise SystemExit({status})"]) is succeeds
 
 
-@pytest.mark.parametrize("status", [130, 143])
+@pytest.mark.parametrize("status", [129, 130, 143])
 def test_an_interrupted_command_ends_the_queue(status: int):
     with pytest.raises(SystemExit) as ended:
         compare_methods._succeeds([sys.executable, "-c", f"raise SystemExit({status})"])
     assert ended.value.code == 130
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_running_command_may_save_before_it_stops(number: signal.Signals, tmp_path: Path):
     saves = """
 import os, pathlib, signal, sys, time

@@ -1,11 +1,15 @@
 """`kbnn train` and `kbnn evaluate` as processes: killed, interrupted, refused."""
 
+import contextlib
 import csv
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -34,8 +38,36 @@ def kbnn(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
 
 def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [KBNN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [KBNN, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        preexec_fn=with_usual_signals,
     )
+
+
+def with_usual_signals() -> None:
+    """Ends what the test process may have inherited from nohup, or from the background of a shell."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def start_in_terminal(*arguments: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A process, and the file whose closing closes its terminal."""
+    terminal, its_end = pty.openpty()
+    os.set_blocking(terminal, False)
+
+    def take() -> None:
+        with_usual_signals()
+        os.setsid()
+        fcntl.ioctl(its_end, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [KBNN, *arguments], stdin=its_end, stdout=its_end, stderr=its_end, env=ENVIRONMENT, preexec_fn=take
+    )
+    os.close(its_end)
+    return process, terminal
 
 
 def history(run: Path) -> list[dict[str, str]]:
@@ -43,11 +75,16 @@ def history(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
 
-def wait_for_epoch(process: subprocess.Popen[str], run: Path, epoch: int) -> None:
+def wait_for_epoch(
+    process: subprocess.Popen[str] | subprocess.Popen[bytes], run: Path, epoch: int, terminal: int | None = None
+) -> None:
     for _ in range(12_000):
         if len(history(run)) >= epoch:
             return
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        if terminal is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.read(terminal, 65536)
         time.sleep(0.02)
     raise AssertionError(f"epoch {epoch} was not reached")
 
@@ -96,6 +133,13 @@ def test_killed_and_interrupted_runs_resume_exactly(tmp_path: Path):
     assert errors.splitlines()[-1].startswith("error: stopped by SIGINT after step ")
     assert "Traceback" not in errors
     assert 4 <= len(history(parts)) < 8
+
+    # Closing the terminal sends SIGHUP, and then nothing can be printed.
+    process, terminal = start_in_terminal("train", "-o", str(parts), "--resume")
+    wait_for_epoch(process, parts, 5, terminal)
+    os.close(terminal)
+    assert process.wait(60) == 129
+    assert 5 <= len(history(parts)) < 8
 
     done = kbnn("train", "-o", str(parts), "--resume", "--json")
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """Runs: the files they write, how they resume after an interruption, and their errors."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -16,6 +17,8 @@ from sample_runs import AtStep, PowerCutError, assert_equal, cut, send
 from kbnn.errors import KbnnError, UsageError
 from kbnn.training import DivergenceError, InterruptedRunError, Recipe, Run, evaluate, result, train
 from kbnn.training.checkpoints import latest
+from kbnn.training.keeper import Interruption
+from kbnn.training.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -60,18 +63,53 @@ def test_best_is_the_epoch_that_validated_best(finished: Run):
 # With five steps per epoch and two per execution, the signals arrive within an epoch and at its end.
 @pytest.mark.slow
 @pytest.mark.core("7")
-@pytest.mark.parametrize("step", [7, 10])
-def test_after_sigterm_a_resumed_run_is_bit_equal(finished: Run, recipe: Recipe, tmp_path: Path, step: int):
-    output, before = tmp_path / "run", (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.parametrize(
+    ("step", "number", "status"), [(7, signal.SIGHUP, 129), (10, signal.SIGTERM, 143)], ids=["7", "10"]
+)
+def test_after_a_signal_a_resumed_run_is_bit_equal(
+    finished: Run, recipe: Recipe, tmp_path: Path, step: int, number: signal.Signals, status: int
+):
+    output, before = tmp_path / "run", {each: signal.getsignal(each) for each in signal.Signals}
     with pytest.raises(
         InterruptedRunError,
-        match=r"stopped by SIGTERM after step \d+: run '.*' is saved; resume it",
+        match=rf"stopped by {number.name} after step \d+: run '.*' is saved; resume it",
     ) as caught:
-        train(recipe, output, callbacks=[AtStep(step, send(signal.SIGTERM))])
-    assert caught.value.exit_status == 143
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+        train(recipe, output, callbacks=[AtStep(step, send(number))])
+    assert caught.value.exit_status == status
+    assert {each: signal.getsignal(each) for each in signal.Signals} == before
     assert step <= reached(output) <= step + 2
     assert_equal(train(recipe, output, resume=True), finished)
+
+
+@pytest.mark.usefixtures("usual_signals")
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_may_send_several_signals(first: signal.Signals):
+    with Interruption() as interruption:
+        for number in (first, signal.SIGHUP, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+    assert interruption.received == first
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("usual_signals")
+def test_under_nohup_training_survives_a_closed_terminal():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert interruption.received is None
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_progress_survives_a_closed_terminal(monkeypatch: pytest.MonkeyPatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        monkeypatch.setattr("sys.stderr", closed)
+        with Progress(epochs=2) as progress:
+            progress.say("an epoch")
+        # What cannot be written stays in the file's buffer.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), write)
 
 
 @pytest.mark.slow
