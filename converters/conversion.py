@@ -19,7 +19,7 @@ from kbnn.converters.passes.int8 import calibrated
 from kbnn.converters.tflite import audit, flatbuffer
 from kbnn.converters.tflite.audit import Audit
 from kbnn.converters.tflite.building import build
-from kbnn.converters.tflite.flatbuffer import File
+from kbnn.converters.tflite.flatbuffer import File, Operator
 from kbnn.converters.tflite.metadata import Description
 from kbnn.converters.verify import verification
 from kbnn.converters.verify.diagnosis import (
@@ -151,8 +151,19 @@ def _converted(
     _check_bitpacked(keras, file, graph, options)
     parity = verification.compare(keras, file, given, os.fspath(path), graph, labels)
     if not parity.passed:
-        raise ConversionError(f"'{path}' would not compute what Keras computes: {'; '.join(parity.failures)}")
+        raise ConversionError(
+            f"the file of model '{keras.model.name}' would not compute what Keras computes: "
+            f"{'; '.join(parity.failures)}{_float_instead(options, calibration)}"
+        )
     return file, parity, note
+
+
+def _float_instead(options: Options, calibration: Images | None) -> str:
+    """What to do if rounding may be the reason why a file is refused."""
+    if calibration is None and options.weights == "float32":
+        return ""
+    rounded = "calibration" if calibration is not None else f"weights='{options.weights}'"
+    return f"; rounding may be the reason: leave out {rounded}, which keeps the network in float"
 
 
 def _faster(
@@ -264,14 +275,23 @@ def _check_operators(file: File, graph: Graph) -> None:
     missing = {}
     for operator in file.operators:
         if operator.name not in known:
-            # Of the operations of one layer, the file numbers all but the first.
-            name = audit.layer_name(file, operator)
-            missing[operator.name] = name if name in layers else name.rpartition("/")[0] or name
+            missing[operator.name] = _layer_of(file, operator, layers)
     if missing:
         named = "; ".join(f"layer '{layer}' needs the operator '{name}'" for name, layer in missing.items())
         is_exact_gelu = not {"Erf", "Erfc"}.isdisjoint(missing)
         hint = "use tf.nn.gelu(x, approximate=True)" if is_exact_gelu else "use another function"
         raise ConversionError(f"{named}, which LCE's runtime does not have: {hint}")
+
+
+def _layer_of(file: File, operator: Operator, layers: set[str]) -> str:
+    """The layer that an operator belongs to, by its own name or by the names of those that read its value."""
+    name = audit.layer_name(file, operator)
+    # A value that is only rounded to int8 has no name of its own.
+    readers = file.consumers[operator.outputs[0].index]
+    found = [name, *(audit.layer_name(file, reader) for reader in readers)]
+    # Of the operations of one layer, the file numbers all but the first.
+    candidates = [candidate for each in found for candidate in (each, each.rpartition("/")[0])]
+    return next((candidate for candidate in candidates if candidate in layers), name)
 
 
 def _check_bitpacked(reference: Reference, file: File, graph: Graph, options: Options) -> None:

@@ -119,6 +119,7 @@ def _load(path: Path, declared: int, trust: bool) -> "tf.keras.Model":
 
     # A SavedModel restores its variables lazily, with its own functions.
     bounded = contextlib.nullcontext() if path.is_dir() else _bounded_variables(path, declared)
+    named = path
     try:
         with bounded, _named_for_keras(path) as named:
             return tf.keras.models.load_model(
@@ -127,7 +128,7 @@ def _load(path: Path, declared: int, trust: bool) -> "tf.keras.Model":
     except KbnnError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).replace(str(named), str(path)).split())[:200] or type(error).__name__
         raise KbnnError(f"'{path}' is not a readable Keras model ({reason}): save it again with model.save") from error
 
 

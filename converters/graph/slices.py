@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
+from kbnn.converters.graph.operations.replacements import with_replacements
 from kbnn.converters.graph.trace import Reference
 
 _SCALE_OR_SHIFT = ("Mul", "AddV2", "Add", "Sub", "RealDiv", "BiasAdd")
@@ -63,6 +64,7 @@ def slice_of(reference: Reference, tensors: Sequence[str], known: Container[str]
             node.input[0] = _kept(graph_def, node.input[0], node.name)
         if any(attribute.HasField("func") for attribute in node.attr.values()):
             graph_def.library.CopyFrom(reference.graph_def.library)
+    with_replacements(graph_def)
     results = tuple(renamed(reference.tensor(name)) for name in tensors)
     varies = any(_varies(reference, operation) for operation in found)
     return Slice(graph_def, tuple(inputs), results, tuple(numbers), varies)

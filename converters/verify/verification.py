@@ -280,7 +280,8 @@ def compare(
     rebuilt = rebuild(keras, file, options) if options is not None and graph is None else None
     case = _Case(file, reference, options, graph if rebuilt is None else rebuilt.graph, inputs)
     exact = reference.logits(inputs)
-    runs, predictions = _runs(case, exact, path)
+    # A file that is being made may not be kept where it is made.
+    runs, predictions = _runs(case, exact, f"'{path}'" if graph is None else f"the file of model '{keras.model.name}'")
     ran = [run for run in runs if run.refused is None]
     allowed = options.allow_float if options is not None else ()
     kernels = compare_bits(reference, find_packed(file, reference, case.graph), allowed)
@@ -319,13 +320,13 @@ def compare(
     )
 
 
-def _no_kernel(runs: list[KernelRun], padded: list[str], path: str) -> str:
+def _no_kernel(runs: list[KernelRun], padded: list[str], file: str) -> str:
     kernels: dict[str | None, list[str]] = {}
     for run in runs:
         kernels.setdefault(run.refused, []).append(run.kernel)
     reasons = "; ".join(f"{' and '.join(names)}: {reason}" for reason, names in kernels.items())
     layers = f" (padded with zeros: {', '.join(map(repr, padded))})" if padded else ""
-    return f"no kernel runs '{path}': {reasons}{layers}"
+    return f"no kernel runs {file}: {reasons}{layers}"
 
 
 @dataclass(frozen=True)
@@ -352,12 +353,12 @@ class _Case:
         return in_hybrid(self.graph, options.hybrid)
 
 
-def _runs(case: _Case, expected: Outputs, path: str) -> tuple[list[KernelRun], list[Outputs]]:
+def _runs(case: _Case, expected: Outputs, name: str) -> tuple[list[KernelRun], list[Outputs]]:
     """The runs on all kernels, and the outputs of those that run the file."""
     tried = [_run(case.file, case.inputs, expected, kernel) for kernel in interpreter.KERNELS]
     predictions = [made for _, made in tried if made is not None]
     if not predictions:
-        raise KbnnError(_no_kernel([run for run, _ in tried], padded_with_zeros(case.reference), path))
+        raise KbnnError(_no_kernel([run for run, _ in tried], padded_with_zeros(case.reference), name))
     return [run for run, _ in tried], predictions
 
 
@@ -428,8 +429,14 @@ def inputs_by_name(reference: Reference, images: Images) -> dict[str, np.ndarray
     else:
         arrays = images if isinstance(images, list | tuple) else [images]
         given = dict(zip(names, map(np.asarray, arrays), strict=False))
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise UsageError(
+            f"the model has {len(names)} inputs ({', '.join(map(repr, names))}): received no images for "
+            f"{', '.join(map(repr, missing))}, pass a dictionary with an array for each of them, in Python"
+        )
     for name, spec in reference.signature.items():
-        received = given[name].shape if name in given else None
+        received = given[name].shape
         if not received or received[1:] != tuple(spec.shape[1:]) or not received[0]:
             expected = ", ".join(map(str, ("N", *spec.shape[1:])))
             raise UsageError(f"the images do not fit input '{name}': received shape {received}, expected ({expected})")

@@ -13,8 +13,10 @@ import kbnn
 from kbnn.converters import ConversionError, conversion, convert
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.operations import Opaque
+from kbnn.converters.graph.operations.replacements import called
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite import flatbuffer
+from kbnn.converters.verify.verification import inputs_by_name
 from kbnn.errors import KbnnError, UsageError
 
 layers = tf.keras.layers
@@ -419,6 +421,55 @@ def test_python_control_flow_on_tensors_is_refused(tmp_path):
     model(np.zeros((1, 6, 6, 32), np.float32))
     with pytest.raises(ConversionError, match=r"layer 'net' uses Python's if, for or while on a tensor.*: use Python"):
         convert(model, tmp_path / "model.tflite")
+
+
+def test_each_of_several_inputs_needs_images():
+    images = [layers.Input((4, 4, 3), name=name) for name in ("left", "right")]
+    reference = Reference(tf.keras.Model(images, layers.Add()(images)))
+    with pytest.raises(UsageError, match=r"has 2 inputs \('left', 'right'\): received no images for 'right'"):
+        inputs_by_name(reference, np.zeros((2, 4, 4, 3)))
+
+
+X = np.array([-1e4, -100, -20, -3, -1, -1e-6, 0, 1e-6, 0.5, 2, 15, 100, 1e4])
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (tf.keras.activations.softplus, np.logaddexp(0, X)),
+        (tf.nn.softsign, X / (1 + np.abs(X))),
+        (lambda x: x * tf.tanh(tf.math.softplus(x)), X * np.tanh(np.logaddexp(0, X))),
+        (lambda x: tf.math.log1p(tf.abs(x)), np.log1p(np.abs(X))),
+    ],
+    ids=["softplus", "softsign", "mish", "log1p"],
+)
+def test_functions_that_the_converter_lacks_are_composed_of_others(function, expected):
+    @tf.function(input_signature=[tf.TensorSpec((len(X),))])
+    def run(x):
+        return called(function, x)
+
+    assert {"Log1p", "Softplus", "Softsign"}.isdisjoint(
+        node.type for node in run.get_concrete_function().graph.get_operations()
+    )
+    np.testing.assert_allclose(run(X.astype(np.float32)), expected, rtol=1e-6, atol=2e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("in_int8", [False, True])
+def test_networks_with_such_functions_convert(in_int8, tmp_path):
+    image = tf.keras.Input((6, 6, 3), name="image")
+    x = layers.Conv2D(32, 3, padding="same", activation="softplus", name="stem")(image)
+    x = layers.Activation("softsign", name="activation")(layers.BatchNormalization()(x))
+    x = layers.Add()([x, sample_networks.convolution(x, 32, "conv")])
+    x = layers.Lambda(lambda x: x * tf.tanh(tf.nn.softplus(x)), name="mish")(x)
+    logits = layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x))
+    model = sample_networks.varied(sample_networks.randomized(tf.keras.Model(image, logits)))
+    calibration = sample_networks.images(model, 64, seed=2) if in_int8 else None
+    images = sample_networks.images(model)
+    made = convert(model, tmp_path / "m.tflite", images, calibration=calibration, device="microcontroller")
+    assert made.parity.passed
+    # In float, the converter names no tensor after an activation that it composes of several operators.
+    assert "mish" in {layer.name for layer in made.parity.layers}
 
 
 def test_outputs_of_other_types_are_refused(tmp_path):

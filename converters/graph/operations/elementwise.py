@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph.operations.operation import FIXED_LIMITS, Operation
+from kbnn.converters.graph.operations.replacements import called
 from kbnn.converters.graph.rounding import rounded_between_extremes, rounded_tensor
 
 
@@ -163,7 +164,7 @@ class ElementwiseFunction(Operation):
     keeps_signs: bool = False
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return self.function(x)
+        return self.function(x) if tf.executing_eagerly() else called(self.function, x)
 
     @property
     def fixed_limits(self) -> tuple[float, float] | None:
