@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kbnn import files, tables
+from kbnn import files, structure, tables
 from kbnn.converters.baseline import export_float, export_int8
 from kbnn.converters.conversion import convert
 from kbnn.converters.tflite.audit import inspect
@@ -97,10 +97,16 @@ def export_android(
     Example:
         >>> export_android(run.model(), run.dataset(), "android_demo/app/src/main/assets", "digits")
     """
+    structure.check_single(model)
     if tuple(model.input_shape[1:]) != data.input_shape:
         raise UsageError(
             f"model '{model.name}' and data set '{data.name}' do not fit: received input {model.input_shape[1:]} and "
             f"images {data.input_shape}, give the data set that it was trained on"
+        )
+    if tuple(model.output_shape[1:]) != (len(data.classes),):
+        raise UsageError(
+            f"the app needs a score for each of the {len(data.classes)} classes: model '{model.name}' returns "
+            f"{model.output_shape[-1]}, end it with a dense layer of {len(data.classes)} logits"
         )
     if not data.takes_pixels:
         raise UsageError(

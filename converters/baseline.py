@@ -69,9 +69,13 @@ def export_int8(
 
     Raises:
         ConversionError: the input has an unknown size, or a layer is a loop.
-        UsageError: there are no images.
+        UsageError: there are no images, or the model has several inputs.
         KbnnError: TensorFlow Lite cannot convert the model, or the file cannot be written.
     """
+    if len(model.inputs) > 1:
+        raise UsageError(
+            f"an int8 twin has one input: model '{model.name}' has {len(model.inputs)}, export it with export_float"
+        )
     if not len(images):
         raise UsageError("int8 needs calibration images: received none, give some of the training images")
 

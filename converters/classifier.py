@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import tensorflow as tf
 
-from kbnn import files, loading
+from kbnn import files, loading, structure
 from kbnn import labels as class_names
 from kbnn.converters.android import InputSpec, prepare
 from kbnn.converters.tflite import flatbuffer, interpreter
@@ -32,6 +32,9 @@ _MOST_VALUES = 100_000_000
 _BATCH = 256
 # Random inputs that tell whether a network returns probabilities. The logits of a single picture may look like some.
 _PROBES = 4
+# Operations of TensorFlow that end a network with a linear layer, or change the shape or the type of a value.
+_LINEAR = ("BiasAdd", "Conv2D", "MatMul")
+_CHANGE_FORM = ("Cast", "ExpandDims", "Identity", "Reshape", "Squeeze")
 _SUM_TOLERANCE = 1e-2
 
 
@@ -50,13 +53,16 @@ class Classifier:
     same pixels. The Android app cuts out the same part, but resizes it in one step: pixels of large pictures differ a
     little.
 
+    A network with one output has two classes. The output is the probability of the second one if the network ends with
+    a sigmoid, and otherwise its logit; the second class is the first one returned if its probability is above 0.5.
+
     Args:
         path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.
         data: the data set whose classes and normalization apply; needed if `path` does not contain them.
         trust: whether to load a Keras file that may run code; see `kbnn.loading`.
 
     Attributes:
-        labels: the names of the classes, in the order of the network's outputs.
+        labels: the names of the classes, in the order of the network's outputs; two for a network with one output.
         input_shape: height, width and channels of the network's input.
         normalization: maps pixels to the network's input.
 
@@ -86,7 +92,7 @@ class Classifier:
         else:
             self._network = _Model(loading.load_model(self.path, trust=trust))
         self.input_shape = self._network.input_shape
-        self.labels = description.labels or tuple(str(k) for k in range(self._network.outputs))
+        self.labels = description.labels or tuple(str(k) for k in range(max(2, self._network.outputs)))
         class_names.check(self.labels, self._network.outputs)
         self._takes_pixels = bool(description.mean)
         if not self._takes_pixels and data is not None and not data.takes_pixels:
@@ -146,11 +152,12 @@ class Classifier:
         return prepare(_pixels(picture, self._spec.shorter_side), self._spec)
 
     def outputs(self, inputs: np.ndarray) -> np.ndarray:
-        """The network's outputs `(N, classes)` for inputs `(N, H, W, C)`, float32."""
+        """The network's outputs for inputs `(N, H, W, C)`, float32: `(N, classes)`, or `(N, 1)` for two classes."""
         batches = [self._network.run(inputs[k : k + _BATCH]) for k in range(0, len(inputs), _BATCH)]
         outputs = np.concatenate(batches).astype(np.float32)
-        # A class may have the logit -inf, whose probability is 0.
-        wrong = np.isnan(outputs).any(-1) | (outputs.max(-1) == -np.inf) | (outputs.max(-1) == np.inf)
+        # A class may have the logit -inf, whose probability is 0. The only logit may be infinite.
+        is_infinite = np.isinf(outputs.max(-1)) & (outputs.shape[-1] > 1)
+        wrong = np.isnan(outputs).any(-1) | is_infinite
         if wrong.any():
             raise KbnnError(
                 f"'{self.path}' returns values that are not numbers for {np.count_nonzero(wrong)} of {len(wrong)} "
@@ -159,8 +166,14 @@ class Classifier:
         return outputs
 
     def probabilities(self, inputs: np.ndarray) -> np.ndarray:
-        """The probabilities `(N, classes)` for inputs `(N, H, W, C)`: the softmax, unless the network ends with it."""
+        """The probabilities `(N, classes)` for inputs `(N, H, W, C)`.
+
+        These are the softmax of the outputs, or for one output p and 1 - p, where p is its sigmoid, unless the network
+        ends with these functions.
+        """
         outputs = self.outputs(inputs)
+        if outputs.shape[-1] == 1:
+            return _of_two_classes(outputs[:, 0].astype(np.float64), self._ends_with_probability)
         return probabilities(outputs, self._tolerance) if self._may_end_with_softmax else _softmax(outputs)
 
     @property
@@ -171,9 +184,21 @@ class Classifier:
     @functools.cached_property
     def _may_end_with_softmax(self) -> bool:
         """Whether the outputs for random inputs look like probabilities. Computed once, not for each picture."""
+        return _are_probabilities(self._probed(), self._tolerance)
+
+    @functools.cached_property
+    def _ends_with_probability(self) -> bool:
+        """Whether the only output is a probability: the network's last function tells, or else random inputs."""
+        is_sigmoid = self._network.is_sigmoid()
+        if is_sigmoid is not None:
+            return is_sigmoid
+        outputs = self._probed()
+        return bool(outputs.min() >= 0 and outputs.max() <= 1)
+
+    def _probed(self) -> np.ndarray:
+        """The outputs for random inputs."""
         count = max(1, min(_PROBES, _MOST_VALUES // 10 // math.prod(self.input_shape)))
-        probes = np.random.default_rng(0).standard_normal((count, *self.input_shape), np.float32)
-        return _are_probabilities(self.outputs(probes), self._tolerance)
+        return self.outputs(np.random.default_rng(0).standard_normal((count, *self.input_shape), np.float32))
 
     def _known(self, file: Description, data: Description) -> Description:
         """The description in the file, completed with that of the data set."""
@@ -216,6 +241,13 @@ def _are_probabilities(outputs: np.ndarray, tolerance: float) -> bool:
     return bool(len(values) and values.min() >= 0 and np.abs(values.sum(-1) - 1).max() <= tolerance)
 
 
+def _of_two_classes(scores: np.ndarray, are_probabilities: bool) -> np.ndarray:
+    """The probabilities `(N, 2)` of two classes by the probabilities, or the logits, `(N,)` of the second one."""
+    if are_probabilities:
+        return np.stack([1 - scores, scores], axis=-1)
+    return np.exp(-np.stack([np.logaddexp(0, scores), np.logaddexp(0, -scores)], axis=-1))
+
+
 def _softmax(logits: np.ndarray) -> np.ndarray:
     values = logits.astype(np.float64)
     powers = np.exp(values - values.max(-1, keepdims=True))
@@ -223,7 +255,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 class _Network:
-    """A function from inputs `(N, H, W, C)` to outputs `(N, classes)`, which are multiples of `step`."""
+    """A function from inputs `(N, H, W, C)` to outputs `(N, outputs)`, which are multiples of `step`."""
 
     input_shape: tuple[int, int, int]
     outputs: int
@@ -232,17 +264,29 @@ class _Network:
     def run(self, inputs: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
+    def is_sigmoid(self) -> bool | None:
+        """Whether the network ends with a sigmoid; None if it ends neither with a sigmoid nor with a linear layer."""
+        raise NotImplementedError
+
 
 class _Model(_Network):
     """A Keras model."""
 
     def __init__(self, model: tf.keras.Model) -> None:
+        structure.check_single(model)
         self._model = in_float32(model)
         self.input_shape = _image_shape(f"model '{model.name}'", model.input_shape)
-        self.outputs = _classes(f"model '{model.name}'", model.output_shape)
+        self.outputs = _outputs(f"model '{model.name}'", model.output_shape)
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         return np.asarray(self._model(inputs, training=False))
+
+    def is_sigmoid(self) -> bool | None:
+        traced = tf.function(lambda inputs: self._model(inputs, training=False), autograph=False)
+        operation = traced.get_concrete_function(tf.TensorSpec((None, *self.input_shape))).outputs[0].op
+        while operation.type in _CHANGE_FORM:
+            operation = operation.inputs[0].op
+        return operation.type == "Sigmoid" if operation.type in ("Sigmoid", *_LINEAR) else None
 
 
 class _File(_Network):
@@ -252,7 +296,8 @@ class _File(_Network):
         file = flatbuffer.read(path)
         if len(file.inputs) != 1 or len(file.outputs) != 1:
             raise UsageError(
-                f"'{path}' has {len(file.inputs)} inputs and {len(file.outputs)} outputs, expected one each"
+                f"'{path}' has {len(file.inputs)} inputs and {len(file.outputs)} outputs, expected one of each: "
+                f"convert a model with one input and one output"
             )
         (self._input,), (self._output,) = file.inputs.values(), file.outputs.values()
         for tensor in (self._input, self._output):
@@ -260,13 +305,17 @@ class _File(_Network):
         self._data = file.data
         self.description = describe(file)
         self.input_shape = _image_shape(f"'{path}'", self._input.shape)
-        self.outputs = _classes(f"'{path}'", self._output.shape)
+        self.outputs = _outputs(f"'{path}'", self._output.shape)
+        self._is_sigmoid = file.is_sigmoid(self._output)
         self.step = float(self._output.scales[0]) if self._output.scales else 0.0
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         # A file may list its output several times.
         outputs = interpreter.run(self._data, [self._input.stored(inputs)])[0]
         return self._output.real(outputs)
+
+    def is_sigmoid(self) -> bool | None:
+        return self._is_sigmoid
 
 
 def _check_type(path: Path, tensor: Tensor) -> None:
@@ -292,15 +341,10 @@ def _image_shape(what: str, shape: Sequence[int | None]) -> tuple[int, int, int]
     return height, width, channels
 
 
-def _classes(what: str, shape: Sequence[int | None]) -> int:
+def _outputs(what: str, shape: Sequence[int | None]) -> int:
+    """The number of values that a network returns for a picture."""
     if isinstance(shape, list) or len(shape) != 2 or shape[1] is None:
         raise UsageError(f"{what} is not a classifier: received output shape {shape}, expected (N, classes)")
-    if shape[1] == 1:
-        # The softmax of one score is 1 for every picture.
-        raise UsageError(
-            f"{what} has one score for each picture, not one for each class: end the network with two logits, or run "
-            f"the file with your own threshold"
-        )
     return int(shape[1])
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tensorflow as tf
 
-from kbnn import tables
+from kbnn import structure, tables
 from kbnn.converters.baseline import export_float, export_int8
 from kbnn.converters.classifier import Classifier
 from kbnn.converters.conversion import convert
@@ -112,6 +112,7 @@ def deployments(
         UsageError: the data set has images of another shape, or another number of classes.
         KbnnError: a file cannot be written or run.
     """
+    structure.check_single(model)
     data.check_fits(model.input_shape[1:], model.output_shape[-1])
     model, place = in_float32(model), Path(folder)
     inputs = data.inputs(data.test, limit)

@@ -7,7 +7,9 @@ from kbnn.errors import UsageError
 
 
 def check(labels: Sequence[str], outputs: int | None = None) -> None:
-    """Checks that class names can be stored one per line, and that their number equals that of the network's outputs.
+    """Checks that class names can be stored one per line, and that their number is that of the network's classes.
+
+    A network with one output has two classes: the output is the probability, or the logit, of the second one.
 
     Args:
         labels: the class names.
@@ -15,16 +17,17 @@ def check(labels: Sequence[str], outputs: int | None = None) -> None:
 
     Raises:
         UsageError: a name is not valid text, or contains a line break or another control character, or there are more
-            or fewer names than outputs.
+            or fewer names than classes.
     """
     for label in labels:
         reason = _reason(label)
         if reason:
             raise UsageError(f"class name {label!r} {reason}: rename the class")
-    if outputs is not None and labels and len(labels) != outputs:
+    if outputs is not None and labels and len(labels) != max(outputs, 2):
+        wanted = "two labels for its two classes" if outputs == 1 else "one label for each output"
         raise UsageError(
             f"the labels do not fit the network: received {len(labels)} labels ({_some(labels)}) for {outputs} "
-            f"outputs, give one label for each output"
+            f"output{'' if outputs == 1 else 's'}, give {wanted}"
         )
 
 

@@ -30,6 +30,17 @@ _KERNELS = (
 )
 
 
+def check_single(model: tf.keras.Model) -> None:
+    """Raises UsageError unless a model has one input and one output."""
+    inputs, outputs = (len(tf.nest.flatten(shapes)) for shapes in (model.inputs or (), model.outputs or ()))
+    if inputs > 1 or outputs > 1:
+        raise UsageError(
+            f"model '{model.name}' has {inputs} input{'s' * (inputs != 1)} and {outputs} output{'s' * (outputs != 1)}, "
+            f"expected one of each: choose an output with tf.keras.Model(model.input, model.outputs[0]); several "
+            f"inputs work only with kbnn.converters.convert and verify, images={{name: array}}"
+        )
+
+
 def layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """All layers of a model, in order: nested models and their layers, wrapped layers, and layers within layers.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -75,7 +76,10 @@ _RESERVED = frozenset(" ".join([_KEYWORDS, _HEADERS, _TARGETS]).split())
 
 @dataclass(frozen=True)
 class CExport(tables.Shown):
-    """What `export_c` wrote. `constant_bytes` are the weights and tables in flash, without code."""
+    """What `export_c` wrote. `constant_bytes` are the weights and tables in flash, without code.
+
+    A network with one score has two classes if the score decides between them.
+    """
 
     folder: str
     name: str
@@ -227,9 +231,11 @@ def _file(
         return file
     if calibration is None:
         raise UsageError("C code needs an int8 network: received no images to calibrate it, give calibration=images")
+    from kbnn import structure
     from kbnn.converters.conversion import convert
 
     model = _model(source) if isinstance(source, str | os.PathLike) else source
+    structure.check_single(model)
     with files.scratch() as work:
         path = work / "model.tflite"
         convert(model, path, device="microcontroller", calibration=calibration, description=description)
@@ -255,7 +261,7 @@ def _check_sound(file: File, path: str) -> None:
 
 
 def _check_scores(network: Network) -> None:
-    """Refuses a feature map as output: the C code returns one score per class."""
+    """Refuses a feature map as output: the C code returns one score per class, or one for two classes."""
     output = network.output
     if (output.height, output.width) != (1, 1):
         raise ConversionError(
@@ -330,7 +336,7 @@ def _texts(
         arena_bytes=planned.arena_bytes,
         binary_macs=sum(step.binary_macs for step in network.steps),
         real_macs=sum(step.real_macs for step in network.steps),
-        classes=network.output.channels,
+        classes=len(_class_names(file, network.output)),
         input_shape=(network.input.height, network.input.width, network.input.channels),
         test_images=len(images),
     )
@@ -371,10 +377,6 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
     mean, std = (_numbers(about.get(key), image.channels) for key in ("mean", "std"))
     if std is None or not np.all(std > 0):
         mean = std = None
-    given = about.get("labels")
-    labels = [str(label) for label in (given if isinstance(given, list) and given else metadata.labels(file))]
-    if len(labels) != output.channels:
-        labels = [f"class {k}" for k in range(output.channels)]
     recipe, data = about.get("recipe"), about.get("dataset")
     title = " ".join(
         [str(about.get("model") or name), *([f"by {recipe}"] if recipe else []), *([f"on {data}"] if data else [])]
@@ -393,7 +395,9 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
         "output_zero_point": output.zero_point,
         "normalization": _normalization(image, mean, std),
         "pixel_tables": _pixel_tables(image, mean, std),
-        "labels": [_string(label) for label in labels],
+        "labels": [_string(label) for label in _class_names(file, output)],
+        "scores": output.channels,
+        "threshold": _threshold(file, output),
         "constants": made.constants,
         "rows": made.rows,
         "steps": made.steps,
@@ -401,6 +405,33 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
         "pass_count": made.pass_count,
         "uses_float": any(step.kernel in _IN_FLOAT for step in network.steps),
     }
+
+
+def _class_names(file: File, output: Tensor) -> list[str]:
+    """The labels of the classes. One score decides between two classes if there are two labels, or if it is a sigmoid.
+
+    Any other single score is a number, and its only "class" its name.
+    """
+    given = described(file).get("labels")
+    labels = [str(label) for label in (given if isinstance(given, list) and given else metadata.labels(file))]
+    is_pair = output.channels == 1 and (len(labels) == 2 or _is_sigmoid(file) is True)
+    classes = 2 if is_pair else output.channels
+    return labels if len(labels) == classes else [f"class {k}" for k in range(classes)]
+
+
+def _threshold(file: File, output: Tensor) -> int:
+    """The largest int8 value of a single score that stands for the first of two classes."""
+    is_probability = _is_sigmoid(file)
+    if is_probability is None:
+        lowest, highest = ((level - output.zero_point) * output.scale for level in (integer.LOW, integer.HIGH))
+        is_probability = lowest >= 0 and highest < 1 + output.scale
+    middle = 0.5 if is_probability else 0.0
+    return min(integer.HIGH, output.zero_point + math.floor(middle / output.scale))
+
+
+def _is_sigmoid(file: File) -> bool | None:
+    (output,) = file.outputs.values()
+    return file.is_sigmoid(output)
 
 
 def _numbers(values: object, count: int) -> np.ndarray | None:

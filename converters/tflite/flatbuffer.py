@@ -37,6 +37,9 @@ _MOST_DIMENSIONS = 32
 # LCE's operators have fewer than 16 attributes with short names.
 _MOST_OPTION_BYTES = 4096
 _MOST_OPTIONS = 64
+# Operators that change the shape or the type of a value.
+_CHANGE_FORM = ("CAST", "DEQUANTIZE", "EXPAND_DIMS", "QUANTIZE", "RESHAPE", "SQUEEZE")
+_LINEAR = ("CONV_2D", "FULLY_CONNECTED", "LceBconv2d")
 # How HDF5 files and ZIP archives begin.
 _KERAS = (b"\x89HDF", b"PK\x03\x04")
 _HEADER = 8
@@ -148,6 +151,16 @@ class File:
             for tensor in operator.operands:
                 found[tensor.index].append(operator)
         return found
+
+    def is_sigmoid(self, tensor: Tensor) -> bool | None:
+        """Whether a tensor holds the results of a sigmoid; None if neither a sigmoid nor a linear layer computes it."""
+        for _ in self.operators:
+            operator = self.producers.get(tensor.index)
+            if operator is None or operator.name not in _CHANGE_FORM or not operator.operands:
+                name = "" if operator is None else operator.name
+                return name == "LOGISTIC" if name == "LOGISTIC" or name in _LINEAR else None
+            tensor = operator.operands[0]
+        return None
 
     @functools.cached_property
     def output_names(self) -> dict[int, str]:

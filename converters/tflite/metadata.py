@@ -93,7 +93,8 @@ def with_metadata(file: File, description: Description) -> bytes:
     """Adds metadata to a file, and appends an archive with its labels.
 
     Raises:
-        UsageError: a label contains a line break, or no output of the file has as many values as there are labels.
+        UsageError: a label contains a line break, or no output of the file has as many values as there are labels, or
+            one value for two labels.
     """
     sizes = [tensor.shape[-1] for tensor in file.outputs.values() if tensor.shape]
     class_names.check(description.labels, None if len(description.labels) in sizes else max(sizes, default=0))
@@ -189,8 +190,9 @@ def _input(name: str, tensor: Tensor, description: Description) -> "_Table":
 
 
 def _output(name: str, tensor: Tensor, description: Description) -> "_Table":
-    slots: dict[int, _Value] = {0: name, 1: "logits, one per class"}
-    if len(description.labels) == tensor.shape[-1]:
+    is_single = tensor.shape[-1:] == (1,)
+    slots: dict[int, _Value] = {0: name, 1: "the score of the second class" if is_single else "logits, one per class"}
+    if tensor.shape[-1:] == (len(description.labels),):
         slots[6] = [_Table({0: LABELS, 1: "a line per class", 2: _Byte(_AXIS_LABELS)})]
     return _Table(slots)
 

@@ -48,6 +48,7 @@ def network(
             classes=len(data.classes),
             **{**settings.options, **stage.options},
         )
+    structure.check_single(model)
     if settings.initializer is not None:
         initialize(model, settings.initializer)
     if previous is not None:

@@ -75,6 +75,14 @@ def test_grouped_convolutions_run_on_the_default_kernel_of_the_released_library(
     assert interpreter.run(content, [digits.inputs(digits.test)[:2]], kernel="default")[0].shape == (2, 10)
 
 
+def test_one_score_for_two_classes_is_refused(digits: Dataset, tmp_path: Path):
+    inputs = tf.keras.Input(digits.input_shape)
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(1, "sigmoid")(tf.keras.layers.Flatten()(inputs)), name="one")
+    with pytest.raises(UsageError, match=r"the app needs a score for each of the 10 classes: .*'one' returns 1"):
+        export(model, digits, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_data_set_is_refused(digits: Dataset, tmp_path: Path):
     model = kbnn.models.build("tiny", "bireal", (16, 16, 3), 10)
     with pytest.raises(UsageError, match="do not fit"):

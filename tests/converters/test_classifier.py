@@ -207,13 +207,90 @@ def test_networks_that_are_not_classifiers(tmp_path: Path):
     network.save(tmp_path / "map.keras")
     with pytest.raises(UsageError, match="is not a classifier: received output shape"):
         kbnn.Classifier(tmp_path / "map.keras")
-    score = tf.keras.layers.Dense(1, "sigmoid")(tf.keras.layers.Flatten()(network.output))
-    tf.keras.Model(network.inputs, score).save(tmp_path / "score.keras")
-    with pytest.raises(UsageError, match="has one score for each picture, not one for each class"):
-        kbnn.Classifier(tmp_path / "score.keras")
+    pair = tf.keras.Model(network.inputs, [tf.keras.layers.Flatten()(network.output)] * 2, name="pair")
+    pair.save(tmp_path / "pair.keras")
+    with pytest.raises(UsageError, match=r"model 'pair' has 1 input and 2 outputs, expected one of each: choose an"):
+        kbnn.Classifier(tmp_path / "pair.keras")
     (tmp_path / "bad.tflite").write_bytes(b"no")
     with pytest.raises(KbnnError):
         kbnn.Classifier(tmp_path / "bad.tflite")
+
+
+@pytest.fixture(scope="module")
+def shades() -> datasets.Dataset:
+    """Single pixels, whose levels are the network's input."""
+    images = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1)
+    data = datasets.of((images, np.arange(20) % 2), classes=["dark", "light"])
+    return dataclasses.replace(data, normalization=datasets.Normalization((0.0,), (1.0,)))
+
+
+def with_one_score(ending: str | None) -> tf.keras.Model:
+    """A network with the logit v - 2 for a pixel of level v."""
+    layers = tf.keras.layers
+    network = tf.keras.Sequential([tf.keras.Input((1, 1, 1)), layers.Flatten(), layers.Dense(1)])
+    network.set_weights([np.array([[1.0]]), np.array([-2.0])])
+    if ending is None:
+        return network
+    return tf.keras.Model(network.inputs, layers.Reshape((1,))(layers.Activation(ending)(network.output)))
+
+
+def sigmoid(logit: float) -> float:
+    return float(1 / (1 + np.exp(-logit)))
+
+
+@pytest.mark.parametrize(
+    ("ending", "light"), [("sigmoid", sigmoid(1)), (None, sigmoid(1)), ("hard_sigmoid", 0.2 * 1 + 0.5)]
+)
+def test_one_score_decides_between_two_classes(
+    ending: str | None, light: float, tmp_path: Path, shades: datasets.Dataset
+):
+    model = with_one_score(ending)
+    model.save(tmp_path / "score.keras")
+    converters.export_float(model, tmp_path / "score.tflite", metadata.Description.of(shades))
+    of_file = kbnn.Classifier(tmp_path / "score.tflite")
+    for classifier in (kbnn.Classifier(tmp_path / "score.keras", data=shades), of_file):
+        assert classifier.labels == ("dark", "light")
+        ranked = classifier(np.full((1, 1), 3, np.uint8))
+        assert [each.label for each in ranked] == ["light", "dark"]
+        np.testing.assert_allclose([each.probability for each in ranked], [light, 1 - light], atol=1e-6)
+        # As in Keras's `binary_accuracy`, 0.5 is the first class.
+        assert [each.label for each in classifier(np.full((1, 1), 2, np.uint8))] == ["dark", "light"]
+        assert classifier(np.full((1, 1), 1, np.uint8))[0].label == "dark"
+
+
+def test_one_rounded_score(tmp_path: Path, shades: datasets.Dataset):
+    path = tmp_path / "score.tflite"
+    images = np.arange(5, dtype=np.float32).reshape(5, 1, 1, 1)
+    converters.export_int8(with_one_score("sigmoid"), path, images, metadata.Description.of(shades))
+    assert kbnn.Classifier(path)(np.full((1, 1), 3, np.uint8))[0].probability == pytest.approx(sigmoid(1), abs=0.01)
+
+
+def test_one_score_has_two_labels(tmp_path: Path, shades: datasets.Dataset):
+    with_one_score("sigmoid").save(tmp_path / "score.keras")
+    three = dataclasses.replace(shades, classes=("a", "b", "c"))
+    with pytest.raises(UsageError, match=r"received 3 labels \(a, b, c\) for 1 output, give two labels for its two"):
+        kbnn.Classifier(tmp_path / "score.keras", data=three)
+
+
+@pytest.mark.slow
+def test_predict_and_evaluate_with_one_score(tmp_path: Path):
+    for name, level in (("dark", 40), ("light", 210)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for k in range(10):
+            pixels = np.full((8, 8), level + k, np.uint8)
+            PIL.Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.png")
+    layers = tf.keras.layers
+    network = tf.keras.Sequential([tf.keras.Input((8, 8, 3)), layers.Flatten(), layers.Dense(1, "sigmoid")])
+    network.set_weights([np.full((192, 1), 1 / 192), np.zeros(1)])
+    network.save(tmp_path / "score.keras")
+    data = ("--data", tmp_path / "photos", "--json")
+    done = run("predict", tmp_path / "score.keras", tmp_path / "photos" / "light" / "0.png", *data)
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)["images"]
+    assert [each["label"] for each in found["predictions"]] == ["light", "dark"]
+    done = run("evaluate", tmp_path / "score.keras", *data)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["top1"] == 1.0
 
 
 def test_outputs_that_are_probabilities_are_unchanged():

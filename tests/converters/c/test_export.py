@@ -110,7 +110,7 @@ def test_the_operators_in_numpy_compute_what_the_interpreter_does(int8, bireal):
 
 def test_names_labels_and_scales(exported, int8):
     header = (export.Path(exported.folder) / "net.h").read_text()
-    for name in ("ARENA_BYTES", "INPUT_HEIGHT", "INPUT_WIDTH", "INPUT_CHANNELS", "CLASSES"):
+    for name in ("ARENA_BYTES", "INPUT_HEIGHT", "INPUT_WIDTH", "INPUT_CHANNELS", "CLASSES", "SCORES"):
         assert re.search(rf"#define NET_{name} \d+", header)
     tensor = writers.write(flatbuffer.read(int8)).input
     scale = re.search(r"NET_INPUT_SCALE (\S+)f", header)[1]
@@ -136,7 +136,9 @@ def test_two_networks_in_one_program_from_c_and_cpp(exported, int8, tmp_path):
             net_quantize_pixels(pixels, image);
             for (unsigned k = 0; k < 6; ++k) { printf("%d ", image[k]); }
             int status = net_run(image, scores[0], arenas[0]) | other_run(image, scores[1], arenas[1]);
-            for (int k = 0; k < NET_CLASSES; ++k) { status |= scores[0][k] != scores[1][k]; }
+            for (int k = 0; k < NET_CLASSES; ++k) {
+                status |= scores[0][k] != scores[1][k] || scores[0][k] > scores[0][net_class(scores[0])];
+            }
             status |= net_run(0, scores[0], arenas[0]) != -1;
             status |= net_run(image, scores[0], (unsigned char *)arenas[0] + 1) != -2;
             printf("%d\\n%s\\n%s\\n%s\\n", status, net_labels[0], net_labels[1], net_labels[2]);
@@ -267,6 +269,40 @@ def mobile():
     x = layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, name="second")(layers.ZeroPadding2D()(x))
     x = layers.SeparableConv2D(32, 3, padding="same", activation="tanh", name="separable")(x)
     return ending(sample_networks.convolution(x, 32, "conv"), 1, "sigmoid", image, "mobile")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_one_score_decides_between_two_classes(activation, tmp_path):
+    layers = sample_networks.layers
+    image = sample_networks.tf.keras.Input((8, 8, 3), name="image")
+    x = layers.BatchNormalization()(layers.Conv2D(32, 3, padding="same", name="stem")(image))
+    model = ending(sample_networks.convolution(x, 32, "conv"), 1, activation, image, "pair")
+    path = int8_path(model, tmp_path, description=Description(labels=("cat", "dog")))
+    images = sample_networks.images(model, 64, seed=5)
+    made = export_c(path, tmp_path / "out", calibration=images)
+    assert (made.classes, export.check(made.folder, "pair").passed) == (2, True)
+    (tmp_path / "main.c").write_text(
+        """
+        #include <stdio.h>
+        #include "pair.h"
+        int main(void) {
+            int8_t score;
+            while (fread(&score, 1, PAIR_SCORES, stdin)) { puts(pair_labels[pair_class(&score)]); }
+            return 0;
+        }
+        """
+    )
+    sources = [tmp_path / "main.c", f"{made.folder}/pair.c", f"{made.folder}/kbnn_nn.c"]
+    command = ["gcc", *WARNINGS, "-I", made.folder, *sources, "-o", tmp_path / "main"]
+    subprocess.run(command, check=True)
+    file = flatbuffer.read(path)
+    _, levels = export.int8_values(file, writers.write(file), images)
+    (scores,) = interpreter.run(file.data, [images], kernel="reference")
+    expected = ["dog" if score > (0.5 if activation else 0.0) else "cat" for score in scores.ravel()]
+    assert set(expected) == {"cat", "dog"}
+    done = subprocess.run([tmp_path / "main"], input=levels.tobytes(), capture_output=True, check=True)
+    assert done.stdout.decode().split() == expected
 
 
 def gated():
