@@ -48,9 +48,15 @@ def observe(model: tf.keras.Model, images: np.ndarray) -> list[Observation]:
         images: network inputs `(N, H, W, C)`, processed as one batch.
 
     Raises:
-        UsageError: the model has no binary layer, or calls none.
+        UsageError: the model has no binary layer, or calls none, or it has several inputs.
     """
     layers = structure.require_binary_layers(model)
+    given = len(model.inputs or ())
+    if given > 1:
+        raise UsageError(
+            f"model '{model.name}' has {given} inputs: only networks with one input are analyzed, cut out a part with "
+            f"tf.keras.Model"
+        )
     inputs = _Inputs()
     shifting = [*structure.layers_of(model, BatchMedian), *structure.layers_of(model, ChannelShift)]
     with watched([*layers, *shifting], inputs):

@@ -78,6 +78,13 @@ def test_a_real_valued_network_is_refused_with_advice():
         structure.require_binary_layers(models.build("tiny", method="float"))
 
 
+def test_several_inputs_are_refused():
+    inputs = [tf.keras.Input((8, 8, 1)), tf.keras.Input((8, 8, 1))]
+    model = tf.keras.Model(inputs, binary()(tf.keras.layers.Add()(inputs)), name="two")
+    with pytest.raises(UsageError, match="'two' has 2 inputs: only networks with one input are analyzed"):
+        observe(model, IMAGES)
+
+
 @pytest.mark.slow
 def test_images_come_from_the_held_out_split():
     data = datasets.load("digits")
