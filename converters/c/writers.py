@@ -191,7 +191,7 @@ class Lowering:
         """Adds the step that computes a tensor that is not in memory yet, and returns the tensor."""
         index = next(index for index, held in self.values.items() if held is value)
         if isinstance(value, Reordered):
-            step = _reordering_step(value, self.output(value.operator))
+            step = _reordering_step(value.operator, value.tensor, value.places, self.output(value.operator))
         elif isinstance(value, Padded):
             step = value.step
         else:
@@ -452,11 +452,9 @@ class _Geometry:
         (stride_y, stride_x), (pad_top, pad_left) = self.strides, self.padding
         return {"stride_y": stride_y, "stride_x": stride_x, "pad_top": pad_top, "pad_left": pad_left}
 
-    def around(self, image: Tensor | Padded) -> "_Geometry":
+    def around(self, top: int, left: int) -> "_Geometry":
         """The geometry including the zeros that a separate padding operator puts around the image."""
-        if isinstance(image, Tensor):
-            return self
-        return dataclasses.replace(self, padding=(self.padding[0] + image.top, self.padding[1] + image.left))
+        return dataclasses.replace(self, padding=(self.padding[0] + top, self.padding[1] + left))
 
     def window(self, *, buffered: bool = False) -> Window:
         return Window(self.strides[0], self.extent, self.padding[0], buffered)
@@ -1310,10 +1308,13 @@ def _padded_source(lowering: Lowering, operator: Operator, kernel: tuple[int, in
     """A convolution's unpadded input, and its geometry including the zeros that a separate padding layer adds."""
     value = lowering.of(operator, 0, Tensor, Padded)
     image = value.tensor if isinstance(value, Padded) else value
-    geometry = _Geometry.of(operator, image, kernel, operator.outputs[0].shape).around(value)
-    if max(geometry.padding) > _MOST_PADDING:
-        value, geometry = lowering.tensor(operator), _Geometry.of(operator, image, kernel, operator.outputs[0].shape)
-    return value.source if isinstance(value, Padded) else value, geometry
+    geometry = _Geometry.of(operator, image, kernel, operator.outputs[0].shape)
+    if not isinstance(value, Padded):
+        return value, geometry
+    around = geometry.around(value.top, value.left)
+    if max(around.padding) > _MOST_PADDING:
+        return lowering.tensor(operator), geometry
+    return value.source, around
 
 
 @writes("DEPTHWISE_CONV_2D")
@@ -1860,9 +1861,9 @@ _MOVES: dict[str, Callable[[Operator, np.ndarray], np.ndarray]] = {
 }
 
 
-def _reordering_step(value: Reordered, output: Tensor) -> Step:
+def _reordering_step(operator: Operator, tensor: Tensor, places: np.ndarray, output: Tensor) -> Step:
     """A step for values in other places: other channels, another shape, or independent places by axis."""
-    tensor, places = value.tensor, value.places.reshape(_shape_of(output))
+    places = places.reshape(_shape_of(output))
     order = places[0, 0]
     # Which channels of its own pixel each output channel is.
     pixels = np.arange(tensor.height * tensor.width).reshape(tensor.height, tensor.width, 1) * tensor.channels
@@ -1876,7 +1877,7 @@ def _reordering_step(value: Reordered, output: Tensor) -> Step:
     rows, columns = places[:, 0, 0], places[0, :, 0] - places[0, 0, 0]
     channels = order - order[0]
     if not np.array_equal(places, rows[:, None, None] + columns[:, None] + channels):
-        raise refused(value.operator, "its values do not move by whole rows, columns and channels")
+        raise refused(operator, "its values do not move by whole rows, columns and channels")
     fields: dict[str, Field] = {
         "rows": Array("int32_t", rows, f"{output.name}/rows"),
         "columns": Array("int32_t", columns, f"{output.name}/columns"),
