@@ -337,7 +337,7 @@ def _texts(
         binary_macs=sum(step.binary_macs for step in network.steps),
         real_macs=sum(step.real_macs for step in network.steps),
         classes=len(_class_names(file, network.output)),
-        input_shape=(network.input.height, network.input.width, network.input.channels),
+        input_shape=network.input.shape,
         test_images=len(images),
     )
     fingerprint, kernels = _kernels()

@@ -30,6 +30,14 @@ class Tensor:
     memory: str = "arena"
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    @property
+    def quantization(self) -> tuple[float, int]:
+        return self.scale, self.zero_point
+
+    @property
     def row_bytes(self) -> int:
         sizes = {"int8": self.channels, "bits": 4 * words_of(self.channels), "float": 4 * self.channels}
         return self.width * sizes[self.kind]

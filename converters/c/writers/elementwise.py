@@ -19,7 +19,7 @@ from kbnn.converters.c.writers.operators import (
     quantization,
     refused,
 )
-from kbnn.converters.c.writers.steps import ELEMENTWISE, LEVELS, function_step, levels_of, shape_of
+from kbnn.converters.c.writers.steps import ELEMENTWISE, LEVELS, function_step
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import Operator
 
@@ -62,7 +62,7 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
     constant = constants[0].value().reshape(-1).astype(np.int64)
     scale, zero_point = quantization(operator, constants[0])
     if operator.name in _EXTREMES:
-        if any(pair != levels_of(output) for pair in ((scale, zero_point), levels_of(value))):
+        if any(pair != output.quantization for pair in ((scale, zero_point), value.quantization)):
             raise refused(operator, "its two values have different scales")
         table = _EXTREMES[operator.name](np.repeat(LEVELS[:, None], value.channels, axis=1), constant)
         lowering.derive(operator, value, table.astype(np.int8), output)
@@ -99,7 +99,7 @@ def _extreme(lowering: Lowering, operator: Operator) -> None:
     sources = [value.source if isinstance(value, Derived) else value for value in values]
     held = [value.tensor if isinstance(value, Derived) else value for value in values]
     output = lowering.output(operator)
-    if any(levels_of(tensor) != levels_of(output) for tensor in held):
+    if any(tensor.quantization != output.quantization for tensor in held):
         raise refused(operator, "its two values have different scales")
     if sources[0] is sources[1]:
         levels = np.repeat(LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
@@ -107,7 +107,7 @@ def _extreme(lowering: Lowering, operator: Operator) -> None:
         lowering.derive(operator, sources[0], _EXTREMES[operator.name](*tables), output)
         return
     a, b = lowering.tensor(operator, 0), lowering.tensor(operator, 1)
-    if not shape_of(a) == shape_of(b) == shape_of(output):
+    if not a.shape == b.shape == output.shape:
         raise refused(operator, "its two values have different shapes")
     params = Struct("kbnn_extreme_params", {"values": output.row_bytes}, output.name)
     kernel = f"kbnn_{operator.name.lower()}"
@@ -117,9 +117,9 @@ def _extreme(lowering: Lowering, operator: Operator) -> None:
 def _multiply(lowering: Lowering, operator: Operator) -> None:
     """The product of two computed values, one of which may have a single row, column or channel."""
     values, output = [lowering.tensor(operator, k) for k in (0, 1)], lowering.output(operator)
-    shape = shape_of(output)
-    a, b = values if shape_of(values[0]) == shape else reversed(values)
-    if shape_of(a) != shape or any(mine not in (1, size) for mine, size in zip(shape_of(b), shape, strict=True)):
+    shape = output.shape
+    a, b = values if values[0].shape == shape else reversed(values)
+    if a.shape != shape or any(mine not in (1, size) for mine, size in zip(b.shape, shape, strict=True)):
         raise refused(operator, "its two values have shapes of which neither is that of the product")
     multiplier, shift = float_multiplier((values[0].scale, values[1].scale), output.scale)
     if 255 * 255 << max(shift, 0) >= 2**31:
@@ -139,7 +139,7 @@ def _multiply(lowering: Lowering, operator: Operator) -> None:
         "low": low,
         "high": high,
     }
-    windows = (ELEMENTWISE, ELEMENTWISE if shape_of(b) == shape else Window() if b.height > 1 else Window(0, 1, 0))
+    windows = (ELEMENTWISE, ELEMENTWISE if b.shape == shape else Window() if b.height > 1 else Window(0, 1, 0))
     lowering.add(Step("kbnn_multiply", Struct("kbnn_multiply_params", fields, output.name), (a, b), windows, output))
 
 

@@ -19,7 +19,7 @@ from kbnn.converters.c.writers.operators import (
     quantization,
     refused,
 )
-from kbnn.converters.c.writers.steps import ELEMENTWISE, LEVELS, function_step, levels_of
+from kbnn.converters.c.writers.steps import ELEMENTWISE, LEVELS, function_step
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import Operator
 
@@ -47,7 +47,7 @@ def _quantize(lowering: Lowering, operator: Operator) -> None:
     output = lowering.output(operator)
     if isinstance(value, Function):
         rules = (integer.to_int8, integer.to_int8_alone)
-        tables = [rule(table, *levels_of(output)) for rule, table in zip(rules, value.tables, strict=True)]
+        tables = [rule(table, *output.quantization) for rule, table in zip(rules, value.tables, strict=True)]
         _write_function(lowering, operator, value, np.stack(tables), output)
     else:
         _requantize(lowering, operator, value, output)

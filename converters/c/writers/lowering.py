@@ -7,7 +7,7 @@ from typing import TypeVar, overload
 import numpy as np
 
 from kbnn.converters.c.plan import Step, Tensor
-from kbnn.converters.c.writers.operators import quantization, refused, sizes_of
+from kbnn.converters.c.writers.operators import quantization, refused, sample_shape
 from kbnn.converters.c.writers.steps import function_step, reordering_step
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File, Operator
@@ -142,7 +142,10 @@ class Lowering:
         item = operator.outputs[number]
         if item.dtype != {"int8": "int8", "bits": "int32"}[kind]:
             raise refused(operator, f"it writes {item.dtype}")
-        height, width, channels = _image_shape(operator, item.shape)
+        shape = sample_shape(item.shape)
+        if shape is None:
+            raise refused(operator, f"its output has the shape {item.shape}, which is not one vector, signal or image")
+        height, width, channels = shape
         if kind == "bits":
             return Tensor(item.name, height, width, 32 * channels, "bits")
         scale, zero_point = quantization(operator, item)
@@ -171,14 +174,6 @@ class Lowering:
 
     def add(self, step: Step) -> None:
         self.steps.append(step)
-
-
-def _image_shape(operator: Operator, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and channels."""
-    sizes = sizes_of(shape)
-    if sizes is None:
-        raise refused(operator, f"its output has the shape {shape}, which is not one vector, signal or image")
-    return sizes
 
 
 def _unreadable(operand: flatbuffer.Tensor | None) -> str:

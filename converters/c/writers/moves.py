@@ -9,8 +9,8 @@ import numpy as np
 from kbnn.converters.c import integer
 from kbnn.converters.c.plan import Field, Step, Struct, Tensor, Window
 from kbnn.converters.c.writers.lowering import Function, Lowering, Padded, Reordered, writes
-from kbnn.converters.c.writers.operators import quantization, refused, sizes_of
-from kbnn.converters.c.writers.steps import channels_step, levels_of, shape_of
+from kbnn.converters.c.writers.operators import quantization, refused, sample_shape
+from kbnn.converters.c.writers.steps import channels_step
 from kbnn.converters.tflite.flatbuffer import Operator
 
 
@@ -22,7 +22,7 @@ def _concatenation(lowering: Lowering, operator: Operator) -> None:
         raise refused(operator, "it joins a single value")
     if not _is_last_axis(operator, int(operator.options.get("axis") or 0)):
         raise refused(operator, "it is supported along channels only")
-    if any(levels_of(tensor) != levels_of(output) for tensor in values):
+    if any(tensor.quantization != output.quantization for tensor in values):
         raise refused(operator, "its inputs have different scales")
     whole = values[0]
     for k, value in enumerate(values[1:], 2):
@@ -45,12 +45,12 @@ def _pad(lowering: Lowering, operator: Operator) -> None:
     if sides is None or sides.data is None or sides.shape != (4, 2):
         raise refused(operator, "its sides are not constants for an image")
     (batch, rows, columns, channels) = sides.value().tolist()
-    if any(batch) or levels_of(source) != levels_of(output):
+    if any(batch) or source.quantization != output.quantization:
         raise refused(operator, "it pads the batch, or its input and output have different scales")
     value = source.zero_point
     if operator.name == "PADV2":
         constant = operator.inputs[2]
-        if constant is None or constant.dtype != "int8" or quantization(operator, constant) != levels_of(source):
+        if constant is None or constant.dtype != "int8" or quantization(operator, constant) != source.quantization:
             raise refused(operator, "its value is not a constant with the scale of its input")
         value = int(constant.value().reshape(-1)[0])
     if any(channels):
@@ -113,7 +113,7 @@ def _reorder(lowering: Lowering, operator: Operator) -> None:
         raise refused(operator, f"it turns the shape {source.shape} into {item.shape}")
     is_same = np.array_equal(places.ravel(), np.arange(tensor.height * tensor.row_bytes))
     lowering.values[item.index] = (
-        tensor if is_same and sizes_of(item.shape) == shape_of(tensor) else Reordered(tensor, places, operator)
+        tensor if is_same and sample_shape(item.shape) == tensor.shape else Reordered(tensor, places, operator)
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kbnn.converters.c.plan import Step, Tensor
 from kbnn.converters.c.writers.lowering import WRITERS, Derived, Function, Lowering, Padded, Reordered
-from kbnn.converters.c.writers.operators import LARGEST_SIZE, named_after_layer, refused, sizes_of
+from kbnn.converters.c.writers.operators import LARGEST_SIZE, named_after_layer, refused, sample_shape
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import File
@@ -83,7 +83,7 @@ def _image(file: File, given: flatbuffer.Tensor, lowering: Lowering) -> Tensor:
             f"input '{given.name}' of the network is {given.dtype} and is not quantized to int8: convert the model to "
             f"int8 for the device 'microcontroller'"
         )
-    sizes = sizes_of(item.shape)
+    sizes = sample_shape(item.shape)
     if sizes is None:
         raise ConversionError(
             f"input '{given.name}' of the network has the shape {item.shape}: C code takes one vector, signal (length, "

@@ -8,7 +8,7 @@ import numpy as np
 from kbnn.converters.c.plan import Array, Field, Step, Struct, Tensor, Window
 from kbnn.converters.c.writers.lowering import Function, Lowering, Normalizing, Value, writes
 from kbnn.converters.c.writers.operators import refused
-from kbnn.converters.c.writers.steps import ELEMENTWISE, shape_of
+from kbnn.converters.c.writers.steps import ELEMENTWISE
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import Operator
 
@@ -120,7 +120,7 @@ def normalize(lowering: Lowering, operator: Operator, value: Normalizing) -> Non
 def _softmax(lowering: Lowering, operator: Operator) -> None:
     """exp(x) / sum(exp(x)) over channels, from a table of exp(-k·scale) for the distance k to the largest value."""
     source, output = lowering.tensor(operator), lowering.output(operator)
-    if shape_of(source) != shape_of(output):
+    if source.shape != output.shape:
         raise refused(operator, "its input and output have different shapes")
     step = np.float32(source.scale) * np.float32(operator.options.get("beta") or 1.0)
     exponents = -step * np.arange(256, dtype=np.float32)

@@ -65,7 +65,7 @@ def named_after_layer(file: File, operator: Operator) -> Operator:
     return dataclasses.replace(operator, outputs=(named, *operator.outputs[1:]))
 
 
-def sizes_of(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+def sample_shape(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
     """Height, width and channels of one sample: a signal has one row, a vector one pixel."""
     if not 2 <= len(shape) <= 4 or shape[0] != 1 or not 1 <= min(shape) <= max(shape) <= LARGEST_SIZE:
         return None

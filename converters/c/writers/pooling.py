@@ -9,7 +9,6 @@ from kbnn.converters.c.plan import Field, Step, Struct, Tensor, Window, words_of
 from kbnn.converters.c.writers.lowering import Derived, Lowering, writes
 from kbnn.converters.c.writers.normalization import float_mean
 from kbnn.converters.c.writers.operators import Geometry, clipping_of, option_of, refused
-from kbnn.converters.c.writers.steps import levels_of
 from kbnn.converters.tflite.flatbuffer import Operator
 
 
@@ -19,7 +18,7 @@ def _pool(lowering: Lowering, operator: Operator) -> None:
     size = (option_of(operator.options, "filterHeight"), option_of(operator.options, "filterWidth"))
     kernel = "kbnn_average_pool" if operator.name == "AVERAGE_POOL_2D" else "kbnn_max_pool"
     pooled = value.tensor if isinstance(value, Derived) else value
-    if levels_of(pooled) != levels_of(output):
+    if pooled.quantization != output.quantization:
         raise refused(operator, "its input and output have different scales")
     clipping = clipping_of(operator, output)
     geometry = Geometry.of(operator, pooled, size, (1, output.height, output.width, 0))
@@ -77,7 +76,7 @@ def _largest(lowering: Lowering, operator: Operator) -> None:
     """The largest value of each channel: max-pooling over the whole image."""
     source, output = lowering.tensor(operator), lowering.output(operator)
     _check_over_pixels(operator)
-    if levels_of(source) != levels_of(output):
+    if source.quantization != output.quantization:
         raise refused(operator, "its input and output have different scales")
     size = (source.height, source.width)
     lowering.add(_pool_step("kbnn_max_pool", operator, source, output, size, (integer.LOW, integer.HIGH)))

@@ -11,14 +11,6 @@ LEVELS = np.arange(integer.LOW, integer.HIGH + 1)
 ELEMENTWISE = Window(in_place=True)
 
 
-def shape_of(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.height, tensor.width, tensor.channels
-
-
-def levels_of(tensor: Tensor) -> tuple[float, int]:
-    return tensor.scale, tensor.zero_point
-
-
 def function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
     """An int8 function of an int8 value, `(256, C)`, as one line per channel, two that meet at zero, or a table."""
     line = integer.fit(LEVELS, table, int(table.min()), int(table.max()))
@@ -86,11 +78,11 @@ def _table_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
 
 def reordering_step(operator: Operator, tensor: Tensor, places: np.ndarray, output: Tensor) -> Step:
     """A step for values in other places: other channels, another shape, or independent places by axis."""
-    places = places.reshape(shape_of(output))
+    places = places.reshape(output.shape)
     order = places[0, 0]
     # Which channels of its own pixel each output channel is.
     pixels = np.arange(tensor.height * tensor.width).reshape(tensor.height, tensor.width, 1) * tensor.channels
-    if shape_of(tensor)[:2] == places.shape[:2] and np.array_equal(places, pixels + order):
+    if tensor.shape[:2] == places.shape[:2] and np.array_equal(places, pixels + order):
         return channels_step((tensor,), order, output)
     # Every row may read any row of the source, which must outlast the step.
     whole = (Window(0, tensor.height, 0),)
