@@ -8,11 +8,13 @@ none.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 LOW, HIGH = -128, 127
+LEVELS = np.arange(LOW, HIGH + 1, dtype=np.int64)
 _INT32 = 2**31
 # Larger than any value it is compared with.
 _FAR = 2**62
@@ -27,6 +29,14 @@ def quantized_multiplier(real: float) -> tuple[int, int]:
     if multiplier == _INT32:
         multiplier, shift = multiplier // 2, shift + 1
     return (0, 0) if shift < -31 else (multiplier, shift)
+
+
+def multiplier_of_scales(
+    factors: Sequence[float], divisor: float, precision: type[np.float32] | type[np.float64] = np.float64
+) -> tuple[int, int]:
+    """The quantized multiplier of a product of scales divided by a scale, in the precision that the operator uses."""
+    scales: np.ndarray = np.array([*factors, divisor], np.float32).astype(precision)
+    return quantized_multiplier(float(np.prod(scales[:-1]) / scales[-1]))
 
 
 def _doubling_high_word(x: np.ndarray, multiplier: int) -> np.ndarray:
@@ -304,8 +314,7 @@ def fit_sum(table: np.ndarray, a_slope: float, b_slope: float) -> Sum | None:
 
 def _offsets(table: np.ndarray, a_multiplier: int, b_multiplier: int, shift: int) -> tuple[int, int]:
     """The smallest and the largest offset for which a sum equals `table`."""
-    levels = np.arange(LOW, HIGH + 1, dtype=np.int64)
-    product = levels[:, None] * a_multiplier + levels * b_multiplier
+    product = LEVELS[:, None] * a_multiplier + LEVELS * b_multiplier
     values = table.astype(np.int64)
     lowest = np.where(values > LOW, (values << shift) - product, -_FAR).max()
     highest = np.where(values < HIGH, ((values + 1) << shift) - 1 - product, _FAR).min()

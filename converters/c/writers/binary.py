@@ -9,7 +9,7 @@ from kbnn.converters.c import integer
 from kbnn.converters.c.plan import Array, Field, Step, Struct, Tensor, words_of
 from kbnn.converters.c.writers.lowering import Accumulator, Derived, Function, Lowering, Signs, writes
 from kbnn.converters.c.writers.operators import LARGEST_SIZE, Geometry, fused_activation, refused
-from kbnn.converters.c.writers.steps import LEVELS, channel_constants
+from kbnn.converters.c.writers.steps import channel_constants
 from kbnn.converters.tflite.flatbuffer import Operator
 
 # A larger stride could place the second of two pixels beyond the ring, where the patch is stored.
@@ -31,7 +31,7 @@ def _signs_of_source(value: Derived) -> Signs | None:
     That is so for max(x, slope·x), whose slopes are 1, or 0 where the network has a PReLU with a slope of 0 or less.
     """
     negative = value.table < value.tensor.zero_point
-    own = (value.source.zero_point > LEVELS)[:, None]
+    own = (value.source.zero_point > integer.LEVELS)[:, None]
     same = np.all(negative == own, axis=0)
     return Signs(value.source, same) if np.all(same | ~negative.any(0)) else None
 

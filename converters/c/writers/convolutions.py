@@ -5,7 +5,7 @@ import numpy as np
 from kbnn.converters.c import integer
 from kbnn.converters.c.plan import Array, Field, Step, Struct, Tensor, Window
 from kbnn.converters.c.writers.lowering import Lowering, Padded, writes
-from kbnn.converters.c.writers.operators import MOST_PADDING, Geometry, clipping_of, product_of, refused
+from kbnn.converters.c.writers.operators import MOST_PADDING, Geometry, clipping_of, refused
 from kbnn.converters.tflite.flatbuffer import Operator
 
 # Convolutions of at most this many words expand their weights once, in RAM, instead of for every output.
@@ -191,10 +191,7 @@ def _filters(
     """Bias, multiplier and shift of each filter, `(F, 3)`."""
     low, high = _reachable(source, kernel, bias)
     largest = max(-low.min(), high.max())
-    out_scale = np.float64(np.float32(output.scale))
-    rows = np.array(
-        [integer.quantized_multiplier(float(product_of(source.scale, float(s)) / out_scale)) for s in scales]
-    )
+    rows = np.array([integer.multiplier_of_scales((source.scale, scale), output.scale) for scale in scales.tolist()])
     if int(largest) << max(int(rows[:, 1].max()), 0) >= 2**31:
         raise refused(operator, "its sums do not fit 32 bits")
     return np.concatenate([bias[:, None], rows], axis=1)

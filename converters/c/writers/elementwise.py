@@ -13,13 +13,12 @@ from kbnn.converters.c.writers.normalization import next_stage
 from kbnn.converters.c.writers.operators import (
     RECTIFIERS,
     clipping_of,
-    float_multiplier,
     is_per_channel,
     levels_between,
     quantization,
     refused,
 )
-from kbnn.converters.c.writers.steps import ELEMENTWISE, LEVELS, function_step
+from kbnn.converters.c.writers.steps import ELEMENTWISE, function_step
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import Operator
 
@@ -51,7 +50,9 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
     """A constant added to, or multiplied with, an int8 tensor by channel, or its values in a range."""
     output = lowering.output(operator)
     if operator.name in RECTIFIERS:
-        results = integer.rescaled(LEVELS - value.zero_point, *float_multiplier((value.scale,), output.scale))
+        results = integer.rescaled(
+            integer.LEVELS - value.zero_point, *integer.multiplier_of_scales((value.scale,), output.scale, np.float32)
+        )
         table = integer.saturated(results + output.zero_point, *levels_between(output, *RECTIFIERS[operator.name]))
         lowering.derive(operator, value, np.repeat(table[:, None], value.channels, axis=1), output)
         return
@@ -64,16 +65,16 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
     if operator.name in _EXTREMES:
         if any(pair != output.quantization for pair in ((scale, zero_point), value.quantization)):
             raise refused(operator, "its two values have different scales")
-        table = _EXTREMES[operator.name](np.repeat(LEVELS[:, None], value.channels, axis=1), constant)
+        table = _EXTREMES[operator.name](np.repeat(integer.LEVELS[:, None], value.channels, axis=1), constant)
         lowering.derive(operator, value, table.astype(np.int8), output)
         return
-    x = np.repeat(LEVELS[:, None], value.channels, axis=1) - value.zero_point
+    x = np.repeat(integer.LEVELS[:, None], value.channels, axis=1) - value.zero_point
     if operator.name == "ADD":
         results = _added_constant(
             value, x, constant - zero_point, _sum_multipliers(operator, value.scale, scale, output.scale)
         )
     else:
-        multiplier = float_multiplier((value.scale, scale), output.scale)
+        multiplier = integer.multiplier_of_scales((value.scale, scale), output.scale, np.float32)
         results = np.stack([integer.rescaled(x * (constant - zero_point), *multiplier)] * 2)
     tables = integer.saturated(results + output.zero_point, *clipping_of(operator, output))
     derive_in_vectors(lowering, operator, value, tables, output, BROADCAST_VECTOR)
@@ -102,7 +103,7 @@ def _extreme(lowering: Lowering, operator: Operator) -> None:
     if any(tensor.quantization != output.quantization for tensor in held):
         raise refused(operator, "its two values have different scales")
     if sources[0] is sources[1]:
-        levels = np.repeat(LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
+        levels = np.repeat(integer.LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
         tables = [value.table if isinstance(value, Derived) else levels for value in values]
         lowering.derive(operator, sources[0], _EXTREMES[operator.name](*tables), output)
         return
@@ -121,7 +122,7 @@ def _multiply(lowering: Lowering, operator: Operator) -> None:
     a, b = values if values[0].shape == shape else reversed(values)
     if a.shape != shape or any(mine not in (1, size) for mine, size in zip(b.shape, shape, strict=True)):
         raise refused(operator, "its two values have shapes of which neither is that of the product")
-    multiplier, shift = float_multiplier((values[0].scale, values[1].scale), output.scale)
+    multiplier, shift = integer.multiplier_of_scales((values[0].scale, values[1].scale), output.scale, np.float32)
     if 255 * 255 << max(shift, 0) >= 2**31:
         raise refused(operator, "its products do not fit 32 bits")
     low, high = clipping_of(operator, output)
@@ -152,7 +153,7 @@ def _sum(lowering: Lowering, operator: Operator) -> None:
         b = _negated(lowering, b)
     clipping = clipping_of(operator, output)
     multipliers = _sum_multipliers(operator, a.scale, b.scale, output.scale)
-    levels = LEVELS[:, None] - a.zero_point, LEVELS[None, :] - b.zero_point
+    levels = integer.LEVELS[:, None] - a.zero_point, integer.LEVELS[None, :] - b.zero_point
     vectors, alone = (
         integer.saturated(_added(*levels, multipliers, term) + output.zero_point, *clipping)
         for term in (integer.term_in_vector, integer.term_alone)
@@ -195,7 +196,7 @@ def _sum_multipliers(operator: Operator, *scales: float) -> _Multipliers:
 def _negated(lowering: Lowering, value: Tensor) -> Tensor:
     """A tensor with the opposite sign: all bits of values and zero point are inverted, so that none overflows."""
     negated = dataclasses.replace(value, name=f"{value.name}/negated", zero_point=~value.zero_point, memory="arena")
-    table = np.repeat(~LEVELS[:, None], value.channels, axis=1).astype(np.int8)
+    table = np.repeat(~integer.LEVELS[:, None], value.channels, axis=1).astype(np.int8)
     lowering.add(function_step(value, table, negated))
     return negated
 

@@ -12,14 +12,12 @@ from kbnn.converters.c.writers.lowering import Derived, Function, Lowering, Norm
 from kbnn.converters.c.writers.normalization import normalize
 from kbnn.converters.c.writers.operators import (
     RECTIFIERS,
-    float_multiplier,
     fused_activation,
     is_per_channel,
-    product_of,
     quantization,
     refused,
 )
-from kbnn.converters.c.writers.steps import ELEMENTWISE, LEVELS, function_step
+from kbnn.converters.c.writers.steps import ELEMENTWISE, function_step
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.flatbuffer import Operator
 
@@ -32,10 +30,10 @@ def _dequantize(lowering: Lowering, operator: Operator) -> None:
     source = lowering.tensor(operator)
     # The interpreter's vector code subtracts after the multiplication.
     scale = np.float32(source.scale)
-    vectors = scale * LEVELS.astype(np.float32) - scale * np.float32(source.zero_point)
-    rest = scale * (LEVELS - source.zero_point).astype(np.float32)
+    vectors = scale * integer.LEVELS.astype(np.float32) - scale * np.float32(source.zero_point)
+    rest = scale * (integer.LEVELS - source.zero_point).astype(np.float32)
     tables = np.repeat(np.stack([vectors, rest])[..., None], source.channels, axis=2)
-    lowering.values[operator.outputs[0].index] = Function(source, LEVELS, tables, is_dequantized=True)
+    lowering.values[operator.outputs[0].index] = Function(source, integer.LEVELS, tables, is_dequantized=True)
 
 
 @writes("QUANTIZE")
@@ -70,11 +68,11 @@ def _write_function(
 def _requantize(lowering: Lowering, operator: Operator, value: Derived | Tensor, output: Tensor) -> None:
     """From int8 to other int8 levels."""
     before = value.tensor if isinstance(value, Derived) else value
-    multiplier = integer.quantized_multiplier(float(product_of(before.scale) / product_of(output.scale)))
-    x = LEVELS - before.zero_point
+    multiplier = integer.multiplier_of_scales((before.scale,), output.scale)
+    x = integer.LEVELS - before.zero_point
     rules = (integer.rescaled_up, integer.rescaled)
     results = np.stack([integer.saturated(rule(x, *multiplier) + output.zero_point) for rule in rules])
-    source, levels = before, np.repeat(LEVELS[:, None], before.channels, axis=1)
+    source, levels = before, np.repeat(integer.LEVELS[:, None], before.channels, axis=1)
     if isinstance(value, Derived):
         source, levels = value.source, value.table.astype(np.int64)
     derive_in_vectors(lowering, operator, source, results[:, levels - integer.LOW], output, INT8_VECTOR)
@@ -148,7 +146,7 @@ def _squash(lowering: Lowering, operator: Operator) -> None:
     if isinstance(held, Function):
         raise refused(operator, "its input is float, because a layer before it has no int8 form")
     source, output = lowering.tensor(operator), lowering.output(operator)
-    x = np.float32(source.scale) * (LEVELS - source.zero_point).astype(np.float32)
+    x = np.float32(source.scale) * (integer.LEVELS - source.zero_point).astype(np.float32)
     # Rounded from double precision, as the C library's functions are.
     exact = np.exp(-x.astype(np.float64)) if operator.name == "LOGISTIC" else np.tanh(x.astype(np.float64))
     values = exact.astype(np.float32)
@@ -166,9 +164,9 @@ def _prelu(lowering: Lowering, operator: Operator) -> None:
         raise refused(operator, "its slopes are not one per channel")
     scale, zero_point = quantization(operator, slopes)
     slope = np.broadcast_to(slopes.value().reshape(-1).astype(np.int64) - zero_point, (source.channels,))
-    x = (LEVELS - source.zero_point)[:, None]
-    positive = float_multiplier((source.scale,), output.scale)
-    negative = float_multiplier((source.scale, scale), output.scale)
+    x = (integer.LEVELS - source.zero_point)[:, None]
+    positive = integer.multiplier_of_scales((source.scale,), output.scale, np.float32)
+    negative = integer.multiplier_of_scales((source.scale, scale), output.scale, np.float32)
     results = np.where(x >= 0, integer.rescaled(x, *positive), integer.rescaled(x * slope, *negative))
     table = integer.saturated(results + output.zero_point)
     lowering.derive(operator, source, table, output, _prelu_step(source, output, slope, (positive, negative)))
@@ -198,9 +196,9 @@ def _prelu_step(
 @writes("LEAKY_RELU")
 def _leaky_relu(lowering: Lowering, operator: Operator) -> None:
     source, output = lowering.tensor(operator), lowering.output(operator)
-    x = (LEVELS - source.zero_point)[:, None]
-    positive = float_multiplier((source.scale,), output.scale)
-    negative = float_multiplier((source.scale, float(operator.options["alpha"])), output.scale)
+    x = (integer.LEVELS - source.zero_point)[:, None]
+    positive = integer.multiplier_of_scales((source.scale,), output.scale, np.float32)
+    negative = integer.multiplier_of_scales((source.scale, operator.options["alpha"]), output.scale, np.float32)
     results = np.where(x >= 0, integer.rescaled(x, *positive), integer.rescaled(x, *negative))
     table = integer.saturated(results + output.zero_point)
     lowering.derive(operator, source, np.repeat(table, source.channels, axis=1), output)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,17 +82,6 @@ def is_per_channel(item: flatbuffer.Tensor, channels: int) -> bool:
     """Whether a constant is one value, or one value per channel in the last axis."""
     size = math.prod(item.shape)
     return size == 1 or (size == channels and item.shape[-1] == channels)
-
-
-def product_of(*scales: float) -> np.float64:
-    return np.prod([np.float64(np.float32(scale)) for scale in scales])
-
-
-def float_multiplier(factors: Sequence[float], divisor: float) -> tuple[int, int]:
-    """The multiplier of operators that compute it in single precision; others use double precision."""
-    return integer.quantized_multiplier(
-        float(np.prod(np.array(factors, np.float32), dtype=np.float32) / np.float32(divisor))
-    )
 
 
 def clipping_of(operator: Operator, output: Tensor) -> tuple[int, int]:

@@ -123,8 +123,7 @@ def _check_over_pixels(operator: Operator) -> None:
 
 def _squeezed_mean(source: Tensor, output: Tensor, count: int) -> tuple[int, int, int, int]:
     """Multiplier, shift, offset of the sum and of the result: the multiplier is divided by the count in 32 bits."""
-    real = np.float64(np.float32(source.scale)) / np.float64(np.float32(output.scale))
-    multiplier, shift = integer.quantized_multiplier(float(real))
+    multiplier, shift = integer.multiplier_of_scales((source.scale,), output.scale)
     spare = min(count.bit_length() - 1, 32, 31 + shift)
     return (multiplier << spare) // count, shift - spare, -source.zero_point * count, output.zero_point
 

@@ -7,13 +7,12 @@ from kbnn.converters.c.plan import Array, Field, Step, Struct, Tensor, Window
 from kbnn.converters.c.writers.operators import refused
 from kbnn.converters.tflite.flatbuffer import Operator
 
-LEVELS = np.arange(integer.LOW, integer.HIGH + 1)
 ELEMENTWISE = Window(in_place=True)
 
 
 def function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
     """An int8 function of an int8 value, `(256, C)`, as one line per channel, two that meet at zero, or a table."""
-    line = integer.fit(LEVELS, table, int(table.min()), int(table.max()))
+    line = integer.fit(integer.LEVELS, table, int(table.min()), int(table.max()))
     if line is not None:
         return _affine_step(source, output, line, line, integer.LOW, source.channels)
     has_two = integer.LOW < source.zero_point <= integer.HIGH
@@ -24,15 +23,16 @@ def function_step(source: Tensor, table: np.ndarray, output: Tensor) -> Step:
 def _two_lines(source: Tensor, table: np.ndarray, output: Tensor) -> Step | None:
     """One line per channel below zero, and one for all channels above."""
     split = source.zero_point - integer.LOW
+    negative, positive = integer.LEVELS[:split], integer.LEVELS[split:]
     if np.any(table[split:] != table[split:, :1]):
         return None
-    below, above = integer.fit(LEVELS[:split], table[:split]), integer.fit(LEVELS[split:], table[split:, :1])
+    below, above = integer.fit(negative, table[:split]), integer.fit(positive, table[split:, :1])
     if below is None or above is None:
         return None
     for shift in range(min(below.shift, above.shift), 7, -1):
         pair = [integer.with_shift(line, shift) for line in (below, above)]
         done = np.concatenate(
-            [pair[0](LEVELS[:split, None]), np.broadcast_to(pair[1](LEVELS[split:, None]), table[split:].shape)]
+            [pair[0](negative[:, None]), np.broadcast_to(pair[1](positive[:, None]), table[split:].shape)]
         )
         if np.array_equal(done, table):
             return _affine_step(source, output, pair[0], pair[1], source.zero_point, 1)
