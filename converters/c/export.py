@@ -18,7 +18,7 @@ import kbnn
 from kbnn import files, tables
 from kbnn.converters.c import integer
 from kbnn.converters.c.plan import Plan, Tensor, check_fits, plan
-from kbnn.converters.c.source import Program, program, wrapped
+from kbnn.converters.c.source import Program, float_literal, program, wrapped
 from kbnn.converters.c.writers import Network, write
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import audit, flatbuffer, interpreter, metadata
@@ -389,9 +389,9 @@ def _values(file: File, network: Network, made: Program, name: str) -> dict[str,
         "height": image.height,
         "width": image.width,
         "channels": image.channels,
-        "input_scale": _float(image.scale),
+        "input_scale": float_literal(image.scale),
         "input_zero_point": image.zero_point,
-        "output_scale": _float(output.scale),
+        "output_scale": float_literal(output.scale),
         "output_zero_point": output.zero_point,
         "normalization": _normalization(image, mean, std),
         "pixel_tables": _pixel_tables(image, mean, std),
@@ -474,12 +474,6 @@ def _pixel_tables(image: Tensor, mean: np.ndarray | None, std: np.ndarray | None
     levels = integer.to_int8((pixels - mean) / std, image.scale, image.zero_point)
     columns = [levels[:, 0]] if np.all(levels == levels[:, :1]) else list(levels.T)
     return [wrapped([str(value) for value in column.tolist()]).rstrip() for column in columns]
-
-
-def _float(value: float) -> str:
-    """An exact float constant of C, without its suffix."""
-    text = f"{np.float32(value):.9g}"
-    return text if any(mark in text for mark in ".en") else f"{text}.0"
 
 
 def _comment(text: str) -> str:

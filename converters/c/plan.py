@@ -87,7 +87,7 @@ class Struct:
 
 
 # A field of a `Struct`.
-Field: TypeAlias = "int | str | Array | Struct"
+Field: TypeAlias = "int | float | str | Array | Struct"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kbnn.converters.c.plan import Array, Place, Plan, Step, Struct, Tensor
-from kbnn.converters.c.writers import Network, float_literal
+from kbnn.converters.c.plan import Array, Field, Place, Plan, Step, Struct, Tensor
+from kbnn.converters.c.writers import Network
 from kbnn.converters.errors import ConversionError
 
 _MEMORIES = {"arena": "KBNN_ARENA", "image": "KBNN_IMAGE", "scores": "KBNN_SCORES"}
@@ -90,18 +90,20 @@ class Definitions:
         """The name of a struct, defined if it is new, with what it refers to before it."""
         for key, limits in _field_limits()[struct.ctype].items():
             value = struct.fields[key]
-            if not isinstance(value, str | Struct):
+            if not isinstance(value, float | str | Struct):
                 _check(struct.name, key, np.asarray(value.values if isinstance(value, Array) else value), limits)
         fields = [(key, self.value(value)) for key, value in struct.fields.items()]
         body = "".join(f"    .{key} = {value},\n" for key, value in fields)
         return self._define(struct.ctype, "", "\n" + body, struct.name, 4 * len(fields) // 2)
 
-    def value(self, value: "int | str | Array | Struct") -> str:
+    def value(self, value: Field) -> str:
         """A field's initializer."""
         if isinstance(value, Array):
             return self.array(value) if value.ctype else _braces(value.values.tolist())
         if isinstance(value, Struct):
             return f"&{self.struct(value)}"
+        if isinstance(value, float):
+            return float_literal(value)
         return value if isinstance(value, str) else _number(int(value))
 
     def _define(self, ctype: str, suffix: str, body: str, hint: str, size: int) -> str:
@@ -118,6 +120,12 @@ class Definitions:
         chosen = next(candidate for candidate in candidates if candidate not in self.taken)
         self.taken.add(chosen)
         return chosen
+
+
+def float_literal(value: float) -> str:
+    """A float constant of C, exactly."""
+    text = f"{np.float32(value):.9g}"
+    return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
 
 
 def _number(value: int) -> str:

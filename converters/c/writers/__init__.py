@@ -28,14 +28,12 @@ from kbnn.converters.c.writers import (
     pooling,
 )
 from kbnn.converters.c.writers.network import Network, write
-from kbnn.converters.c.writers.normalization import float_literal
 
 __all__ = [
     "Network",
     "binary",
     "convolutions",
     "elementwise",
-    "float_literal",
     "functions",
     "moves",
     "normalization",

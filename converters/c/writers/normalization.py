@@ -100,10 +100,10 @@ def normalize(lowering: Lowering, operator: Operator, value: Normalizing) -> Non
     fields: dict[str, Field] = {
         "scale": 0 if value.scale is None else Array("float", value.scale, f"{output.name}/scale"),
         "offset": 0 if value.offset is None else Array("float", value.offset, f"{output.name}/offset"),
-        "step": float_literal(step),
-        "zero": float_literal(step * np.float32(source.zero_point)),
-        "epsilon": float_literal(value.epsilon),
-        "out_inverse": float_literal(float(np.float32(1) / np.float32(output.scale))),
+        "step": float(step),
+        "zero": float(step * np.float32(source.zero_point)),
+        "epsilon": value.epsilon,
+        "out_inverse": float(np.float32(1) / np.float32(output.scale)),
         "height": source.height,
         "width": source.width,
         "channels": source.channels,
@@ -127,16 +127,10 @@ def _softmax(lowering: Lowering, operator: Operator) -> None:
     powers = np.exp(exponents.astype(np.float64)).astype(np.float32)
     fields: dict[str, Field] = {
         "powers": Array("float", powers, f"{output.name}/powers"),
-        "out_scale": float_literal(output.scale),
+        "out_scale": output.scale,
         "width": output.width,
         "channels": output.channels,
         "out_zero": output.zero_point,
     }
     params = Struct("kbnn_softmax_params", fields, output.name)
     lowering.add(Step("kbnn_softmax", params, (source,), (Window(),), output))
-
-
-def float_literal(value: float | np.float32) -> str:
-    """A float constant of C, exactly."""
-    text = f"{np.float32(value):.9g}"
-    return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
