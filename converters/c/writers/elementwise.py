@@ -11,10 +11,8 @@ from kbnn.converters.c.writers.functions import BROADCAST_VECTOR, INT8_VECTOR, d
 from kbnn.converters.c.writers.lowering import Derived, Function, Lowering, Normalizing, writes
 from kbnn.converters.c.writers.normalization import next_stage
 from kbnn.converters.c.writers.operators import (
-    RECTIFIERS,
     clipping_of,
     is_per_channel,
-    levels_between,
     quantization,
     refused,
 )
@@ -26,7 +24,7 @@ from kbnn.converters.tflite.flatbuffer import Operator
 _Multipliers = Sequence[tuple[int, int]]
 
 
-@writes("MUL", "ADD", "SUB", "ELU", "RELU", "RELU6", "RELU_N1_TO_1", "MAXIMUM", "MINIMUM")
+@writes("MUL", "ADD", "SUB", "MAXIMUM", "MINIMUM")
 def _elementwise(lowering: Lowering, operator: Operator) -> None:
     constants = [item for item in operator.inputs if item is not None and item.data is not None]
     held = [lowering.values.get(item.index) for item in operator.operands]
@@ -37,7 +35,7 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
         if isinstance(value, Function):
             float_function(lowering, operator, value, constants)
         else:
-            _int8_function(lowering, operator, value, constants)
+            _with_constant(lowering, operator, value, constants)
     elif operator.name in ("ADD", "SUB"):
         _sum(lowering, operator)
     elif operator.name == "MUL":
@@ -46,16 +44,9 @@ def _elementwise(lowering: Lowering, operator: Operator) -> None:
         _extreme(lowering, operator)
 
 
-def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, constants: list[flatbuffer.Tensor]) -> None:
-    """A constant added to, or multiplied with, an int8 tensor by channel, or its values in a range."""
+def _with_constant(lowering: Lowering, operator: Operator, value: Tensor, constants: list[flatbuffer.Tensor]) -> None:
+    """An int8 tensor and a constant per channel."""
     output = lowering.output(operator)
-    if operator.name in RECTIFIERS:
-        results = integer.rescaled(
-            integer.LEVELS - value.zero_point, *integer.multiplier_of_scales((value.scale,), output.scale, np.float32)
-        )
-        table = integer.saturated(results + output.zero_point, *levels_between(output, *RECTIFIERS[operator.name]))
-        lowering.derive(operator, value, np.repeat(table[:, None], value.channels, axis=1), output)
-        return
     if operator.name not in ("ADD", "MUL", "MAXIMUM", "MINIMUM") or len(constants) != 1 or constants[0].dtype != "int8":
         raise refused(operator, "it is supported for two computed values, or for one and a constant per channel")
     if not is_per_channel(constants[0], value.channels):
@@ -65,10 +56,10 @@ def _int8_function(lowering: Lowering, operator: Operator, value: Tensor, consta
     if operator.name in _EXTREMES:
         if any(pair != output.quantization for pair in ((scale, zero_point), value.quantization)):
             raise refused(operator, "its two values have different scales")
-        table = _EXTREMES[operator.name](np.repeat(integer.LEVELS[:, None], value.channels, axis=1), constant)
+        table = _EXTREMES[operator.name](integer.LEVELS[:, None], constant)
         lowering.derive(operator, value, table.astype(np.int8), output)
         return
-    x = np.repeat(integer.LEVELS[:, None], value.channels, axis=1) - value.zero_point
+    x = integer.LEVELS[:, None] - value.zero_point
     if operator.name == "ADD":
         results = _added_constant(
             value, x, constant - zero_point, _sum_multipliers(operator, value.scale, scale, output.scale)
@@ -103,7 +94,7 @@ def _extreme(lowering: Lowering, operator: Operator) -> None:
     if any(tensor.quantization != output.quantization for tensor in held):
         raise refused(operator, "its two values have different scales")
     if sources[0] is sources[1]:
-        levels = np.repeat(integer.LEVELS[:, None], sources[0].channels, axis=1).astype(np.int8)
+        levels = integer.LEVELS[:, None].astype(np.int8)
         tables = [value.table if isinstance(value, Derived) else levels for value in values]
         lowering.derive(operator, sources[0], _EXTREMES[operator.name](*tables), output)
         return

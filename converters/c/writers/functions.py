@@ -11,9 +11,10 @@ from kbnn.converters.c.writers.binary import write_sums
 from kbnn.converters.c.writers.lowering import Derived, Function, Lowering, Normalizing, writes
 from kbnn.converters.c.writers.normalization import normalize
 from kbnn.converters.c.writers.operators import (
-    RECTIFIERS,
+    ACTIVATIONS,
     fused_activation,
     is_per_channel,
+    levels_between,
     quantization,
     refused,
 )
@@ -23,6 +24,8 @@ from kbnn.converters.tflite.flatbuffer import Operator
 
 # How many values TensorFlow Lite's vector code computes at once. It rounds those that fill no vector differently.
 _FLOAT_VECTOR, INT8_VECTOR, BROADCAST_VECTOR = 8, 16, 8
+# The ranges of the operators that do nothing but clip.
+_RECTIFIERS = {"RELU": ACTIVATIONS[1], "RELU_N1_TO_1": ACTIVATIONS[2], "RELU6": ACTIVATIONS[3]}
 
 
 @writes("DEQUANTIZE")
@@ -72,7 +75,7 @@ def _requantize(lowering: Lowering, operator: Operator, value: Derived | Tensor,
     x = integer.LEVELS - before.zero_point
     rules = (integer.rescaled_up, integer.rescaled)
     results = np.stack([integer.saturated(rule(x, *multiplier) + output.zero_point) for rule in rules])
-    source, levels = before, np.repeat(integer.LEVELS[:, None], before.channels, axis=1)
+    source, levels = before, integer.LEVELS[:, None]
     if isinstance(value, Derived):
         source, levels = value.source, value.table.astype(np.int64)
     derive_in_vectors(lowering, operator, source, results[:, levels - integer.LOW], output, INT8_VECTOR)
@@ -81,8 +84,8 @@ def _requantize(lowering: Lowering, operator: Operator, value: Derived | Tensor,
 def derive_in_vectors(
     lowering: Lowering, operator: Operator, source: Tensor, tables: np.ndarray, output: Tensor, vector: int
 ) -> None:
-    """Records that an output is a function of a tensor, in vectors and where values fill none."""
-    in_vectors, alone = tables
+    """Records that an output is a function of a tensor, in vectors and where values fill none: `(2, 256, C or 1)`."""
+    in_vectors, alone = np.broadcast_to(tables, (*tables.shape[:2], source.channels))
     count = source.height * source.row_bytes
     first = count // vector * vector
     channels = np.arange(first, count) % source.channels
@@ -134,9 +137,24 @@ _FLOAT_FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
     "ELU": _elu,
     **{
         name: lambda x, bounds=bounds: np.clip(x, np.float32(bounds[0]), np.float32(bounds[1]))
-        for name, bounds in RECTIFIERS.items()
+        for name, bounds in _RECTIFIERS.items()
     },
 }
+
+
+@writes("ELU", "RELU", "RELU6", "RELU_N1_TO_1")
+def _activation(lowering: Lowering, operator: Operator) -> None:
+    value = lowering.of(operator, 0, Function, Tensor)
+    if isinstance(value, Function):
+        float_function(lowering, operator, value, [])
+        return
+    if operator.name not in _RECTIFIERS:
+        raise refused(operator, "it is supported between float values only")
+    output = lowering.output(operator)
+    multiplier = integer.multiplier_of_scales((value.scale,), output.scale, np.float32)
+    levels = integer.rescaled(integer.LEVELS - value.zero_point, *multiplier) + output.zero_point
+    table = integer.saturated(levels, *levels_between(output, *_RECTIFIERS[operator.name]))
+    lowering.derive(operator, value, table[:, None], output)
 
 
 @writes("LOGISTIC", "TANH")
@@ -153,7 +171,7 @@ def _squash(lowering: Lowering, operator: Operator) -> None:
     if operator.name == "LOGISTIC":
         values = np.float32(1) / (np.float32(1) + values)
     levels = integer.rounded(values * (np.float32(1) / np.float32(output.scale))) + output.zero_point
-    lowering.derive(operator, source, np.repeat(integer.saturated(levels)[:, None], source.channels, axis=1), output)
+    lowering.derive(operator, source, integer.saturated(levels)[:, None], output)
 
 
 @writes("PRELU")
@@ -200,5 +218,4 @@ def _leaky_relu(lowering: Lowering, operator: Operator) -> None:
     positive = integer.multiplier_of_scales((source.scale,), output.scale, np.float32)
     negative = integer.multiplier_of_scales((source.scale, operator.options["alpha"]), output.scale, np.float32)
     results = np.where(x >= 0, integer.rescaled(x, *positive), integer.rescaled(x, *negative))
-    table = integer.saturated(results + output.zero_point)
-    lowering.derive(operator, source, np.repeat(table, source.channels, axis=1), output)
+    lowering.derive(operator, source, integer.saturated(results + output.zero_point), output)

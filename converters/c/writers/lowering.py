@@ -94,7 +94,9 @@ class Reordered:
     operator: Operator
 
 
-Value = Tensor | Signs | Function | Derived | Padded | Normalizing | Reordered
+# The tensors for which a step is added only if something reads them.
+Deferred = Derived | Padded | Reordered
+Value = Tensor | Signs | Function | Normalizing | Deferred
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
@@ -131,7 +133,7 @@ class Lowering:
         """
         operand = operator.inputs[number]
         value = None if operand is None else self.values.get(operand.index)
-        if isinstance(value, Derived | Padded | Reordered) and type(value) not in kinds:
+        if isinstance(value, Deferred) and type(value) not in kinds:
             value = self.computed(value)
         if not isinstance(value, kinds):
             raise refused(operator, _unreadable(operand))
@@ -153,7 +155,7 @@ class Lowering:
         self.values[item.index] = made
         return made
 
-    def computed(self, value: "Derived | Padded | Reordered") -> Tensor:
+    def computed(self, value: Deferred) -> Tensor:
         """Adds the step that computes a tensor that is not in memory yet, and returns the tensor."""
         index = next(index for index, held in self.values.items() if held is value)
         if isinstance(value, Reordered):
@@ -169,7 +171,8 @@ class Lowering:
     def derive(
         self, operator: Operator, source: Tensor, table: np.ndarray, output: Tensor, step: Step | None = None
     ) -> None:
-        """Records that an operator's output is a function of a tensor, given as a table."""
+        """Records an operator's output as a function of a tensor, `(256, C)`, or `(256, 1)` for all channels."""
+        table = np.broadcast_to(table, (len(table), source.channels))
         self.values[operator.outputs[0].index] = Derived(source, table, output, step)
 
     def add(self, step: Step) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kbnn.converters.c.plan import Step, Tensor
-from kbnn.converters.c.writers.lowering import WRITERS, Derived, Function, Lowering, Padded, Reordered
+from kbnn.converters.c.writers.lowering import WRITERS, Deferred, Function, Lowering
 from kbnn.converters.c.writers.operators import LARGEST_SIZE, named_after_layer, refused, sample_shape
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.tflite import flatbuffer
@@ -49,7 +49,7 @@ def write(file: File) -> Network:
         with _damage(operator.name, operator.outputs[0].name if operator.outputs else ""):
             WRITERS[operator.name](lowering, operator)
     value = lowering.values.get(returned.index)
-    if isinstance(value, Derived | Padded | Reordered):
+    if isinstance(value, Deferred):
         value = lowering.computed(value)
     if isinstance(value, Function) and isinstance(value.source, Tensor):
         value = value.source

@@ -16,14 +16,12 @@ LARGEST_SIZE = 2**16 - 1
 # Kernels, strides and padding are held in bytes.
 MOST_PADDING = 255
 # The ranges that TensorFlow Lite's fused activations clip to, by number.
-_ACTIVATIONS: dict[int, tuple[float, float]] = {
+ACTIVATIONS: dict[int, tuple[float, float]] = {
     0: (-math.inf, math.inf),
     1: (0.0, math.inf),
     2: (-1.0, 1.0),
     3: (0.0, 6.0),
 }
-# The ranges of the operators that do nothing but clip.
-RECTIFIERS = {"RELU": _ACTIVATIONS[1], "RELU_N1_TO_1": _ACTIVATIONS[2], "RELU6": _ACTIVATIONS[3]}
 # Advice for operators at the end of a network.
 _SCORES = "end the network with the logits, whose largest is the predicted class"
 # The prefix of the names of values that belong to no layer.
@@ -92,9 +90,9 @@ def clipping_of(operator: Operator, output: Tensor) -> tuple[int, int]:
 def fused_activation(operator: Operator, option: str = "fusedActivationFunction") -> tuple[float, float]:
     """The range that an operator's fused activation clips to."""
     number = operator.options.get(option) or 0
-    if number not in _ACTIVATIONS:
+    if number not in ACTIVATIONS:
         raise refused(operator, f"it has the fused activation {number}")
-    return _ACTIVATIONS[number]
+    return ACTIVATIONS[number]
 
 
 def levels_between(output: Tensor, low: float, high: float) -> tuple[int, int]:

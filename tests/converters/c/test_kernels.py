@@ -649,6 +649,10 @@ def test_what_has_no_integer_form_is_refused_by_name():
     ):
         writers.write(builder.file())
     builder = Builder(4, 4, 8)
+    builder.add("ELU", [builder.last], (1, 4, 4, 8))
+    with pytest.raises(ConversionError, match=r"'t1' \(ELU\) has no form in C: it is supported between float values"):
+        writers.write(builder.file())
+    builder = Builder(4, 4, 8)
     builder.add("ARG_MAX", [builder.last], (1, 4, 4, 8))
     with pytest.raises(ConversionError, match="there is no kernel for this operator; end the network with the logits"):
         writers.write(builder.file())
