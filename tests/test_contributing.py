@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from kbnn import models, quantizers
+from kbnn.converters.c import writers
 from kbnn.converters.passes.pipeline import PASSES
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,13 @@ def test_every_pass_has_a_test_and_a_row(name: str):
     tests = "".join(path.read_text() for path in (ROOT / "tests" / "converters" / "passes").glob("test_*.py"))
     assert name in tests
     assert f"`{name}`" in (ROOT / "docs" / "deployment.md").read_text()
+
+
+def test_every_module_of_c_writers_is_imported_by_its_package():
+    folder = ROOT / "converters" / "c" / "writers"
+    modules = {path.stem for path in folder.glob("*.py") if "\n@writes(" in path.read_text()}
+    assert len(modules) > 5
+    assert modules <= set(writers.__all__)
 
 
 def test_any_is_used_only_where_tensorflow_leaves_no_type():
