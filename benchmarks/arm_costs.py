@@ -400,7 +400,8 @@ class Counter:
 
 def count(root: Path, only: Sequence[str]) -> None:
     """Counts all operators, or those of some names, and writes `results/arm_costs.csv`."""
-    from kbnn.converters.tflite.audit import audit, worked_values
+    from kbnn.converters.tflite.audit import audit
+    from kbnn.converters.tflite.operators import worked_values
 
     files = forms()
     unknown = [name for name in only if name not in files]

@@ -16,7 +16,7 @@ from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
 from kbnn.converters.passes.forms import ESTIMATED_LIKE, kernel_for, with_forms
 from kbnn.converters.passes.int8 import calibrated
-from kbnn.converters.tflite import audit, flatbuffer
+from kbnn.converters.tflite import audit, flatbuffer, operators
 from kbnn.converters.tflite.audit import Audit
 from kbnn.converters.tflite.building import build
 from kbnn.converters.tflite.flatbuffer import File, Operator
@@ -285,10 +285,10 @@ def _check_operators(file: File, graph: Graph) -> None:
 
 def _layer_of(file: File, operator: Operator, layers: set[str]) -> str:
     """The layer that an operator belongs to, by its own name or by the names of those that read its value."""
-    name = audit.layer_name(file, operator)
+    name = operators.layer_name(file, operator)
     # A value that is only rounded to int8 has no name of its own.
     readers = file.consumers[operator.outputs[0].index]
-    found = [name, *(audit.layer_name(file, reader) for reader in readers)]
+    found = [name, *(operators.layer_name(file, reader) for reader in readers)]
     # Of the operations of one layer, the file numbers all but the first.
     candidates = [candidate for each in found for candidate in (each, each.rpartition("/")[0])]
     return next((candidate for candidate in candidates if candidate in layers), name)

@@ -20,7 +20,7 @@ import tensorflow as tf
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import Affine, Convolution, Pool
 from kbnn.converters.graph.rounding import scales_per_channel
-from kbnn.converters.tflite import audit
+from kbnn.converters.tflite import operators
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.int8_weights import kernel_layer
 from kbnn.converters.tflite.surgery import Surgery
@@ -98,7 +98,7 @@ def stored_hybrid(file: File, layers: Sequence[str]) -> File:
     surgery = Surgery(file)
     for operator in file.operators:
         if operator.name == "CONV_2D" and kernel_layer(operator) in layers:
-            weights = audit.weights(file, operator)
+            weights = operators.weights(file, operator)
             values = weights.value()
             scales = scales_per_channel(values, 0)
             integers = np.round(values / scales).astype(np.int8)

@@ -10,21 +10,17 @@ from pathlib import Path
 
 from kbnn import files, tables
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.tflite.audit import (
-    LCE_OPERATORS,
-    Audit,
+from kbnn.converters.tflite.audit import LCE_OPERATORS, Audit, Work, audit, by
+from kbnn.converters.tflite.estimate import DEVICES
+from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
+from kbnn.converters.tflite.operators import (
     AuditedConvolution,
-    Work,
-    audit,
-    by,
     convolution,
     is_convolution,
     layer_name,
     multiplies,
     values,
 )
-from kbnn.converters.tflite.estimate import DEVICES
-from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
 from kbnn.errors import KbnnError
 from kbnn.printable import printable
 

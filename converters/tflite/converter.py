@@ -18,10 +18,10 @@ from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.lowering import Trace, serving
 from kbnn.converters.graph.operations import BinaryConvolution, Opaque
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.tflite.audit import data_input, is_convolution
 from kbnn.converters.tflite.flatbuffer import File, Operator, Tensor
 from kbnn.converters.tflite.lce import SchemaObject
 from kbnn.converters.tflite.names import last_operation, operations, value_name
+from kbnn.converters.tflite.operators import data_input, is_convolution
 from kbnn.native_output import held_stderr
 
 # The metadata entry that records how kbnn made a file, so that `verify` can repeat it.

@@ -10,11 +10,11 @@ from kbnn.converters.graph.binary_layers import BinaryCall, binary_calls, levels
 from kbnn.converters.graph.graph import Graph, Node
 from kbnn.converters.graph.operations import BinaryConvolution, Operation, Sign
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.tflite.audit import data_input
 from kbnn.converters.tflite.converter import kernel_name
 from kbnn.converters.tflite.flatbuffer import File, Operator
 from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 from kbnn.converters.tflite.names import operations
+from kbnn.converters.tflite.operators import data_input
 from kbnn.converters.verify.alignment import unpack_signs
 
 

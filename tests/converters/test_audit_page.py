@@ -9,9 +9,9 @@ import sample_networks
 import tensorflow as tf
 
 from kbnn.converters.tflite import flatbuffer
-from kbnn.converters.tflite.audit import values
 from kbnn.converters.tflite.audit_page import _grouped, _lines, _steps, page, write_page
 from kbnn.converters.tflite.flatbuffer import File
+from kbnn.converters.tflite.operators import values
 from kbnn.errors import UsageError
 
 

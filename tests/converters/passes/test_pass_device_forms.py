@@ -15,7 +15,8 @@ from kbnn.converters.graph.operations import Convolution, Pool
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, forms
 from kbnn.converters.passes.hybrid import HybridConvolution, scales_after_pools
-from kbnn.converters.tflite import audit, flatbuffer, interpreter
+from kbnn.converters.tflite import flatbuffer, interpreter
+from kbnn.converters.tflite.operators import layer_name
 from kbnn.errors import UsageError
 
 keras = tf.keras.layers
@@ -56,7 +57,7 @@ def test_a_gathered_bias_changes_no_bit(device, model, tmp_path):
 
 def hybrid_layers(file):
     return {
-        audit.layer_name(file, operator)
+        layer_name(file, operator)
         for operator in file.operators
         if operator.name == "CONV_2D" and operator.inputs[1].dtype == "int8"
     }
