@@ -103,7 +103,7 @@ def export_android(
             f"model '{model.name}' and data set '{data.name}' do not fit: received input {model.input_shape[1:]} and "
             f"images {data.input_shape}, give the data set that it was trained on"
         )
-    if tuple(model.output_shape[1:]) != (len(data.classes),):
+    if model.output_shape[-1] != len(data.classes):
         raise UsageError(
             f"the app needs a score for each of the {len(data.classes)} classes: model '{model.name}' returns "
             f"{model.output_shape[-1]}, end it with a dense layer of {len(data.classes)} logits"

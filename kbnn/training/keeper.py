@@ -51,7 +51,8 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
             handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-            self._before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
+            # None: a handler that was not installed by Python, which could not be restored.
+            self._before = {k: handler for k, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
             for number in self._before:
                 signal.signal(number, self._note)
         return self
