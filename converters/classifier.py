@@ -57,7 +57,7 @@ class Classifier:
     a sigmoid, and otherwise its logit; the second class is the first one returned if its probability is above 0.5.
 
     Args:
-        path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, or a SavedModel of Keras.
+        path: the folder of a run, a `.tflite`, `.keras` or `.h5` file, a SavedModel of Keras, or a Keras model.
         data: the data set whose classes and normalization apply; needed if `path` does not contain them.
         trust: whether to load a Keras file that may run code; see `kbnn.loading`.
 
@@ -76,11 +76,19 @@ class Classifier:
         Prediction(label='cat', probability=0.93)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, data: Dataset | None = None, trust: bool | None = None) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | tf.keras.Model,
+        *,
+        data: Dataset | None = None,
+        trust: bool | None = None,
+    ) -> None:
+        self.path = Path(path.name if isinstance(path, tf.keras.Model) else path)
         description = Description() if data is None else Description.of(data)
         self._network: _Network
-        if files.suffix(self.path) == ".tflite":
+        if isinstance(path, tf.keras.Model):
+            self._network = _Model(path)
+        elif files.suffix(self.path) == ".tflite":
             self._network = _File(self.path)
             description = self._known(self._network.description, description)
         elif Run.exists(self.path):

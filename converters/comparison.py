@@ -113,12 +113,13 @@ def deployments(
         KbnnError: a file cannot be written or run.
     """
     structure.check_single(model)
-    data.check_fits(model.input_shape[1:], model.output_shape[-1])
+    # One output decides between two classes.
+    data.check_fits(model.input_shape[1:], max(2, model.output_shape[-1]))
     model, place = in_float32(model), Path(folder)
     inputs = data.inputs(data.test, limit)
     labels = np.asarray(data.test.labels)[: len(inputs)]
-    outputs = np.asarray(model.predict(inputs, verbose=0))
-    trained = outputs.argmax(-1)
+    shares = Classifier(model, data=data).probabilities(inputs)
+    trained = shares.argmax(-1)
     told = description or Description.of(data, "", model.name)
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
     checked = inputs[:_VERIFICATION_IMAGES]
@@ -133,7 +134,7 @@ def deployments(
         ("twin, float32", "twin-float32", "export_float"): lambda path: export_float(model, path, told),
         ("twin, int8", "twin-int8", "export_int8"): lambda path: export_int8(model, path, calibration, told),
     }
-    found = [Deployment("Keras", "", None, None, accuracy({"logits": outputs}, labels), 1.0)]
+    found = [Deployment("Keras", "", None, None, accuracy({"classes": shares}, labels), 1.0)]
     for (name, stem, command), write in writers.items():
         path = place / f"{stem}.tflite"
         try:
@@ -143,8 +144,8 @@ def deployments(
                 raise
             found.append(Deployment(name, command, None, None, None, None, refusal=str(error)))
             continue
-        outputs = Classifier(path, data=data).outputs(inputs)
-        agreement = float(np.mean(outputs.argmax(-1) == trained))
-        top1 = accuracy({"logits": outputs}, labels)
+        shares = Classifier(path, data=data).probabilities(inputs)
+        agreement = float(np.mean(shares.argmax(-1) == trained))
+        top1 = accuracy({"classes": shares}, labels)
         found.append(Deployment(name, command, str(path), path.stat().st_size, top1, agreement))
     return Deployments(data.name, len(inputs), tuple(found))

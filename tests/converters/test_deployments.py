@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sample_networks
 import tensorflow as tf
 from click.testing import CliRunner
 
@@ -46,6 +47,27 @@ def test_every_form_is_evaluated_on_the_same_images(found: Deployments, model: t
     # Both compute what Keras computes, but for roundings at signs.
     assert min(binary.agreement, twin.agreement) >= 0.95
     assert found.samples == SAMPLES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_one_score_decides_between_two_classes(activation: str | None, tmp_path: Path):
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (60, 8, 8, 3), np.uint8)
+    image = tf.keras.Input((8, 8, 3))
+    x = sample_networks.layers.Conv2D(32, 3, padding="same", name="stem")(image)
+    x = sample_networks.layers.GlobalAveragePooling2D()(sample_networks.convolution(x, 32, "conv"))
+    logit = tf.keras.Model(image, sample_networks.layers.Dense(1, name="logits")(x), name="pair")
+    sample_networks.varied(sample_networks.randomized(logit))
+    score = tf.keras.layers.Activation(activation)(logit.output) if activation else logit.output
+    data = datasets.of((pixels, generator.integers(0, 2, 60)), classes=["cat", "dog"])
+    inputs = data.inputs(data.test)
+    logit.get_layer("logits").bias.assign_sub(np.median(logit(inputs).numpy(), axis=0))
+    is_dog = logit(inputs).numpy()[:, 0] > 0
+    keras, binary, *_ = deployments(tf.keras.Model(image, score, name="pair"), data, tmp_path).forms
+    assert 0 < is_dog.mean() < 1
+    assert keras.top1.top1 == np.mean(is_dog == data.test.labels)
+    assert binary.agreement >= 0.9
 
 
 @pytest.mark.slow
