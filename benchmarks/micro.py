@@ -37,8 +37,10 @@ _TEMPLATE = Path(__file__).with_name("micro.md.j2")
 # The core whose cost at -O2 is measured too, and the cores that layers are measured on.
 _COMPARED = "cortex-m4"
 _LAYER_CORES = ("cortex-m4", "cortex-m55")
-# Networks made for microcontrollers, and the int8 network that they are compared with.
-_SMALL = ("resnet8-int8", "compact32", "compact64")
+# Networks for microcontrollers and the int8 network that they are compared with; cores with instructions for int8, and
+# without.
+_SMALL = ("resnet8-int8", "compact32", "resnet20", "compact64")
+_SMALL_CORES = ("cortex-m4", "cortex-m3", "rv32imac")
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,11 @@ def write_page() -> None:
         costs=list(costs.values()),
         layers=list(layers.values()),
         equality=list(equality.values()),
-        small=[row for (name, core, _), row in costs.items() if name in _SMALL and core == _COMPARED],
+        small=[
+            costs.get((name, core, "trained")) or costs[name, core, "random"]
+            for core in _SMALL_CORES
+            for name in _SMALL
+        ],
     )
     _PAGE.write_text(text)
 

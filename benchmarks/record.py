@@ -75,11 +75,13 @@ def provenance(seed: int | None = None) -> dict[str, object]:
 
 
 def _portable(argument: str) -> str:
-    """An argument without the folders of this machine: an absolute path within the repository, or in runs/."""
-    path = Path(argument)
+    """An argument, such as `PATH` or `NAME=PATH`, with absolute paths within the repository, or else in runs/."""
+    name, equals, value = argument.rpartition("=")
+    path = Path(value)
     if not path.is_absolute():
         return argument
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f"runs/{path.name}"
+    inside = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path("runs", path.name)
+    return f"{name}{equals}{inside}"
 
 
 def commit() -> str:

@@ -63,8 +63,9 @@ def test_a_page_without_one_pair_of_marks_is_refused(page: str):
 
 def test_commands_name_no_folders_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     script = str(record.ROOT / "benchmarks" / "trained.py")
-    monkeypatch.setattr("sys.argv", [script, "--seed", "0", str(tmp_path / "run"), str(record.ROOT / "runs" / "a")])
-    assert record.provenance()["command"] == "python benchmarks/trained.py --seed 0 runs/run runs/a"
+    paths = [str(tmp_path / "run"), f"tiny={tmp_path / 'run'}", str(record.ROOT / "runs" / "a")]
+    monkeypatch.setattr("sys.argv", [script, "--seed=0", "a=b", *paths])
+    assert record.provenance()["command"] == "python benchmarks/trained.py --seed=0 a=b runs/run tiny=runs/run runs/a"
 
 
 def test_no_file_has_no_rows():
