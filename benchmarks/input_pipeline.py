@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tensorflow as tf
 from record import append
 
 from kbnn import datasets, models
 from kbnn.datasets import Dataset, Transform
+from kbnn.precision import precision
 from kbnn.training import Learner, Stage
 from kbnn.training.optimizers import optimizer
 
@@ -36,8 +36,8 @@ def main() -> None:
 
 def measured(policy: str, data: Dataset, steps: int, rounds: int) -> dict[str, object]:
     """A row of results: medians over the rounds."""
-    tf.keras.mixed_precision.set_global_policy(policy)
-    trainer = trainer_of(data)
+    with precision(policy):
+        trainer = trainer_of(data)
     batches = data.epochs(BATCH, seed=0)
     subjects: dict[str, Callable[[], object]] = {
         "training": lambda: trainer.fit(batches, steps_per_epoch=steps, verbose=0),

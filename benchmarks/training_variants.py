@@ -66,9 +66,10 @@ def compiled_model(network: str, variant: Variant, steps_per_execution: int) -> 
     """A 10-class network for 32x32 images with SGD, momentum 0.9."""
     import tensorflow as tf
 
-    tf.keras.mixed_precision.set_global_policy(variant.policy)
-    model = kbnn.models.build(network, method=variant.method(), input_shape=(32, 32, 3), classes=10)
-    tf.keras.mixed_precision.set_global_policy("float32")
+    from kbnn.precision import precision
+
+    with precision(variant.policy):
+        model = kbnn.models.build(network, method=variant.method(), input_shape=(32, 32, 3), classes=10)
     model.compile(
         tf.keras.optimizers.legacy.SGD(0.01, momentum=0.9),
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),

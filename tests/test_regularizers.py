@@ -8,6 +8,7 @@ import kbnn
 from kbnn import quantizers, regularizers
 from kbnn.errors import UsageError
 from kbnn.layers import BinaryConv2D, BinaryDense
+from kbnn.precision import precision
 
 
 @pytest.mark.parametrize(
@@ -175,13 +176,10 @@ def test_scale_penalties_show_up_in_the_models_losses(penalty):
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_losses_are_float32_under_mixed_precision(policy):
-    tf.keras.mixed_precision.set_global_policy(policy)
-    try:
+    with precision(policy):
         for method in ("xnor+ml", "bnnplus_r1", "bnnplus_r2"):
             model = kbnn.models.build("tiny", method=method)
             assert {loss.dtype for loss in model.losses} == {tf.float32}
-    finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
 
 
 def decay_model():

@@ -18,6 +18,7 @@ from kbnn.converters.graph.trace import Reference
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.verify.verification import inputs_by_name
 from kbnn.errors import KbnnError, UsageError
+from kbnn.precision import precision
 
 layers = tf.keras.layers
 
@@ -113,11 +114,8 @@ def test_a_subclassed_model(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_becomes_float32(policy, tmp_path):
-    tf.keras.mixed_precision.set_global_policy(policy)
-    try:
+    with precision(policy):
         model = sample_networks.bireal(size=6)
-    finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
     artifact = convert(model, tmp_path / "model.tflite")
     assert artifact.audit.outputs == {"logits": (1, 10)}
     assert artifact.parity.passed

@@ -1,6 +1,5 @@
 """The contract of every registered network with every method that fits it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from expected_operators import expected
 from small_networks import CLASSES, Network
 
 from kbnn import accounting, converters, methods, models, quantizers, structure, testing
+from kbnn.precision import precision
 
 PAIRS = [(network, method) for network in networks.distinct() for method in networks.methods_of(network)]
 
@@ -48,19 +48,12 @@ def test_every_name_trains_at_its_own_depth(network: Network):
     assert all("?" not in layer.name + str(layer.output_shape) for layer in cost.layers)
 
 
-@pytest.fixture
-def mixed_precision() -> Iterator[None]:
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    yield
-    tf.keras.mixed_precision.set_global_policy("float32")
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("mixed_precision")
 @pytest.mark.parametrize("network", networks.distinct(), ids=lambda network: network.name)
 def test_mixed_precision_trains_on_float32_weights_to_float32_logits(network: Network):
-    model = network.build()
-    assert np.isfinite(fit(model))
+    with precision("mixed_bfloat16"):
+        model = network.build()
+        assert np.isfinite(fit(model))
     assert model.compute_dtype == "bfloat16"
     assert model(testing.normal_images(model)).dtype == tf.float32
     assert {weight.dtype for weight in model.weights} == {tf.float32}

@@ -15,6 +15,7 @@ import tensorflow as tf
 from sample_runs import AtStep, PowerCutError, assert_equal, cut, send
 
 from kbnn.errors import KbnnError, UsageError
+from kbnn.precision import precision
 from kbnn.training import DivergenceError, InterruptedRunError, Recipe, Run, evaluate, result, train
 from kbnn.training.checkpoints import latest
 from kbnn.training.keeper import Interruption
@@ -324,13 +325,10 @@ def test_a_resumed_run_does_not_need_the_weights_that_it_started_from(finished: 
 
 def test_the_test_set_is_evaluated_in_float32(finished: Run):
     """Two classes that bfloat16 cannot tell apart."""
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
+    with precision("mixed_bfloat16"):
         inputs = tf.keras.Input((8, 8, 1))
         logits = tf.keras.layers.Dense(10, name="logits")(tf.keras.layers.Flatten()(inputs))
         model = tf.keras.Model(inputs, logits)
-    finally:
-        tf.keras.mixed_precision.set_global_policy("float32")
     bias = np.zeros(10)
     bias[[3, 7]] = 1, 1.001
     model.get_layer("logits").set_weights([np.zeros((64, 10)), bias])
