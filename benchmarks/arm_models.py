@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import kbnn
-from kbnn.converters.baseline import export_float, export_int8
+from kbnn.converters.forms import ORDINARY
 from kbnn.converters.graph.graph import batches
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
@@ -300,10 +300,9 @@ def _twins(keras_model: tf.keras.Model) -> Iterator[tuple[str, File]]:
     images = _normal(2, *keras_model.input_shape[1:])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "twin.tflite"
-        export_float(keras_model, path, ordinary=True)
-        yield "ordinary float twin", flatbuffer.read(path)
-        export_int8(keras_model, path, images, ordinary=True)
-        yield "ordinary int8 twin", flatbuffer.read(path)
+        for name, twin in zip(("ordinary float twin", "ordinary int8 twin"), ORDINARY, strict=True):
+            twin.write(keras_model, path, images, images)
+            yield name, flatbuffer.read(path)
 
 
 def deployed(

@@ -11,18 +11,19 @@ is measured again replaces its rows.
 
 import argparse
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import record
-import tensorflow as tf
 
 from kbnn import files, methods
 from kbnn.analysis.pictures import COLOURS, Picture, picture
-from kbnn.converters import convert, export_int8, inspect
+from kbnn.converters import inspect
 from kbnn.converters.classifier import Classifier
+from kbnn.converters.forms import INT8, INT8_TWIN, Bitpacked, Form
 from kbnn.precision import in_float32
 from kbnn.training import Run
 
@@ -35,21 +36,15 @@ DEVICE = "pi4"
 _CALIBRATION_IMAGES = 256
 _VERIFICATION_IMAGES = 32
 
-Write = Callable[[tf.keras.Model, Path, np.ndarray], object]
 Row = Mapping[str, str]
 
-
-def _bitpacked(model: tf.keras.Model, path: Path, images: np.ndarray) -> object:
-    return convert(model, path, images[:_VERIFICATION_IMAGES], weights="int8", device=DEVICE)
-
-
-def _all_int8(model: tf.keras.Model, path: Path, images: np.ndarray) -> object:
-    return convert(model, path, images[:_VERIFICATION_IMAGES], calibration=images, device="microcontroller")
-
-
-FORMS: dict[bool, dict[str, Write]] = {
-    True: {"1 bit, int8 weights": _bitpacked, "1 bit, int8": _all_int8},
-    False: {"int8": export_int8},
+# Whether the network is binary -> its forms, under the names of the table.
+FORMS: dict[bool, tuple[Form, ...]] = {
+    True: (
+        Bitpacked("1 bit, int8 weights", {"weights": "int8", "device": DEVICE}),
+        replace(INT8, name="1 bit, int8"),
+    ),
+    False: (replace(INT8_TWIN, name="int8"),),
 }
 
 
@@ -59,10 +54,10 @@ def measure(run: Run) -> list[dict[str, object]]:
     model = in_float32(run.model())
     calibration, inputs = data.inputs(data.train, _CALIBRATION_IMAGES), data.inputs(data.test)
     rows = []
-    for form, write in FORMS[methods.get(recipe.model.method).is_binary].items():
+    for form in FORMS[methods.get(recipe.model.method).is_binary]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
-            write(model, path, calibration)
+            form.write(model, path, calibration[:_VERIFICATION_IMAGES], calibration)
             predicted = Classifier(path, data=data).outputs(inputs).argmax(-1)
             found = inspect(path)
         rows.append(
@@ -73,7 +68,7 @@ def measure(run: Run) -> list[dict[str, object]]:
                 "options": str(recipe.model.options),
                 "dataset": data.name,
                 "epochs": len(run.history()),
-                "form": form,
+                "form": form.name,
                 "test_images": len(inputs),
                 "top1": f"{np.mean(predicted == data.test.labels):.4f}",
                 "bytes": found.size_bytes,

@@ -15,7 +15,7 @@ import numpy as np
 import record
 import tensorflow as tf
 
-from kbnn.converters import convert
+from kbnn.converters.forms import BINARY, INT8_WEIGHTS, Bitpacked
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, deploy
 from kbnn.converters.tflite import interpreter
@@ -62,17 +62,17 @@ def _noisy(images: np.ndarray, data: Dataset) -> np.ndarray:
 def _files(model: tf.keras.Model, data: Dataset, images: np.ndarray) -> dict[str, bytes]:
     """The content of each file, by name."""
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
-    forms: dict[str, dict[str, object]] = {
-        "float": {},
-        "int8_weights": {"weights": "int8"},
-        "int8": {"calibration": calibration},
+    forms = {
+        "float": BINARY,
+        "int8_weights": INT8_WEIGHTS,
+        "int8": Bitpacked("binary, faster int8", is_calibrated=True),
     }
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for form, options in forms.items():
-            path = Path(folder) / f"{form}.tflite"
-            convert(model, path, images, **options)
-            found[form] = path.read_bytes()
+        for name, form in forms.items():
+            path = Path(folder) / f"{name}.tflite"
+            form.write(model, path, images, calibration)
+            found[name] = path.read_bytes()
     reference = rounded(Reference(model))
     file = lower(deploy(reference, Options(weights="int8")), Options(weights="int8").to_json())
     return {**found, "all_weights_int8": stored_as_int8(file).data}

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import files, structure, tables
-from kbnn.converters.baseline import export_float, export_int8
-from kbnn.converters.conversion import convert
+from kbnn.converters.forms import FLOAT_TWIN, INT8_TWIN, Bitpacked, Form
 from kbnn.converters.tflite.audit import inspect
 from kbnn.converters.tflite.metadata import Description
 from kbnn.datasets import Dataset, Normalization
@@ -116,14 +114,18 @@ def export_android(
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
     test = data.inputs(data.test, _VERIFICATION_IMAGES)
     described = Description.of(data, recipe, name)
-    writers: dict[str, Callable[[Path], object]] = {
-        # The Android library has only the default kernel, which refuses grouped convolutions; `device` splits them.
-        name: lambda path: convert(model, path, test, device="android", description=described),
-        f"{name}_float32": lambda path: export_float(model, path, described),
-        f"{name}_int8": lambda path: export_int8(model, path, calibration, described),
+    # The Android library has only the default kernel, which refuses grouped convolutions; `device` splits them.
+    written: dict[str, Form] = {
+        name: Bitpacked(name, {"device": "android"}),
+        f"{name}_float32": FLOAT_TWIN,
+        f"{name}_int8": INT8_TWIN,
     }
-    models = tuple(_write(title, root / f"{title}.tflite", write) for title, write in writers.items())
-    assets = Assets(os.fspath(root), data.classes, input_of(data), models)
+    models = []
+    for title, form in written.items():
+        path = root / f"{title}.tflite"
+        form.write(model, path, test, calibration, described)
+        models.append(_described(title, path))
+    assets = Assets(os.fspath(root), data.classes, input_of(data), tuple(models))
     entries = [asdict(model) for model in models]
     framing = {"shorter_side": assets.input.shorter_side, "square": assets.input.square}
     content = {"format": FORMAT, **framing, "models": entries}
@@ -131,8 +133,7 @@ def export_android(
     return assets
 
 
-def _write(title: str, path: Path, write: Callable[[Path], object]) -> AppModel:
-    write(path)
+def _described(title: str, path: Path) -> AppModel:
     content = path.read_bytes()
     return AppModel(
         title, path.name, hashlib.sha256(content).hexdigest(), len(content), inspect(path).binary_share or 0.0

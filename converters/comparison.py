@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn import structure, tables
-from kbnn.converters.baseline import export_float, export_int8
 from kbnn.converters.classifier import Classifier
-from kbnn.converters.conversion import convert
+from kbnn.converters.forms import FORMS
 from kbnn.converters.tflite.metadata import Description
 from kbnn.converters.verify.agreement import AccuracyInterval, accuracy
 from kbnn.errors import KbnnError
@@ -123,29 +122,18 @@ def deployments(
     told = description or Description.of(data, "", model.name)
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
     checked = inputs[:_VERIFICATION_IMAGES]
-    writers: dict[tuple[str, str, str], Callable[[Path], object]] = {
-        ("binary", "binary", "kbnn convert"): lambda path: convert(model, path, checked, description=told),
-        ("binary, int8 weights", "binary-int8-weights", "kbnn convert --weights int8"): lambda path: convert(
-            model, path, checked, weights="int8", description=told
-        ),
-        ("binary, int8", "binary-int8", "kbnn convert --int8 --device microcontroller"): lambda path: convert(
-            model, path, checked, calibration=calibration, device="microcontroller", description=told
-        ),
-        ("twin, float32", "twin-float32", "export_float"): lambda path: export_float(model, path, told),
-        ("twin, int8", "twin-int8", "export_int8"): lambda path: export_int8(model, path, calibration, told),
-    }
     found = [Deployment("Keras", "", None, None, accuracy({"classes": shares}, labels), 1.0)]
-    for (name, stem, command), write in writers.items():
-        path = place / f"{stem}.tflite"
+    for form in FORMS:
+        path = place / f"{form.file_name}.tflite"
         try:
-            write(path)
+            form.write(model, path, checked, calibration, told)
         except KbnnError as error:
             if len(found) == 1:
                 raise
-            found.append(Deployment(name, command, None, None, None, None, refusal=str(error)))
+            found.append(Deployment(form.name, form.command, None, None, None, None, refusal=str(error)))
             continue
         shares = Classifier(path, data=data).probabilities(inputs)
         agreement = float(np.mean(shares.argmax(-1) == trained))
         top1 = accuracy({"classes": shares}, labels)
-        found.append(Deployment(name, command, str(path), path.stat().st_size, top1, agreement))
+        found.append(Deployment(form.name, form.command, str(path), path.stat().st_size, top1, agreement))
     return Deployments(data.name, len(inputs), tuple(found))

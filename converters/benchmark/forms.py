@@ -1,18 +1,18 @@
 """Measures every form in which a network can be deployed, and recommends one."""
 
 import dataclasses
-import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kbnn import files, tables
 from kbnn.converters.benchmark.driver import Progress, compare_runs, default_kernel
 from kbnn.converters.benchmark.report import BenchmarkOptions, BenchmarkReport
+from kbnn.converters.forms import ORDINARY, Form, forms_on_devices
 from kbnn.converters.tflite import audit, flatbuffer, interpreter
 from kbnn.converters.verify.agreement import agreements, least
 from kbnn.errors import KbnnError
@@ -24,33 +24,8 @@ if TYPE_CHECKING:
 ENOUGH_AGREEMENT = 0.97
 # Latencies with a smaller relative difference count as equal, and the smaller file wins.
 _EQUAL = 0.03
-# Shown instead of a command for the networks without binarization, which only serve for comparison.
-_NOT_BINARY = "(to compare)"
-_NAMES = {"float32": "float", "int8": "int8 weights"}
-# The device for which everything real-valued becomes int8.
-THROUGHOUT = "microcontroller"
-
-
 # Why a file with groups is not measured on the default kernel.
 _NO_GROUPS = "the default kernel does not support grouped binary convolutions"
-
-
-class ConvertArguments(TypedDict, total=False):
-    """The arguments of `convert` in which forms differ."""
-
-    kernel: str
-    weights: str
-    device: str
-
-
-@dataclass(frozen=True)
-class Form:
-    """A way to deploy a network: the arguments of `convert`, and the same as options of `kbnn convert`."""
-
-    name: str
-    arguments: ConvertArguments
-    command: str
-    is_calibrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,8 +33,8 @@ class MeasuredForm:
     """A form on a device. `agreement` is the share of images that the trained network puts into the same class.
 
     Networks without 1-bit layers, which the forms are compared with, have no agreement and are never recommended.
-    `kernel` is the runtime's kernel for binary convolutions. If the network cannot be converted to this form, `report`
-    is None and `refusal` tells why.
+    `command` are the options of `kbnn convert`, and `kernel` is the runtime's kernel for binary convolutions. If the
+    network cannot be converted to this form, `report` is None and `refusal` tells why.
     """
 
     name: str
@@ -101,37 +76,6 @@ class FormComparison(tables.Shown):
         return "\n".join([*lines, *warnings, "", best])
 
 
-def possible_forms(is_grouped: bool, convert: Callable[..., object]) -> list[Form]:
-    """The forms that a network can have: combinations of kernel and precision, and those for certain devices."""
-    kernels: list[tuple[str, ConvertArguments, str]] = [("", {}, "")]
-    if is_grouped:
-        kernels = [("grouped ", {"kernel": "grouped"}, ""), ("portable ", {"kernel": "portable"}, "--kernel portable")]
-    found = []
-    for prefix, kernel, option in kernels:
-        for weights, name in _NAMES.items():
-            arguments = kernel.copy()
-            if weights != "float32":
-                arguments["weights"] = weights
-            words = [option, "" if weights == "float32" else f"--weights {weights}"]
-            found.append(Form(f"{prefix}{name}", arguments, " ".join(filter(None, words))))
-        found.append(Form(f"{prefix}int8", kernel, " ".join(filter(None, [option, "--int8"])), True))
-    # --int8 keeps float activations where an estimate says so, which a measurement may contradict.
-    found.append(Form("int8 throughout", {"device": THROUGHOUT}, f"--int8 --device {THROUGHOUT}", True))
-    for device in _devices(convert):
-        found.append(Form(f"for {device}", {"device": device}, f"--device {device}"))
-        arguments = {"device": device, "weights": "int8"}
-        found.append(Form(f"for {device}, int8 weights", arguments, f"--device {device} --weights int8"))
-    return found
-
-
-def _devices(convert: Callable[..., object]) -> Sequence[str]:
-    if "device" not in inspect.signature(convert).parameters:
-        return ()
-    from kbnn.converters.passes import options
-
-    return [name for name in getattr(options, "DEVICES", ()) if name not in ("generic", THROUGHOUT)]
-
-
 def compare_forms(
     model: "tf.keras.Model",
     images: np.ndarray,
@@ -157,52 +101,41 @@ def compare_forms(
     Raises:
         KbnnError: no form can be converted, or the target or the tool fails.
     """
-    from kbnn.converters.conversion import convert
-
     expected = np.asarray(model.predict(images, verbose=0))
     with files.scratch() as folder:
-        paths: list[tuple[Form, Path]] = []
-        refused: list[MeasuredForm] = []
-        for form in possible_forms(_is_grouped(model), convert):
-            if form.is_calibrated and calibration is None:
-                refused.append(_refused(form, "needs images to calibrate on"))
-                continue
-            path = folder / f"{form.name.replace(' ', '-')}.tflite"
-            try:
-                convert(model, path, images, calibration=calibration if form.is_calibrated else None, **form.arguments)
-            except KbnnError as error:
-                refused.append(_refused(form, str(error)))
-                continue
-            progress(f"{form.name}: converted")
-            paths.append((form, path))
+        paths, refused = _written(forms_on_devices(_is_grouped(model)), model, images, calibration, folder, progress)
         if not paths:
             raise KbnnError(f"no form of '{model.name}' can be converted: {'; '.join(f.refusal for f in refused)}")
-        twins, not_made = _twins(model, calibration, folder)
-        paths += twins
-        refused += not_made
+        twins = [twin for twin in ORDINARY if calibration is not None or not twin.is_calibrated]
+        twin_paths, refused_twins = _written(twins, model, images, calibration, folder, progress)
+        paths, refused = [*paths, *twin_paths], [*refused, *refused_twins]
         return _measured(paths, refused, images, expected, target, tool, settings, kernel, progress)
 
 
-def _twins(
-    model: "tf.keras.Model", calibration: np.ndarray | None, folder: Path
+def _written(
+    forms: Sequence[Form],
+    model: "tf.keras.Model",
+    images: np.ndarray,
+    calibration: np.ndarray | None,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[list[tuple[Form, Path]], list[MeasuredForm]]:
-    """The network as one would deploy it without binarization, to compare with; its outputs mean nothing."""
-    from kbnn.converters.baseline import export_float, export_int8
-
-    found: list[tuple[Form, Path]] = []
+    """Writes each form to a file in a folder; also returns the forms that are refused."""
+    paths: list[tuple[Form, Path]] = []
     refused: list[MeasuredForm] = []
-    for name in ("float32", "int8") if calibration is not None else ("float32",):
-        form, path = Form(f"{name}, not binary", {}, _NOT_BINARY), folder / f"twin-{name}.tflite"
+    for form in forms:
+        if form.is_calibrated and calibration is None:
+            refused.append(_refused(form, "needs images to calibrate on"))
+            continue
+        path = folder / f"{form.file_name}.tflite"
         try:
-            if name == "float32":
-                export_float(model, path, ordinary=True)
-            elif calibration is not None:
-                export_int8(model, path, calibration, ordinary=True)
+            form.write(model, path, images, calibration)
         except KbnnError as error:
             refused.append(_refused(form, str(error)))
             continue
-        found.append((form, path))
-    return found, refused
+        progress(f"{form.name}: converted")
+        paths.append((form, path))
+    return paths, refused
 
 
 def _measured(
@@ -222,7 +155,7 @@ def _measured(
         refused = [*refused, *(_refused(form, _NO_GROUPS) for form in not_run)]
         kernels = {path: [] if form in not_run else [kernel] for form, path in paths}
     wanted = [(form, path, each) for form, path in paths for each in kernels[path]]
-    if not any(form.command != _NOT_BINARY for form, _, _ in wanted):
+    if not any(form.is_binary for form, _, _ in wanted):
         raise KbnnError(f"no form runs on the {kernel} kernel: {_NO_GROUPS}")
     runs = [(path, dataclasses.replace(settings, kernel=each)) for _, path, each in wanted]
     # The files are temporary, so progress lines name the forms instead.
@@ -233,18 +166,16 @@ def _measured(
         progress(f"{names.get(path, path)}{colon}{rest}")
 
     comparison = compare_runs(runs, target, tool, progress=told)
-    agreement = {
-        path: None if form.command == _NOT_BINARY else _agreement(path, images, expected) for form, path in paths
-    }
+    agreement = {path: _agreement(path, images, expected) if form.is_binary else None for form, path in paths}
     found = [
-        MeasuredForm(form.name, form.command, each, path.stat().st_size, agreement[path], report)
+        MeasuredForm(form.name, form.options, each, path.stat().st_size, agreement[path], report)
         for (form, path, each), report in zip(wanted, comparison.reports, strict=True)
     ]
     return FormComparison((*found, *refused), *_recommended(found))
 
 
 def _refused(form: Form, why: str) -> MeasuredForm:
-    return MeasuredForm(form.name, form.command, "", None, None, None, why)
+    return MeasuredForm(form.name, form.options, "", None, None, None, why)
 
 
 def _is_grouped(model: "tf.keras.Model") -> bool:

@@ -14,9 +14,10 @@ import kbnn
 from kbnn.cli.command import to_json
 from kbnn.converters import baseline
 from kbnn.converters.benchmark import benchmark, forms
-from kbnn.converters.benchmark.forms import MeasuredForm, compare_forms, possible_forms
+from kbnn.converters.benchmark.forms import MeasuredForm, compare_forms
 from kbnn.converters.benchmark.report import BenchmarkOptions
 from kbnn.converters.conversion import convert
+from kbnn.converters.forms import FORMS, forms_on_devices
 from kbnn.errors import KbnnError
 
 FEW = BenchmarkOptions(threads=1, warmup=1, runs=2, repeats=2, kernel="indirect")
@@ -38,11 +39,36 @@ def images() -> np.ndarray:
 
 
 def test_forms_of_a_network_with_and_without_groups():
-    plain, with_groups = ([form.name for form in possible_forms(grouped, convert)] for grouped in (False, True))
+    plain, with_groups = ([form.name for form in forms_on_devices(grouped)] for grouped in (False, True))
     assert plain[:3] == ["float", "int8 weights", "int8"]
     assert with_groups[:3] == ["grouped float", "grouped int8 weights", "grouped int8"]
     assert with_groups[3:6] == ["portable float", "portable int8 weights", "portable int8"]
     assert plain[3:6] == ["int8 throughout", "for pi4", "for pi4, int8 weights"]
+
+
+def test_the_command_of_a_form_has_the_options_for_its_arguments():
+    assert {form.name: form.options for form in forms_on_devices(True)} == {
+        "grouped float": "",
+        "grouped int8 weights": "--weights int8",
+        "grouped int8": "--int8",
+        "portable float": "--kernel portable",
+        "portable int8 weights": "--kernel portable --weights int8",
+        "portable int8": "--kernel portable --int8",
+        "int8 throughout": "--int8 --device microcontroller",
+        "for pi4": "--device pi4",
+        "for pi4, int8 weights": "--device pi4 --weights int8",
+        "for pi5": "--device pi5",
+        "for pi5, int8 weights": "--device pi5 --weights int8",
+        "for android": "--device android",
+        "for android, int8 weights": "--device android --weights int8",
+    }
+    assert {form.file_name: form.command for form in FORMS} == {
+        "binary": "kbnn convert",
+        "binary-int8-weights": "kbnn convert --weights int8",
+        "binary-int8": "kbnn convert --int8 --device microcontroller",
+        "twin-float32": "export_float",
+        "twin-int8": "export_int8",
+    }
 
 
 @pytest.mark.slow
@@ -72,8 +98,8 @@ def test_forms_that_a_kernel_does_not_run_are_rows_that_say_so(
     def refuse(*_: object, **__: object) -> None:
         raise KbnnError("no such twin")
 
-    both = [form for form in possible_forms(True, convert) if form.name in ("grouped float", "portable float")]
-    monkeypatch.setattr(forms, "possible_forms", lambda *_: both)
+    both = [form for form in forms_on_devices(True) if form.name in ("grouped float", "portable float")]
+    monkeypatch.setattr(forms, "forms_on_devices", lambda _: both)
     monkeypatch.setattr(baseline, "export_float", refuse)
     found = compare_forms(grouped, images, None, "local", "python", FEW, kernel="default")
     measured = [(form.name, form.kernel) for form in found.forms if form.report]
@@ -81,7 +107,7 @@ def test_forms_that_a_kernel_does_not_run_are_rows_that_say_so(
     assert measured == [("portable float", "default")]
     assert list(refused) == ["float32, not binary", "grouped float"]
     assert "does not support grouped" in refused["grouped float"]
-    monkeypatch.setattr(forms, "possible_forms", lambda *_: both[:1])
+    monkeypatch.setattr(forms, "forms_on_devices", lambda _: both[:1])
     with pytest.raises(KbnnError, match="no form runs on the default kernel"):
         compare_forms(grouped, images, None, "local", "python", FEW, kernel="default")
 
