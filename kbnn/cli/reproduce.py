@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from kbnn import tables
-from kbnn.cli import fail
 from kbnn.cli.artifacts import data_dir_option
 from kbnn.cli.command import Command, import_tensorflow, json_option, show
 from kbnn.cli.settings import chosen, only_option, rows_option
+from kbnn.cli.trained_rows import filled, seeds_option, show_filled, train
 from kbnn.errors import KbnnError, UsageError
-from kbnn.printable import printable
 
 if TYPE_CHECKING:
     from kbnn.reproduction import AccuracyTable, Drawing, TrainedTable
@@ -24,13 +23,7 @@ if TYPE_CHECKING:
 @click.argument("table", required=False)
 @click.option("--list", "listing", is_flag=True, help="List the tables.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs of each row.  [default: the recipe's]")
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Runs of each row, with consecutive seeds from the recipe's own.",
-)
+@seeds_option("row")
 @only_option
 @rows_option
 @click.option(
@@ -81,15 +74,8 @@ def command(
         labels = chosen(f"row of {found.name}", [row.label for row in found.rows()], only or rows)
         import_tensorflow()
         folder = output or Path("runs") / found.name
-        filled = _train(found, labels, folder, epochs, seeds, precision, data_dir)
-        show(filled, as_json)
-        for warning in filled.warnings if as_json else ():
-            click.echo(printable(warning), err=True)
-        if filled.failed:
-            raise KbnnError(
-                f"{len(filled.failed)} of {len(labels)} rows were not trained; '{filled.failed[0].row}': "
-                f"{filled.failed[0].note}"
-            )
+        trained = _train(found, labels, folder, epochs, seeds, precision, data_dir)
+        show_filled(trained, as_json, "rows were not trained")
         return
     given = {"--epochs": epochs, "--seeds": seeds > 1, "--only": only or rows, "--precision": precision}
     _check_unused(given, found.name)
@@ -184,16 +170,8 @@ def _train(
     precision: str | None,
     data_dir: Path | None,
 ) -> "AccuracyTable":
-    from kbnn import reproduction, training
-    from kbnn.cli.sweep import train
-
     def train_row(recipe: "Recipe", folder: Path) -> "Run":
         return train(recipe.changed({"policy": precision}) if precision else recipe, folder, data_dir)
 
     rows = [row for row in table.rows() if row.label in labels]
-    try:
-        return reproduction.reproduce(
-            table.name, table.source, rows, folder, train_row, training.result, epochs=epochs, seeds=seeds
-        )
-    except training.InterruptedRunError as error:
-        fail(f"{error} with the same command", error.exit_status)
+    return filled(table.name, table.source, rows, folder, train_row, epochs, seeds)

@@ -5,16 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kbnn.cli import fail
 from kbnn.cli.artifacts import data_dir_option, trust_option
-from kbnn.cli.command import Command, import_tensorflow, json_option, show
+from kbnn.cli.command import Command, import_tensorflow, json_option
 from kbnn.cli.settings import chosen, only_option, parsed, set_option, several
-from kbnn.errors import KbnnError
-from kbnn.printable import printable
+from kbnn.cli.trained_rows import filled, seeds_option, show_filled, train
 
 if TYPE_CHECKING:
-    import tensorflow as tf
-
     from kbnn.training import Recipe, Run
 
 
@@ -23,13 +19,7 @@ if TYPE_CHECKING:
 @click.option("--over", multiple=True, metavar="KEY=V,V", help="Vary a setting of a recipe: seed=0,1,2; repeatable.")
 @only_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Total epochs of each variant.  [default: the recipe's]")
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Runs of each variant, with consecutive seeds from the recipe's own.",
-)
+@seeds_option("variant")
 @set_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder of the runs.  [default: runs/NAME]")
 @data_dir_option
@@ -71,34 +61,11 @@ def command(
 
     rows = [reproduction.Row(label, recipe, recipe.paper, varied.values(label)) for label, recipe in variants.items()]
     strategy = training.distribution.choose()
-    try:
-        table = reproduction.reproduce(
-            name,
-            source,
-            rows,
-            output or Path("runs") / name,
-            lambda recipe, folder: train(recipe, folder, data_dir, strategy),
-            training.result,
-            epochs=epochs,
-            seeds=seeds,
-        )
-    except training.InterruptedRunError as error:
-        fail(f"{error} with the same command", error.exit_status)
-    swept = reproduction.Sweep(name, source, tuple(axis.name for axis in varied.axis), table.outcomes)
-    show(swept, as_json)
-    for warning in table.warnings if as_json else ():
-        click.echo(printable(warning), err=True)
-    if swept.failed:
-        raise KbnnError(
-            f"{len(swept.failed)} of {len(rows)} variants failed; '{swept.failed[0].row}': {swept.failed[0].note}"
-        )
+    folder = output or Path("runs") / name
 
+    def train_row(recipe: "Recipe", run: Path) -> "Run":
+        return train(recipe, run, data_dir, strategy)
 
-def train(
-    recipe: "Recipe", folder: Path, data_dir: Path | None, strategy: "tf.distribute.Strategy | None" = None
-) -> "Run":
-    """Trains one row of a table, or resumes it."""
-    from kbnn import training
-
-    click.echo(f"{recipe.name}, seed {recipe.seed}", err=True)
-    return training.train(recipe, folder, resume=True, data_dir=data_dir, strategy=strategy)
+    table = filled(name, source, rows, folder, train_row, epochs, seeds)
+    axes = tuple(axis.name for axis in varied.axis)
+    show_filled(reproduction.Sweep(name, source, table.outcomes, axes), as_json, "variants failed")

@@ -7,21 +7,13 @@ from kbnn.reproduction.accuracy import AccuracyTable, Outcome
 
 
 @dataclass(frozen=True)
-class Sweep(tables.Shown):
-    """The results of a grid's variants; a variant's name joins the labels of its values with `/`."""
+class Sweep(AccuracyTable):
+    """The results of a grid's variants; a variant's name joins the labels of its values on `axes` with `/`."""
 
-    name: str
-    source: str
     axes: tuple[str, ...]
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def failed(self) -> tuple[Outcome, ...]:
-        """The variants without any result."""
-        return tuple(outcome for outcome in self.outcomes if outcome.mean is None)
 
     def __str__(self) -> str:
-        listed = str(AccuracyTable(self.name, self.source, self.outcomes))
+        listed = super().__str__()
         return listed if len(self.axes) == 1 else f"{listed}\n\n{self._matrix()}"
 
     def _matrix(self) -> str:

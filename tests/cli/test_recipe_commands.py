@@ -12,6 +12,9 @@ from click.testing import CliRunner, Result
 
 from kbnn import pretrained
 from kbnn.cli import main
+from kbnn.cli.trained_rows import show_filled
+from kbnn.errors import KbnnError
+from kbnn.reproduction import Outcome, Sweep
 from kbnn.training import Recipe, Run, catalog
 
 WITHOUT_TENSORFLOW = "import sys, kbnn.cli; sys.modules['tensorflow'] = None; kbnn.cli.main(sys.argv[1:])"
@@ -86,6 +89,12 @@ def test_a_sweep_continues_and_prints_a_table(grid: Path, tmp_path: Path):
     table = kbnn("sweep", grid, "-o", tmp_path / "runs").stdout.splitlines()
     (row,) = [line.split() for line in table if line.strip().startswith("bnn ")]
     assert row == ["bnn", f"{outcomes['bnn/fits']['top1'][0]:.2f}", "(50.00)", "-"]
+
+
+def test_a_variant_without_the_results_of_a_seed_has_failed():
+    outcome = Outcome("bnn", None, (50.0,), epochs=1, planned=1, seeds=(0,), note="the loss became NaN")
+    with pytest.raises(KbnnError, match="1 of 1 variants failed; 'bnn': the loss became NaN"):
+        show_filled(Sweep("mine", "a paper", (outcome,), ("method",)), as_json=False, failed="variants failed")
 
 
 @pytest.mark.slow
