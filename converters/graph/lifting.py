@@ -23,7 +23,6 @@ from kbnn.converters.graph.operations import (
     Operation,
     Pad,
     Part,
-    Pool,
     Reshape,
     Shape,
     Shuffle,
@@ -206,11 +205,9 @@ class _Lifted:
 
 def _keeps_signs(operation: Operation) -> bool:
     """Whether an operation turns signs into signs."""
-    if isinstance(operation, Pool):
-        return operation.is_maximum
     if isinstance(operation, Pad):
         return abs(operation.value) == 1.0
-    return isinstance(operation, Concatenate | Maximum | Reshape | Shuffle)
+    return operation.is_max_pool or isinstance(operation, Concatenate | Maximum | Reshape | Shuffle)
 
 
 def _holds_binary_layer(call: Call) -> bool:

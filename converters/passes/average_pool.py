@@ -30,7 +30,7 @@ def halve_by_resizing(graph: Graph) -> Graph:
     """Rewrites each average pooling over 2x2 values at stride 2 that needs no padding."""
     for node in list(graph):
         pool = node.operation
-        if isinstance(pool, Pool) and not pool.is_maximum and pool.size == pool.strides == (2, 2):
+        if isinstance(pool, Pool) and not pool.is_max_pool and pool.size == pool.strides == (2, 2):
             height, width, _ = graph[node.inputs[0]].shape
             if height % 2 == width % 2 == 0:
                 graph = graph.with_nodes(replace(node, operation=Halve()))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import BinaryConvolution, Convolution, Dense, Pool, Sign
+from kbnn.converters.graph.operations import BinaryConvolution, Convolution, Dense, Operation
 from kbnn.converters.passes.options import PLAIN, Options
+from kbnn.converters.passes.thresholds import sign_reads
 from kbnn.converters.tflite.audit import FEW_CHANNELS
 from kbnn.converters.tflite.estimate import Load, instructions
 from kbnn.converters.tflite.int8_weights import before_signs, small_stem
@@ -68,23 +69,17 @@ def kernel_for(device: str, graph: Graph) -> str:
 
 
 def _falls_back(graph: Graph, node: Node) -> bool:
-    """Whether LCE has no optimized kernel for a grouped convolution."""
+    """Whether LCE has no optimized kernel for a grouped convolution, as when its output becomes bits."""
     operation = node.operation
     if not isinstance(operation, BinaryConvolution) or operation.groups == 1:
         return False
     is_large = math.prod(graph[node.inputs[0]].shape) / operation.groups >= INDIRECT_LIMIT
-    return is_large or _becomes_bits(graph, node)
+    return is_large or sign_reads(graph, node, _becomes_threshold)
 
 
-def _becomes_bits(graph: Graph, node: Node) -> bool:
-    """Whether only the sign of a value is needed, so that LCE's operator writes bits."""
-    reader = graph.sole_consumer(node.name)
-    while reader is not None and not isinstance(reader.operation, Sign):
-        is_pool = isinstance(reader.operation, Pool) and reader.operation.is_maximum
-        if not is_pool and reader.operation.threshold_before(np.zeros(reader.channels)) is None:
-            return False
-        reader = graph.sole_consumer(reader.name)
-    return reader is not None
+def _becomes_threshold(operation: Operation) -> bool:
+    """Whether the passes move a sign from after an operation to before it, as a threshold."""
+    return operation.is_max_pool or operation.threshold_before(np.zeros(1)) is not None
 
 
 @dataclass(frozen=True)

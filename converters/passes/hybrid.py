@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import Affine, Convolution, Pool
+from kbnn.converters.graph.operations import Affine, Convolution
 from kbnn.converters.graph.rounding import scales_per_channel
 from kbnn.converters.tflite import operators
 from kbnn.converters.tflite.flatbuffer import File
@@ -69,7 +69,7 @@ def scales_after_pools(graph: Graph, layers: Sequence[str]) -> Graph:
     """
     for node in list(graph):
         pool = graph.sole_consumer(node.name)
-        if pool is None or not isinstance(pool.operation, Pool) or not pool.operation.is_maximum:
+        if pool is None or not pool.operation.is_max_pool:
             continue
         if node.layer in layers and isinstance(node.operation, Convolution) and not graph.is_output(pool.name):
             graph = _scaled_after(graph, node, node.operation, pool)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from kbnn.converters.graph.graph import Graph, Limits, Node
 from kbnn.converters.graph.operations import Affine, Opaque, Operation, Pool, Sign, Split
 from kbnn.converters.passes.affine import is_binary_output
+from kbnn.converters.passes.thresholds import sign_reads
 
 
 def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
@@ -81,7 +82,8 @@ def _is_stored(graph: Graph, node: Node) -> bool:
         return False
     if not is_binary_output(graph, node):
         return True
-    return not (isinstance(reader.operation, Affine) or _becomes_bits(graph, reader))
+    # Of a value that only a sign needs, LCE's operator writes the bits.
+    return not (isinstance(reader.operation, Affine) or sign_reads(graph, node, lambda between: between.is_max_pool))
 
 
 def _clips_pooled(graph: Graph, node: Node) -> bool:
@@ -92,22 +94,10 @@ def _clips_pooled(graph: Graph, node: Node) -> bool:
 def _is_clipped_later(graph: Graph, node: Node) -> bool:
     """Whether a value is only max-pooled and then clipped, so that it can be clipped when it is rounded."""
     pool = graph.sole_consumer(node.name)
-    if pool is None or not _is_max_pool(pool):
+    if pool is None or not pool.operation.is_max_pool:
         return False
     clip = graph.sole_consumer(pool.name)
     return clip is not None and clip.operation.is_fused
-
-
-def _becomes_bits(graph: Graph, node: Node) -> bool:
-    """Whether a node keeps only the sign of its input, directly or after max pooling."""
-    if _is_max_pool(node):
-        reader = graph.sole_consumer(node.name)
-        return reader is not None and _becomes_bits(graph, reader)
-    return isinstance(node.operation, Sign)
-
-
-def _is_max_pool(node: Node) -> bool:
-    return isinstance(node.operation, Pool) and node.operation.is_maximum
 
 
 def _with_rounded_constants(graph: Graph, node: Node) -> Operation:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import Affine, BinaryConvolution, Pool
+from kbnn.converters.graph.operations import Affine, BinaryConvolution
 
 
 def affine_before_max_pool(graph: Graph) -> Graph:
@@ -18,7 +18,7 @@ def affine_before_max_pool(graph: Graph) -> Graph:
         affine = graph.nodes.get(name)
         if affine is not None and isinstance(affine.operation, Affine) and np.all(affine.operation.scale > 0):
             pool = graph[affine.inputs[0]]
-            if isinstance(pool.operation, Pool) and pool.operation.is_maximum and _folds(graph, pool):
+            if pool.operation.is_max_pool and _folds(graph, pool):
                 graph = _swapped(graph, pool, affine)
     return graph
 

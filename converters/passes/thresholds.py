@@ -5,12 +5,13 @@ median) and PReLUs with a positive slope (RPReLU, the two sides of the batch med
 signs. Of a layer normalization, only the mean matters.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from kbnn.converters.graph.graph import Graph, Node
-from kbnn.converters.graph.operations import Affine, BinaryConvolution, Sign
+from kbnn.converters.graph.operations import Affine, BinaryConvolution, Operation, Sign
 
 
 def signs_as_thresholds(graph: Graph) -> Graph:
@@ -46,6 +47,20 @@ def _reading_sign_of(graph: Graph, sign: Node, source: Node) -> Graph:
         node = Node(graph.unused(f"{sign.layer}/centre"), cheaper, source.inputs, source.shape, sign.layer)
         return graph.with_nodes(node, replace(sign, inputs=(node.name,)))
     return graph if source.name == sign.inputs[0] else graph.with_nodes(replace(sign, inputs=(source.name,)))
+
+
+def sign_reads(graph: Graph, node: Node, through: Callable[[Operation], bool]) -> bool:
+    """Whether a sign is all that reads a value, directly or behind a chain of certain operations.
+
+    Args:
+        graph: a graph before or after passes.
+        node: the node of the value.
+        through: whether an operation may stand before the sign.
+    """
+    reader = graph.sole_consumer(node.name)
+    while reader is not None and not isinstance(reader.operation, Sign):
+        reader = graph.sole_consumer(reader.name) if through(reader.operation) else None
+    return reader is not None
 
 
 def _folds(graph: Graph, node: Node) -> bool:

@@ -62,6 +62,11 @@ class Operation:
         return False
 
     @property
+    def is_max_pool(self) -> bool:
+        """Whether it takes maxima over windows of each channel, which commute with increasing functions."""
+        return False
+
+    @property
     def is_fused(self) -> bool:
         """Whether TensorFlow Lite fuses it into the operator before it."""
         return False

@@ -23,11 +23,11 @@ class Pool(Operation):
         return True
 
     @property
-    def is_maximum(self) -> bool:
+    def is_max_pool(self) -> bool:
         return self.kind == "max"
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        function = tf.nn.max_pool2d if self.is_maximum else tf.nn.avg_pool2d
+        function = tf.nn.max_pool2d if self.is_max_pool else tf.nn.avg_pool2d
         return function(x, self.size, self.strides, self.padding.upper())
 
     def ways_to_raise(self, shift: np.ndarray, channels: Sequence[int]) -> list[Mapping[int, np.ndarray]]:
