@@ -10,18 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 import kbnn
+from kbnn.converters.conversion import with_limits
 from kbnn.converters.forms import ORDINARY
-from kbnn.converters.graph.graph import batches
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.passes import Options, deploy, with_passes
+from kbnn.converters.passes import Options, with_passes
 from kbnn.converters.passes.forms import with_forms
-from kbnn.converters.passes.int8 import calibrated
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.building import build
 from kbnn.converters.tflite.flatbuffer import File
 from kbnn.converters.tflite.metadata import Description
-from kbnn.converters.verify.verification import inputs_by_name
 
 _RANDOM = np.random.default_rng(0)
 _SLOPES = _RANDOM.uniform(0.1, 0.5, (1, 1, 64)).astype(np.float32)
@@ -318,8 +316,7 @@ def deployed(
     options = replace(options, passes=tuple(name for name in options.passes if name not in without))
     options = replace(options, **(changed or {}))
     if int8:
-        images = inputs_by_name(keras, _normal(1, *keras_model.input_shape[1:]))
-        options = replace(options, limits=calibrated(deploy(keras, options), batches(images)))
+        options = with_limits(options, keras, _normal(1, *keras_model.input_shape[1:]))
     return build(keras, options, Description().of_model(keras_model.name))[0]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import record
 import tensorflow as tf
 
-from kbnn.converters.graph.graph import Graph, Limits, Node, batches
+from kbnn.converters.graph.graph import Graph, Limits, Node
 from kbnn.converters.graph.operations import Add, Affine, Clip, Convolution, Dense, Input, Maximum, Operation, Sign
 from kbnn.converters.graph.rounding import rounded_kernel
 from kbnn.converters.graph.trace import Reference
@@ -171,7 +171,7 @@ def measure(run: Run, count: int) -> Iterator[dict[str, object]]:
     reference = Reference(in_float32(run.model()))
     graph = deploy(reference, with_passes(Options(), in_int8=True))
     calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
-    limits = calibrated(graph, batches(inputs_by_name(reference, calibration)))
+    limits = calibrated(graph, inputs_by_name(reference, calibration))
     images, labels = data.inputs(data.test, count), data.test.labels[:count]
     expected = _logits(graph, images)
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import record
 
-import kbnn  # noqa: F401, before larq_zoo, which needs the Keras that kbnn selects
+# Imported before larq_zoo, which needs the Keras that kbnn selects.
+from kbnn import testing
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -27,7 +28,6 @@ NETWORKS = (
     *("QuickNetSmall", "QuickNet", "QuickNetLarge"),
 )
 IMAGES = 8
-JITTER = 0.05
 
 
 def main() -> None:
@@ -38,28 +38,12 @@ def main() -> None:
 
     for name in names:
         builder = getattr(larq_zoo.sota, name, None) or getattr(larq_zoo.literature, name)
-        model = settled(builder(weights=None))
+        model = builder(weights=None)
+        random = np.random.default_rng(1)
+        testing.settle_on(model, random.normal(size=(IMAGES, *model.input_shape[1:])).astype(np.float32))
         row = {"network": name, "input": "x".join(map(str, model.input_shape[1:])), **converted(model)}
         record.append("larq_zoo", [row], seed=0)
         print(row, flush=True)
-
-
-def settled(model: "tf.keras.Model") -> "tf.keras.Model":
-    """The network, with the statistics of one batch in its batch normalizations."""
-    import tensorflow as tf
-
-    normalizations = [layer for layer in model.submodules if isinstance(layer, tf.keras.layers.BatchNormalization)]
-    momenta = [layer.momentum for layer in normalizations]
-    for layer in normalizations:
-        layer.momentum = 0.0
-    random = np.random.default_rng(1)
-    model(random.normal(size=(IMAGES, *model.input_shape[1:])).astype(np.float32), training=True)
-    for layer, momentum in zip(normalizations, momenta, strict=True):
-        layer.momentum = momentum
-        # Means of a few integers would make some values before a sign exactly 0, which moving averages never do.
-        deviation = np.sqrt(layer.moving_variance)
-        layer.moving_mean.assign_add(JITTER * deviation * random.normal(size=deviation.shape))
-    return model
 
 
 def converted(model: "tf.keras.Model") -> dict[str, object]:

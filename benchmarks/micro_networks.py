@@ -4,7 +4,6 @@ Importing this module imports TensorFlow, which micro.py needs only for files th
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,10 @@ import tensorflow as tf
 import kbnn
 from kbnn import datasets
 from kbnn.converters import Description
-from kbnn.converters.graph.graph import batches
+from kbnn.converters.conversion import with_limits
 from kbnn.converters.graph.trace import Reference
-from kbnn.converters.passes import Options, deploy
-from kbnn.converters.passes.int8 import calibrated, in_int8
-from kbnn.converters.passes.pipeline import with_passes
-from kbnn.converters.tflite.converter import lower
-from kbnn.converters.tflite.metadata import with_metadata
-from kbnn.converters.verify.verification import inputs_by_name
+from kbnn.converters.passes import Options, with_passes
+from kbnn.converters.tflite.building import build
 from kbnn.precision import in_float32
 from kbnn.training.run import Run
 
@@ -72,12 +67,9 @@ def layer_file(layer: "Layer") -> bytes:
 
 def _converted(model: tf.keras.Model, calibration: np.ndarray, description: Description) -> bytes:
     """What `convert` writes, without comparing it with Keras: int8 may change the classes of a random network."""
-    reference = Reference(in_float32(model))
+    keras = Reference(in_float32(model))
     options = with_passes(Options(device="microcontroller"), in_int8=True)
-    graph = deploy(reference, options)
-    options = replace(options, limits=calibrated(graph, batches(inputs_by_name(reference, calibration))))
-    file = lower(in_int8(graph, options.limits), {**description.to_json(), **options.to_json()})
-    return with_metadata(file, description)
+    return build(keras, with_limits(options, keras, calibration), description)[0].data
 
 
 def _random(network: "Network", images: np.ndarray) -> tf.keras.Model:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from kbnn import files, tables
 from kbnn.converters.errors import ConversionError
 from kbnn.converters.graph.binary_layers import binary_calls
-from kbnn.converters.graph.graph import Graph, batches
+from kbnn.converters.graph.graph import Graph
 from kbnn.converters.graph.lifting import lift
 from kbnn.converters.graph.trace import Reference, signature
 from kbnn.converters.passes import Options, deploy, with_passes
@@ -205,9 +205,12 @@ def _completed(options: Options, keras: Reference, kernel: str | None, calibrati
     lifted = lift(keras)
     options = with_forms(replace(options, kernel=kernel or kernel_for(options.device, lifted)), lifted)
     options = with_passes(options, in_int8=calibration is not None)
-    if calibration is None:
-        return options
-    return replace(options, limits=calibrated(deploy(keras, options), batches(inputs_by_name(keras, calibration))))
+    return options if calibration is None else with_limits(options, keras, calibration)
+
+
+def with_limits(options: Options, keras: Reference, calibration: Images) -> Options:
+    """The options with the ranges that everything real-valued has on calibration images, for a file in int8."""
+    return replace(options, limits=calibrated(deploy(keras, options), inputs_by_name(keras, calibration)))
 
 
 def _default_images(model: tf.keras.Model, keras: Reference, calibration: Images | None) -> Images:

@@ -26,6 +26,8 @@ from kbnn.training.networks import build as build_network
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 Make = Callable[[], lq.quantizers.Quantizer]
 
+# How far `settle_on` moves means, in standard deviations.
+_JITTER = 0.05
 _SHAPE = (6, 6, 8)
 _CLASSES = 3
 
@@ -213,6 +215,24 @@ def settle(model: tf.keras.Model) -> None:
         layer.gamma.assign(generator.uniform(0.5, 1.5, size=shape))
         layer.moving_mean.assign(generator.normal(size=shape, scale=0.3))
         layer.moving_variance.assign(generator.uniform(0.5, 1.5, size=shape))
+
+
+def settle_on(model: tf.keras.Model, images: np.ndarray) -> None:
+    """Gives batch normalizations the statistics of one batch of images, as if they were trained on it.
+
+    Means of a few integers would make some values before a sign exactly 0, which moving averages never do; each mean is
+    therefore moved by about a twentieth of the deviation.
+    """
+    normalizations = structure.layers_of(model, structure.BatchNormalization)
+    momenta = [layer.momentum for layer in normalizations]
+    for layer in normalizations:
+        layer.momentum = 0.0
+    model(images, training=True)
+    generator = np.random.default_rng(0)
+    for layer, momentum in zip(normalizations, momenta, strict=True):
+        layer.momentum = momentum
+        deviation = np.sqrt(layer.moving_variance)
+        layer.moving_mean.assign_add(_JITTER * deviation * generator.normal(size=deviation.shape))
 
 
 def model_of(layer: tf.keras.layers.Layer) -> tf.keras.Model:

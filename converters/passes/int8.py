@@ -6,26 +6,26 @@ values between a binary convolution and the sign of its output, are not rounded.
 absorbs are computed in float between rounded values, because rounding would affect their statistics and scales most.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
 
-from kbnn.converters.graph.graph import Graph, Limits, Node
+from kbnn.converters.graph.graph import Graph, Limits, Node, batches
 from kbnn.converters.graph.operations import Affine, Opaque, Operation, Pool, Sign, Split
 from kbnn.converters.passes.affine import is_binary_output
 from kbnn.converters.passes.thresholds import sign_reads
 
 
-def calibrated(graph: Graph, batches: Iterable[Mapping[str, np.ndarray]]) -> dict[str, Limits]:
-    """The range, including zero, of each value that will be rounded, over batches of inputs by name.
+def calibrated(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, Limits]:
+    """The range, including zero, of each value that will be rounded, over inputs `(N, ...)` by name.
 
     Operators with fixed levels, such as softmax, keep them: other levels would round and clip their results once more.
     """
     names = [node.name for node in graph if _is_stored(graph, node)]
     found: dict[str, Limits] = {}
-    for batch in batches:
+    for batch in batches(inputs):
         values = graph.run({name: tf.constant(array) for name, array in batch.items()})
         for name in names:
             if tf.is_tensor(values[name]) and values[name].dtype == tf.float32:

@@ -7,13 +7,12 @@ import larq_compute_engine
 import numpy as np
 import tensorflow as tf
 
-from kbnn.converters.graph.graph import batches
+from kbnn.converters.conversion import with_limits
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, deploy, with_passes
-from kbnn.converters.passes.int8 import calibrated
 from kbnn.converters.tflite import flatbuffer
 from kbnn.converters.tflite.converter import lower
-from kbnn.converters.verify.verification import compare, inputs_by_name
+from kbnn.converters.verify.verification import compare
 from kbnn.native_output import held_stderr
 
 layers = tf.keras.layers
@@ -132,8 +131,8 @@ def deployed(model, **options):
 def in_int8(model):
     """The file with int8 activations that kbnn makes, without checks, even if float activations would be faster."""
     keras, options = Reference(model), with_passes(Options(), in_int8=True)
-    limits = calibrated(deploy(keras, options), batches(inputs_by_name(keras, images(model, 64, seed=2))))
-    return deployed(model, passes=options.passes, limits=limits)
+    options = with_limits(options, keras, images(model, 64, seed=2))
+    return deployed(model, passes=options.passes, limits=options.limits)
 
 
 def parity(model, file):

@@ -6,7 +6,6 @@ import tensorflow as tf
 
 import kbnn
 from kbnn.converters.c import export
-from kbnn.converters.graph.graph import batches
 from kbnn.converters.graph.trace import Reference
 from kbnn.converters.passes import Options, deploy
 from kbnn.converters.passes.int8 import calibrated, in_int8
@@ -44,7 +43,7 @@ def int8_file(name, images, side=32, spread=0.0, **options):
             layer.beta.assign(spread * random.normal(size=layer.beta.shape))
     reference = Reference(model)
     graph = deploy(reference, with_passes(Options(device="microcontroller"), in_int8=True))
-    limits = calibrated(graph, batches(inputs_by_name(reference, images)))
+    limits = calibrated(graph, inputs_by_name(reference, images))
     return lower(in_int8(graph, limits), Options(limits=limits).to_json()), images
 
 
