@@ -153,6 +153,17 @@ class Method:
             scale_regularizer=_fresh(self.scale_regularizer),
         )
 
+    def with_real_kernels(self) -> "Method":
+        """The same method without what concerns binary kernels: their quantizer, constraint, penalties and scale."""
+        return dataclasses.replace(
+            self,
+            kernel_quantizer=None,
+            kernel_constraint=None,
+            kernel_regularizer=None,
+            scale=None,
+            scale_regularizer=None,
+        )
+
     def with_activation(self, name: str) -> "Method":
         """The same method with another activation after the shortcut's addition.
 
@@ -524,16 +535,7 @@ def _with_authors_code(method: Method) -> Method:
 @_modifier("real")
 def _with_nothing_binarized(method: Method) -> Method:
     """`+real`: the same layers without quantizers, as in the pre-training of PresB-Net's paper."""
-    return dataclasses.replace(
-        method,
-        input_quantizer=None,
-        kernel_quantizer=None,
-        kernel_constraint=None,
-        kernel_regularizer=None,
-        scale=None,
-        scale_regularizer=None,
-        scales_activations=False,
-    )
+    return dataclasses.replace(method.with_real_kernels(), input_quantizer=None, scales_activations=False)
 
 
 def names() -> list[str]:

@@ -174,18 +174,7 @@ def method(settings: ModelSettings, stage: Stage) -> Method:
     if settings.penalty is not None:
         for penalty in result.penalties:
             penalty.strength.assign(settings.penalty)
-    return _with_real_kernels(result) if stage.kernels == "real" else result
-
-
-def _with_real_kernels(result: Method) -> Method:
-    return dataclasses.replace(
-        result,
-        kernel_quantizer=None,
-        kernel_constraint=None,
-        kernel_regularizer=None,
-        scale=None,
-        scale_regularizer=None,
-    )
+    return result.with_real_kernels() if stage.kernels == "real" else result
 
 
 def initialize(model: tf.keras.Model, name: str) -> None:
