@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 TABLE = "frontier"
 PICTURE = record.ROOT / "docs" / "images" / "frontier.png"
 DEVICE = "pi4"
-_CALIBRATION_IMAGES = 256
 _VERIFICATION_IMAGES = 32
 
 Row = Mapping[str, str]
@@ -52,7 +51,7 @@ def measure(run: Run) -> list[dict[str, object]]:
     """A row per file of a run."""
     data, recipe = run.dataset(), run.recipe
     model = in_float32(run.model())
-    calibration, inputs = data.inputs(data.train, _CALIBRATION_IMAGES), data.inputs(data.test)
+    calibration, inputs = data.calibration(), data.inputs(data.test)
     rows = []
     for form in FORMS[methods.get(recipe.model.method).is_binary]:
         with tempfile.TemporaryDirectory() as folder:

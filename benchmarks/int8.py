@@ -25,7 +25,6 @@ from kbnn.datasets import Dataset
 from kbnn.precision import in_float32
 from kbnn.training.run import Run
 
-_CALIBRATION_IMAGES = 256
 _VERIFICATION_IMAGES = 64
 
 
@@ -61,7 +60,7 @@ def _noisy(images: np.ndarray, data: Dataset) -> np.ndarray:
 
 def _files(model: tf.keras.Model, data: Dataset, images: np.ndarray) -> dict[str, bytes]:
     """The content of each file, by name."""
-    calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
+    calibration = data.calibration()
     forms = {
         "float": BINARY,
         "int8_weights": INT8_WEIGHTS,

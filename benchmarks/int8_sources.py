@@ -28,7 +28,6 @@ from kbnn.precision import in_float32
 from kbnn.training.run import Run
 
 TABLE = "int8_sources"
-_CALIBRATION_IMAGES = 256
 _NOISE = (0.5, 0.1, 0.02, 0.004, 0.0008)
 _BITS = (10, 12, 16)
 _BATCH = 250
@@ -170,7 +169,7 @@ def measure(run: Run, count: int) -> Iterator[dict[str, object]]:
     data = run.dataset()
     reference = Reference(in_float32(run.model()))
     graph = deploy(reference, with_passes(Options(), in_int8=True))
-    calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
+    calibration = data.calibration()
     limits = calibrated(graph, inputs_by_name(reference, calibration))
     images, labels = data.inputs(data.test, count), data.test.labels[:count]
     expected = _logits(graph, images)

@@ -35,7 +35,7 @@ def data(side: int) -> Any:
 def network_file(name: str, network: "Network", run: str | None) -> bytes:
     """The int8 file of a network of the registry, or of a trained run."""
     images = data(network.side)
-    calibration = images.inputs(images.train, _CALIBRATION_IMAGES)
+    calibration = images.calibration(_CALIBRATION_IMAGES)
     model = Run.open(Path(run)).model() if run else _random(network, calibration)
     return _converted(model, calibration, Description.of(images, model=name))
 

@@ -111,7 +111,7 @@ def export_android(
             f"the app feeds pixels of a camera: received data set '{data.name}' of float images, train on uint8 images"
         )
     root = Path(folder)
-    calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
+    calibration = data.calibration(_CALIBRATION_IMAGES)
     test = data.inputs(data.test, _VERIFICATION_IMAGES)
     described = Description.of(data, recipe, name)
     # The Android library has only the default kernel, which refuses grouped convolutions; `device` splits them.

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from kbnn.converters.benchmark.report import BenchmarkReport
     from kbnn.datasets import Dataset
 
-_CALIBRATION_IMAGES = 256
 # Images on which each file is compared with Keras, layer by layer, when it is written.
 _VERIFICATION_IMAGES = 32
 
@@ -120,7 +119,7 @@ def deployments(
     shares = Classifier(model, data=data).probabilities(inputs)
     trained = shares.argmax(-1)
     told = description or Description.of(data, "", model.name)
-    calibration = data.inputs(data.train, _CALIBRATION_IMAGES)
+    calibration = data.calibration()
     checked = inputs[:_VERIFICATION_IMAGES]
     found = [Deployment("Keras", "", None, None, accuracy({"classes": shares}, labels), 1.0)]
     for form in FORMS:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from kbnn.datasets import Dataset
 
 _FORM_IMAGES = 64
-_CALIBRATION_IMAGES = 256
 
 
 @click.command(cls=Command)
@@ -197,7 +196,7 @@ def _forms(
         )
     data = _data(paths[0], dataset, data_dir)
     test = next(iter(random_images(model).values())) if data is None else data.inputs(data.test, _FORM_IMAGES)
-    calibration = None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES)
+    calibration = None if data is None else data.calibration()
     kernel, tool = options.kernel, options.tool
     settings = BenchmarkOptions(
         options.threads,

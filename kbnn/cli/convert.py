@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from kbnn.datasets import Dataset
 
 _IMAGES = 64
-_CALIBRATION_IMAGES = 256
 
 
 @click.command(cls=Command)
@@ -155,7 +154,7 @@ def _calibration(model: Path, name: str | None, data: "Dataset | None", data_dir
         data = given if data is None else dataclasses.replace(given, normalization=data.normalization)
     if data is None:
         raise UsageError("--int8 needs images for the calibration: received none, give --calibrate DATA")
-    return data.inputs(data.train, _CALIBRATION_IMAGES)
+    return data.calibration()
 
 
 def _description(model: Path, name: str, data: "Dataset | None") -> "Description":

@@ -133,7 +133,7 @@ def _run(output: Path, epochs: int) -> Demo:
     description = converters.Description.of(data, recipe.name, recipe.model.name)
     artifact = converters.convert(model, paths[0], images, description=description)
     converters.export_float(model, paths[1], description, ordinary=True)
-    converters.export_int8(model, paths[2], data.inputs(data.train, 200), description, ordinary=True)
+    converters.export_int8(model, paths[2], data.calibration(200), description, ordinary=True)
     click.echo("comparing every form on all test images", err=True)
     forms = converters.deployments(model, data, output / "forms", description)
     click.echo("measuring latencies", err=True)

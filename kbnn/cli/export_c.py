@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from kbnn.converters.tflite.metadata import Description
 
-_CALIBRATION_IMAGES = 256
-
 
 @click.command(cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
@@ -93,7 +91,7 @@ def _load(
     """The model or the file's path, images for calibration and tests, and the description of the data."""
     if files.suffix(source) == ".tflite":
         data = load_dataset(source, calibrate, data_dir) if calibrate else None
-        return source, None if data is None else data.inputs(data.train, _CALIBRATION_IMAGES), None
+        return source, None if data is None else data.calibration(), None
     from kbnn.converters import Description
 
     model = load_model(source)
@@ -101,5 +99,5 @@ def _load(
         raise UsageError(f"the int8 network needs calibration: received '{source}' without data, give --calibrate DATA")
     data = load_dataset(source, calibrate, data_dir)
     check_classes(source, data)
-    images = data.inputs(data.train, _CALIBRATION_IMAGES)
+    images = data.calibration()
     return model, images, Description.of(data, recipe_name(source), model.name)

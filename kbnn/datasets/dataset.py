@@ -157,6 +157,10 @@ class Dataset:
         batches = [images.numpy() for images, _ in self.batches(split, min(count, 500)).take(-(-count // 500))]
         return np.concatenate(batches)[:count]
 
+    def calibration(self, count: int = 256) -> np.ndarray:
+        """The network's input for the first training images, to calibrate a file in int8: float32 `(N, H, W, C)`."""
+        return self.inputs(self.train, count)
+
     def batches(self, split: Split, batch: int) -> tf.data.Dataset:
         """`(input, label)` batches of a split, in order; the last batch may be smaller."""
         return self._normalized(split.ordered(batch, self.transform))
