@@ -4,6 +4,7 @@ import contextlib
 import csv
 import errno
 import fcntl
+import hashlib
 import io
 import os
 import re
@@ -109,6 +110,12 @@ def write(path: str | os.PathLike[str], data: bytes | str) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def is_intact(path: str | os.PathLike[str], sha256: str) -> bool:
+    """Whether a file exists and its content has this SHA-256 hash."""
+    path = Path(path)
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 @contextlib.contextmanager

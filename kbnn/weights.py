@@ -276,7 +276,7 @@ def _read(path: Path) -> Source:
     if not path.is_file():
         raise KbnnError(f"no weight file at '{path}': check the path")
     stated = re.search(r"-([0-9a-f]{64})\.(?:h5|npz)$", path.name, re.IGNORECASE)
-    if stated and hashlib.sha256(path.read_bytes()).hexdigest() != stated[1]:
+    if stated and not files.is_intact(path, stated[1]):
         raise KbnnError(f"'{path}' is damaged: its sha256 differs from the one in its name; download or save it again")
     if files.suffix(path) == _NUMPY:
         return _unpacked(path)

@@ -16,6 +16,14 @@ from kbnn import files
 from kbnn.errors import KbnnError, UsageError
 
 
+def test_a_file_is_intact_if_it_has_its_hash(tmp_path: Path):
+    """The SHA-256 of "abc" is the first example of FIPS 180-2."""
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").write_bytes(b"abd")
+    assert [files.is_intact(tmp_path / name, digest) for name in "abc"] == [True, False, False]
+
+
 def test_replaces_the_old_file(tmp_path: Path):
     path = tmp_path / "new" / "a.txt"
     files.write(path, "one")

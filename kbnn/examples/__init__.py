@@ -7,13 +7,13 @@ Each is a bitpacked `.tflite` file, named by its SHA-256 hash.
 """
 
 import csv
-import hashlib
 import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from kbnn import files
 from kbnn.errors import KbnnError, unknown
 
 INDEX = "examples.csv"
@@ -63,7 +63,7 @@ def get(name: str) -> Example:
         raise unknown("pretrained file", name, index)
     row = index[name]
     path = _folder() / row["file"]
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
+    if not files.is_intact(path, row["sha256"]):
         raise KbnnError(f"pretrained file '{name}' is damaged: '{path}' is missing or changed; reinstall kbnn")
     return Example(name, path, row["dataset"], int(row["epochs"]), float(row["test_top1"]))
 

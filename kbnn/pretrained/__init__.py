@@ -7,13 +7,13 @@ Each network is a file of packed weights (see `kbnn.weights.pack`), named by its
 network, its training, and its accuracy, which was measured with the packed weights.
 """
 
-import hashlib
 import importlib.resources
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kbnn import files
 from kbnn.errors import KbnnError, UsageError, unknown
 
 INDEX = "index.json"
@@ -105,7 +105,7 @@ def no_such(network: str | None, wanted: str) -> UsageError:
 
 
 def _checked(entry: Pretrained) -> Pretrained:
-    if not entry.path.is_file() or hashlib.sha256(entry.path.read_bytes()).hexdigest() != entry.sha256:
+    if not files.is_intact(entry.path, entry.sha256):
         raise KbnnError(f"trained weights '{entry.name}' are damaged: '{entry.path}' is missing or changed; reinstall")
     return entry
 
