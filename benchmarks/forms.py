@@ -107,8 +107,7 @@ def main() -> None:
         parser.error("give RUN, or --page")
     for folder in arguments.runs:
         run = Run.open(folder)
-        kept = [row for row in record.read(TABLE) if row["run"] != run.folder.name]
-        record.replace(TABLE, measure(run), seed=run.recipe.seed, kept=kept)
+        record.update(TABLE, measure(run), seed=run.recipe.seed, run=run.folder.name)
     DOCS.write_text(page(DOCS.read_text()))
 
 

@@ -119,8 +119,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="folders of trained runs")
     for folder in parser.parse_args().runs:
         run = Run.open(folder)
-        kept = [row for row in record.read(TABLE) if row["run"] != run.folder.name]
-        record.replace(TABLE, measure(run), seed=run.recipe.seed, kept=kept)
+        record.update(TABLE, measure(run), seed=run.recipe.seed, run=run.folder.name)
     rows = record.read(TABLE)
     if rows:
         files.write(PICTURE, drawn(rows).png)

@@ -13,11 +13,10 @@ import numpy as np
 import record
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from training_variants import BATCHES
 
 import kbnn
 from kbnn.layers import BatchMedian, batch_median
-
-BATCH = {"resnet20": 128, "bireal18": 64}
 
 
 def rank_error(x: tf.Tensor) -> float:
@@ -35,7 +34,7 @@ def measure(network: str, steps: int, batches: int) -> dict[str, object]:
         tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     data = tfds.load("cifar10", split="train", as_supervised=True, download=False)
-    data = data.map(lambda x, y: ((tf.cast(x, tf.float32) - 125) / 63, y)).batch(BATCH[network])
+    data = data.map(lambda x, y: ((tf.cast(x, tf.float32) - 125) / 63, y)).batch(BATCHES[network])
     model.fit(data.take(steps), verbose=0)
 
     entering = [layer.input for layer in model.layers if isinstance(layer, BatchMedian)]
@@ -45,7 +44,7 @@ def measure(network: str, steps: int, batches: int) -> dict[str, object]:
     )
     return {
         "network": network,
-        "batch": BATCH[network],
+        "batch": BATCHES[network],
         "steps": steps,
         "medians": errors.size,
         "mean_rank_error_percent": round(float(errors.mean()), 4),
@@ -56,11 +55,11 @@ def measure(network: str, steps: int, batches: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=BATCH, action="append")
+    parser.add_argument("--network", choices=BATCHES, action="append")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batches", type=int, default=5)
     arguments = parser.parse_args()
-    for network in arguments.network or BATCH:
+    for network in arguments.network or BATCHES:
         row = measure(network, arguments.steps, arguments.batches)
         print(row, flush=True)
         record.append("median_rank", [row], seed=0)

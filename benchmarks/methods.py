@@ -16,10 +16,10 @@ import time
 
 import numpy as np
 import record
+from training_variants import BATCHES
 
 import kbnn
 
-BATCH = {"resnet20": 128, "bireal18": 64}
 MODIFIED = ("xnor+ml", "xnor+std", "xnor+bma", "xnor+std+ml+bma", "irnet+ml+bma", "react+bma")
 
 
@@ -46,8 +46,8 @@ class Step:
             tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
         rng = np.random.default_rng(0)
-        images = tf.constant(rng.normal(size=(BATCH[network], 32, 32, 3)), tf.float32)
-        labels = tf.constant(rng.integers(0, 10, BATCH[network]))
+        images = tf.constant(rng.normal(size=(BATCHES[network], 32, 32, 3)), tf.float32)
+        labels = tf.constant(rng.integers(0, 10, BATCHES[network]))
         step = tf.function(lambda: model.train_step((images, labels))["loss"])
         self.run = lambda: float(step())
         self.wall, self.cpu = [], []
@@ -79,7 +79,7 @@ def measure(network: str, method: str, rounds: int, plain: Step) -> dict[str, ob
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", metavar="METHOD")
-    parser.add_argument("--network", choices=BATCH, action="append")
+    parser.add_argument("--network", choices=BATCHES, action="append")
     parser.add_argument("--policy", default="float32")
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
@@ -90,10 +90,10 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.keras.mixed_precision.set_global_policy(arguments.policy)
     binary = [name for name in kbnn.methods.names() if name not in ("float", "presb")]
-    for network in arguments.network or BATCH:
+    for network in arguments.network or BATCHES:
         plain = Step(network, "bnn")
         for method in arguments.methods or [*binary, *MODIFIED]:
-            row = {"network": network, "batch": BATCH[network], "policy": arguments.policy, "method": method}
+            row = {"network": network, "batch": BATCHES[network], "policy": arguments.policy, "method": method}
             row |= measure(network, method, arguments.rounds, plain)
             print(row, flush=True)
             record.append("methods", [row])

@@ -35,6 +35,11 @@ def replace(name: str, rows: Sequence[Row], seed: int | None = None, kept: Seque
     return path
 
 
+def update(name: str, rows: Sequence[Row], seed: int | None = None, **replaced: object) -> Path:
+    """Writes `results/NAME.csv`, with new rows instead of those that have these values; other rows stay."""
+    return replace(name, rows, seed, kept=[row for row in read(name) if not _has(row, replaced)])
+
+
 def read(name: str) -> list[dict[str, str]]:
     """The rows of `results/NAME.csv`; an empty list if the file does not exist."""
     path = RESULTS / f"{name}.csv"
@@ -46,8 +51,11 @@ def read(name: str) -> list[dict[str, str]]:
 
 def is_measured(name: str, **wanted: object) -> bool:
     """Whether `results/NAME.csv` has a row with these values."""
-    texts = {key: str(value) for key, value in wanted.items()}
-    return any(texts.items() <= row.items() for row in read(name))
+    return any(_has(row, wanted) for row in read(name))
+
+
+def _has(row: Mapping[str, str], values: Row) -> bool:
+    return all(row.get(key) == str(value) for key, value in values.items())
 
 
 def filled(page: str, name: str, content: str) -> str:

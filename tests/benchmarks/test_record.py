@@ -26,6 +26,12 @@ def test_replacing_keeps_only_the_requested_rows():
     assert [row["network"] for row in record.read("zoo")] == ["b", "a"]
 
 
+def test_updating_replaces_the_rows_with_certain_values():
+    record.append("zoo", [{"network": "a", "depth": 18}, {"network": "a", "depth": 34}, {"network": "b", "depth": 18}])
+    record.update("zoo", [{"network": "a", "depth": 50}], network="a", depth=18)
+    assert [(row["network"], row["depth"]) for row in record.read("zoo")] == [("a", "34"), ("b", "18"), ("a", "50")]
+
+
 def test_provenance_records_command_source_time_and_machine():
     stamp = record.provenance(seed=0)
     assert list(stamp) == list(record.PROVENANCE)
