@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import photographs
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
 from kbnn import datasets, examples, training
 from kbnn.cli import convert, export_c, main
@@ -17,12 +17,7 @@ from kbnn.training import Recipe
 
 @pytest.mark.slow
 def test_a_class_that_was_renamed_is_refused_by_name(tmp_path: Path):
-    generator = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for number in range(12):
-            pixels = generator.integers(0, 256, (8, 8, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    photographs.write(tmp_path / "photos", ("cat", "dog"), 12, [(8, 8)])
     settings = {
         "name": "photos",
         "data": {"folder": str(tmp_path / "photos"), "size": 8, "resize": 8},

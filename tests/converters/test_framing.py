@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import photographs
 import PIL.Image
 import pytest
 import tensorflow as tf
@@ -28,14 +29,7 @@ DIGITS = examples.get("tiny-bireal-digits").path
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of photographs of 18 x 27 and 27 x 18 pixels in two classes."""
-    folder = tmp_path_factory.mktemp("photos")
-    generator = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (folder / name).mkdir()
-        for k in range(10):
-            pixels = generator.integers(0, 256, (18, 27, 3) if k % 2 else (27, 18, 3), np.uint8)
-            PIL.Image.fromarray(pixels).save(folder / name / f"{k}.png")
-    return folder
+    return photographs.write(tmp_path_factory.mktemp("photos"), ("cat", "dog"), 10, [(27, 18), (18, 27)])
 
 
 def run_on(data: Dataset, folder: Path, recipe: Recipe) -> Run:
@@ -85,12 +79,8 @@ def test_a_run_and_its_file_take_a_photograph_alike(
 @pytest.mark.parametrize("square", [False, True], ids=["shorter side", "square"])
 def test_large_photographs_are_evaluated_as_they_are_classified(square: bool, tmp_path: Path):
     """They are shrunk when the folder is loaded, without loss; also if JPEG files are decoded at a fraction of size."""
-    generator = np.random.default_rng(1)
-    for name in ("cat", "dog"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for k in range(5):
-            pixels = generator.integers(0, 256, (90, 131, 3) if k % 2 else (131, 90, 3), np.uint8)
-            PIL.Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.{'jpg' if k > 2 else 'png'}")
+    endings = ("png", "png", "png", "jpg", "jpg")
+    photographs.write(tmp_path / "photos", ("cat", "dog"), 5, [(131, 90), (90, 131)], endings, seed=1)
     transform = Transform(resize=18, square=square, size=16)
     data = datasets.load_folder(tmp_path / "photos", transform=transform, validation=0)
     classify = kbnn.Classifier(run_on(data, tmp_path / "run", Recipe.of("tiny", folder=tmp_path / "photos")).folder)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
+import photographs
 import pytest
 import tensorflow as tf
 from sample_runs import AtStep, PowerCutError, assert_equal, cut, send
@@ -289,12 +289,7 @@ def test_resuming_a_trained_run_evaluates_it(finished: Run, copy: Run):
 
 @pytest.mark.slow
 def test_a_run_finds_images_that_were_moved(tmp_path: Path):
-    generator = np.random.default_rng(0)
-    for name in ("dark", "light"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for k in range(8):
-            pixels = generator.integers(0, 256, (9, 12, 3), np.uint8)
-            PIL.Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{k}.png")
+    photographs.write(tmp_path / "photos", ("dark", "light"), 8, [(9, 12)])
     recipe = Recipe.of("tiny", "bireal", folder=tmp_path / "photos", size=8, epochs=1)
     run = train(recipe, tmp_path / "run")
     (run.folder / "result.json").unlink()
