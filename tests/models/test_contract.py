@@ -91,3 +91,14 @@ def check_file(model: tf.keras.Model, artifact: converters.Artifact) -> None:
     grouped = any(getattr(layer, "groups", 1) > 1 for layer in binary)
     ran = [run.kernel for run in artifact.parity.runs if run.refused is None]
     assert ran == (["indirect", "reference"] if grouped else ["default", "indirect", "reference"])
+
+
+def test_batch_normalizations_settle_on_the_statistics_of_images():
+    """Means may be moved by a few twentieths of the deviation."""
+    layer = tf.keras.layers.BatchNormalization(momentum=0.9)
+    images = np.random.default_rng(0).normal(3.0, 2.0, (50, 4, 4, 2)).astype(np.float32)
+    testing.settle_on(tf.keras.Sequential([tf.keras.Input((4, 4, 2)), layer]), images)
+    np.testing.assert_allclose(layer.moving_variance, images.var((0, 1, 2), ddof=1), rtol=1e-4)
+    moved = (layer.moving_mean.numpy() - images.mean((0, 1, 2))) / images.std((0, 1, 2))
+    assert 0 < np.abs(moved).max() < 0.25
+    assert layer.momentum == 0.9
