@@ -95,13 +95,14 @@ def export_int8(
 
 def as_ordinary(graph: Graph) -> Graph:
     """The network without binarization: every value whose sign is taken is rectified instead, as in a ResNet."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Sign):
-            source = _before_threshold(graph, graph[node.inputs[0]])
-            rectified = replace(node, operation=Clip(0.0, math.inf), inputs=(source.name,))
-            graph = graph.with_nodes(rectified).redirected(source.name, name)
+    graph = graph.rewritten(Sign, _rectified)
     return merge_affine(graph.with_nodes(*(replace(node, operation=_real(node.operation)) for node in graph)))
+
+
+def _rectified(graph: Graph, sign: Node, _: Sign) -> Graph:
+    source = _before_threshold(graph, graph[sign.inputs[0]])
+    rectified = replace(sign, operation=Clip(0.0, math.inf), inputs=(source.name,))
+    return graph.with_nodes(rectified).redirected(source.name, sign.name)
 
 
 def _before_threshold(graph: Graph, node: Node) -> Node:

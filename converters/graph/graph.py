@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +12,8 @@ from kbnn.converters.graph.operations import Input, Operation, Shape
 
 # The smallest and the largest of 256 int8 levels; the range includes zero.
 Limits = tuple[float, float]
+
+Kind = TypeVar("Kind", bound=Operation)
 
 # Samples per batch.
 _BATCH = 16
@@ -84,6 +87,20 @@ class Graph:
         found = self.consumers(name)
         alone = len(found) == 1 and found[0].inputs.count(name) == 1 and not self.is_output(name)
         return found[0] if alone else None
+
+    def rewritten(self, kind: type[Kind], rewrite: "Callable[[Graph, Node, Kind], Graph]") -> "Graph":
+        """The graph after a rewriting of each node whose operation is of a class, in order.
+
+        Args:
+            kind: the class of the operations.
+            rewrite: rewrites a node with its operation in a graph; it is not called for nodes that it has removed.
+        """
+        graph = self
+        for name in list(self.nodes):
+            node = graph.nodes.get(name)
+            if node is not None and isinstance(node.operation, kind):
+                graph = rewrite(graph, node, node.operation)
+        return graph
 
     def with_nodes(self, *nodes: Node) -> "Graph":
         """A graph with nodes replaced or added, and without nodes that are no longer used."""

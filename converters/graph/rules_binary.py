@@ -49,15 +49,22 @@ def _depthwise(call: Call, context: Context) -> list[Step] | None:
         return None
     kernel = numbers(layer.depthwise_kernel)
     filters = kernel.shape[2] * kernel.shape[3]
-    convolution = op.DepthwiseConvolution(
-        kernel.reshape(*kernel.shape[:2], 1, filters),
-        numbers(layer.bias) if layer.use_bias else np.zeros(filters),
+    bias = numbers(layer.bias) if layer.use_bias else np.zeros(filters)
+    return [("conv", _depthwise_convolution(layer, kernel, bias), None), *activation(layer, filters)]
+
+
+def _depthwise_convolution(
+    layer: tf.keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray
+) -> op.DepthwiseConvolution:
+    """The convolution of a layer with a depthwise kernel `(h, w, C, multiplier)`."""
+    return op.DepthwiseConvolution(
+        kernel.reshape(*kernel.shape[:2], 1, -1),
+        bias,
         layer.strides,
         layer.dilation_rate,
         "valid" if tuple(layer.kernel_size) == (1, 1) else layer.padding,
         kernel.shape[3],
     )
-    return [("conv", convolution, None), *activation(layer, filters)]
 
 
 @rule(layers.SeparableConv2D)
@@ -71,14 +78,7 @@ def _separable(call: Call, context: Context) -> list[Step] | None:
     channels = kernel.shape[2] * kernel.shape[3]
     (mixing,) = context.reference.constants([str(pointwise[0].inputs[1].name)])
     filters = mixing.shape[-1]
-    depthwise = op.DepthwiseConvolution(
-        kernel.reshape(*kernel.shape[:2], 1, channels),
-        np.zeros(channels),
-        layer.strides,
-        layer.dilation_rate,
-        "valid" if tuple(layer.kernel_size) == (1, 1) else layer.padding,
-        kernel.shape[3],
-    )
+    depthwise = _depthwise_convolution(layer, kernel, np.zeros(channels))
     bias = numbers(layer.bias) if layer.use_bias else np.zeros(filters)
     shape = (*context.reference.shape(call.outputs[0])[:2], channels)
     return [

@@ -14,11 +14,7 @@ def merge_affine(graph: Graph) -> Graph:
     (x·c + d)·a + b = x·ac + (ad + b), and for real-valued layers, a·(W∗x + c) + b = aW∗x + (ac + b). The converter
     would do the latter itself, but it loses the name of the value if the constants are zero.
     """
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Affine):
-            graph = _merged(graph, node, node.operation)
-    return graph
+    return graph.rewritten(Affine, _merged)
 
 
 def _merged(graph: Graph, node: Node, affine: Affine) -> Graph:
@@ -36,11 +32,7 @@ def _merged(graph: Graph, node: Node, affine: Affine) -> Graph:
 
 def affine_into_sums(graph: Graph) -> Graph:
     """Replaces (x + y)·a + b by (x·a + b) + y·a if x and y are parts of one layer, which can then absorb the map."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Affine):
-            graph = _in_sum(graph, node, node.operation)
-    return graph
+    return graph.rewritten(Affine, _in_sum)
 
 
 def _in_sum(graph: Graph, node: Node, affine: Affine) -> Graph:

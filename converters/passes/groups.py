@@ -16,27 +16,21 @@ from kbnn.converters.tflite.lce import CHANNELS_PER_WORD
 
 def split_groups(graph: Graph) -> Graph:
     """Splits all grouped binary convolutions, for the portable form."""
-    return _split_groups(graph, 0)
+    return graph.rewritten(BinaryConvolution, _split)
 
 
 def split_unpackable_groups(graph: Graph) -> Graph:
     """Splits the grouped binary convolutions that LCE cannot bitpack."""
-    return _split_groups(graph, CHANNELS_PER_WORD)
+    return graph.rewritten(BinaryConvolution, _split_unpackable)
 
 
-def _split_groups(graph: Graph, word: int) -> Graph:
-    """Splits the convolutions whose groups do not fill words; all of them if `word` is 0."""
-    for name in list(graph.nodes):
-        node = graph[name]
-        convolution = node.operation
-        if not isinstance(convolution, BinaryConvolution) or convolution.groups == 1:
-            continue
-        if not word or convolution.rows.shape[1] % word:
-            graph = _split(graph, node, convolution)
-    return graph
+def _split_unpackable(graph: Graph, node: Node, convolution: BinaryConvolution) -> Graph:
+    return _split(graph, node, convolution) if convolution.rows.shape[1] % CHANNELS_PER_WORD else graph
 
 
 def _split(graph: Graph, node: Node, convolution: BinaryConvolution) -> Graph:
+    if convolution.groups == 1:
+        return graph
     sign = graph[node.inputs[0]]
     after = graph.sole_consumer(node.name)
     affine = after.operation if after is not None and isinstance(after.operation, Affine) else None

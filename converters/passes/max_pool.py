@@ -14,13 +14,17 @@ from kbnn.converters.graph.operations import Affine, BinaryConvolution
 
 def affine_before_max_pool(graph: Graph) -> Graph:
     """Swaps each affine map with the preceding max pooling if it then folds into a binary convolution."""
-    for name in list(graph.nodes):
-        affine = graph.nodes.get(name)
-        if affine is not None and isinstance(affine.operation, Affine) and np.all(affine.operation.scale > 0):
-            pool = graph[affine.inputs[0]]
-            if pool.operation.is_max_pool and _folds(graph, pool):
-                graph = _swapped(graph, pool, affine)
-    return graph
+    return graph.rewritten(Affine, _swapped)
+
+
+def _swapped(graph: Graph, node: Node, affine: Affine) -> Graph:
+    pool = graph[node.inputs[0]]
+    if not np.all(affine.scale > 0) or not pool.operation.is_max_pool or not _folds(graph, pool):
+        return graph
+    source = graph[pool.inputs[0]]
+    first = Node(graph.unused(f"{node.name}/folded"), affine, (source.name,), source.shape, node.layer)
+    # The pooling now computes the value of the affine map, and takes its name.
+    return graph.with_nodes(first, replace(node, operation=pool.operation, inputs=(first.name,)))
 
 
 def _folds(graph: Graph, pool: Node) -> bool:
@@ -29,10 +33,3 @@ def _folds(graph: Graph, pool: Node) -> bool:
         source = graph[source.inputs[0]]
     alone = graph.sole_consumer(pool.name) is not None and graph.sole_consumer(pool.inputs[0]) is not None
     return alone and isinstance(source.operation, BinaryConvolution)
-
-
-def _swapped(graph: Graph, pool: Node, affine: Node) -> Graph:
-    source = graph[pool.inputs[0]]
-    first = Node(graph.unused(f"{affine.name}/folded"), affine.operation, (source.name,), source.shape, affine.layer)
-    # The pooling now computes the value of the affine map, and takes its name.
-    return graph.with_nodes(first, replace(affine, operation=pool.operation, inputs=(first.name,)))

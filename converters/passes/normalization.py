@@ -14,14 +14,14 @@ from kbnn.converters.graph.operations import Affine, PReLU
 
 def scale_before_prelu(graph: Graph) -> Graph:
     """Splits each affine map after a PReLU, if possible."""
-    for name in list(graph.nodes):
-        after = graph.nodes.get(name)
-        if after is None or not isinstance(after.operation, Affine) or after.operation.is_shift:
-            continue
-        prelu = graph[after.inputs[0]]
-        if isinstance(prelu.operation, PReLU) and graph.sole_consumer(prelu.name) is not None:
-            graph = _split(graph, prelu, prelu.operation, after, after.operation)
-    return graph
+    return graph.rewritten(Affine, _split_after_prelu)
+
+
+def _split_after_prelu(graph: Graph, after: Node, affine: Affine) -> Graph:
+    prelu = graph[after.inputs[0]]
+    if affine.is_shift or not isinstance(prelu.operation, PReLU) or graph.sole_consumer(prelu.name) is None:
+        return graph
+    return _split(graph, prelu, prelu.operation, after, affine)
 
 
 def _split(graph: Graph, prelu: Node, slope: PReLU, after: Node, affine: Affine) -> Graph:

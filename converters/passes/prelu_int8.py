@@ -21,16 +21,14 @@ def signs_before_prelu(graph: Graph) -> Graph:
     whose slope is not positive have the sign +1 for every value; a PReLU of slope 0 gives them that, and slope 1 leaves
     the other channels as they are.
     """
-    for name in list(graph.nodes):
-        node = graph[name]
-        if isinstance(node.operation, Sign):
-            source = graph[node.inputs[0]]
-            if isinstance(source.operation, PReLU):
-                graph = _before_prelu(graph, node, source, source.operation.slope > 0)
-    return graph
+    return graph.rewritten(Sign, _before_prelu)
 
 
-def _before_prelu(graph: Graph, sign: Node, prelu: Node, keeps_signs: np.ndarray) -> Graph:
+def _before_prelu(graph: Graph, sign: Node, _: Sign) -> Graph:
+    prelu = graph[sign.inputs[0]]
+    if not isinstance(prelu.operation, PReLU):
+        return graph
+    keeps_signs = prelu.operation.slope > 0
     if keeps_signs.all():
         return graph.with_nodes(replace(sign, inputs=prelu.inputs))
     name = graph.unused(f"{sign.layer}/side")
@@ -43,12 +41,12 @@ def _before_prelu(graph: Graph, sign: Node, prelu: Node, keeps_signs: np.ndarray
 
 def prelu_as_maximum(graph: Graph) -> Graph:
     """Rewrites each PReLU whose slopes are all between 0 and 1."""
-    for name in list(graph.nodes):
-        node = graph[name]
-        prelu = node.operation
-        if isinstance(prelu, PReLU) and np.all((prelu.slope >= 0) & (prelu.slope <= 1)):
-            graph = _as_maximum(graph, node, prelu.slope)
-    return graph
+    return graph.rewritten(PReLU, _as_maximum_if_equal)
+
+
+def _as_maximum_if_equal(graph: Graph, node: Node, prelu: PReLU) -> Graph:
+    is_equal = np.all((prelu.slope >= 0) & (prelu.slope <= 1))
+    return _as_maximum(graph, node, prelu.slope) if is_equal else graph
 
 
 def _as_maximum(graph: Graph, node: Node, slope: np.ndarray) -> Graph:
@@ -60,12 +58,11 @@ def _as_maximum(graph: Graph, node: Node, slope: np.ndarray) -> Graph:
 
 def prelu_of_any_slope(graph: Graph) -> Graph:
     """Rewrites the other PReLUs: as a maximum where no slope is above 1, else as a sum of both sides."""
-    for name in list(graph.nodes):
-        node = graph[name]
-        prelu = node.operation
-        if isinstance(prelu, PReLU):
-            graph = (_as_maximum if np.all(prelu.slope <= 1) else _as_sum)(graph, node, prelu.slope)
-    return graph
+    return graph.rewritten(PReLU, _as_maximum_or_sum)
+
+
+def _as_maximum_or_sum(graph: Graph, node: Node, prelu: PReLU) -> Graph:
+    return (_as_maximum if np.all(prelu.slope <= 1) else _as_sum)(graph, node, prelu.slope)
 
 
 def _as_sum(graph: Graph, node: Node, slope: np.ndarray) -> Graph:

@@ -20,17 +20,13 @@ class _NoPlaceError(Exception):
 
 def settle_shifts(graph: Graph) -> Graph:
     """Removes every shift that operations before or after it can absorb at no cost."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Affine) and node.operation.is_shift:
-            graph = _settled(graph, node, node.operation.offset)
-    return graph
+    return graph.rewritten(Affine, _settled)
 
 
-def _settled(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
-    for attempt in (_moved_up, _moved_down, _moved_before):
+def _settled(graph: Graph, node: Node, affine: Affine) -> Graph:
+    for attempt in (_moved_up, _moved_down, _moved_before) if affine.is_shift else ():
         try:
-            return attempt(graph, node, shift)
+            return attempt(graph, node, affine.offset)
         except _NoPlaceError:
             continue
     return graph
@@ -74,10 +70,11 @@ def _moved_before(graph: Graph, node: Node, shift: np.ndarray) -> Graph:
         if reader.name != node.name:
             edits.compensate(reader, moving.name, shift)
     name = graph.unused(f"{node.name}/before")
-    first = Node(name, Affine.shift(ways[0][0]), (source.name,), source.shape, node.layer)
+    moved_shift = Affine.shift(ways[0][0])
+    first = Node(name, moved_shift, (source.name,), source.shape, node.layer)
     origin = moving.origin and replace(moving.origin, shift=moving.origin.shift + shift)
     moved = edits.graph().with_nodes(first, replace(moving, inputs=(name,), origin=origin))
-    settled = _settled(moved.without(moved[node.name], node.origin), first, ways[0][0])
+    settled = _settled(moved.without(moved[node.name], node.origin), first, moved_shift)
     if name in settled.nodes:
         raise _NoPlaceError
     return settled

@@ -34,18 +34,16 @@ _GROUPS = 2
 
 def shuffles_in_pieces(graph: Graph) -> Graph:
     """Rewrites each shuffle of two groups whose values may be stored in another order."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Shuffle) and _divides(node.operation, node.channels):
-            try:
-                graph = _in_pieces(graph, node, node.operation)
-            except FixedOrderError:
-                continue
-    return graph
+    return graph.rewritten(Shuffle, _in_pieces_if_possible)
 
 
-def _divides(shuffle: Shuffle, channels: int) -> bool:
-    return shuffle.groups == _GROUPS and channels % _PIECES == 0
+def _in_pieces_if_possible(graph: Graph, node: Node, shuffle: Shuffle) -> Graph:
+    if shuffle.groups != _GROUPS or node.channels % _PIECES:
+        return graph
+    try:
+        return _in_pieces(graph, node, shuffle)
+    except FixedOrderError:
+        return graph
 
 
 def _in_pieces(graph: Graph, node: Node, shuffle: Shuffle) -> Graph:

@@ -20,14 +20,11 @@ class FixedOrderError(Exception):
 
 def remove_shuffles(graph: Graph) -> Graph:
     """Removes each shuffle that can be replaced by reordering channels before or after it."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Shuffle):
-            graph = _removed(graph, node, node.operation.order_of(node.channels))
-    return graph
+    return graph.rewritten(Shuffle, _removed)
 
 
-def _removed(graph: Graph, shuffle: Node, order: np.ndarray) -> Graph:
+def _removed(graph: Graph, shuffle: Node, operation: Shuffle) -> Graph:
+    order = operation.order_of(shuffle.channels)
     for start, needed in ((shuffle.inputs[0], order), (shuffle.name, np.argsort(order))):
         try:
             changed = _reordered(graph, start, shuffle, needed)

@@ -14,13 +14,13 @@ from kbnn.converters.graph.operations import Add, Concatenate, PadChannels, Part
 
 def split_before_add(graph: Graph) -> Graph:
     """Rewrites each addition of a value that is padded to twice its channels on one side."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Add) and len(node.inputs) == 2:
-            for padded, whole in (node.inputs, node.inputs[::-1]):
-                if _is_half(graph, graph[padded]) and padded != whole:
-                    graph = _split(graph, node, graph[padded], graph[whole])
-                    break
+    return graph.rewritten(Add, _split_if_half)
+
+
+def _split_if_half(graph: Graph, node: Node, _: Add) -> Graph:
+    for padded, whole in (node.inputs, node.inputs[::-1]) if len(node.inputs) == 2 else ():
+        if _is_half(graph, graph[padded]) and padded != whole:
+            return _split(graph, node, graph[padded], graph[whole])
     return graph
 
 

@@ -16,14 +16,10 @@ from kbnn.converters.graph.operations import Affine, BinaryConvolution, Operatio
 
 def signs_as_thresholds(graph: Graph) -> Graph:
     """Leaves at most one shift before each sign, and removes operations that the sign does not need."""
-    for name in list(graph.nodes):
-        node = graph.nodes.get(name)
-        if node is not None and isinstance(node.operation, Sign):
-            graph = _as_threshold(graph, node)
-    return graph
+    return graph.rewritten(Sign, _as_threshold)
 
 
-def _as_threshold(graph: Graph, sign: Node) -> Graph:
+def _as_threshold(graph: Graph, sign: Node, _: Sign) -> Graph:
     """Walks up from a sign as long as the values have no other reader."""
     threshold, source = np.zeros(sign.channels), graph[sign.inputs[0]]
     while graph.sole_consumer(source.name) is not None:
