@@ -131,11 +131,11 @@ class Dataset:
             resize = min(self.train.shape[:2])
         return Transform(resize=resize, square=self.transform.square, size=size)
 
-    def check_fits(self, input_shape: object, outputs: object) -> None:
+    def check_fits(self, input_shape: object, outputs: object, what: str = "the model") -> None:
         """Raises UsageError unless a network with this input shape `(H, W, C)` and number of outputs fits the data."""
         if input_shape != self.input_shape or outputs != len(self.classes):
             raise UsageError(
-                f"the model does not fit data set '{self.name}': received input {input_shape} and {outputs} classes, "
+                f"{what} does not fit data set '{self.name}': received input {input_shape} and {outputs} classes, "
                 f"the data has {self.input_shape} and {len(self.classes)}"
             )
 

@@ -319,11 +319,7 @@ def _teacher(path: str, data: Dataset) -> tf.keras.Model:
             f"teacher '{path}' must have one input and one output: received the shapes {given} and {returned}"
         )
     images, classes = given[1:], returned[-1]
-    if images != data.input_shape or classes != len(data.classes):
-        raise UsageError(
-            f"teacher '{path}' does not fit data set '{data.name}': received input {images} and {classes} classes, "
-            f"the data has {data.input_shape} and {len(data.classes)}"
-        )
+    data.check_fits(images, classes, f"teacher '{path}'")
     # Data that is passed in Python may have no names of classes, only numbers.
     if Run.exists(path) and data.classes != tuple(map(str, range(classes))):
         Run.open(path).check_classes(data)
