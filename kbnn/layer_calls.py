@@ -28,11 +28,6 @@ class Watcher(Protocol):
         """Returns the outputs for the caller."""
 
 
-def model_and_layers(model: tf.keras.Model) -> list[Layer]:
-    """A model and all layers in it: nested models, wrapped layers, cells, quantizers."""
-    return [model, *(module for module in model.submodules if isinstance(module, tf.keras.layers.Layer))]
-
-
 @contextlib.contextmanager
 def watched(layers: Iterable[Layer], watcher: Watcher) -> Iterator[None]:
     """Reports to `watcher` every call of the layers in this thread; calls in other threads are not affected."""

@@ -44,7 +44,8 @@ def check_single(model: tf.keras.Model) -> None:
 def layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
     """All layers of a model, in order: nested models and their layers, wrapped layers, and layers within layers.
 
-    Quantizers count as layers within the layer that uses them.
+    Quantizers count as layers within the layer that uses them. These are the layers that Keras tracks and trains; see
+    `reachable_layers` for those whose calls are to be watched.
 
     Raises:
         UsageError: it is not a Keras model.
@@ -55,6 +56,16 @@ def layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
         )
     found = model._flatten_layers(include_self=False, recursive=True)
     return list({id(layer): layer for layer in found}.values())
+
+
+def reachable_layers(model: tf.keras.Model) -> list[tf.keras.layers.Layer]:
+    """A model and every layer that may be called within it.
+
+    Besides `layers`, these are layers that Keras does not list: those in a plain `tf.Module`, the layer that
+    `Bidirectional` copies, and metrics. The search through all attributes takes up to hundreds of milliseconds, so use
+    `layers` unless a missed call would be an error.
+    """
+    return [model, *(module for module in model.submodules if isinstance(module, tf.keras.layers.Layer))]
 
 
 def layers_of(model: tf.keras.Model, kind: type[Kind]) -> list[Kind]:

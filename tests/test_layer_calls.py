@@ -5,7 +5,8 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from kbnn.layer_calls import model_and_layers, watched
+from kbnn.layer_calls import watched
+from kbnn.structure import reachable_layers
 
 
 class Names:
@@ -30,7 +31,7 @@ def network():
 
 def test_nested_layers_are_seen_in_order():
     model, names = network(), Names()
-    with watched(model_and_layers(model), names):
+    with watched(reachable_layers(model), names):
         model(np.zeros((1, 4), np.float32))
     assert names.seen == ["outer", "inner", "inside", "last"]
     model(np.zeros((1, 4), np.float32))
@@ -39,9 +40,9 @@ def test_nested_layers_are_seen_in_order():
 
 def test_no_layer_is_left_changed():
     model = network()
-    with watched(model_and_layers(model), Names()):
+    with watched(reachable_layers(model), Names()):
         assert "call" in model.get_layer("last").__dict__
-    assert all("call" not in layer.__dict__ for layer in model_and_layers(model))
+    assert all("call" not in layer.__dict__ for layer in reachable_layers(model))
 
 
 def test_two_threads_can_watch_the_same_model():

@@ -86,6 +86,21 @@ def test_all_layers_of_nested_models():
     assert not structure.contains(model.layers[0], tf.keras.layers.BatchNormalization)
 
 
+class Holder(tf.Module):
+    """A module that is no layer, whose layers Keras does not list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = tf.keras.layers.Dense(2, name="held")
+
+
+def test_layers_that_keras_does_not_list_are_reachable():
+    model = tf.keras.Sequential([tf.keras.layers.Dense(2, name="listed")], name="model")
+    model.holder = Holder()
+    assert [layer.name for layer in structure.layers(model)] == ["listed"]
+    assert {layer.name for layer in structure.reachable_layers(model)} == {"model", "listed", "held"}
+
+
 @pytest.mark.parametrize("received", ["model.keras", None])
 def test_what_is_no_model_is_refused(received):
     with pytest.raises(UsageError, match=r"not a Keras model: received .*load a file with kbnn\.loading\.load_model"):

@@ -23,7 +23,8 @@ from tensorflow.python.grappler import tf_optimizer
 
 from kbnn.compiled import uncompiled
 from kbnn.converters.errors import ConversionError
-from kbnn.layer_calls import model_and_layers, watched
+from kbnn.layer_calls import watched
+from kbnn.structure import reachable_layers
 
 # A tensor, or tensors and other arguments in tuples, lists and dictionaries: TensorFlow has no type for such a nest.
 Nest: TypeAlias = Any
@@ -96,7 +97,7 @@ class Reference:
 
         def observed(inputs: dict[str, tf.Tensor]) -> Nest:
             fed.update({name: tensor.name for name, tensor in inputs.items()})
-            with watched(model_and_layers(model), recorder):
+            with watched(reachable_layers(model), recorder):
                 return call(model, inputs)
 
         with TRACING, uncompiled(), _without_control_flow(model):
