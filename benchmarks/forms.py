@@ -52,10 +52,13 @@ def measure(run: Run) -> list[dict[str, object]]:
 
 
 def table(rows: Iterable[Mapping[str, str]]) -> str:
-    """The rows of `results/forms.csv` as Markdown tables, one per run."""
-    runs: dict[str, list[Mapping[str, str]]] = {}
+    """The rows of `results/forms.csv` as Markdown tables, one per network and method: its newest run."""
+    runs: dict[tuple[str, str], list[Mapping[str, str]]] = {}
     for row in rows:
-        runs.setdefault(row["run"], []).append(row)
+        known = runs.setdefault((row["network"], row["method"]), [])
+        if known and known[0]["run"] != row["run"]:
+            known.clear()
+        known.append(row)
     return "\n\n".join(map(_table_of_run, runs.values()))
 
 

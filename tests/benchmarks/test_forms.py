@@ -20,10 +20,12 @@ def test_a_row_per_form():
     }
     keras = {"form": "Keras", "made_by": "", "top1": "0.5", "top1_low": "0.45", "top1_high": "0.55"}
     rows = [
+        {**known, **keras, "run": "older", "agreement": "1.0000", "bytes": ""},
         {**known, **keras, "agreement": "1.0000", "bytes": ""},
         {**known, **keras, "form": "binary", "made_by": "kbnn convert", "agreement": "0.9871", "bytes": "12345"},
     ]
     found = forms.table(rows).splitlines()
+    assert len(found) == 6
     assert found[0] == "`mine`: tiny with method bnn, 2 epochs, 1,797 test images of digits"
     assert found[-2:] == [
         "| Keras |  | 50.0 % (45.0 to 55.0) |  |  |",
