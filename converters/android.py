@@ -19,7 +19,7 @@ from kbnn.errors import UsageError
 
 INDEX = "models.json"
 # The layout of the index that the app reads.
-FORMAT = 3
+FORMAT = 4
 _CALIBRATION_IMAGES = 200
 _VERIFICATION_IMAGES = 64
 
@@ -51,13 +51,18 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class AppModel:
-    """One file of the app; `binary_share` is the share of binary MACs, 0 if it is not known."""
+    """One file of the app.
+
+    `binary_share` is the share of binary MACs, 0 if it is not known. If `returns_probabilities`, the app shows the
+    outputs as they are, and otherwise their softmax.
+    """
 
     name: str
     file: str
     sha256: str
     size_bytes: int
     binary_share: float
+    returns_probabilities: bool
 
 
 @dataclass(frozen=True)
@@ -134,9 +139,17 @@ def export_android(
 
 
 def _described(title: str, path: Path) -> AppModel:
+    from kbnn.converters.classifier import Classifier
+
     content = path.read_bytes()
     return AppModel(
-        title, path.name, hashlib.sha256(content).hexdigest(), len(content), inspect(path).binary_share or 0.0
+        title,
+        path.name,
+        hashlib.sha256(content).hexdigest(),
+        len(content),
+        inspect(path).binary_share or 0.0,
+        # The rule of `kbnn predict`, so that both show the same percentages.
+        Classifier(path).returns_probabilities,
     )
 
 

@@ -30,7 +30,8 @@ _FLOATS = ("float16", "float32", "float64")
 _MOST_VALUES = 100_000_000
 # Images per batch.
 _BATCH = 256
-# Random inputs that tell whether a network returns probabilities. The logits of a single picture may look like some.
+# Random inputs that tell whether a network returns probabilities, if its last function does not. The logits of a single
+# picture may look like some.
 _PROBES = 4
 # Operations of TensorFlow that end a network with a linear layer, or change the shape or the type of a value.
 _LINEAR = ("BiasAdd", "Conv2D", "MatMul")
@@ -181,27 +182,25 @@ class Classifier:
         """
         outputs = self.outputs(inputs)
         if outputs.shape[-1] == 1:
-            return _of_two_classes(outputs[:, 0].astype(np.float64), self._ends_with_probability)
-        return probabilities(outputs, self._tolerance) if self._may_end_with_softmax else _softmax(outputs)
-
-    @property
-    def _tolerance(self) -> float:
-        """How far the probabilities of a picture may sum to something other than 1."""
-        return _SUM_TOLERANCE + self._network.step * self._network.outputs / 2
+            return _of_two_classes(outputs[:, 0].astype(np.float64), self.returns_probabilities)
+        return outputs.astype(np.float64) if self.returns_probabilities else _softmax(outputs)
 
     @functools.cached_property
-    def _may_end_with_softmax(self) -> bool:
-        """Whether the outputs for random inputs look like probabilities. Computed once, not for each picture."""
-        return _are_probabilities(self._probed(), self._tolerance)
+    def returns_probabilities(self) -> bool:
+        """Whether the outputs are probabilities rather than logits.
 
-    @functools.cached_property
-    def _ends_with_probability(self) -> bool:
-        """Whether the only output is a probability: the network's last function tells, or else random inputs."""
+        The network's last function tells if it is a linear layer or the sigmoid of a single output. Otherwise the
+        outputs for random inputs do: a single output lies in 0 to 1, several are not negative and sum to 1.
+        """
         is_sigmoid = self._network.is_sigmoid()
-        if is_sigmoid is not None:
+        if is_sigmoid is False or (is_sigmoid and self._network.outputs == 1):
             return is_sigmoid
-        outputs = self._probed()
-        return bool(outputs.min() >= 0 and outputs.max() <= 1)
+        outputs = self._probed().astype(np.float64)
+        if self._network.outputs == 1:
+            return bool(outputs.min() >= 0 and outputs.max() <= 1)
+        # Each output of a quantized file is rounded by up to half a step.
+        tolerance = _SUM_TOLERANCE + self._network.step * self._network.outputs / 2
+        return bool(outputs.min() >= 0 and np.abs(outputs.sum(-1) - 1).max() <= tolerance)
 
     def _probed(self) -> np.ndarray:
         """The outputs for random inputs."""
@@ -234,19 +233,6 @@ def of_run(run: Run) -> Description:
     known, preparation = run.fingerprint(), run.preparation()
     described = Description(labels=known.classes if known else ())
     return described if preparation is None else described.with_input(*preparation)
-
-
-def probabilities(outputs: np.ndarray, tolerance: float = _SUM_TOLERANCE) -> np.ndarray:
-    """Softmax of logits `(N, classes)`; outputs that are probabilities already stay as they are.
-
-    `tolerance` is how far the sum of an image's probabilities may be from 1.
-    """
-    return outputs.astype(np.float64) if _are_probabilities(outputs, tolerance) else _softmax(outputs)
-
-
-def _are_probabilities(outputs: np.ndarray, tolerance: float) -> bool:
-    values = outputs.astype(np.float64)
-    return bool(len(values) and values.min() >= 0 and np.abs(values.sum(-1) - 1).max() <= tolerance)
 
 
 def _of_two_classes(scores: np.ndarray, are_probabilities: bool) -> np.ndarray:

@@ -41,12 +41,31 @@ def test_the_index_names_files_that_are_there(assets: android.Assets):
     assert index.keys() == {"format", "shorter_side", "square", "models"}
     assert index["shorter_side"] == 8
     assert [model["name"] for model in index["models"]] == ["digits", "digits_float32", "digits_int8"]
+    assert index["format"] == 4
     for model in index["models"]:
+        assert model["returns_probabilities"] is False
         assert (folder / model["file"]).stat().st_size == model["size_bytes"]
         assert model["binary_share"] == inspect(folder / model["file"]).binary_share
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         ["models.json", *(model["file"] for model in index["models"])]
     )
+
+
+@pytest.mark.slow
+def test_the_index_says_that_a_network_ends_with_softmax(digits: Dataset, tmp_path: Path):
+    layers = tf.keras.layers
+    inputs = layers.Input(digits.input_shape)
+    x = layers.BatchNormalization()(layers.Conv2D(32, 3)(inputs))
+    x = kbnn.layers.BinaryConv2D(32, 3, input_quantizer="ste_sign", kernel_quantizer="ste_sign")(x)
+    x = layers.GlobalAveragePooling2D()(layers.BatchNormalization()(x))
+    export(tf.keras.Model(inputs, layers.Dense(10, "softmax")(x)), digits, tmp_path)
+    models = json.loads((tmp_path / "models.json").read_text())["models"]
+    assert [model["returns_probabilities"] for model in models] == [True, True, True]
+    # What the app shows, the outputs as they are, is what `kbnn predict` shows.
+    images = digits.inputs(digits.test)[:4]
+    for model in models:
+        classifier = kbnn.Classifier(tmp_path / model["file"])
+        np.testing.assert_array_equal(classifier.probabilities(images), classifier.outputs(images))
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ import kbnn
 from kbnn import converters, datasets, examples, training
 from kbnn.analysis import judgement
 from kbnn.cli import main
-from kbnn.converters.classifier import probabilities
 from kbnn.converters.tflite import flatbuffer, lce, metadata
 from kbnn.datasets import pictures
 from kbnn.errors import KbnnError, UsageError
@@ -293,12 +292,6 @@ def test_predict_and_evaluate_with_one_score(tmp_path: Path):
     assert json.loads(done.stdout)["top1"] == 1.0
 
 
-def test_outputs_that_are_probabilities_are_unchanged():
-    shares = np.array([[0.25, 0.75], [1.0, 0.0]])
-    np.testing.assert_array_equal(probabilities(shares), shares)
-    np.testing.assert_allclose(probabilities(np.log(shares[:1]) + 3), shares[:1])
-
-
 def test_logits_that_look_like_probabilities_are_logits(tmp_path: Path):
     # A black pixel gives logits of 0.3 and 0.7, whose sum is 1.
     network = tf.keras.Sequential([tf.keras.Input((1, 1, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(2)])
@@ -317,11 +310,23 @@ def test_logits_that_look_like_probabilities_are_logits(tmp_path: Path):
     assert again[0].probability == pytest.approx(found[0].probability, abs=1e-5)
 
 
-def test_outputs_rounded_to_a_step_are_probabilities():
-    # Three shares of a third, as multiples of 1/256: their sum is 255/256. Ten of a tenth: 250/256 or 260/256.
-    tenths = np.full((1, 10), 26 / 256)
-    np.testing.assert_array_equal(probabilities(tenths, 0.01 + 10 / 256 / 2), tenths)
-    np.testing.assert_allclose(probabilities(tenths), np.full((1, 10), 0.1))
+def test_a_linear_layer_returns_logits_even_if_all_of_them_sum_to_one(tmp_path: Path, shades: datasets.Dataset):
+    network = tf.keras.Sequential([tf.keras.Input((1, 1, 1)), tf.keras.layers.Flatten(), tf.keras.layers.Dense(2)])
+    network.set_weights([np.zeros((1, 2)), np.array([0.3, 0.7])])
+    converters.export_float(network, tmp_path / "constant.tflite", metadata.Description.of(shades))
+    for classifier in (kbnn.Classifier(network, data=shades), kbnn.Classifier(tmp_path / "constant.tflite")):
+        found = classifier.probabilities(np.zeros((1, 1, 1, 1), np.float32))
+        np.testing.assert_allclose(found[0, 1], 1 / (1 + np.exp(-0.4)), rtol=1e-5)
+
+
+def test_outputs_rounded_to_a_step_are_probabilities(tmp_path: Path, digits: datasets.Dataset):
+    # Ten outputs of a tenth are 26/256 each, whose sum is 260/256.
+    inputs = tf.keras.Input((8, 8, 1))
+    network = tf.keras.Model(inputs, tf.keras.layers.Dense(10, "softmax")(tf.keras.layers.Flatten()(inputs)))
+    network.set_weights([np.full((64, 10), 0.01), np.zeros(10)])
+    path, images = tmp_path / "tenths.tflite", digits.inputs(digits.test)[:20]
+    converters.export_int8(network, path, images, metadata.Description.of(digits))
+    np.testing.assert_allclose(kbnn.Classifier(path).probabilities(images[:1]), np.full((1, 10), 26 / 256), rtol=1e-6)
 
 
 def test_predict_prints_a_table(photos: Path):

@@ -65,7 +65,7 @@ class Analyzer(
         val tensor = preprocessing?.tensor(picture) ?: return
         val inference = loaded.classify(tensor)
         latencies.add(inference.milliseconds)
-        val guesses = top(inference.logits, used.labels, 3)
+        val guesses = top(inference.outputs, used.entry.returnsProbabilities, used.labels, 3)
         deliver(Seen(used.entry, picture, guesses, latencies.median, latencies.p95, latencies.count))
     }
 

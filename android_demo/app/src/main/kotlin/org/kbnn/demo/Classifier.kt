@@ -6,8 +6,8 @@ import org.tensorflow.lite.DataType
 import org.tensorflow.lite.Interpreter
 import org.tensorflow.lite.Tensor
 
-/** The outputs of one inference before softmax, and how long the network itself took. */
-class Inference(val logits: FloatArray, val milliseconds: Double)
+/** The outputs of one inference as the network returns them, and how long the network itself took. */
+class Inference(val outputs: FloatArray, val milliseconds: Double)
 
 /** A loaded model. Used by one thread at a time. */
 interface Classifier : AutoCloseable {

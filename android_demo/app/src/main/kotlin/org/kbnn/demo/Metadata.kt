@@ -16,13 +16,19 @@ data class InputSpec(
     val square: Boolean = false,
 )
 
-/** One model file among the assets; [binaryShare] is the share of its MACs that are binary. */
+/**
+ * One model file among the assets.
+ *
+ * [binaryShare] is the share of its MACs that are binary; [returnsProbabilities] tells that its outputs are
+ * probabilities rather than logits.
+ */
 data class ModelEntry(
     val name: String,
     val file: String,
     val sha256: String,
     val sizeBytes: Long,
     val binaryShare: Double,
+    val returnsProbabilities: Boolean,
 ) {
     /**
      * The file's bytes, after a check that they have the hash in the index.
@@ -43,7 +49,7 @@ data class Model(val entry: ModelEntry, val labels: List<String>, val input: Inp
 data class Metadata(val models: List<Model>) {
     companion object {
         const val FILE = "models.json"
-        private const val FORMAT = 3
+        private const val FORMAT = 4
 
         /**
          * Reads the index; [describe] returns what a model's file says about itself.
@@ -83,6 +89,7 @@ data class Metadata(val models: List<Model>) {
             json.getString("sha256"),
             json.getLong("size_bytes"),
             json.getDouble("binary_share"),
+            json.getBoolean("returns_probabilities"),
         )
 
         private fun <T> JSONArray.map(read: (JSONArray, Int) -> T): List<T> = List(length()) { read(this, it) }

@@ -14,10 +14,14 @@ fun softmax(logits: FloatArray): FloatArray {
     return FloatArray(logits.size) { (powers[it] / sum).toFloat() }
 }
 
-/** The [count] likeliest labels, likeliest first; equally likely ones keep their order. */
-fun top(logits: FloatArray, labels: List<String>, count: Int): List<Guess> {
-    require(logits.size == labels.size) { "${logits.size} outputs for ${labels.size} labels: export again" }
-    val confidences = softmax(logits)
+/**
+ * The [count] likeliest labels, likeliest first; equally likely ones keep their order.
+ *
+ * Outputs that are probabilities stay as they are, of others the softmax is taken.
+ */
+fun top(outputs: FloatArray, areProbabilities: Boolean, labels: List<String>, count: Int): List<Guess> {
+    require(outputs.size == labels.size) { "${outputs.size} outputs for ${labels.size} labels: export again" }
+    val confidences = if (areProbabilities) outputs else softmax(outputs)
     return confidences.indices.sortedByDescending { confidences[it] }.take(count)
         .map { Guess(labels[it], confidences[it]) }
 }

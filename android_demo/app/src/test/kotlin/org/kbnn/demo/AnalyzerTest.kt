@@ -87,6 +87,23 @@ class AnalyzerTest {
     }
 
     @Test
+    fun `probabilities of a network that ends with softmax are shown as they are`() {
+        open = {
+            object : Classifier {
+                override fun classify(tensor: FloatArray) = Inference(floatArrayOf(0.125f, 0.875f), 1.0)
+
+                override fun close() = Unit
+            }
+        }
+        for ((returnsProbabilities, confidence) in listOf(true to 0.875f, false to 0.6792f)) {
+            // 1 / (1 + exp(0.125 - 0.875)) = 0.6792 is the softmax of the same outputs.
+            analyzer.use(models[0].copy(entry = models[0].entry.copy(returnsProbabilities = returnsProbabilities)))
+            analyzer.submit(grey(1))
+            assertEquals(confidence, (next() as Seen).guesses.first().confidence, 1e-4f)
+        }
+    }
+
+    @Test
     fun `running out of memory is reported and the next picture is classified`() {
         var full = true
         open = {
@@ -156,7 +173,7 @@ class AnalyzerTest {
     private fun next(): Outcome = checkNotNull(outcomes.poll(10, SECONDS)) { "nothing was delivered" }
 
     private fun model(name: String, labels: List<String>, input: InputSpec) =
-        Model(ModelEntry(name, "$name.tflite", "00", 1000, 0.5), labels, input)
+        Model(ModelEntry(name, "$name.tflite", "00", 1000, 0.5, false), labels, input)
 
     private fun grey(level: Int) = Picture(1, 1, intArrayOf(level * 0x010101))
 }

@@ -14,7 +14,7 @@ class MetadataTest {
         val model = metadata.models.single()
         assertEquals(listOf("cat", "dog"), model.labels)
         assertEquals(InputSpec(32, 24, 3, 36, listOf(1.5f, 2f, 3f), listOf(4f, 5f, 6f), true), model.input)
-        assertEquals(ModelEntry("pets", "pets.tflite", "00", 28772, 0.975), model.entry)
+        assertEquals(ModelEntry("pets", "pets.tflite", "00", 28772, 0.975, true), model.entry)
     }
 
     @ParameterizedTest
@@ -22,7 +22,8 @@ class MetadataTest {
         delimiter = '|',
         quoteCharacter = '`',
         value = [
-            "\"format\": 3        | \"format\": 2         | has format 2",
+            "\"format\": 4        | \"format\": 3         | has format 3",
+            "\"returns_probabilities\": true | \"returns\": 1 | cannot be read",
             "\"models\"           | \"files\"             | cannot be read",
             "\"sha256\"           | \"md5\"               | cannot be read",
             "\"shorter_side\": 36 | \"shorter_side\": 30  | does not fit",
@@ -35,7 +36,8 @@ class MetadataTest {
 
     @Test
     fun `every model keeps what its own file says`() {
-        val second = """, {"name": "birds", "file": "birds.tflite", "sha256": "11", "size_bytes": 5, "binary_share": 0.5}]"""
+        val second = """, {"name": "birds", "file": "birds.tflite", "sha256": "11", "size_bytes": 5, "binary_share": 0.5,
+            "returns_probabilities": false}]"""
         val birds = PETS.copy(labels = listOf("owl"), mean = listOf(0f, 0f, 0f))
         val found = Metadata.parse(INDEX.replace("]", second)) { if (it.name == "pets") PETS else birds }
         assertEquals(listOf(listOf("cat", "dog"), listOf("owl")), found.models.map { it.labels })
@@ -49,7 +51,7 @@ class MetadataTest {
     fun `a file with another hash than the index names is refused`() {
         // SHA-256 of "abc", from FIPS 180-2.
         val digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        val entry = ModelEntry("pets", "pets.tflite", digest, 3, 0.5)
+        val entry = ModelEntry("pets", "pets.tflite", digest, 3, 0.5, false)
         assertEquals(3, entry.verified("abc".toByteArray()).size)
         assertRefused("'pets.tflite' is not the file") { entry.verified("abd".toByteArray()) }
     }
@@ -70,9 +72,9 @@ class MetadataTest {
     private companion object {
         val PETS = FileDescription(listOf("cat", "dog"), 32, 24, 3, listOf(1.5f, 2f, 3f), listOf(4f, 5f, 6f))
         const val INDEX = """{
-            "format": 3, "shorter_side": 36, "square": true,
+            "format": 4, "shorter_side": 36, "square": true,
             "models": [{"name": "pets", "file": "pets.tflite", "sha256": "00", "size_bytes": 28772,
-                        "binary_share": 0.975}]
+                        "binary_share": 0.975, "returns_probabilities": true}]
         }"""
     }
 }

@@ -22,19 +22,28 @@ class NumbersTest {
 
     @Test
     fun `the likeliest labels come first and equally likely ones keep their order`() {
-        val guesses = top(floatArrayOf(1f, 3f, 2f, 3f), listOf("a", "b", "c", "d"), 3)
+        val guesses = top(floatArrayOf(1f, 3f, 2f, 3f), false, listOf("a", "b", "c", "d"), 3)
         assertEquals(listOf("b", "d", "c"), guesses.map { it.label })
         assertTrue(guesses[0].confidence == guesses[1].confidence && guesses[1].confidence > guesses[2].confidence)
     }
 
     @Test
+    fun `probabilities stay as they are and logits pass softmax`() {
+        val shares = floatArrayOf(0.125f, 0.25f, 0.625f)
+        val labels = listOf("a", "b", "c")
+        assertEquals(listOf(Guess("c", 0.625f), Guess("b", 0.25f)), top(shares, true, labels, 2))
+        // exp(0.625) / (exp(0.125) + exp(0.25) + exp(0.625)) = 1.8682 / 4.2854.
+        assertEquals(0.43595f, top(shares, false, labels, 1).single().confidence, 1e-4f)
+    }
+
+    @Test
     fun `a network with fewer labels than asked for gives all of them`() {
-        assertEquals(2, top(floatArrayOf(1f, 2f), listOf("a", "b"), 3).size)
+        assertEquals(2, top(floatArrayOf(1f, 2f), false, listOf("a", "b"), 3).size)
     }
 
     @Test
     fun `outputs without labels are refused`() {
-        assertThrows(IllegalArgumentException::class.java) { top(floatArrayOf(1f, 2f), listOf("a"), 1) }
+        assertThrows(IllegalArgumentException::class.java) { top(floatArrayOf(1f, 2f), false, listOf("a"), 1) }
     }
 
     @Test

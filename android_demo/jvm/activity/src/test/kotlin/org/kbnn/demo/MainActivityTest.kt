@@ -54,8 +54,8 @@ class MainActivityTest {
     private inner class FakeModels : Models {
         override fun metadata() = Metadata(
             listOf(
-                ModelEntry("binary", "binary.tflite", "00", 1000, 0.9),
-                ModelEntry("float32", "float32.tflite", "11", 9000, 0.0),
+                ModelEntry("binary", "binary.tflite", "00", 1000, 0.9, false),
+                ModelEntry("float32", "float32.tflite", "11", 9000, 0.0, false),
             ).map { Model(it, listOf("dark", "bright"), InputSpec(1, 1, 1, 1, listOf(128f), listOf(1f))) },
         )
 
