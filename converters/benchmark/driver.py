@@ -56,6 +56,34 @@ _T = TypeVar("_T")
 Progress = Callable[[str], None]
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A file to measure; `name` stands for its path in reports, progress and errors, where the path means nothing."""
+
+    path: Path
+    settings: BenchmarkOptions
+    name: str = ""
+
+    def file(self) -> MeasuredFile:
+        """The file as reports show it.
+
+        Raises:
+            UsageError: it is missing, or not a TensorFlow Lite file.
+        """
+        shown = self.name or str(self.path)
+        if not self.path.is_file():
+            is_there = "is not a file" if self.path.exists() else "does not exist"
+            what = "is a folder" if self.path.is_dir() else is_there
+            raise UsageError(f"cannot benchmark '{shown}': it {what}; give a .tflite file")
+        if self.path.stat().st_size > flatbuffer.LARGEST:
+            raise UsageError(f"cannot benchmark '{shown}': it has more than the format's 2 GB; give a .tflite file")
+        content = self.path.read_bytes()
+        if content[4:8] != _IDENTIFIER:
+            what = f"begins with {content[:8]!r}" if content else "is empty"
+            raise UsageError(f"'{shown}' is not a TensorFlow Lite file: it {what}; convert the model again")
+        return MeasuredFile(shown, hashlib.sha256(content).hexdigest(), len(content))
+
+
 class IncompleteError(ConnectionLostError):
     """The device cannot be reached any more; `comparison` has what was measured before."""
 
@@ -144,7 +172,7 @@ def compare(
     if not paths:
         raise UsageError("nothing to benchmark: received no file; give one or more .tflite files")
     settings = BenchmarkOptions(threads, warmup, runs, repeats, kernel or default_kernel(tool), dict(flags or {}))
-    return compare_runs([(path, settings) for path in paths], target, tool, images=images, progress=progress)
+    return compare_jobs([Job(Path(path), settings) for path in paths], target, tool, images=images, progress=progress)
 
 
 def default_kernel(tool: str | os.PathLike[str]) -> str:
@@ -152,8 +180,8 @@ def default_kernel(tool: str | os.PathLike[str]) -> str:
     return "indirect" if os.fspath(tool) == PYTHON else "default"
 
 
-def compare_runs(
-    wanted: Sequence[tuple[str | os.PathLike[str], BenchmarkOptions]],
+def compare_jobs(
+    jobs: Sequence[Job],
     target: str,
     tool: str | os.PathLike[str],
     *,
@@ -166,32 +194,31 @@ def compare_runs(
         UsageError, KbnnError, IncompleteError: as `benchmark`.
     """
     program = None if os.fspath(tool) == PYTHON else read_program(Path(tool))
-    for _, settings in wanted:
-        _check(settings)
-    files = [(_file(Path(path)), settings) for path, settings in wanted]
+    for job in jobs:
+        _check(job.settings)
+    files = [job.file() for job in jobs]
     if program is None:
-        for file, _ in files:
+        for job in jobs:
             # The interpreter trusts a file; other tools check it.
-            flatbuffer.read(file.path)
+            flatbuffer.read(job.path)
     with transport(target, program).session() as place:
         found = device.describe(place)
         if program:
             device.check(program, found)
         command = install(place, program)
-        for _, settings in files:
-            check_kernel(command, settings.kernel)
-            check_flags(command, settings.flags)
-        if images is not None:
-            for file, _ in files:
-                check_images(command, file.path, images)
+        for job in jobs:
+            check_kernel(command, job.settings.kernel)
+            check_flags(command, job.settings.flags)
+            if images is not None:
+                check_images(command, str(job.path), images)
         bench = _Bench(place, command, images, progress)
-        lost = bench.measure(files)
+        lost = bench.measure(list(zip(files, jobs, strict=True)))
         if lost is None and not found.emulated:
             with contextlib.suppress(ConnectionLostError):
                 found = dataclasses.replace(found, after=device.state(place))
     identity = identify(program)
-    measured = zip(files, bench.measured, strict=True)
-    reports = (_report(file, identity, found, settings, each) for (file, settings), each in measured)
+    measured = zip(files, jobs, bench.measured, strict=True)
+    reports = (_report(file, identity, found, job.settings, each) for file, job, each in measured)
     comparison = BenchmarkComparison(tuple(reports))
     if lost:
         raise IncompleteError(str(lost), comparison) from lost
@@ -204,19 +231,6 @@ def _check(settings: BenchmarkOptions) -> None:
     for name, least in (("threads", 1), ("warmup", 0), ("runs", 1), ("repeats", 1)):
         if (value := getattr(settings, name)) < least:
             raise UsageError(f"{name} must be at least {least}: received {value}; choose a larger number")
-
-
-def _file(path: Path) -> MeasuredFile:
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not a file" if path.exists() else "does not exist"
-        raise UsageError(f"cannot benchmark '{path}': it {what}; give a .tflite file")
-    if path.stat().st_size > flatbuffer.LARGEST:
-        raise UsageError(f"cannot benchmark '{path}': it has more than the format's 2 GB; give a .tflite file")
-    content = path.read_bytes()
-    if content[4:8] != _IDENTIFIER:
-        what = f"begins with {content[:8]!r}" if content else "is empty"
-        raise UsageError(f"'{path}' is not a TensorFlow Lite file: it {what}; convert the model again")
-    return MeasuredFile(str(path), hashlib.sha256(content).hexdigest(), len(content))
 
 
 @dataclasses.dataclass
@@ -239,7 +253,7 @@ class _Bench:
         self.progress = progress
         self.measured: list[_Measured] = []
 
-    def measure(self, files: Sequence[tuple[MeasuredFile, BenchmarkOptions]]) -> ConnectionLostError | None:
+    def measure(self, files: Sequence[tuple[MeasuredFile, Job]]) -> ConnectionLostError | None:
         """Measures and profiles all files; returns the error if the connection was lost."""
         self.measured = [_Measured() for _ in files]
         try:
@@ -248,22 +262,24 @@ class _Bench:
             return error
         return None
 
-    def _measure(self, files: Sequence[tuple[MeasuredFile, BenchmarkOptions]]) -> None:
-        places = [self._persist(functools.partial(self.place.put, Path(file.path))) for file, _ in files]
-        for turn in range(max(settings.repeats for _, settings in files)):
-            for k, (file, settings) in enumerate(files):
-                self.measured[k].outputs.append(self._run(file, settings, places[k]))
-                self.progress(f"{file.path}: process {turn + 1} of {settings.repeats} done")
-        for k, (file, settings) in enumerate(files):
+    def _measure(self, files: Sequence[tuple[MeasuredFile, Job]]) -> None:
+        places = [self._persist(functools.partial(self.place.put, job.path)) for _, job in files]
+        for turn in range(max(job.settings.repeats for _, job in files)):
+            for k, (file, job) in enumerate(files):
+                self.measured[k].outputs.append(self._run(file, job.settings, places[k]))
+                self.progress(f"{file.path}: process {turn + 1} of {job.settings.repeats} done")
+        for k, (file, job) in enumerate(files):
             if self.command.knows("enable_op_profiling"):
-                output = self._run(file, settings, places[k], profile=True)
+                output = self._run(file, job.settings, places[k], profile=True)
                 self.measured[k].operators = output.operators
                 if output.profile_problem:
                     note = f"the tool printed an impossible profile ({output.profile_problem}), which is left out"
                     self.measured[k].notes.append(note)
                 self.progress(f"{file.path}: profile done")
             if self.images is not None:
-                check = functools.partial(check_numerics, self.place, self.command, settings, file.path, places[k])
+                check = functools.partial(
+                    check_numerics, self.place, self.command, job.settings, str(job.path), places[k]
+                )
                 self.measured[k].numerics = self._persist(functools.partial(check, self.images))
                 self.progress(f"{file.path}: outputs for {number(len(self.images), 'image')} compared")
 
@@ -276,15 +292,17 @@ class _Bench:
         words = self.command.measure(graph, settings, profile)
         done = self._persist(lambda: self.place.run(words, _PATIENCE))
         output = parse(done.stdout)
+        # The tool knows only the path on the device.
+        why = explain(done).replace(graph, file.path)
         if is_grouped_refusal(done):
-            raise UnsupportedKernelError(f"cannot benchmark '{file.path}' on {self.place.name}: {explain(done)}")
+            raise UnsupportedKernelError(f"cannot benchmark '{file.path}' on {self.place.name}: {why}")
         if output.problem:
             raise KbnnError(
                 f"cannot benchmark '{file.path}' on {self.place.name}: the tool printed the impossible figure "
                 f"{output.problem}; use another tool"
             )
         if done.status or output.measured is None:
-            raise KbnnError(f"cannot benchmark '{file.path}' on {self.place.name}: {explain(done)}")
+            raise KbnnError(f"cannot benchmark '{file.path}' on {self.place.name}: {why}")
         if output.dry_run or output.measured.count == 0:
             raise KbnnError(
                 f"'{self.command.path}' made a dry run of '{file.path}' and measured nothing; use another tool"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kbnn import files, tables
-from kbnn.converters.benchmark.driver import Progress, compare_runs, default_kernel
+from kbnn.converters.benchmark.driver import Job, Progress, compare_jobs, default_kernel
 from kbnn.converters.benchmark.report import BenchmarkOptions, BenchmarkReport
 from kbnn.converters.forms import ORDINARY, Form, forms_on_devices
 from kbnn.converters.tflite import audit, flatbuffer, interpreter
@@ -157,15 +157,9 @@ def _measured(
     wanted = [(form, path, each) for form, path in paths for each in kernels[path]]
     if not any(form.is_binary for form, _, _ in wanted):
         raise KbnnError(f"no form runs on the {kernel} kernel: {_NO_GROUPS}")
-    runs = [(path, dataclasses.replace(settings, kernel=each)) for _, path, each in wanted]
-    # The files are temporary, so progress lines name the forms instead.
-    names = {str(path): form.name for form, path in paths}
-
-    def told(line: str) -> None:
-        path, colon, rest = line.partition(": ")
-        progress(f"{names.get(path, path)}{colon}{rest}")
-
-    comparison = compare_runs(runs, target, tool, progress=told)
+    # The files are temporary, so reports and messages name the forms instead.
+    jobs = [Job(path, dataclasses.replace(settings, kernel=each), form.name) for form, path, each in wanted]
+    comparison = compare_jobs(jobs, target, tool, progress=progress)
     agreement = {path: _agreement(path, images, expected) if form.is_binary else None for form, path in paths}
     found = [
         MeasuredForm(form.name, form.options, each, path.stat().st_size, agreement[path], report)

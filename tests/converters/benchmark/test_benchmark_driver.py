@@ -3,9 +3,12 @@
 from pathlib import Path
 
 import pytest
+from benchmark_tools import replay
 
 import kbnn
 from kbnn.converters.benchmark import compare
+from kbnn.converters.benchmark.driver import Job, compare_jobs
+from kbnn.converters.benchmark.report import BenchmarkOptions
 from kbnn.errors import KbnnError, UsageError
 
 FEW = {"warmup": 1, "runs": 3, "repeats": 2}
@@ -53,6 +56,22 @@ def test_files_that_cannot_be_benchmarked(tmp_path: Path, content: bytes | None,
         path.write_bytes(content)
     with pytest.raises(UsageError, match=message):
         kbnn.converters.benchmark(path)
+
+
+def test_a_temporary_file_is_called_by_its_name(files: dict[str, Path], tmp_path: Path):
+    lines: list[str] = []
+    job = Job(files["binary"], BenchmarkOptions(1, 1, 1, 1, "default"), "int8 weights")
+    comparison = compare_jobs([job], "local", replay(tmp_path, "out-arm.default"), progress=lines.append)
+    assert [report.file.path for report in comparison.reports] == ["int8 weights"]
+    assert lines
+    assert all(line.startswith("int8 weights: ") for line in lines)
+    # A tool that fails and mentions the file.
+    failing = replay(tmp_path, "out-arm.default", before='echo "ERROR: cannot map $1 $2 $3 $4 $5 $6" >&2; exit 1')
+    with pytest.raises(KbnnError, match=r"^cannot benchmark 'int8 weights' on .*cannot map .*int8 weights") as caught:
+        compare_jobs([job], "local", failing)
+    assert str(files["binary"].parent) not in str(caught.value)
+    with pytest.raises(UsageError, match="cannot benchmark 'float': it does not exist"):
+        compare_jobs([Job(tmp_path / "gone.tflite", job.settings, "float")], "local", "python")
 
 
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.95])
