@@ -263,6 +263,15 @@ class _Network:
         raise NotImplementedError
 
 
+def is_sigmoid(model: tf.keras.Model) -> bool | None:
+    """Whether a model ends with a sigmoid; None if it ends neither with a sigmoid nor with a linear layer."""
+    traced = tf.function(lambda inputs: model(inputs, training=False), autograph=False)
+    operation = traced.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:]))).outputs[0].op
+    while operation.type in _CHANGE_FORM:
+        operation = operation.inputs[0].op
+    return operation.type == "Sigmoid" if operation.type in ("Sigmoid", *_LINEAR) else None
+
+
 class _Model(_Network):
     """A Keras model."""
 
@@ -276,11 +285,7 @@ class _Model(_Network):
         return np.asarray(self._model(inputs, training=False))
 
     def is_sigmoid(self) -> bool | None:
-        traced = tf.function(lambda inputs: self._model(inputs, training=False), autograph=False)
-        operation = traced.get_concrete_function(tf.TensorSpec((None, *self.input_shape))).outputs[0].op
-        while operation.type in _CHANGE_FORM:
-            operation = operation.inputs[0].op
-        return operation.type == "Sigmoid" if operation.type in ("Sigmoid", *_LINEAR) else None
+        return is_sigmoid(self._model)
 
 
 class _File(_Network):

@@ -101,7 +101,7 @@ def compare_forms(
     Raises:
         KbnnError: no form can be converted, or the target or the tool fails.
     """
-    expected = np.asarray(model.predict(images, verbose=0))
+    trained = _Trained.of(model, images)
     with files.scratch() as folder:
         paths, refused = _written(forms_on_devices(_is_grouped(model)), model, images, calibration, folder, progress)
         if not paths:
@@ -109,7 +109,7 @@ def compare_forms(
         twins = [twin for twin in ORDINARY if calibration is not None or not twin.is_calibrated]
         twin_paths, refused_twins = _written(twins, model, images, calibration, folder, progress)
         paths, refused = [*paths, *twin_paths], [*refused, *refused_twins]
-        return _measured(paths, refused, images, expected, target, tool, settings, kernel, progress)
+        return _measured(paths, refused, trained, target, tool, settings, kernel, progress)
 
 
 def _written(
@@ -141,8 +141,7 @@ def _written(
 def _measured(
     paths: Sequence[tuple[Form, Path]],
     refused: Sequence[MeasuredForm],
-    images: np.ndarray,
-    expected: np.ndarray,
+    trained: "_Trained",
     target: str,
     tool: str | os.PathLike[str],
     settings: BenchmarkOptions,
@@ -160,7 +159,7 @@ def _measured(
     # The files are temporary, so reports and messages name the forms instead.
     jobs = [Job(path, dataclasses.replace(settings, kernel=each), form.name) for form, path, each in wanted]
     comparison = compare_jobs(jobs, target, tool, progress=progress)
-    agreement = {path: _agreement(path, images, expected) if form.is_binary else None for form, path in paths}
+    agreement = {path: trained.agreement(path) if form.is_binary else None for form, path in paths}
     found = [
         MeasuredForm(form.name, form.options, each, path.stat().st_size, agreement[path], report)
         for (form, path, each), report in zip(wanted, comparison.reports, strict=True)
@@ -192,9 +191,39 @@ def _has_groups(path: Path) -> bool:
     return any(convolution.groups > 1 for convolution in audit.inspect(path).binary_convolutions)
 
 
-def _agreement(path: Path, images: np.ndarray, expected: np.ndarray) -> float:
-    outputs = interpreter.run(flatbuffer.read(path).data, [images])[0]
-    return least(agreements({"output": expected}, {"output": outputs.reshape(expected.shape)}))
+@dataclass(frozen=True)
+class _Trained:
+    """The outputs of the trained network for images, which forms are compared with."""
+
+    images: np.ndarray
+    outputs: np.ndarray
+    is_logit: bool
+
+    @staticmethod
+    def of(model: "tf.keras.Model", images: np.ndarray) -> "_Trained":
+        outputs = np.asarray(model.predict(images, verbose=0))
+        return _Trained(images, outputs, _is_logit(model, outputs))
+
+    def agreement(self, path: Path) -> float:
+        """The share of images for which a file predicts the network's class."""
+        found = interpreter.run(flatbuffer.read(path).data, [self.images])[0].reshape(self.outputs.shape)
+        expected = self.outputs
+        if self.is_logit:
+            # The second class is predicted if its logit is positive.
+            expected, found = (np.where(values > 0, 1.0, 0.0) for values in (expected, found))
+        return least(agreements({"output": expected}, {"output": found}))
+
+
+def _is_logit(model: "tf.keras.Model", outputs: np.ndarray) -> bool:
+    """Whether a network returns one logit for two classes, by the rule of `kbnn.Classifier`."""
+    from kbnn.converters.classifier import is_sigmoid
+
+    if outputs.size != len(outputs):
+        return False
+    ends_with_sigmoid = is_sigmoid(model)
+    if ends_with_sigmoid is None:
+        return bool(outputs.min() < 0 or outputs.max() > 1)
+    return not ends_with_sigmoid
 
 
 def _recommended(forms: Sequence[MeasuredForm]) -> tuple[str | None, str]:

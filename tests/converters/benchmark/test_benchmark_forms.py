@@ -112,6 +112,21 @@ def test_forms_that_a_kernel_does_not_run_are_rows_that_say_so(
         compare_forms(grouped, images, None, "local", "python", FEW, kernel="default")
 
 
+@pytest.mark.parametrize("ending", [None, "sigmoid", "hard_sigmoid"])
+def test_one_score_agrees_where_both_networks_choose_the_same_class(ending: str | None, tmp_path: Path):
+    """The network has the logits v - 2 for pixels v, the file v - 2.5 and so another class for one image of four."""
+
+    def network(bias: float) -> tf.keras.Model:
+        layers = tf.keras.layers
+        model = tf.keras.Sequential([tf.keras.Input((1, 1, 1)), layers.Flatten(), layers.Dense(1, ending)])
+        model.set_weights([np.ones((1, 1)), np.array([bias])])
+        return model
+
+    levels = np.array([0, 1, 2.25, 3], np.float32).reshape(4, 1, 1, 1)
+    baseline.export_float(network(-2.5), tmp_path / "other.tflite")
+    assert forms._Trained.of(network(-2.0), levels).agreement(tmp_path / "other.tflite") == 0.75
+
+
 def test_real_valued_groups_have_one_form():
     inputs = tf.keras.layers.Input((8, 8, 32))
     x = tf.keras.layers.Conv2D(32, 3, groups=2)(inputs)
