@@ -3,14 +3,14 @@
 import errno
 import importlib
 import io
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import click
 
 import kbnn
+from kbnn.native_output import lossy_stderr
 from kbnn.printable import printable
 
 # Name of each command -> its one-line help. The module `kbnn.cli.NAME` (with underscores for dashes) defines `command`.
@@ -71,6 +71,19 @@ class Commands(click.Group):
             # Terminals in other encodings than UTF-8 lack the lines of tables, and some names.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
+        # The messages of a training must not end it when its terminal is gone.
+        with lossy_stderr():
+            self._run(args, prog_name, complete_var, windows_expand_args, extra)
+
+    def _run(
+        self,
+        args: Sequence[str] | None,
+        prog_name: str | None,
+        complete_var: str | None,
+        windows_expand_args: bool,
+        extra: Mapping[str, object],
+    ) -> NoReturn:
+        """Runs a command and ends with its exit status; errors are one line on stderr."""
         try:
             status = super().main(
                 args, prog_name, complete_var, False, windows_expand_args=windows_expand_args, **extra
@@ -103,11 +116,7 @@ def _reason(error: OSError) -> str:
 
 def fail(message: str, status: int) -> NoReturn:
     """Ends the process with one line on stderr."""
-    try:
-        click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
-    except OSError:
-        # The terminal is gone. Python would fail once more when it flushes stderr at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
     sys.exit(status)
 
 

@@ -1,12 +1,11 @@
 """Progress of a training on stderr: what is trained on which data, and how far it is."""
 
-import contextlib
 import html
 import sys
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import rich.console
@@ -16,6 +15,7 @@ import tensorflow as tf
 from kbnn import accounting, structure, tables
 from kbnn.datasets import Dataset
 from kbnn.errors import KbnnError
+from kbnn.native_output import lossy
 from kbnn.printable import printable
 from kbnn.training.networks import options_of
 from kbnn.training.recipe import Recipe
@@ -193,31 +193,12 @@ class Progress(tf.keras.callbacks.Callback):
         self._display.stop()
 
 
-class _Stderr:
-    """Stderr, or nothing once its terminal or pipe is gone: training must be saved all the same."""
-
-    def __init__(self) -> None:
-        self._file = sys.stderr
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._file, name)
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._file.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._file.flush()
-
-
 class _Terminal:
     """Lines and a bar on stderr; only lines if it is not a terminal."""
 
     def __init__(self, epochs: int) -> None:
         self._epochs = epochs
-        self._console = rich.console.Console(file=cast(IO[str], _Stderr()), highlight=False, soft_wrap=True)
+        self._console = rich.console.Console(file=lossy(sys.stderr), highlight=False, soft_wrap=True)
         self._bar = rich.progress.Progress(
             "{task.description}",
             rich.progress.BarColumn(),

@@ -1,6 +1,7 @@
 """What all commands share, as a process: help, usage errors, exit statuses."""
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,16 @@ def test_a_full_disk_behind_the_output_is_one_line(arguments: list[str]):
     assert done.stderr == (
         "error: cannot print the result: No space left on device; check the path, its permissions and the free space\n"
     )
+
+
+def test_a_lost_terminal_does_not_change_the_exit_status():
+    terminal, its_end = pty.openpty()
+    os.close(terminal)
+    try:
+        done = subprocess.run([KBNN, "trian"], stdout=subprocess.PIPE, stderr=its_end, timeout=300)
+    finally:
+        os.close(its_end)
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 def test_a_terminal_without_unicode_shows_what_it_can():

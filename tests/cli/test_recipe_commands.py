@@ -1,6 +1,8 @@
 """`kbnn recipes`, `kbnn sweep`, and `kbnn train RECIPE`, in this process."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import pytest
 import tomli_w
 from click.testing import CliRunner, Result
 
-from kbnn import pretrained
+from kbnn import pretrained, training
 from kbnn.cli import main
 from kbnn.cli.trained_rows import show_filled
 from kbnn.errors import KbnnError
@@ -89,6 +91,23 @@ def test_a_sweep_continues_and_prints_a_table(grid: Path, tmp_path: Path):
     table = kbnn("sweep", grid, "-o", tmp_path / "runs").stdout.splitlines()
     (row,) = [line.split() for line in table if line.strip().startswith("bnn ")]
     assert row == ["bnn", f"{outcomes['bnn/fits']['top1'][0]:.2f}", "(50.00)", "-"]
+
+
+@pytest.mark.slow
+def test_a_sweep_without_its_terminal_trains_every_variant(grid: Path, tmp_path: Path):
+    """As after `disown` and the end of the session: each write on stdout and stderr fails with EIO."""
+    terminal, its_end = pty.openpty()
+    os.close(terminal)
+    command = [Path(sys.executable).with_name("kbnn"), "sweep", grid, "-o", tmp_path / "runs", "--only", "*/fits"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=its_end, stderr=its_end, timeout=600)
+    finally:
+        os.close(its_end)
+    # The table cannot be printed.
+    assert done.returncode == 1
+    for name in ("bireal-fits-seed0", "bnn-fits-seed0"):
+        assert (tmp_path / "runs" / name / "model.keras").exists()
+        assert training.result(Run.open(tmp_path / "runs" / name)).epochs == 1
 
 
 def test_a_variant_without_the_results_of_a_seed_has_failed():
