@@ -1,5 +1,6 @@
 """kbnn is imported before any test module can import TensorFlow, so that tf.keras is Keras 2."""
 
+import ctypes
 import gc
 import os
 import resource
@@ -75,6 +76,7 @@ def usual_signals() -> Iterator[None]:
 # Growth of a worker, in bytes, after which it frees memory left by its tests.
 GROWTH = 100_000_000
 _grown_from = 0
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +98,8 @@ def free_memory() -> Iterator[None]:
     for name in [name for name in gradients if name.startswith("CustomGradient-")]:
         del gradients[name]
     gc.collect()
+    # The C library keeps what Python freed in pieces, unless it is asked to return it.
+    _trim(0)
     _grown_from = _resident()
 
 

@@ -29,7 +29,11 @@ class Normalization:
     @staticmethod
     def of(images: np.ndarray) -> "Normalization":
         """The channel means and standard deviations of uint8 images `(N, H, W, C)`, rounded to 0.01 grey levels."""
-        counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+        counts = np.zeros((images.shape[-1], 256), np.int64)
+        # Counted in parts, because `bincount` copies its input to 64 bits a value.
+        for start in range(0, len(images), 1000):
+            for channel, count in enumerate(counts):
+                count += np.bincount(images[start : start + 1000, ..., channel].ravel(), minlength=256)
         levels, total = np.arange(256), counts.sum(1)
         mean = counts @ levels / total
         std = np.sqrt(np.maximum(counts @ levels**2 / total - mean**2, 1.0))
