@@ -89,6 +89,7 @@ def main() -> None:
     page = template.from_string(Path(__file__).with_name("results.md.j2").read_text()).render(
         epochs=EPOCHS,
         own=_own_recipes(record.RESULTS / "histories", trained),
+        as_c=_as_c(record.read("forms"), record.read("micro")),
         rates=_rates(record.read("rates")),
         comparison=_comparison(compared),
         conversion=f"{max(100 * abs(float(row['keras_top1']) - float(row['tflite_top1'])) for row in trained):.2f}",
@@ -209,6 +210,20 @@ def _own_recipes(histories: Path, trained: Sequence[Row]) -> list[dict[str, str]
             }
         )
     return found
+
+
+def _as_c(forms: Sequence[Row], costs: Sequence[Row]) -> dict[str, str]:
+    """The trained ResNet-20 as C code in int8 throughout, and ResNet-8 in int8 with the same kernels."""
+    (*_, accuracy) = (row for row in forms if (row["network"], row["form"]) == ("resnet20", "binary, int8"))
+    newest = {(row["network"], row["weights"], row["core"]): row for row in costs}
+    found = {"top1": f"{100 * float(accuracy['top1']):.2f}", "epochs": accuracy["epochs"]}
+    for network, weights in (("resnet20", "trained"), ("resnet8-int8", "random")):
+        rows = {core: newest[network, weights, core] for core in ("cortex-m4", "cortex-m3", "rv32imac")}
+        name = network.removesuffix("-int8")
+        found |= {f"{name}_{core}": f"{int(row['instructions']) / 1e6:.1f}" for core, row in rows.items()}
+        for memory in ("flash", "ram"):
+            found[f"{name}_{memory}"] = f"{int(rows['cortex-m4'][f'{memory}_bytes']) / 1000:.1f}"
+    return {key.replace("-", "_"): value for key, value in found.items()}
 
 
 def _aims(trained: Sequence[Row]) -> str:
