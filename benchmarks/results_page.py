@@ -396,7 +396,10 @@ def _claims(digits: Sequence[Row], trained: Sequence[Row]) -> dict[str, object]:
         "seeds": sorted({seed for _, seed in latest}),
         "missing": [setting for setting in small if setting in missing],
         "optimal_code": [
-            {"epochs": row["epochs"], "share": f"{100 * float(row['optimal_proportion']):.0f}"}
+            {
+                "share": f"{100 * float(row['optimal_proportion']):.0f}",
+                "run": ", ".join(filter(None, (f"{row['epochs']} epochs", row["form"]))),
+            }
             for row in trained
             if (row["network"], row["method"]) == ("resnet20", "siman") and int(row["epochs"]) >= EPOCHS
         ],
@@ -471,8 +474,9 @@ def _curves(found: ByMethod) -> str:
 
 
 def _history(path: Path) -> list[dict[str, float]]:
+    """The epochs of a run, each without the figures that its stage does not have."""
     with path.open(newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _folder(row: Row) -> Path:
