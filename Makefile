@@ -46,7 +46,7 @@ docs: build/types
 test:
 	$(MAKE) --jobs=2 lint types pytest
 
-# TensorFlow keeps what XLA compiles, so those tests have workers of their own: all stay under 2 GB.
+# TensorFlow keeps what XLA compiles, so those tests have workers of their own.
 pytest: install
 	$(BIN)/pytest -n $(JOBS) --dist worksteal -m "not xla"
 	$(BIN)/pytest -n $(JOBS) --dist worksteal -m xla

@@ -147,13 +147,9 @@ def _in_memory(name: str, validation: float, data_dir: object, transform: Transf
     import tensorflow_datasets as tfds
 
     def split(part: str) -> Arrays:
-        count = builder.info.splits[part].num_examples
-        images, labels = np.empty((count, *builder.info.features["image"].shape), np.uint8), np.empty(count, np.int32)
-        read = 0
-        for pixels, numbers in tfds.as_numpy(builder.as_dataset(split=part, batch_size=1000, as_supervised=True)):
-            images[read : read + len(pixels)], labels[read : read + len(pixels)] = pixels, numbers
-            read += len(pixels)
-        return Arrays(images[:read], labels[:read])
+        batches = tfds.as_numpy(builder.as_dataset(split=part, batch_size=1000, as_supervised=True))
+        images, labels = zip(*batches, strict=True)
+        return Arrays(np.concatenate(images), np.concatenate(labels).astype(np.int32))
 
     classes, train, test = builder.info.features["label"].names, split("train"), split("test")
     return assemble(name, classes, train, test, validation=validation, seed=SEED, transform=transform or Transform())
