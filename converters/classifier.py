@@ -1,5 +1,6 @@
 """Classifying pictures with a trained network, from a run, a Keras model or a `.tflite` file."""
 
+import abc
 import functools
 import math
 import os
@@ -248,19 +249,19 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-class _Network:
+class _Network(abc.ABC):
     """A function from inputs `(N, H, W, C)` to outputs `(N, outputs)`, which are multiples of `step`."""
 
     input_shape: tuple[int, int, int]
     outputs: int
     step: float = 0.0
 
-    def run(self, inputs: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def run(self, inputs: np.ndarray) -> np.ndarray: ...
 
+    @abc.abstractmethod
     def is_sigmoid(self) -> bool | None:
         """Whether the network ends with a sigmoid; None if it ends neither with a sigmoid nor with a linear layer."""
-        raise NotImplementedError
 
 
 def is_sigmoid(model: tf.keras.Model) -> bool | None:

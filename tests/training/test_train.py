@@ -106,6 +106,8 @@ def test_progress_survives_a_closed_terminal(monkeypatch: pytest.MonkeyPatch):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed:
+        with pytest.raises(BrokenPipeError):
+            print("lost", file=closed, flush=True)
         monkeypatch.setattr("sys.stderr", closed)
         with Progress(epochs=2) as progress:
             progress.say("an epoch")
