@@ -228,27 +228,25 @@ def _as_c(forms: Sequence[Row], costs: Sequence[Row]) -> dict[str, str]:
 
 def _aims(trained: Sequence[Row]) -> str:
     """How far the networks are from what they should reach, and what the gain per doubling of the epochs promises."""
-    columns = (
-        *("network", "aim (%)", "reached (%)", "epochs", "missing", "per doubling of the epochs"),
-        *("epochs to the aim at that gain", "compared with"),
-    )
-    lines = []
+    columns = ("network", "aim (%)", "reached (%)", "epochs", "missing", "per doubling", "epochs to the aim")
+    lines, compared = [], []
     for aim in AIMS:
         runs = [row for row in trained if (row["network"], row["method"]) == (aim.network, aim.method)]
         best = _best_by_epochs([row for row in runs if aim.method == "float+relu" or _is_own(row)])
         label = f"`{aim.network}`" if aim.method == "bnn" else f"`{aim.network}`, {aim.method}"
+        compared.append(f"- {label}: {aim.compared}.")
         if not best:
-            lines.append((label, f"{aim.top1:g}", "not trained", "", "", "", "", aim.compared))
+            lines.append((label, f"{aim.top1:g}", "not trained", "", "", "", ""))
             continue
         epochs, reached = max(best.items(), key=lambda item: item[1])
         missing = max(0.0, aim.top1 - reached)
         gain = _gain_per_doubling(best)
         cells = (label, f"{aim.top1:g}", f"{reached:.2f}", str(epochs), f"{missing:.1f}")
         if gain is None or gain <= 0:
-            lines.append((*cells, "unknown: one run" if gain is None else f"{gain:+.1f}", "", aim.compared))
+            lines.append((*cells, "unknown: one run" if gain is None else f"{gain:+.1f}", ""))
         else:
-            lines.append((*cells, f"{gain:+.1f}", f"{epochs * 2 ** (missing / gain):.0f}", aim.compared))
-    return _markdown(columns, lines)
+            lines.append((*cells, f"{gain:+.1f}", f"{epochs * 2 ** (missing / gain):.0f}"))
+    return "\n".join([_markdown(columns, lines), "", "The aims compare with:", "", *compared])
 
 
 def _best_by_epochs(rows: Sequence[Row]) -> dict[int, float]:
